@@ -1,0 +1,33 @@
+"""cnnlab: watch a small convolutional network explode or converge, change one number, and learn why.
+
+Nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
+
+if TYPE_CHECKING:
+    from cnnlab.lab import Lab
+    from cnnlab.records import Frame, Record
+    from cnnlab.run import Run
+
+__version__ = "0.1.0"
+
+ROOMS = {"Run": "run", "Lab": "lab", "Record": "records", "Frame": "records", "state_line": "verdict"}
+"""Public name -> the module that it is fetched from at first use."""
+
+__all__ = ["Frame", "Knobs", "Lab", "Recipe", "Record", "Run", "Settings", "presets", "settings", "state_line"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ROOMS:
+        raise AttributeError(f"module 'cnnlab' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"cnnlab.{ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,76 @@
+"""Gradient clipping that never freezes a run in silence: norms are measured so that they cannot overflow.
+
+A value that is already NaN or inf passes through as it is, and touches no other value; the Frame counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cnnlab.network import Layout
+
+LEAST_WEIGHT_NORM = 1e-3
+"""Smallest weight norm that adaptive clipping reckons with, so that units at zero can move (Brock et al. 2021)."""
+
+
+def by_value(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Layout) -> Tensor:
+    """Each finite value brought into [-threshold, threshold] (Mikolov 2012)."""
+    return torch.where(gradient.isfinite(), gradient.clamp(-threshold, threshold), gradient)
+
+
+def by_norm(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Layout) -> Tensor:
+    """The whole gradient scaled to a Euclidean norm of at most threshold (Pascanu et al. 2013)."""
+    return scaled_to(gradient, threshold)
+
+
+def adaptive(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Layout) -> Tensor:
+    """Each unit's gradient scaled to at most threshold times the norm of its weights (Brock et al. 2021).
+
+    A unit is one output: a row of a weight as a matrix (out, rest). A bias is one unit as a whole, as in the paper's code.
+    """
+    weights = layout.views(parameters)
+    clipped = []
+    for name, part in layout.views(gradient).items():
+        rows = part.flatten(1) if part.dim() >= 2 else part.reshape(1, -1)
+        norms = safe_norm(weights[name].reshape(rows.shape)).clamp(min=LEAST_WEIGHT_NORM)
+        clipped.append(scaled_to(rows, threshold * norms).flatten())
+    return torch.cat(clipped)
+
+
+CLIPS: dict[str, Callable[[Tensor, Tensor, Tensor, Layout], Tensor]] = {
+    "value": by_value,
+    "norm": by_norm,
+    "adaptive": adaptive,
+}
+"""Knobs.clip -> gradient, threshold, parameters, layout -> clipped gradient; all flat vectors. `off` has no entry."""
+
+
+def scaled_to(rows: Tensor, bound: Tensor) -> Tensor:
+    """Each row (last axis) scaled so that the norm of its finite values is at most bound; the others stay as they are.
+
+    The norm is never formed: a row is divided by its largest magnitude first, so 1e20 in float32 is no trouble.
+    """
+    finite = rows.isfinite()
+    kept = torch.where(finite, rows, 0)
+    largest = kept.abs().amax(dim=-1, keepdim=True)
+    direction = kept / torch.where(largest > 0, largest, 1)
+    relative = torch.linalg.vector_norm(direction, dim=-1, keepdim=True, dtype=accumulator(rows))
+    too_long = largest * relative > bound
+    shortened = (direction * (bound / torch.where(relative > 0, relative, 1))).to(rows.dtype)
+    return torch.where(finite & too_long, shortened, rows)
+
+
+def safe_norm(rows: Tensor) -> Tensor:
+    """Euclidean norm over the last axis, kept as an axis of one; inf only where a value is, or the true norm is too large."""
+    largest = rows.abs().amax(dim=-1, keepdim=True)
+    usable = (largest > 0) & largest.isfinite()
+    relative = torch.linalg.vector_norm(rows / torch.where(usable, largest, 1), dim=-1, keepdim=True, dtype=accumulator(rows))
+    return torch.where(usable, largest * relative, largest)
+
+
+def accumulator(tensor: Tensor) -> torch.dtype:
+    """The type that sums of squares are formed in: float64 for float64, else float32."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

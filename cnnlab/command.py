@@ -1,0 +1,198 @@
+"""The command line: open the labs, print the question's table, say what the machine has.
+
+torch, rich and JupyterLab are imported only by the command that needs them, so that `cnnlab --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import cnnlab
+from cnnlab.machine import CLONE, FIRST_LAB, findings
+from cnnlab.settings import LIMITS, Choice, Number, Pair, Settings, check_names, presets, settings
+
+if TYPE_CHECKING:
+    from cnnlab.run import Run
+
+NEWS = "@jupyterlab/apputils-extension:announcements"
+"""The extension of JupyterLab that asks 'Would you like to get notified about official Jupyter news?'"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line and return its exit status: 0, 1 (check found a lack), 2 (misuse) or 130 (Ctrl-C)."""
+    given, rest = parser().parse_known_args(arguments)
+    try:
+        match given.command:
+            case "run":
+                return train(chosen(given, rest), as_json=given.json)
+            case "check":
+                refuse(rest)
+                return check()
+            case "presets":
+                refuse(rest)
+                print(*(repr(settings(name)) for name in presets()), sep="\n")
+                return 0
+            case "lab":
+                return open_lab(server_arguments(given, rest))
+            case _:
+                refuse(rest)
+                return open_lab([])
+    except Misuse as error:
+        print(f"cnnlab: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"cnnlab: {error.name} is not installed; pip install -e . brings all that is needed", file=sys.stderr)
+    return 2
+
+
+class Misuse(Exception):
+    """One sentence for the person who typed the command."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of every command; those of `run` come from LIMITS."""
+    top = argparse.ArgumentParser(
+        prog="cnnlab",
+        description="Watch a convolutional network explode or converge. Without a command it opens JupyterLab on the labs.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"cnnlab {cnnlab.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    lab = commands.add_parser(
+        "lab", help="open JupyterLab on the first lab", epilog="Other options go to `jupyter lab`.", allow_abbrev=False
+    )
+    lab.add_argument("--port", help="port of the server")
+    lab.add_argument("--ip", help="address that the server listens on")
+    lab.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
+
+    run = commands.add_parser("run", help="train a preset and print the question's table", allow_abbrev=False)
+    run.add_argument("preset", nargs="?", default="question", help=f"one of {', '.join(presets())} (default: question)")
+    run.add_argument("--json", action="store_true", help="one JSON object; nan, inf and -inf are written as text")
+    for name, limit in LIMITS.items():
+        add_setting(run, name, limit)
+
+    commands.add_parser("check", help="say what the machine has and what is missing", allow_abbrev=False)
+    commands.add_parser("presets", help="list the presets and what they change", allow_abbrev=False)
+    return top
+
+
+def add_setting(run: argparse.ArgumentParser, name: str, limit: Number | Choice | Pair) -> None:
+    """Give `run` the option of one field. Its range is checked by Settings, which says more than argparse does."""
+    number = limit.each if isinstance(limit, Pair) else limit
+    kind = str if isinstance(number, Choice) else whole if number.whole else decimal
+    run.add_argument(
+        f"--{name.replace('_', '-')}",
+        dest=name,
+        type=kind,
+        nargs=2 if isinstance(limit, Pair) else None,
+        metavar="NAME" if isinstance(number, Choice) else "N" if number.whole else "X",
+        default=argparse.SUPPRESS,
+        help=f"{limit.label}: {', '.join(number.options) if isinstance(number, Choice) else number.interval}",
+    )
+
+
+def whole(text: str) -> int | str | None:
+    """A whole number, or None for the word none; other text stays as it is, for Settings to refuse in its own words."""
+    try:
+        return None if text.lower() == "none" else int(text)
+    except ValueError:
+        return text
+
+
+def decimal(text: str) -> float | str:
+    """A number; other text stays as it is, for Settings to refuse in its own words."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def chosen(given: argparse.Namespace, rest: Sequence[str]) -> Settings:
+    """The settings that `run` was given; Misuse with the sentence of Settings if they do not fit."""
+    changes = {name: value for name, value in vars(given).items() if name in LIMITS}
+    try:
+        check_names(word.removeprefix("--").partition("=")[0].replace("-", "_") for word in rest if word[:2] == "--")
+        refuse(rest)
+        return settings(given.preset, **changes)
+    except (TypeError, ValueError) as error:
+        raise Misuse(error) from None
+
+
+def refuse(rest: Sequence[str]) -> None:
+    """Misuse if the command line holds words that no command reads."""
+    if rest:
+        raise Misuse(f"there is nothing to do with {' '.join(rest)}")
+
+
+def server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> list[str]:
+    """The arguments for `jupyter lab` that the person gave."""
+    named = [f"--{name}={value}" for name in ("port", "ip") if (value := getattr(given, name)) is not None]
+    return [*named, *(["--no-browser"] if given.no_browser else []), *rest]
+
+
+def open_lab(arguments: Sequence[str]) -> int:
+    """Serve JupyterLab from the clone, opened on the first lab, until it is stopped."""
+    if not (CLONE / FIRST_LAB).is_file():
+        raise Misuse(
+            f"{FIRST_LAB} is not there: the labs are in the clone of the project, install from it with pip install -e ."
+        )
+    from jupyterlab.labapp import LabApp
+
+    # `jupyter lab labs/x.ipynb` would make labs/ the root, so the root and the address are given apart.
+    fixed = [f"--ServerApp.root_dir={CLONE}", f"--LabApp.default_url=/lab/tree/{FIRST_LAB}"]
+    server = LabApp.initialize_server([*fixed, *arguments], tornado_settings={"page_config_hook": without_news})
+    server.start()
+    return 0
+
+
+def without_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of JupyterLab's page without the extension that asks whether to fetch news."""
+    return {**page, "disabledExtensions": sorted({*page.get("disabledExtensions", ()), NEWS})}
+
+
+def train(start: Settings, *, as_json: bool) -> int:
+    """Train for the epochs that the settings ask for and print what happened. Divergence is data: its status is 0."""
+    from cnnlab import tables
+    from cnnlab.run import Run
+
+    try:
+        run = Run(start)
+    except (RuntimeError, ValueError) as error:  # such as a device that is not there
+        raise Misuse(str(error).splitlines()[0]) from None
+    finished = advance(run, start.epochs)
+    tables.write_json(run.record) if as_json else tables.show(run.record)
+    if finished:
+        return 0
+    print(f"cnnlab: stopped after {len(run.record)} of {start.epochs * run.updates_per_epoch} updates", file=sys.stderr)
+    return 130
+
+
+def advance(run: Run, epochs: int) -> bool:
+    """Train epoch by epoch behind a progress bar; False if Ctrl-C ended it."""
+    from rich.console import Console
+    from rich.progress import track
+
+    errors = Console(stderr=True)
+    steps = track(range(epochs), "epochs", console=errors, transient=True, disable=not errors.is_terminal)
+    try:
+        for _ in steps:
+            run.advance(run.updates_per_epoch)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def check() -> int:
+    """Print a line for each thing that the labs need; 1 if one is missing."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console, complete = Console(), True
+    for finding in findings():
+        mark = Text("ok     ", "green") if finding.present else Text("missing", "bold red")
+        console.print(mark, Text(f"{finding.name:<10} {finding.words}"), soft_wrap=True)
+        complete = complete and finding.present
+    return 0 if complete else 1

@@ -1,0 +1,134 @@
+"""The one training step: parameters, batch and knobs go in; new parameters come out. The only gradient in the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cnnlab.clipping import CLIPS
+from cnnlab.network import Layout
+from cnnlab.objective import Cost, penalty, penalty_gradient
+from cnnlab.settings import Knobs
+
+
+class KnobTensors(NamedTuple):
+    """The numbers among the knobs as 0-d tensors, so that a new value needs no new step."""
+
+    learning_rate: Tensor
+    momentum: Tensor
+    clip_threshold: Tensor
+    epsilon: Tensor
+    l1: Tensor
+    l2: Tensor
+
+    @classmethod
+    def of(cls, knobs: Knobs, parameters: Tensor) -> KnobTensors:
+        """On the parameters' device; float64 for float64 parameters, else float32."""
+        dtype = torch.float64 if parameters.dtype == torch.float64 else torch.float32
+        values = torch.tensor([getattr(knobs, name) for name in cls._fields], dtype=dtype, device=parameters.device)
+        return cls(*values.unbind())
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The structure of a step, as opposed to its numbers: changing it changes which operations run."""
+
+    clip: str
+    momentum: bool
+    penalised: bool
+    """Whether L1 or L2 is above 0. Structure, for 0 * inf would be a NaN of our own making."""
+    penalty_in: str
+
+    @classmethod
+    def of(cls, knobs: Knobs) -> Kind:
+        """The structure that these knobs ask for."""
+        return cls(knobs.clip, knobs.momentum > 0, knobs.l1 > 0 or knobs.l2 > 0, knobs.penalty_in)
+
+
+class Step(NamedTuple):
+    """What one update made, all on the device; flat vectors share the layout of the parameters."""
+
+    parameters: Tensor
+    """After the update."""
+    velocity: Tensor | None
+    """What momentum carries on; None without momentum."""
+    gradient: Tensor
+    """Of the cost in force, before clipping."""
+    clipped: Tensor
+    """After clipping; the same tensor as `gradient` where clipping is off."""
+    update: Tensor
+    """What was subtracted from the parameters."""
+    outputs: Any
+    """What the network returned for this batch, before the update."""
+    data_cost: Tensor
+    penalty: Tensor | None
+    """None without L1 and L2, and where they are in the update."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A network with its cost, ready to take steps of gradient descent. Holds no state of a run."""
+
+    network: nn.Module
+    layout: Layout
+    cost: Cost
+    is_weight: Tensor
+    """Bool, one for each parameter: those that L1 and L2 act on."""
+
+    def step(
+        self, parameters: Tensor, velocity: Tensor | None, x: Tensor, y: Tensor, knobs: KnobTensors, kind: Kind
+    ) -> Step:
+        """One update from `parameters` on the batch (x, y); nothing that is passed in is changed."""
+        leaf = parameters.detach().requires_grad_()
+        outputs = functional_call(self.network, self.layout.views(leaf), (x,))
+        data_cost = scalar(self.cost(outputs, y, knobs.epsilon))
+        with_penalty = kind.penalised and kind.penalty_in == "cost"
+        extra = penalty(self.weights(leaf), knobs.l1, knobs.l2) if with_penalty else None
+        total = data_cost if extra is None else data_cost + extra
+        (gradient,) = torch.autograd.grad(total, leaf)
+        with torch.no_grad():
+            clipped = gradient if kind.clip == "off" else self.clip(gradient, parameters, knobs, kind)
+            direction = clipped
+            if kind.momentum and velocity is not None:
+                direction = knobs.momentum * velocity + clipped
+            velocity = direction if kind.momentum else None
+            if kind.penalised and kind.penalty_in == "update":
+                direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
+            update = knobs.learning_rate * direction
+            moved = parameters - update
+        return Step(
+            moved, velocity, gradient, clipped, update, detached(outputs), data_cost.detach(), detached(extra)
+        )
+
+    def clip(self, gradient: Tensor, parameters: Tensor, knobs: KnobTensors, kind: Kind) -> Tensor:
+        """The gradient clipped as the knobs say."""
+        return CLIPS[kind.clip](gradient, knobs.clip_threshold, parameters, self.layout)
+
+    def weights(self, flat: Tensor) -> Tensor:
+        """The flat vector with biases and scales at 0, which L1 and L2 leave alone."""
+        return torch.where(self.is_weight, flat, 0)
+
+    def outputs(self, parameters: Tensor, x: Tensor) -> Any:
+        """What the network returns for x at these parameters, without a gradient."""
+        with torch.no_grad():
+            return functional_call(self.network, self.layout.views(parameters), (x,))
+
+
+def scalar(cost: Any) -> Tensor:
+    """The cost itself; TypeError or ValueError if it is not one number that depends on the parameters."""
+    if not isinstance(cost, Tensor):
+        raise TypeError(f"cost must return a tensor, got {type(cost).__name__}")
+    if cost.numel() != 1:
+        raise ValueError(f"cost must return one number, got a tensor of shape {tuple(cost.shape)}")
+    if not cost.requires_grad:
+        raise ValueError("cost must depend on the network's parameters, got a number without a gradient")
+    return cost.reshape(())
+
+
+def detached(value: Any) -> Any:
+    """A tensor without its graph; anything else as it is."""
+    return value.detach() if isinstance(value, Tensor) else value

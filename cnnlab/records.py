@@ -1,0 +1,285 @@
+"""What a run has shown: `Frame` (one update), `Record` (all of them). Plain numbers and numpy arrays, never a tensor.
+
+NaN and inf stay what they are: divergence is data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnlab.settings import Knobs, Settings
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+PerLayer = NDArray[np.float64]
+"""One number a layer, in the order of `Record.layers`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """All that was measured at one update. Costs, outputs and gradients are of before it, weights of after it."""
+
+    step: int
+    """Updates done; 0 is the start, where only the weights are known and the rest is NaN."""
+    epoch: float
+    """Passes over the training patches done."""
+    knobs: Knobs
+    """What was in force."""
+    cost: float
+    """What the step descended: data part plus penalty."""
+    data_cost: float
+    penalty: float
+    """L1 and L2 within the cost; 0 where they are off or in the update."""
+    accuracy: float
+    """Share of the batch classified rightly; a patch with a NaN logit counts as wrong. NaN where it has no meaning."""
+    held_out_accuracy: float
+    """The same on held-out patches after this update; NaN where it was not measured."""
+    logit_gap: float
+    """Largest difference between two logits of one patch in the batch."""
+    total_gradient_norm: float
+    """Euclidean norm of the whole gradient before clipping."""
+    clipped: float
+    """Share of the gradient's values that clipping changed."""
+    weight_norm: PerLayer
+    """Euclidean norm of each layer's weights and biases."""
+    largest_weight: PerLayer
+    """Largest magnitude in each layer."""
+    gradient_norm: PerLayer
+    """Euclidean norm of each layer's gradient before clipping."""
+    update_ratio: PerLayer
+    """Norm of the update over the norm of the weights that it met; near 1e-3 is healthy."""
+    dead_relu: PerLayer
+    """Share of a layer's units whose ReLU gave 0 for the whole batch; NaN without a ReLU."""
+    weight_nan: PerLayer
+    """How many of a layer's weights are NaN; likewise below."""
+    weight_inf: PerLayer
+    gradient_nan: PerLayer
+    gradient_inf: PerLayer
+    activation_nan: PerLayer
+    activation_inf: PerLayer
+    histogram: NDArray[np.int32]
+    """(layers, classes): weights by their binary exponent; see `Record.exponents`."""
+    watched: FloatArray
+    """Values of the watched single weights."""
+
+    @property
+    def nonfinite(self) -> bool:
+        """Whether the cost is NaN or inf."""
+        return not np.isfinite(self.cost)
+
+    def __repr__(self) -> str:
+        return f"Frame(step={self.step}, cost={self.cost:.6g}, learning_rate={self.knobs.learning_rate:g})"
+
+
+GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.type == "float" and field.name != "epoch")
+"""The gauges that are one number an update."""
+LAYER_GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.type == "PerLayer")
+"""The gauges that are one number a layer."""
+
+
+@dataclass(frozen=True)
+class Exponents:
+    """The classes of a histogram over float exponents: one for each value of the exponent bits of a floating-point type.
+
+    Class 0 holds zeros and subnormal numbers, the last one NaN and inf, class k the magnitudes in [2^(k-bias), 2^(k-bias+1)).
+    """
+
+    bits: int
+    """Exponent bits: 5 for float16, 8 for bfloat16 and float32, 11 for float64."""
+
+    @property
+    def count(self) -> int:
+        """How many classes there are."""
+        return 1 << self.bits
+
+    @property
+    def bias(self) -> int:
+        """The class of magnitudes from 1 up to 2."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def powers(self) -> IntArray:
+        """log2 of the lower end of each class; that of class 0 is one below the smallest normal power."""
+        return np.arange(self.count) - self.bias
+
+
+EXPONENTS = {"float16": Exponents(5), "bfloat16": Exponents(8), "float32": Exponents(8), "float64": Exponents(11)}
+"""Precision -> its classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A complete log of a run: what it started from, each change of knobs, and every gauge at every update.
+
+    Each gauge of `Frame` is here by the same name over time: `record.logit_gap` (updates,), `record.weight_norm`
+    (updates, layers). Arrays are read-only views; row 0 of the tables, the start, is left out of them.
+    """
+
+    settings: Settings
+    """What the run started from."""
+    layers: tuple[str, ...]
+    """Names of the layers, in the network's own order."""
+    watched: tuple[str, ...]
+    """Names of the watched single weights."""
+    schedule: tuple[tuple[int, Knobs], ...]
+    """(first update, knobs in force from it on), in rising order; the first one is (1, the settings' own)."""
+    updates_per_epoch: int
+    table: FloatArray
+    """(updates + 1, columns): the gauges, the layers' gauges, the watched weights. Row 0 is the start."""
+    histograms: NDArray[np.int32]
+    """(updates + 1, layers, classes)."""
+
+    def __len__(self) -> int:
+        return len(self.table) - 1
+
+    def __repr__(self) -> str:
+        end = f"last cost {self.cost[-1]:.6g}" if len(self) else "nothing trained yet"
+        broke = f", first non-finite cost at update {self.first_nonfinite}" if self.first_nonfinite else ""
+        return f"Record({self.settings!r}: {len(self)} updates, {end}{broke})"
+
+    def __getattr__(self, name: str) -> FloatArray:
+        if name in GAUGES or name in LAYER_GAUGES:
+            return self.column(name)[1:]
+        raise AttributeError(f"Record has no attribute {name!r}")
+
+    def column(self, name: str) -> FloatArray:
+        """A gauge over time with the start at row 0: (updates + 1,), or (updates + 1, layers)."""
+        if name in GAUGES:
+            return self.table[:, GAUGES.index(name)]
+        first = len(GAUGES) + LAYER_GAUGES.index(name) * len(self.layers)
+        return self.table[:, first : first + len(self.layers)]
+
+    @property
+    def steps(self) -> IntArray:
+        """1, 2, .. up to the last update."""
+        return np.arange(1, len(self) + 1)
+
+    @property
+    def watched_values(self) -> FloatArray:
+        """(updates + 1, watched): the watched weights; row 0 is the start, row k after update k."""
+        return self.table[:, self.table.shape[1] - len(self.watched) :]
+
+    @property
+    def exponents(self) -> Exponents:
+        """The classes of the histograms."""
+        return EXPONENTS[self.settings.precision]
+
+    @property
+    def first_nonfinite(self) -> int | None:
+        """The first update whose cost was NaN or inf; None if there was none."""
+        found = np.flatnonzero(~np.isfinite(self.cost))
+        return int(found[0]) + 1 if len(found) else None
+
+    @property
+    def frames(self) -> Frames:
+        """The updates one by one: `record.frames[0]` is update 1."""
+        return Frames(self)
+
+    @property
+    def start(self) -> Frame:
+        """The weights before the first update."""
+        return self.frame(0)
+
+    def frame(self, step: int) -> Frame:
+        """What was measured at an update, 1 for the first; 0 is the start. ValueError outside the run."""
+        if not 0 <= step <= len(self):
+            raise ValueError(f"step must lie in [0, {len(self)}], got {step}")
+        return Frame(
+            step=step,
+            epoch=step / self.updates_per_epoch,
+            knobs=self.knobs_at(max(step, 1)),
+            histogram=self.histograms[step],
+            watched=self.watched_values[step],
+            **{name: float(self.column(name)[step]) for name in GAUGES},
+            **{name: self.column(name)[step] for name in LAYER_GAUGES},
+        )
+
+    def knobs_at(self, step: int) -> Knobs:
+        """What was in force at an update."""
+        return next(knobs for first, knobs in reversed(self.schedule) if first <= step)
+
+
+class Frames(Sequence[Frame]):
+    """The frames of a record, made when they are asked for."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def __getitem__(self, index: Any) -> Any:
+        places = range(1, len(self) + 1)[index]
+        return [self.record.frame(step) for step in places] if isinstance(places, range) else self.record.frame(places)
+
+    def __repr__(self) -> str:
+        return f"Frames({len(self)} updates)"
+
+
+class Log:
+    """The growing tables behind a record. Rows are only ever added, so a Record taken earlier stays as it was."""
+
+    def __init__(self, settings: Settings, layers: tuple[str, ...], watched: tuple[str, ...], updates_per_epoch: int) -> None:
+        self.settings = settings
+        self.layers = layers
+        self.watched = watched
+        self.updates_per_epoch = updates_per_epoch
+        self.schedule: list[tuple[int, Knobs]] = [(1, settings.knobs)]
+        self.rows = 0
+        width = len(GAUGES) + len(LAYER_GAUGES) * len(layers) + len(watched)
+        self.table = np.empty((64, width))
+        self.histograms = np.empty((64, len(layers), EXPONENTS[settings.precision].count), dtype=np.int32)
+
+    def append(self, table: FloatArray, histograms: NDArray[np.int32]) -> None:
+        """Add rows, one an update; the first row ever is the start."""
+        end = self.rows + len(table)
+        if end > len(self.table):
+            self.table = grown(self.table, end)
+            self.histograms = grown(self.histograms, end)
+        self.table[self.rows : end] = table
+        self.histograms[self.rows : end] = histograms
+        self.rows = end
+
+    def measured(self, gauge: str, step: int, value: float) -> None:
+        """Write down a gauge that is not measured at every update."""
+        self.table[step, GAUGES.index(gauge)] = value
+
+    def change(self, step: int, knobs: Knobs) -> None:
+        """Note that knobs are in force from an update on."""
+        if self.schedule[-1][0] == step:
+            self.schedule.pop()
+        if not self.schedule or self.schedule[-1][1] != knobs:
+            self.schedule.append((step, knobs))
+
+    def record(self) -> Record:
+        """Everything so far, as read-only views."""
+        rows = self.rows
+        return Record(
+            self.settings,
+            self.layers,
+            self.watched,
+            tuple(self.schedule),
+            self.updates_per_epoch,
+            read_only(self.table[:rows]),
+            read_only(self.histograms[:rows]),
+        )
+
+
+def grown(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    """A copy with room for at least `rows` rows, half as many again as there were."""
+    bigger = np.empty((max(rows, len(array) * 3 // 2), *array.shape[1:]), dtype=array.dtype)
+    bigger[: len(array)] = array
+    return bigger
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view that cannot be written through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,264 @@
+"""A run: a network on its way down. It steps when told to, and keeps a record; it knows no widgets and no plots."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnnlab import data as image_data
+from cnnlab.descent import Descent, Kind, KnobTensors
+from cnnlab.gauges import Gauges, classification
+from cnnlab.initializers import initial_parameters
+from cnnlab.network import Layout, question_network
+from cnnlab.objective import Cost, question_cost
+from cnnlab.records import Frame, Log, Record
+from cnnlab.settings import KNOB_FIELDS, Settings, check_names, settings
+
+Pair = tuple[Tensor, Tensor]
+
+FLUSH_EVERY = 256
+"""Updates whose gauges may wait on the device before they cross to the host."""
+
+
+class Run:
+    """Gradient descent on one network, an update at a time.
+
+    `Run("question", seed=3, learning_rate=1e-2)` trains the question's network on patches of one image.
+    `Run(network=module, data=(x, y), cost=cost)` trains a copy of any module, from the weights it has: `cost(outputs, y)` returns
+    one number, `x` (examples, ...) and `y` (examples, ...) are tensors or numpy arrays, `held_out` is another such pair.
+    `watch` names single weights whose values are kept at every update, such as "hid1.weight[0,5]".
+
+    The same settings on the same device give the same run to the bit: the question's network computes on one CPU thread, and
+    nothing draws from a global generator.
+    """
+
+    def __init__(
+        self,
+        preset: str | Settings = "question",
+        *,
+        network: nn.Module | None = None,
+        data: tuple[Any, Any] | None = None,
+        cost: Callable[..., Tensor] | None = None,
+        held_out: tuple[Any, Any] | None = None,
+        watch: Sequence[str] | None = None,
+        **changes: Any,
+    ) -> None:
+        if network is not None and "precision" not in changes:
+            changes["precision"] = precision_of(network)
+        self.settings = settings(preset, **changes)
+        self.device = chosen_device(self.settings)
+        self.dtype: torch.dtype = getattr(torch, self.settings.precision)
+        self.own_network = network is not None
+        with self.one_thread():
+            self.prepare(network, data, cost, held_out)
+            names = tuple(self.layout.watched_by_default() if watch is None else watch)
+            indices = [self.layout.index(name) for name in names]
+            self.velocity: Tensor | None = None
+            self.knobs = self.settings.knobs
+            self.gauges = Gauges(self.network, self.layout, self.parameters, indices)
+            self.log = Log(self.settings, self.layout.layers, names, self.updates_per_epoch)
+            self.pending = [self.gauges.start(self.parameters)]
+        self.updates = 0
+
+    def prepare(
+        self,
+        network: nn.Module | None,
+        data: tuple[Any, Any] | None,
+        cost: Callable[..., Tensor] | None,
+        held_out: tuple[Any, Any] | None,
+    ) -> None:
+        """Bring network, data, cost and first parameters together on the device."""
+        if network is None:
+            if data is not None or cost is not None or held_out is not None:
+                raise TypeError("data, held_out and cost go with a network of your own: pass network=")
+            patches = image_data.patches_of(self.settings)
+            self.data: Pair = self.on_device(patches.x, patches.y)
+            self.held_out: Pair | None = self.on_device(patches.held_x, patches.held_y)
+            self.network: nn.Module = question_network(self.settings)
+            objective: Cost = question_cost(self.settings)
+            self.layout = Layout.of(self.network)
+            start = initial_parameters(self.network, self.layout, self.settings, patches.x)
+        else:
+            if data is None or cost is None:
+                raise TypeError("a network of your own needs data=(x, y) and cost=, a function of outputs and y")
+            self.data = self.on_device(*pair("data", data))
+            self.held_out = None if held_out is None else self.on_device(*pair("held_out", held_out))
+            self.network = copy.deepcopy(network).to(self.device)
+            for buffer in (*self.network.parameters(), *self.network.buffers()):
+                if buffer.is_floating_point():
+                    buffer.data = buffer.data.to(self.dtype)
+            objective = without_epsilon(cost)
+            self.layout = Layout.of(self.network)
+            start = self.layout.flatten(dict(self.network.named_parameters()))
+        self.parameters = start.to(self.device, self.dtype)
+        is_weight = self.layout.is_weight(self.device)
+        self.descent = Descent(self.network, self.layout, objective, is_weight)
+
+    def on_device(self, x: Tensor, y: Tensor) -> Pair:
+        """Examples on the run's device, floating-point ones in its precision."""
+        return self.placed(x), self.placed(y)
+
+    def placed(self, tensor: Tensor) -> Tensor:
+        """One tensor on the run's device, in its precision if it is floating-point."""
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def __repr__(self) -> str:
+        return f"Run({self.record!r})"
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Updates in one pass over the training patches."""
+        return image_data.updates_per_epoch(len(self.data[0]), self.settings.batch_size)
+
+    @property
+    def knobs_in_force(self) -> Any:
+        """The knobs of the next update."""
+        return self.knobs
+
+    @property
+    def record(self) -> Record:
+        """Everything so far; a record taken earlier stays as it was."""
+        self.flush()
+        return self.log.record()
+
+    def set(self, **changes: Any) -> None:
+        """Change knobs from the next update on; what a run starts from cannot change, and is a TypeError."""
+        check_names(changes)
+        for name in changes:
+            if name not in KNOB_FIELDS:
+                raise TypeError(f"{name} is what a run starts from: make a new Run to change it")
+        current = {name: getattr(self.knobs, name) for name in KNOB_FIELDS}
+        self.knobs = type(self.knobs)(**{**current, **changes})
+
+    def step(self) -> Frame:
+        """One update; returns its Frame. NaN and inf are data: they never raise."""
+        return self.advance(1)
+
+    def advance(self, updates: int, until: str | None = None) -> Frame:
+        """So many updates, one after the other; returns the last Frame.
+
+        `until="nonfinite"` stops after the first update whose cost is NaN or inf.
+        """
+        if isinstance(updates, bool) or not isinstance(updates, (int, np.integer)) or updates < 1:
+            raise ValueError(f"updates must be a whole number of at least 1, got {updates!r}")
+        if until not in (None, "nonfinite"):
+            raise ValueError(f"until must be None or 'nonfinite', got {until!r}")
+        for _ in range(updates):
+            self.update()
+            if until and self.record.frames[-1].nonfinite:
+                break
+        return self.record.frames[-1]
+
+    def update(self) -> None:
+        """One update whose gauges stay on the device until the record is asked for."""
+        self.log.change(self.updates + 1, self.knobs)
+        with self.one_thread():
+            x, y = self.batch(self.updates + 1)
+            try:
+                numbers, kind = self.prepared_knobs()
+                step = self.descent.step(self.parameters, self.velocity, x, y, numbers, kind)
+                self.pending.append(self.gauges.measure(self.parameters, step, y))
+            finally:
+                self.gauges.activations.clear()
+        self.parameters, self.velocity = step.parameters, step.velocity
+        self.updates += 1
+        if len(self.pending) >= FLUSH_EVERY:
+            self.flush()
+
+    def prepared_knobs(self) -> tuple[KnobTensors, Kind]:
+        """The knobs in force as tensors, made anew only when they have changed."""
+        if getattr(self, "prepared_for", None) is not self.knobs:
+            self.prepared = KnobTensors.of(self.knobs, self.parameters), Kind.of(self.knobs)
+            self.prepared_for = self.knobs
+        return self.prepared
+
+    def batch(self, step: int) -> Pair:
+        """The examples of an update, counted from 1: a function of seed and step alone."""
+        x, y = self.data
+        indices = image_data.batch_indices(len(x), self.settings.batch_size, self.settings.seed, step)
+        if indices is None:
+            return self.data
+        indices = indices.to(self.device)
+        return x[indices], y[indices]
+
+    def flush(self) -> None:
+        """Bring the gauges that wait on the device to the host, all at once."""
+        if not self.pending:
+            return
+        rows, histograms = zip(*self.pending, strict=True)
+        self.pending = []
+        self.log.append(torch.stack(rows).cpu().double().numpy(), torch.stack(histograms).cpu().numpy())
+
+    def measure_held_out(self) -> float:
+        """Accuracy on the held-out patches at the present weights, kept in the last frame; NaN without such patches."""
+        if self.held_out is None:
+            return float("nan")
+        with self.one_thread():
+            x, y = self.held_out
+            accuracy = classification(self.descent.outputs(self.parameters, x), y)[0].item()
+        self.gauges.activations.clear()
+        self.flush()
+        self.log.measured("held_out_accuracy", self.updates, accuracy)
+        return accuracy
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """A copy of all parameters by name, as numpy arrays of float64 at present."""
+        return {
+            name: view.to("cpu", torch.float64).numpy().copy() for name, view in self.layout.views(self.parameters).items()
+        }
+
+    @contextlib.contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """One CPU thread for the question's network: the same bits on any machine load, and faster beside other work."""
+        before = torch.get_num_threads()
+        if self.own_network or before == 1:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def chosen_device(wanted: Settings) -> torch.device:
+    """The device that the settings ask for; ValueError if this machine lacks it, or it lacks the precision."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = next(name for name, there in available.items() if there) if wanted.device == "auto" else wanted.device
+    if name == "mps" and wanted.precision == "float64":
+        if wanted.device == "mps":
+            raise ValueError("precision must be float32 or less on device 'mps', got 'float64'")
+        name = "cpu"
+    if not available[name]:
+        there = ", ".join(name for name, here in available.items() if here)
+        raise ValueError(f"device must be one that this machine has ({there}), got {name!r}")
+    return torch.device(name)
+
+
+def precision_of(network: nn.Module) -> str:
+    """The floating-point type of a module's first parameter, by the name that settings use."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
+    first = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
+    return "float32" if first is None else str(first.dtype).removeprefix("torch.")
+
+
+def pair(name: str, value: Any) -> Pair:
+    """Two tensors of the same length; TypeError or ValueError in a sentence if it is something else."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair (x, y), got {type(value).__name__}")
+    x, y = (torch.as_tensor(part) for part in value)
+    if x.dim() == 0 or y.dim() == 0 or len(x) != len(y) or len(x) == 0:
+        raise ValueError(f"{name} must hold x and y of the same length of at least 1, got shapes {tuple(x.shape)} and {tuple(y.shape)}")
+    return x, y
+
+
+def without_epsilon(cost: Callable[..., Tensor]) -> Cost:
+    """A cost of outputs and targets in the form of the question's, which has an epsilon too."""
+    return lambda outputs, targets, _epsilon: cost(outputs, targets)

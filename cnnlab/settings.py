@@ -1,0 +1,293 @@
+"""What a run starts from (`Recipe`), what may change at any update (`Knobs`), and both (`Settings`).
+
+Every range lives once, in `LIMITS`; validation, sliders and the command line are built from it. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Number:
+    """The range of a number, and the ends of the slider that sets it."""
+
+    label: str
+    """What a person reads beside the control."""
+    low: float
+    high: float
+    slider: tuple[float, float]
+    """Ends of the slider; it is logarithmic where `logarithmic` says so, with 0 at its left end if 0 is in range."""
+    open_low: bool = False
+    """True where `low` itself is not allowed."""
+    whole: bool = False
+    optional: bool = False
+    """True where None is allowed."""
+    logarithmic: bool = True
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        none = "None or " if self.optional else ""
+        return f"be {none}{kind} in {self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """The range as mathematics writes it, such as (0, 1e6]."""
+        return f"{'(' if self.open_low else '['}{short(self.low)}, {short(self.high)}]"
+
+    def check(self, name: str, value: Any) -> float | int | None:
+        """The value as a plain float or int; ValueError or TypeError in one sentence if it does not fit."""
+        if value is None and self.optional:
+            return None
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
+            raise TypeError(f"{name} must {self}, got {value!r}")
+        number = int(value) if self.whole else float(value)
+        above = number > self.low if self.open_low else number >= self.low
+        if not (above and number <= self.high):
+            raise ValueError(f"{name} must lie in {self.interval}, got {short(number)}")
+        return number
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The names that a field may take."""
+
+    label: str
+    options: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"be one of {', '.join(map(repr, self.options))}"
+
+    def check(self, name: str, value: Any) -> str:
+        """The value itself; ValueError if it is none of the options."""
+        if not isinstance(value, str) or value not in self.options:
+            raise ValueError(f"{name} must {self}, got {value!r}{nearest(value, self.options)}")
+        return value
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two whole numbers, each within the same range."""
+
+    label: str
+    each: Number
+
+    def __str__(self) -> str:
+        return f"be two whole numbers in {self.each.interval}"
+
+    def check(self, name: str, value: Any) -> tuple[int, int]:
+        """The value as a tuple of two ints; ValueError or TypeError if it does not fit."""
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            raise TypeError(f"{name} must {self}, got {value!r}")
+        first, second = (self.each.check(f"{name}[{index}]", part) for index, part in enumerate(value))
+        return first, second  # type: ignore[return-value]
+
+
+LIMITS: dict[str, Number | Choice | Pair] = {
+    "learning_rate": Number("Learning rate", 0, 1e6, (1e-6, 10), open_low=True),
+    "momentum": Number("Momentum", 0, 1, (0, 1), logarithmic=False),
+    "clip": Choice("Clipping", ("off", "value", "norm", "adaptive")),
+    "clip_threshold": Number("Clip threshold", 0, 1e12, (1e-4, 1e4), open_low=True),
+    "epsilon": Number("Epsilon in the log", 0, 1, (1e-16, 0.1)),
+    "l1": Number("L1 factor", 0, 1e6, (1e-8, 1e3)),
+    "l2": Number("L2 factor", 0, 1e6, (1e-8, 1e3)),
+    "penalty_in": Choice("Penalty in the", ("cost", "update")),
+    "seed": Number("Seed", 0, 2**32 - 1, (0, 100), whole=True, logarithmic=False),
+    "init": Choice(
+        "Initialisation",
+        ("question_2", "question_6", "glorot_uniform", "he_normal", "lecun_normal", "orthogonal", "lsuv"),
+    ),
+    "init_scale": Number("Initial scale", 0, 1e6, (1e-2, 1e2)),
+    "input_scaling": Choice("Input scaling", ("raw", "unit", "standardised")),
+    "cost": Choice("Cost", ("log_softmax", "softmax_log")),
+    "reduction": Choice("Cost over batch", ("mean", "sum")),
+    "batch_size": Number("Batch size", 1, 1000, (1, 66), whole=True, optional=True, logarithmic=False),
+    "relu": Choice("ReLU placed", ("question", "every_layer", "none", "softmax_too")),
+    "precision": Choice("Precision", ("float16", "bfloat16", "float32", "float64")),
+    "channels": Number("Channels", 1, 256, (1, 64), whole=True),
+    "hidden": Pair("Hidden units", Number("Hidden units", 1, 4096, (1, 512), whole=True)),
+    "patch_size": Number("Patch size", 13, 40, (13, 40), whole=True, logarithmic=False),
+    "patches": Number("Patches", 2, 1000, (2, 200), whole=True),
+    "image": Choice("Image", ("mosaic",)),
+    "device": Choice("Device", ("auto", "cpu", "cuda", "mps")),
+    "epochs": Number("Epochs", 1, 1_000_000, (1, 1000), whole=True),
+}
+"""Field -> what it may hold. `epochs` is how long Play and `cnnlab run` go on."""
+
+
+class Checked:
+    """A frozen dataclass whose fields are checked against LIMITS when it is made."""
+
+    def __post_init__(self) -> None:
+        """Check every field that LIMITS names, and store it as a plain Python number, text or tuple."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if field.name in LIMITS:
+                checked = LIMITS[field.name].check(field.name, getattr(self, field.name))
+                object.__setattr__(self, field.name, checked)
+
+
+@dataclass(frozen=True)
+class Knobs(Checked):
+    """What may change at any update without starting again."""
+
+    learning_rate: float = 1e-2
+    """Step size of gradient descent."""
+    momentum: float = 0.0
+    """Share of the last velocity that the next one keeps; 0 is plain gradient descent."""
+    clip: str = "off"
+    """How gradients are clipped: by value, by global norm, or adaptively per unit (Brock et al. 2021)."""
+    clip_threshold: float = 1.0
+    """Largest magnitude, largest norm, or largest ratio of gradient norm to weight norm of a unit, by kind of clipping."""
+    epsilon: float = 0.0
+    """Added to the probability inside the log of the cost `softmax_log`; `log_softmax` needs none."""
+    l1: float = 0.0
+    """Factor of the sum of magnitudes of all weights (not biases)."""
+    l2: float = 0.0
+    """Factor of half the sum of squares of all weights (not biases); one update multiplies them by 1 - learning_rate * l2."""
+    penalty_in: str = "cost"
+    """Whether L1 and L2 are part of the cost (so clipping and momentum see them) or of the update."""
+
+
+@dataclass(frozen=True)
+class Recipe(Checked):
+    """What a run starts from; changing any of it starts again from update 0."""
+
+    seed: int = 0
+    """Seed of the initial weights and of the order of mini-batches."""
+    init: str = "question_2"
+    """Distribution of the initial weights; see `cnnlab.initializers`."""
+    init_scale: float = 1.0
+    """Factor on the initial weights."""
+    input_scaling: str = "raw"
+    """Pixels as 0..255, divided by 255, or shifted and scaled to mean 0 and deviation 1."""
+    cost: str = "log_softmax"
+    """Cross-entropy through an exact log-softmax, or as -log(softmax + epsilon) in two operations."""
+    reduction: str = "mean"
+    """Mean or sum of the cost over the batch."""
+    batch_size: int | None = None
+    """Patches per update; None: all of them, so that one update is one epoch."""
+    relu: str = "question"
+    """ReLU after cv0..cv4, hid1 and hid2 (question), after every layer but the last, nowhere, or at the softmax too."""
+    precision: str = "float32"
+    """Floating-point type of weights, activations and gradients."""
+    channels: int = 16
+    """Output channels of each of the six convolutions."""
+    hidden: tuple[int, int] = (128, 64)
+    """Units of hid1 and of hid2."""
+    patch_size: int = 20
+    """Side of the square patches in pixels; six valid 3x3 convolutions take 12 away."""
+    patches: int = 66
+    """Training patches cut from the left half of the image; as many held-out ones come from the right half."""
+    image: str = "mosaic"
+    """Name of the image shipped with the package."""
+    device: str = "auto"
+    """Where the run computes; auto: cuda, else mps, else cpu."""
+
+
+@dataclass(frozen=True)
+class Settings(Recipe, Knobs):
+    """All that determines a run: the fields of `Recipe` and of `Knobs`, and how long Play goes on."""
+
+    epochs: int = 20
+    """How many epochs Play and `cnnlab run` train before they pause."""
+    preset: str = "question"
+    """Name of the preset that these settings started from."""
+
+    def __post_init__(self) -> None:
+        """Check each field, and batch_size against patches."""
+        super().__post_init__()
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}{nearest(self.preset, PRESETS)}")
+        if self.batch_size is not None and self.batch_size > self.patches:
+            raise ValueError(f"batch_size must lie in [1, {self.patches}], the number of patches, got {self.batch_size}")
+
+    @property
+    def knobs(self) -> Knobs:
+        """The part that may change at any update."""
+        return Knobs(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Knobs)})
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that differ from the preset, by name."""
+        start = dataclasses.asdict(settings(self.preset))
+        return {name: value for name, value in dataclasses.asdict(self).items() if value != start[name]}
+
+    def replace(self, **changes: Any) -> Settings:
+        """These settings with some fields changed; an unknown name is a TypeError that suggests the nearest."""
+        check_names(changes)
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """All fields as JSON text; `from_json` reads it back to equal settings."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """Settings from JSON text; ValueError or TypeError in one sentence if it holds anything else."""
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise TypeError(f"settings must be a JSON object, got {type(values).__name__}")
+        check_names(values)
+        return cls(**values)
+
+    def __repr__(self) -> str:
+        changed = "".join(f", {name}={value!r}" for name, value in self.changes.items())
+        return f"settings({self.preset!r}{changed})"
+
+
+RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
+KNOB_FIELDS = tuple(field.name for field in dataclasses.fields(Knobs))
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "question": {},
+    "converges": {},
+    "sudden_nan": {},
+    "overflow": {},
+    "dead": {},
+    "vanishing": {},
+}
+"""Preset -> the fields in which it differs from the defaults above."""
+
+
+def presets() -> tuple[str, ...]:
+    """The names of the presets, the question's own first."""
+    return tuple(PRESETS)
+
+
+def settings(preset: str | Settings = "question", **changes: Any) -> Settings:
+    """Settings of a preset, with any fields changed by keyword."""
+    if isinstance(preset, Settings):
+        return preset.replace(**changes)
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}{nearest(preset, PRESETS)}")
+    check_names(changes)
+    return Settings(**{**PRESETS[preset], **changes, "preset": preset})
+
+
+def check_names(changes: Any) -> None:
+    """TypeError that names the first unknown field and suggests the nearest."""
+    known = [field.name for field in dataclasses.fields(Settings)]
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"there is no setting named {name!r}{nearest(name, known)}")
+
+
+def nearest(name: Any, known: Any) -> str:
+    """The end of an error message that suggests the nearest known name, or nothing."""
+    found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def short(number: float | int) -> str:
+    """A number in few characters, as in 0.01, 1e-05, 1e6, nan."""
+    if not math.isfinite(number):
+        return str(float(number))
+    if isinstance(number, int) and abs(number) < 1e6:
+        return str(number)
+    return f"{number:g}".replace("e+0", "e").replace("e+", "e")

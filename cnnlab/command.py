@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cnnlab: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
         print(f"cnnlab: {error.name} is not installed; pip install -e . brings all that is needed", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
     return 2
 
 
@@ -55,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of every command; those of `run` come from LIMITS."""
     top = argparse.ArgumentParser(
         prog="cnnlab",
-        description="Watch a convolutional network explode or converge. Without a command it opens JupyterLab on the labs.",
+        description="Watch a convolutional network explode or converge. Without a command: open JupyterLab.",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"cnnlab {cnnlab.__version__}")
@@ -124,7 +126,7 @@ def chosen(given: argparse.Namespace, rest: Sequence[str]) -> Settings:
 def refuse(rest: Sequence[str]) -> None:
     """Misuse if the command line holds words that no command reads."""
     if rest:
-        raise Misuse(f"there is nothing to do with {' '.join(rest)}")
+        raise Misuse(f"not understood: {' '.join(rest)}")
 
 
 def server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> list[str]:
@@ -136,9 +138,7 @@ def server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> list[str
 def open_lab(arguments: Sequence[str]) -> int:
     """Serve JupyterLab from the clone, opened on the first lab, until it is stopped."""
     if not (CLONE / FIRST_LAB).is_file():
-        raise Misuse(
-            f"{FIRST_LAB} is not there: the labs are in the clone of the project, install from it with pip install -e ."
-        )
+        raise Misuse(f"there is no {FIRST_LAB} in {CLONE}; the labs are in a clone of the project, not in the package")
     from jupyterlab.labapp import LabApp
 
     # `jupyter lab labs/x.ipynb` would make labs/ the root, so the root and the address are given apart.
@@ -173,13 +173,13 @@ def train(start: Settings, *, as_json: bool) -> int:
 def advance(run: Run, epochs: int) -> bool:
     """Train epoch by epoch behind a progress bar; False if Ctrl-C ended it."""
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     errors = Console(stderr=True)
-    steps = track(range(epochs), "epochs", console=errors, transient=True, disable=not errors.is_terminal)
     try:
-        for _ in steps:
-            run.advance(run.updates_per_epoch)
+        with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+            for _ in progress.track(range(epochs), description="epochs"):
+                run.advance(run.updates_per_epoch)
     except KeyboardInterrupt:
         return False
     return True

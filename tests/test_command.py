@@ -1,0 +1,368 @@
+"""The command line: what it prints, where, and with which exit status."""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cnnlab
+from cnnlab import command, machine, tables
+from cnnlab.command import main
+from cnnlab.settings import LIMITS
+
+CALL = "import sys; from cnnlab.command import main; sys.exit(main())"
+SMALL = ["--channels", "4", "--hidden", "8", "8"]
+EXPLODING = ["run", "question", *SMALL, "--learning-rate", "100", "--epochs", "6"]
+
+
+def strict(text):
+    """JSON that refuses NaN and Infinity, as other languages do."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def said(capsys, arguments):
+    """Exit status, standard output and standard error of one command."""
+    status = main(arguments)
+    return status, *capsys.readouterr()
+
+
+# What a person may type
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_every_setting_has_an_option_that_reads_what_settings_hold(name):
+    value = getattr(cnnlab.settings(), name)
+    words = [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
+    given, rest = command.parser().parse_known_args(["run", "--" + name.replace("_", "-"), *words])
+    assert command.chosen(given, rest) == cnnlab.settings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "--learning-rate", "-0.1"], "learning_rate must lie in (0, 1e6], got -0.1"),
+        (["run", "--learning-rate", "quick"], "learning_rate must be a number in (0, 1e6], got 'quick'"),
+        (["run", "--seed", "1.5"], "seed must be a whole number in"),
+        (["run", "--hidden", "3", "x"], "hidden[1] must be a whole number in [1, 4096], got 'x'"),
+        (["run", "--batch-size", "67"], "batch_size must lie in [1, 66], the number of patches, got 67"),
+        (["run", "--clip", "norme"], "did you mean 'norm'?"),
+        (["run", "qestion"], "did you mean 'question'?"),
+        (["run", "--learnin-rate", "3"], "did you mean 'learning_rate'?"),
+        (["run", "question", "twice"], "not understood: twice"),
+        (["check", "--all"], "not understood: --all"),
+    ],
+)
+def test_misuse_is_answered_by_one_sentence(capsys, arguments, sentence):
+    status, out, err = said(capsys, arguments)
+    assert (status, out) == (2, "")
+    assert sentence in err
+    assert err.startswith("cnnlab: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_a_device_that_is_not_there_is_misuse(capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, out, err = said(capsys, ["run", "--device", "cuda"])
+    assert (status, out) == (2, "")
+    assert "got 'cuda'" in err
+
+
+def test_help_answers_without_importing_torch():
+    script = f"import atexit; atexit.register(lambda: print('torch' in sys.modules, 'rich' in sys.modules)); {CALL}"
+    run = subprocess.run([sys.executable, "-c", script, "run", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert "--learning-rate" in run.stdout
+    assert run.stdout.endswith("False False\n")
+
+
+def test_the_version_is_the_package_s(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"cnnlab {cnnlab.__version__}\n"
+
+
+def test_presets_are_listed_as_they_are_called(capsys):
+    status, out, _ = said(capsys, ["presets"])
+    assert status == 0
+    assert [line.split("'")[1] for line in out.splitlines()] == list(cnnlab.presets())
+
+
+# cnnlab run
+
+
+def test_run_prints_a_row_for_each_epoch_and_divergence_is_no_failure(capsys):
+    status, out, err = said(capsys, EXPLODING)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines() if re.match(r" *\d+ ", line)] == list("123456")
+    assert "nan" in out or "inf" in out
+
+
+def test_run_prints_the_watched_weights_from_the_start_on(capsys):
+    record = trained(*EXPLODING[2:])
+    _, out, _ = said(capsys, EXPLODING)
+    assert re.search(r"weight +initial +1 +2 +3 +4\b", out)
+    for name, values in zip(record.watched, record.watched_values.T, strict=True):
+        (line,) = (line for line in out.splitlines() if line.strip().startswith(name))
+        assert line.split()[1:] == [tables.number(float(value)) for value in values[:5]]
+
+
+def test_run_ends_with_the_verdict(capsys):
+    _, out, _ = said(capsys, EXPLODING)
+    assert out.splitlines()[-1] == cnnlab.state_line(trained(*EXPLODING[2:]))
+
+
+def test_run_in_a_pipe_writes_neither_colours_nor_a_progress_bar(capsys):
+    _, out, err = said(capsys, EXPLODING)
+    assert "\x1b" not in out
+    assert "…" not in out
+    assert err == ""
+
+
+def test_rows_show_the_last_update_of_each_epoch(capsys):
+    arguments = ["run", *SMALL, "--batch-size", "33", "--epochs", "2", "--learning-rate", "1e-5"]
+    _, out, _ = said(capsys, arguments)
+    cost = trained(*arguments[1:]).cost
+    assert "An epoch is 2 updates; each row shows its last one." in out
+    assert [line.split()[1] for line in out.splitlines() if re.match(r" *[12] ", line)] == [
+        tables.number(cost[1]),
+        tables.number(cost[3]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (4.702012, "4.702012"),
+        (45338036.0, "4.53e+07"),
+        (-7330.04, "-7330.04"),
+        (0.0, "0.000000"),
+        (1e-12, "1.00e-12"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        (math.nan, "nan"),
+    ],
+)
+def test_numbers_are_written_as_the_question_writes_them(value, text):
+    assert tables.number(value) == text
+
+
+def test_numbers_that_are_not_finite_are_red():
+    assert [tables.cell(value).style for value in (1.0, math.nan, math.inf)] == ["", "bold red", "bold red"]
+
+
+def trained(*options):
+    """The record that the library itself gives for the same options."""
+    given, rest = command.parser().parse_known_args(["run", "question", *options])
+    run = cnnlab.Run(command.chosen(given, rest))
+    run.advance(run.updates_per_epoch * run.settings.epochs)
+    return run.record
+
+
+def test_json_is_strict_and_says_what_the_record_says(capsys):
+    status, out, err = said(capsys, [*EXPLODING, "--json"])
+    record, values = trained(*EXPLODING[2:]), strict(out)
+    assert (status, err, out.count("\n")) == (0, "", 1)
+    np.testing.assert_array_equal([float(cost) for cost in values["cost"]], record.cost)
+    assert record.first_nonfinite is not None
+    assert values["first_nonfinite"] == record.first_nonfinite
+    assert values["cost"][record.first_nonfinite - 1] in {"nan", "inf", "-inf"}
+    assert cnnlab.Settings.from_json(json.dumps(values["settings"])) == record.settings
+    assert list(values["watched"]) == list(record.watched)
+    assert {len(series) for series in values["watched"].values()} == {7}
+    assert len(values["accuracy"]) == 6
+    assert values["verdict"] == cnnlab.state_line(record)
+
+
+def test_json_of_a_run_that_stays_finite_has_no_first_nonfinite_update(capsys):
+    _, out, _ = said(capsys, ["run", *SMALL, "--learning-rate", "1e-6", "--epochs", "1", "--json"])
+    assert strict(out)["first_nonfinite"] is None
+    assert all(isinstance(cost, float) for cost in strict(out)["cost"])
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_prints_what_was_done(capsys, monkeypatch, as_json):
+    whole = cnnlab.Run.advance
+
+    def interrupted(run, updates, until=None):
+        if run.updates == 2:
+            raise KeyboardInterrupt
+        return whole(run, updates, until)
+
+    monkeypatch.setattr(cnnlab.Run, "advance", interrupted)
+    status, out, err = said(capsys, [*EXPLODING, *(["--json"] if as_json else [])])
+    assert status == 130
+    assert err == "cnnlab: stopped after 2 of 6 updates\n"
+    done = strict(out)["cost"] if as_json else re.findall(r"^ *\d+ ", out, re.MULTILINE)
+    assert len(done) == 2
+
+
+def test_ctrl_c_before_the_first_update_prints_empty_tables(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cnnlab.Run, "advance", interrupted)
+    status, out, err = said(capsys, EXPLODING)
+    assert status == 130
+    assert "initial" in out
+    assert err == "cnnlab: stopped after 0 of 6 updates\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are of Unix")
+def test_an_interrupt_from_outside_ends_the_process_with_130():
+    words = ["run", *SMALL, "--epochs", "1000000", "--json"]
+    code = "from cnnlab.run import Run; print('ready', file=sys.stderr, flush=True)"
+    script = f"import sys; {code}; {CALL}"
+    with subprocess.Popen([sys.executable, "-c", script, *words], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stderr.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert len(strict(out)["cost"]) > 0
+
+
+# cnnlab check
+
+
+def test_check_says_ok_in_words_and_ends_with_0_when_all_is_there(capsys, monkeypatch):
+    monkeypatch.setattr(command, "findings", lambda: iter([machine.Finding("python", True, "3.13.1")]))
+    status, out, _ = said(capsys, ["check"])
+    assert status == 0
+    assert re.fullmatch(r"ok +python +3\.13\.1\n", out)
+
+
+def test_check_says_missing_and_ends_with_1(capsys, monkeypatch):
+    monkeypatch.setattr(machine.metadata, "requires", lambda _: ["nonesuch>=2", 'pytest>=1; extra == "test"'])
+    status, out, _ = said(capsys, ["check"])
+    assert status == 1
+    assert re.search(r"^missing +nonesuch +not installed \(needs >=2\)$", out, re.MULTILINE)
+    assert "pytest" not in out
+    assert re.search(r"^ok +devices .*cpu \(\d+ threads?\)", out, re.MULTILINE)
+    assert re.search(r"^\w+ +memory +[\d.]+ GiB available", out, re.MULTILINE)
+
+
+def test_check_says_that_the_package_itself_is_not_installed(monkeypatch):
+    def absent(name):
+        raise machine.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine.metadata, "requires", absent)
+    (finding,) = machine.packages()
+    assert not finding.present
+    assert "pip install -e ." in finding.words
+
+
+@pytest.mark.parametrize(("requirement", "present"), [("numpy>=1", True), ("numpy>=99", False), ("numpy>=1,<2", False)])
+def test_a_package_is_missing_when_its_version_will_not_do(requirement, present):
+    assert machine.package(requirement).present is present
+
+
+# cnnlab lab
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """What JupyterLab was started with, in a clone at a path with a space; it starts no server."""
+    from jupyterlab.labapp import LabApp
+
+    calls = []
+
+    class Server:
+        def start(self):
+            calls.append("started")
+
+    def initialize_server(arguments, **options):
+        calls.append((arguments, options))
+        return Server()
+
+    clone = tmp_path / "my clone"
+    (clone / "labs").mkdir(parents=True)
+    (clone / machine.FIRST_LAB).touch()
+    monkeypatch.setattr(command, "CLONE", clone)
+    monkeypatch.setattr(LabApp, "initialize_server", initialize_server)
+    return calls
+
+
+@pytest.mark.parametrize("arguments", [[], ["lab"]])
+def test_lab_serves_the_clone_and_opens_the_first_lab(arguments, launched):
+    assert main(arguments) == 0
+    (given, options), started = launched
+    assert given == [f"--ServerApp.root_dir={command.CLONE}", f"--LabApp.default_url=/lab/tree/{machine.FIRST_LAB}"]
+    assert options["tornado_settings"]["page_config_hook"] is command.without_news
+    assert started == "started"
+
+
+def test_lab_passes_on_what_jupyter_lab_understands(launched):
+    assert main(["lab", "--port", "9", "--ip=0.0.0.0", "--no-browser", "--allow-root", "--ServerApp.token=x"]) == 0
+    given = launched[0][0]
+    assert given[2:] == ["--port=9", "--ip=0.0.0.0", "--no-browser", "--allow-root", "--ServerApp.token=x"]
+
+
+def test_the_news_extension_is_disabled_besides_those_that_were():
+    page = command.without_news(None, {"disabledExtensions": ["other"], "devMode": False})
+    assert page == {"disabledExtensions": sorted([command.NEWS, "other"]), "devMode": False}
+
+
+@pytest.mark.parametrize("arguments", [[], ["lab"]])
+def test_without_a_clone_there_is_nothing_to_open(capsys, monkeypatch, tmp_path, arguments):
+    monkeypatch.setattr(command, "CLONE", tmp_path)
+    status, out, err = said(capsys, arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"there is no {machine.FIRST_LAB} in" in err
+
+
+@pytest.fixture
+def address(tmp_path):
+    """The address that `cnnlab lab` prints, served from a folder that is not the clone, with a new user's settings."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    new = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR")}
+    words = ["lab", "--no-browser", "--port", str(port), "--allow-root"]
+    with subprocess.Popen(
+        [sys.executable, "-c", CALL, *words],
+        cwd=tmp_path,
+        env={**os.environ, **new, "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        found = (re.search(rf"http://127\.0\.0\.1:{port}\S+", line) for line in process.stderr)
+        yield next(match[0] for match in found if match)
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def chromium():
+    """Where the browser is; without one the test is skipped, or fails where CNNLAB_REQUIRE_BROWSER is set."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        (pytest.fail if os.environ.get("CNNLAB_REQUIRE_BROWSER") else pytest.skip)("there is no chromium")
+    return path
+
+
+def test_jupyterlab_opens_on_the_first_lab_and_asks_nothing_about_news(address):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+        # The kernel is ready later than the popup would come: JupyterLab asks as soon as its layout is restored.
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+        page.wait_for_timeout(2_000)
+        assert page.url.endswith(f"/lab/tree/{machine.FIRST_LAB}")
+        assert page.get_by_text("official Jupyter news").count() == 0
+        assert page.locator(".Toastify__toast").count() == 0
+        browser.close()

@@ -1,0 +1,138 @@
+"""The project agrees with itself: environment, versions, notebooks, rooms, style, types."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from rattler import MatchSpec
+
+import cnnlab
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+CONDA = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
+CONDA_NAMES = {"torch": "pytorch"}
+"""Package -> its name on conda-forge, where that differs."""
+MACHINE = re.compile(
+    r"/work[/]|/root[/]|/home[/]\w|/tmp[/]w[/]|localhost:[0-9]"
+    r"|pypi[.]org|pythonhosted[.]org|npmjs[.](?:org|com)|deb[.]debian[.]org|conda[.]anaconda[.]org"
+)
+"""Places of one machine, and hosts of package registries: neither belongs in a file of the project."""
+QUIET = "import sys, cnnlab; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python in the project's root and keep what it says."""
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def tracked() -> list[Path]:
+    """The files that git knows; the test is skipped outside a clone."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git clone")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("line", CONDA)
+def test_conda_understands_each_line_of_the_environment(line):
+    assert MatchSpec(line, strict=True).name.normalized in line
+
+
+@pytest.mark.parametrize("dependency", PROJECT["dependencies"])
+def test_each_dependency_has_its_conda_counterpart_with_the_same_bounds(dependency):
+    required = Requirement(dependency)
+    assert f"{CONDA_NAMES.get(required.name, required.name)}{required.specifier}" in CONDA
+
+
+def test_the_environment_holds_nothing_that_the_package_does_not_need():
+    needed = {CONDA_NAMES.get(name, name) for name in (Requirement(text).name for text in PROJECT["dependencies"])}
+    assert {re.match(r"[\w.-]+", line)[0] for line in CONDA} == {"python", "pip"} | needed
+
+
+def test_binder_can_read_the_version_of_python():
+    (line,) = (line for line in CONDA if line.startswith("python"))
+    assert re.fullmatch(r"python=\d+\.\d+", line)
+    assert SpecifierSet(PROJECT["requires-python"]).contains(line.partition("=")[2])
+
+
+def test_the_environment_installs_the_clone_itself():
+    assert {"pip": ["-e ."]} in ENVIRONMENT["dependencies"]
+    assert (ENVIRONMENT["name"], ENVIRONMENT["channels"]) == ("cnnlab", ["conda-forge"])
+
+
+def test_no_binder_folder_hides_the_environment():
+    assert not (ROOT / "binder").exists()
+    assert not (ROOT / ".binder").exists()
+
+
+def test_the_command_named_in_the_project_exists():
+    room, _, name = PROJECT["scripts"]["cnnlab"].partition(":")
+    assert callable(getattr(import_module(room), name))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "labs").glob("**/*.ipynb")), ids=lambda path: path.name)
+def test_labs_are_stored_without_outputs(path):
+    lab = json.loads(path.read_text())
+    assert "widgets" not in lab["metadata"]
+    for cell in lab["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert not cell.get("attachments")
+
+
+def test_the_rooms_import_only_what_their_table_allows():
+    run = python("-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=" ".join)
+def test_ruff_finds_nothing(arguments):
+    run = python("-m", "ruff", *arguments, "--quiet", ".")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_types_of_the_core_are_right():
+    run = python("-m", "mypy")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_no_file_names_a_machine_or_a_registry():
+    found = []
+    for path in tracked():
+        text = path.read_bytes().decode("utf-8", errors="ignore") if path.suffix not in {".npz", ".png"} else ""
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in MACHINE.finditer(text)]
+    assert not found
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy", "plotly", "ipywidgets", "anywidget", "IPython", "rich", "PIL"])
+def test_importing_cnnlab_imports_nothing_heavy(package, loaded_by_import):
+    assert "cnnlab" in loaded_by_import
+    assert package not in loaded_by_import
+
+
+@pytest.fixture(scope="module")
+def loaded_by_import() -> list[str]:
+    """The packages in memory after `import cnnlab` in a fresh Python."""
+    run = python("-c", QUIET)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "NOTICE", "CHANGELOG.md", "README.md"])
+def test_the_project_says_what_it_is_and_whose(name):
+    assert (ROOT / name).read_text().strip()
+
+
+def test_the_newest_version_in_the_changelog_is_the_package_s():
+    newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest[1] == cnnlab.__version__

@@ -67,7 +67,9 @@ def safe_norm(rows: Tensor) -> Tensor:
     """Euclidean norm over the last axis, kept as an axis of one; inf only where a value is, or the true norm is too large."""
     largest = rows.abs().amax(dim=-1, keepdim=True)
     usable = (largest > 0) & largest.isfinite()
-    relative = torch.linalg.vector_norm(rows / torch.where(usable, largest, 1), dim=-1, keepdim=True, dtype=accumulator(rows))
+    relative = torch.linalg.vector_norm(
+        rows / torch.where(usable, largest, 1), dim=-1, keepdim=True, dtype=accumulator(rows)
+    )
     return torch.where(usable, largest * relative, largest)
 
 

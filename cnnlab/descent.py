@@ -100,9 +100,7 @@ class Descent:
                 direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
             update = knobs.learning_rate * direction
             moved = parameters - update
-        return Step(
-            moved, velocity, gradient, clipped, update, detached(outputs), data_cost.detach(), detached(extra)
-        )
+        return Step(moved, velocity, gradient, clipped, update, detached(outputs), data_cost.detach(), detached(extra))
 
     def clip(self, gradient: Tensor, parameters: Tensor, knobs: KnobTensors, kind: Kind) -> Tensor:
         """The gradient clipped as the knobs say."""

@@ -27,7 +27,9 @@ def question_network(settings: Settings) -> nn.Sequential:
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     with torch.device("meta"):
         for index in range(6):
-            add_layer(modules, f"cv{index}", nn.Conv2d(settings.channels if index else 1, settings.channels, 3), settings)
+            add_layer(
+                modules, f"cv{index}", nn.Conv2d(settings.channels if index else 1, settings.channels, 3), settings
+            )
         modules["flatten"] = nn.Flatten()
         add_layer(modules, "hid1", nn.Linear(settings.channels * side * side, first), settings)
         add_layer(modules, "hid2", nn.Linear(first, second), settings)

@@ -225,7 +225,9 @@ class Frames(Sequence[Frame]):
 class Log:
     """The growing tables behind a record. Rows are only ever added, so a Record taken earlier stays as it was."""
 
-    def __init__(self, settings: Settings, layers: tuple[str, ...], watched: tuple[str, ...], updates_per_epoch: int) -> None:
+    def __init__(
+        self, settings: Settings, layers: tuple[str, ...], watched: tuple[str, ...], updates_per_epoch: int
+    ) -> None:
         self.settings = settings
         self.layers = layers
         self.watched = watched

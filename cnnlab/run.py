@@ -210,8 +210,20 @@ class Run:
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of all parameters by name, as numpy arrays of float64 at present."""
         return {
-            name: view.to("cpu", torch.float64).numpy().copy() for name, view in self.layout.views(self.parameters).items()
+            name: view.to("cpu", torch.float64).numpy().copy()
+            for name, view in self.layout.views(self.parameters).items()
         }
+
+    def kernels(self) -> np.ndarray | None:
+        """The first convolution's kernels (output channels, height, width) for its first input; None without one."""
+        views = self.layout.views(self.parameters)
+        first = next((view for view in views.values() if view.dim() == 4), None)
+        return None if first is None else first[:, 0].to("cpu", torch.float64).numpy()
+
+    def patches(self) -> np.ndarray | None:
+        """The training patches as images (patches, height, width); None if the data are no images."""
+        x = self.data[0]
+        return x[:, 0].to("cpu", torch.float32).numpy() if x.dim() == 4 else None
 
     @contextlib.contextmanager
     def one_thread(self) -> Iterator[None]:
@@ -255,7 +267,9 @@ def pair(name: str, value: Any) -> Pair:
         raise TypeError(f"{name} must be a pair (x, y), got {type(value).__name__}")
     x, y = (torch.as_tensor(part) for part in value)
     if x.dim() == 0 or y.dim() == 0 or len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"{name} must hold x and y of the same length of at least 1, got shapes {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError(
+            f"{name} must hold x and y of the same length of at least 1, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
+        )
     return x, y
 
 

@@ -5,8 +5,11 @@ Every range lives once, in `LIMITS`; validation, sliders and the command line ar
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
 import json
 import math
 import numbers
@@ -203,9 +206,13 @@ class Settings(Recipe, Knobs):
         """Check each field, and batch_size against patches."""
         super().__post_init__()
         if self.preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}{nearest(self.preset, PRESETS)}")
+            raise ValueError(
+                f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}{nearest(self.preset, PRESETS)}"
+            )
         if self.batch_size is not None and self.batch_size > self.patches:
-            raise ValueError(f"batch_size must lie in [1, {self.patches}], the number of patches, got {self.batch_size}")
+            raise ValueError(
+                f"batch_size must lie in [1, {self.patches}], the number of patches, got {self.batch_size}"
+            )
 
     @property
     def knobs(self) -> Knobs:
@@ -291,3 +298,13 @@ def short(number: float | int) -> str:
     if isinstance(number, int) and abs(number) < 1e6:
         return str(number)
     return f"{number:g}".replace("e+0", "e").replace("e+", "e")
+
+
+def field_meanings(owner: type) -> dict[str, str]:
+    """Field -> the sentence that follows it in a class of this module."""
+    body = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }

@@ -1,0 +1,414 @@
+"""The dashboard's one plotly figure: made once from a record, refreshed in place. Plotly and numpy; no widgets, no torch.
+
+NaN and inf have a lane of their own along the top of a plot, values of 0 or less one along the bottom of a log axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from cnnlab.pictures import NONFINITE, bands_picture
+from cnnlab.records import Exponents, Record
+
+PALETTE = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
+"""Paul Tol's "muted" scheme: nine colours that all kinds of colour vision tell apart. One a layer, everywhere."""
+INK, FAINT, RED = "#222222", "#B8BEC6", "rgb({},{},{})".format(*NONFINITE)
+COST_POINTS, LAYER_POINTS, COLUMNS, BINS = 1000, 160, 120, 22
+"""Most points of the cost curve and of a layer's curve; most columns of the picture over time, and its bins a layer."""
+LANES = {"nan": 0.965, "inf": 0.905, "low": 0.03}
+"""Heights of the lanes within a plot: NaN, inf, and values that a log axis cannot show."""
+YARDSTICK = 1e-3
+"""The update/weight ratio near which training is healthy (Karpathy 2022)."""
+PANELS = {
+    "cost": (0.042, 0.305, 0.57, 0.94),
+    "magnitudes": (0.385, 0.655, 0.57, 0.94),
+    "over_time": (0.715, 0.995, 0.57, 0.94),
+    "accuracy": (0.042, 0.305, 0.07, 0.44),
+    "gradient": (0.385, 0.655, 0.07, 0.44),
+    "ratio": (0.735, 0.995, 0.07, 0.44),
+}
+"""Panel -> left, right, bottom, top as shares of the figure; in the order of their axes."""
+TITLES = {
+    "cost": "Cost",
+    "magnitudes": "Weights of each layer by magnitude",
+    "over_time": "The same over time",
+    "accuracy": "Accuracy",
+    "gradient": "Gradient norm",
+    "ratio": "Update/weight",
+}
+
+
+def colour_of(layer: int) -> str:
+    """The colour of a layer by its place; they repeat after nine."""
+    return PALETTE[layer % len(PALETTE)]
+
+
+def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800) -> go.Figure:
+    """The figure of a record whose run goes up to update `goal`; `scale` enlarges type and height, `width` is in pixels."""
+    layers = len(record.layers)
+    figure = go.Figure(layout=layout(record, scale, width))
+    figure.add_traces(
+        [
+            curve("ghosts", "cost", FAINT, width=1.2),
+            curve("cost", "cost", INK, width=2),
+            lane("ghost marks", "cost", FAINT),
+            lane("cost marks", "cost", RED),
+            curve("accuracy", "accuracy", INK, width=1.5),
+            curve("held out", "accuracy", "#D55E00", width=2, mode="lines+markers", connectgaps=True),
+            go.Image(name="over time", xaxis="x3", yaxis="y3", hoverinfo="skip", zsmooth=False),
+            curve("yardstick", "ratio", FAINT, width=1, dash="dash"),
+            lane("lost weights", "magnitudes", RED),
+            lane("gradient marks", "gradient", RED, size=4),
+            lane("ratio marks", "ratio", RED, size=4),
+        ]
+    )
+    for layer in range(layers):
+        colour = colour_of(layer)
+        ridge = go.Scatter(
+            name=f"magnitudes {layer}", mode="lines", line={"color": colour, "width": 1}, fill="toself",
+            fillcolor=colour, opacity=0.75, xaxis="x2", yaxis="y2",
+        )  # fmt: skip
+        figure.add_traces(
+            [ridge, curve(f"gradient {layer}", "gradient", colour), curve(f"ratio {layer}", "ratio", colour)]
+        )
+    refresh(figure, record, (), goal)
+    return figure
+
+
+def axis_of(panel: str) -> str:
+    """The suffix of a panel's axes: '' for the first, then 2, 3, .."""
+    place = list(PANELS).index(panel) + 1
+    return "" if place == 1 else str(place)
+
+
+def curve(
+    name: str, panel: str, colour: str, width: float = 1.3, dash: str = "solid", mode: str = "lines", **more: Any
+) -> go.Scatter:
+    """An empty line in a panel."""
+    suffix = axis_of(panel)
+    line = {"color": colour, "width": width, "dash": dash}
+    return go.Scatter(name=name, mode=mode, line=line, xaxis=f"x{suffix}", yaxis=f"y{suffix}", **more)
+
+
+def lane(name: str, panel: str, colour: str, size: int = 7) -> go.Scatter:
+    """Empty marks on a panel's lane axis, which runs from 0 to 1 whatever the panel shows."""
+    lanes = {"cost": "y7", "magnitudes": "y2", "gradient": "y8", "ratio": "y9"}
+    marker = {"color": colour, "size": size, "symbol": "x"}
+    return go.Scatter(name=name, mode="markers", marker=marker, xaxis=f"x{axis_of(panel)}", yaxis=lanes[panel])
+
+
+def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
+    """Axes, titles and type; nothing that changes while a run trains but the ranges."""
+    built: dict[str, Any] = {
+        "width": width, "height": round(410 * scale), "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
+        "font": {"size": 11 * scale, "color": INK, "family": "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"},
+        "paper_bgcolor": "white", "plot_bgcolor": "#F7F8FA", "showlegend": False, "hovermode": "closest",
+        "uirevision": "kept", "dragmode": "zoom", "annotations": titles(scale), "shapes": lane_grounds(),
+    }  # fmt: skip
+    for panel, (left, right, bottom, top) in PANELS.items():
+        suffix = axis_of(panel)
+        plain = {
+            "showline": False,
+            "zeroline": False,
+            "gridcolor": "#E6E9ED",
+            "automargin": False,
+            "tickfont": {"size": 10 * scale},
+        }
+        built[f"xaxis{suffix}"] = {**plain, "domain": [left, right], "anchor": f"y{suffix}", "nticks": 6}
+        built[f"yaxis{suffix}"] = {**plain, "domain": [bottom, top], "anchor": f"x{suffix}", "nticks": 6}
+    for panel in ("cost", "gradient", "ratio"):
+        built[f"yaxis{axis_of(panel)}"] |= {"type": "log", "exponentformat": "power", "tick0": 0}
+    for name, over in (("yaxis7", ""), ("yaxis8", "5"), ("yaxis9", "6")):
+        built[name] = {
+            "overlaying": f"y{over}",
+            "anchor": f"x{over}",
+            "range": [0, 1],
+            "visible": False,
+            "fixedrange": True,
+        }
+    rows = {"range": [len(record.layers) - 0.5, -0.5], "fixedrange": True, "showgrid": False}
+    names = {"tickvals": list(range(len(record.layers))), "ticktext": layer_labels(record.layers)}
+    built["yaxis2"] |= rows | names
+    built["yaxis3"] |= rows | {"showticklabels": False, "scaleanchor": False}
+    built["yaxis4"] |= {"range": [-0.02, 1.04], "fixedrange": True, "tickvals": [0, 0.5, 1]}
+    first, last = shown_powers(record.exponents)
+    powers, texts = power_ticks(first, last)
+    built["xaxis2"] |= {
+        "range": [first, last + (last - first) * 0.05],
+        "tickvals": powers,
+        "ticktext": texts,
+        "fixedrange": True,
+    }
+    return built
+
+
+def titles(scale: float) -> list[dict[str, Any]]:
+    """The title of each panel, and the names of the lanes of the cost."""
+    plain = {"xref": "paper", "yref": "paper", "showarrow": False, "xanchor": "left"}
+    found = [
+        {
+            **plain,
+            "x": left,
+            "y": top + 0.008,
+            "yanchor": "bottom",
+            "text": f"<b>{TITLES[panel]}</b>",
+            "font": {"size": 12 * scale},
+        }
+        for panel, (left, _, _, top) in PANELS.items()
+    ]
+    left, right, bottom, top = PANELS["cost"]
+    found += [
+        {**plain, "x": left + 0.003, "y": bottom + (top - bottom) * height, "yanchor": "middle", "text": text,
+         "font": {"size": 9 * scale, "color": RED}}
+        for text, height in (("NaN", LANES["nan"]), ("inf", LANES["inf"]))
+    ]  # fmt: skip
+    key = f"<span style='color:{INK}'>training</span>  <span style='color:#D55E00'>held out</span>"
+    left, right, _, top = PANELS["accuracy"]
+    found.append({**plain, "x": right, "y": top + 0.008, "xanchor": "right", "yanchor": "bottom", "text": key})
+    _, right, _, top = PANELS["ratio"]
+    found.append(
+        {
+            **plain,
+            "x": right,
+            "y": top + 0.008,
+            "xanchor": "right",
+            "yanchor": "bottom",
+            "text": "dashed: 10<sup>-3</sup>, healthy",
+        }
+    )
+    return [{"font": {"size": 10 * scale}, **annotation} for annotation in found]
+
+
+def lane_grounds() -> list[dict[str, Any]]:
+    """The faint red ground of the lanes of NaN and inf."""
+    grounds = []
+    for panel in ("cost", "gradient", "ratio"):
+        left, right, bottom, top = PANELS[panel]
+        grounds.append({
+            "type": "rect", "xref": "paper", "yref": "paper", "x0": left, "x1": right, "y1": top,
+            "y0": bottom + (top - bottom) * 0.87, "fillcolor": "#FBE9ED", "line": {"width": 0}, "layer": "below",
+        })  # fmt: skip
+    return grounds
+
+
+def layer_labels(layers: Sequence[str]) -> list[str]:
+    """Layer names in their colours, short enough for the axis."""
+    names = [name or "network" for name in layers]
+    short = [name if len(name) <= 10 else "…" + name[-9:] for name in names]
+    return [f"<span style='color:{colour_of(place)}'><b>{name}</b></span>" for place, name in enumerate(short)]
+
+
+def shown_powers(exponents: Exponents) -> tuple[int, int]:
+    """The powers of two between which magnitudes are drawn: from small weights to where the precision overflows."""
+    return (-16, 16) if exponents.bits == 5 else (-40, exponents.bias + 1)
+
+
+def power_ticks(first: int, last: int) -> tuple[list[float], list[str]]:
+    """Where powers of ten lie on an axis of powers of two, at most seven of them, and their labels."""
+    digits = math.log10(2)
+    every = next(step for step in (1, 2, 3, 5, 10, 20, 50, 100) if (last - first) * digits / step <= 7)
+    lowest, highest = math.ceil(first * digits / every), math.floor(last * digits / every)
+    decades = [place * every for place in range(lowest, highest + 1)]
+    return [decade / digits for decade in decades], [f"10<sup>{decade}</sup>" if decade else "1" for decade in decades]
+
+
+def refresh(
+    figure: Any, record: Record, ghosts: Sequence[Record], goal: int, held: frozenset[str] = frozenset()
+) -> dict[str, dict[str, Any]]:
+    """Draw the record, with earlier ones as faint ghosts, into a figure of `dashboard` in one message.
+
+    `held` names axes (such as "yaxis") whose range a person has set: these stay as they are. Returns the ranges wanted, by axis.
+    """
+    traces = {trace.name: trace for trace in figure.data}
+    with figure.batch_update():
+        draw_cost(traces, record, ghosts)
+        draw_accuracy(traces, record)
+        draw_magnitudes(traces, record)
+        draw_over_time(traces, record, goal)
+        draw_layers(traces, record, "gradient_norm", "gradient")
+        draw_layers(traces, record, "update_ratio", "ratio")
+        traces["yardstick"].update(x=[0, span(record, ghosts, goal)], y=[YARDSTICK, YARDSTICK])
+        wanted = ranges(record, ghosts, goal)
+        for axis, range_and_ticks in wanted.items():
+            if axis not in held:
+                figure.layout[axis].update(range_and_ticks)
+    return wanted
+
+
+def span(record: Record, ghosts: Sequence[Record], goal: int) -> int:
+    """The last update on the time axes."""
+    return max(goal, len(record), *(min(len(ghost), 4 * goal) for ghost in ghosts), 1)
+
+
+def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dict[str, Any]]:
+    """Axis -> range and ticks."""
+    last = span(record, ghosts, goal)
+    time = {"range": [0, last * 1.02]}
+    costs = np.concatenate([record.cost, *(ghost.cost for ghost in ghosts)])
+    return {
+        "xaxis": time, "xaxis3": {"range": [0.5, last + 0.5]}, "xaxis4": time, "xaxis5": time, "xaxis6": time,
+        "yaxis": decades(costs), "yaxis5": decades(record.gradient_norm),
+        "yaxis6": decades(np.append(record.update_ratio.ravel(), YARDSTICK)),
+    }  # fmt: skip
+
+
+def decades(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Range (in powers of ten) and tick distance of a log axis that shows all finite positive values below its lanes."""
+    shown = values[np.isfinite(values) & (values > 0)]
+    if shown.size == 0:
+        return {"range": [-1, 2], "dtick": 1}
+    low, high = math.floor(math.log10(shown.min()) - 0.02), math.ceil(math.log10(shown.max()) + 0.02)
+    coarse = 1 if high - low <= 6 else 2 if high - low <= 14 else 5
+    low, high = math.floor(low / coarse) * coarse, math.ceil(high / coarse) * coarse
+    height = (high - low) / 0.8
+    return {
+        "range": [low - 0.07 * height, low + 0.93 * height],
+        "dtick": max(1, coarse * round((high - low) / coarse / 5)),
+    }
+
+
+def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) -> None:
+    """The curve, the ghosts behind it, and the marks of what a log axis cannot show."""
+    x, y = thinned(record.cost, COST_POINTS)
+    traces["cost"].update(x=x, y=y)
+    traces["cost marks"].update(**marks(record.cost))
+    pieces = [thinned(ghost.cost, COST_POINTS // 4) for ghost in ghosts]
+    traces["ghosts"].update(
+        x=np.concatenate([np.append(x, np.float32(np.nan)) for x, _ in pieces] or [np.empty(0)]),
+        y=np.concatenate([np.append(y, np.nan) for _, y in pieces] or [np.empty(0)]),
+    )
+    ghostly = [marks(ghost.cost) for ghost in ghosts]
+    traces["ghost marks"].update(
+        x=np.concatenate([mark["x"] for mark in ghostly] or [np.empty(0)]),
+        y=np.concatenate([mark["y"] for mark in ghostly] or [np.empty(0)]),
+        marker={"symbol": [symbol for mark in ghostly for symbol in mark["marker"]["symbol"]]},
+    )
+
+
+def thinned(values: NDArray[np.float64], points: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Updates and values to draw: all of them, or the least and the largest of each of `points` / 2 stretches."""
+    steps = np.arange(1, len(values) + 1, dtype=np.float32)
+    if len(values) <= points:
+        return steps, np.where(np.isfinite(values), values, np.nan)
+    edges = np.linspace(0, len(values), points // 2 + 1).astype(int)[:-1]
+    usable = np.isfinite(values)
+    low = np.minimum.reduceat(np.where(usable, values, np.inf), edges)
+    high = np.maximum.reduceat(np.where(usable, values, -np.inf), edges)
+    both = np.stack([low, high], axis=1).ravel()
+    return np.repeat(steps[edges], 2), np.where(np.isfinite(both), both, np.nan)
+
+
+def marks(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Marks on the lanes for each value (or stretch of values) that is NaN, inf, or 0 and less."""
+    places = stretches(len(values), LAYER_POINTS)
+    x: list[NDArray[Any]] = []
+    y: list[NDArray[Any]] = []
+    symbols: list[str] = []
+    with np.errstate(invalid="ignore"):
+        kinds = {
+            "nan": (np.isnan(values), "x"),
+            "inf": (np.isposinf(values), "triangle-up"),
+            "low": (values <= 0, "triangle-down"),
+        }
+    for kind, (found, symbol) in kinds.items():
+        there = places[np.logical_or.reduceat(found, places)] if len(values) else places
+        x.append(there + 1)
+        y.append(np.full(len(there), LANES[kind]))
+        symbols += [symbol] * len(there)
+    return {
+        "x": np.concatenate(x).astype(np.float32),
+        "y": np.concatenate(y).astype(np.float32),
+        "marker": {"symbol": symbols},
+    }
+
+
+def stretches(count: int, most: int) -> NDArray[np.int64]:
+    """The first index of each of at most `most` stretches of equal length."""
+    return np.arange(0, count, max(1, -(-count // most)))
+
+
+def draw_accuracy(traces: dict[str, Any], record: Record) -> None:
+    """Accuracy on the batch, and on held-out patches where it was measured."""
+    places = stretches(len(record), LAYER_POINTS)
+    traces["accuracy"].update(x=(places + 1).astype(np.float32), y=record.accuracy[places].astype(np.float32))
+    measured = np.flatnonzero(np.isfinite(record.held_out_accuracy))
+    measured = np.union1d(measured[stretches(len(measured), LAYER_POINTS)], measured[-1:])
+    values = record.held_out_accuracy[measured].astype(np.float32)
+    traces["held out"].update(x=(measured + 1).astype(np.float32), y=values)
+
+
+def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
+    """The latest histogram of each layer as a ridge on the layer's row; red crosses where weights are NaN or inf."""
+    first, last = shown_powers(record.exponents)
+    shares = binned(record.histograms[-1:], record.exponents, first, last, 160)[0]
+    bins = shares.shape[1]
+    centres = first + (np.arange(bins) + 0.5) * (last - first) / bins
+    x = np.concatenate([[first], centres, [last]]).astype(np.float32)
+    peaks = np.maximum(shares.max(axis=1, keepdims=True), 1e-12)
+    for layer, heights in enumerate(shares / peaks * 0.85):
+        base = layer + 0.42
+        y = np.concatenate([[base], base - heights, [base]]).astype(np.float32)
+        traces[f"magnitudes {layer}"].update(x=x, y=y)
+    lost = np.flatnonzero(record.histograms[-1][:, -1])
+    traces["lost weights"].update(x=np.full(len(lost), last + (last - first) * 0.02), y=lost + 0.1)
+
+
+def binned(
+    histograms: NDArray[np.int32], exponents: Exponents, first: int, last: int, most: int
+) -> NDArray[np.float64]:
+    """Shares of the weights (times, layers, bins) in at most `most` equal bins from 2^first to 2^last; smaller ones left out."""
+    width = -(-(last - first) // most)
+    start = first + exponents.bias
+    inside = histograms[:, :, start : last + exponents.bias]
+    edges = np.arange(0, inside.shape[2], width)
+    totals = histograms.sum(axis=2, keepdims=True)
+    return np.add.reduceat(inside, edges, axis=2) / np.maximum(totals, 1)
+
+
+def draw_over_time(traces: dict[str, Any], record: Record, goal: int) -> None:
+    """The histograms of the start and of every update (or stretch of updates) as one picture with a band a layer."""
+    first, last = shown_powers(record.exponents)
+    every = max(1, -(-len(record) // COLUMNS))
+    chosen = record.histograms[::-1][::every][::-1]
+    shares = binned(chosen, record.exponents, first, last, BINS)
+    lost = chosen[:, :, -1] / np.maximum(chosen.sum(axis=2), 1)
+    colours = np.array(
+        [[int(colour_of(layer)[at : at + 2], 16) for at in (1, 3, 5)] for layer in range(len(record.layers))]
+    )
+    bins = shares.shape[2]
+    traces["over time"].update(
+        source=bands_picture(shares, lost, colours),
+        dx=every, x0=len(record) - (len(chosen) - 1) * every, dy=1 / bins, y0=-0.5 + 0.5 / bins,
+    )  # fmt: skip
+
+
+def draw_layers(traces: dict[str, Any], record: Record, gauge: str, panel: str) -> None:
+    """A gauge of every layer over time, each stretch of updates by its largest value; the layers' marks in the lane above."""
+    values = record.column(gauge)[1:]
+    places = stretches(len(values), LAYER_POINTS)
+    steps = (places + 1).astype(np.float32)
+    usable = np.where(np.isfinite(values), values, -np.inf)
+    largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
+    x, y, colours = [], [], []
+    for layer in range(len(record.layers)):
+        drawn = np.where(largest[:, layer] > 0, largest[:, layer], np.nan)
+        traces[f"{panel} {layer}"].update(x=steps, y=drawn)
+        lost = places[np.logical_or.reduceat(~np.isfinite(values[:, layer]), places)] if len(values) else places
+        zero = places[largest[:, layer] == 0]
+        x += [lost + 1, zero + 1]
+        y += [
+            np.full(len(lost), 0.98 - 0.11 * layer / len(record.layers)),
+            np.full(len(zero), 0.015 + 0.04 * layer / len(record.layers)),
+        ]
+        colours += [colour_of(layer)] * (len(lost) + len(zero))
+    traces[f"{panel} marks"].update(
+        x=np.concatenate(x).astype(np.float32),
+        y=np.concatenate(y).astype(np.float32),
+        marker={"color": colours, "symbol": "square"},
+    )

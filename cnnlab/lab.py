@@ -1,0 +1,384 @@
+"""The dashboard: a worker trains, one task on the kernel's loop draws, a person's hand closes the loop.
+
+Widgets and figure are touched by that one task (or by the cell that calls), never by the worker or a message's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+import plotly.graph_objects as go
+
+from cnnlab import controls, figures, pictures, verdict
+from cnnlab.records import Record
+from cnnlab.run import Run
+from cnnlab.settings import KNOB_FIELDS, Settings, settings
+from cnnlab.worker import View, Worker
+
+CONTROLS_WIDTH = 292
+"""Width of the controls in pixels at scale 1."""
+PATIENCE = 1.0
+"""Seconds to wait for a browser to say that a frame is drawn, before the next is sent all the same."""
+HEADLESS = 0.25
+"""The same where no browser has ever answered."""
+GONE = 15.0
+"""Seconds without any answer after which a browser that was there is taken to be closed, and training pauses."""
+OPEN: dict[Lab, tuple[str, int]] = {}
+"""Labs that are open -> the cell that made them, and the count of that execution."""
+
+
+class Lab:
+    """An interactive dashboard on one run; it displays itself. Nothing trains until asked.
+
+    `Lab("question", learning_rate=1e-3)` takes a preset's name or Settings and any field by keyword; `scale=1.5` enlarges it for a
+    projector; `network`, `data`, `cost`, `held_out` and `watch` are those of `cnnlab.Run`. Every control is also a call:
+    `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that was there.
+    """
+
+    def __init__(
+        self,
+        preset: str | Settings = "question",
+        *,
+        scale: float = 1.0,
+        network: Any = None,
+        data: tuple[Any, Any] | None = None,
+        cost: Callable[..., Any] | None = None,
+        held_out: tuple[Any, Any] | None = None,
+        watch: Sequence[str] | None = None,
+        **changes: Any,
+    ) -> None:
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0.5 <= scale <= 4:
+            raise ValueError(f"scale must lie in [0.5, 4], got {scale!r}")
+        start = settings(preset, **changes)
+        own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
+        self.own_network = network is not None
+        self.scale = float(scale)
+        self.closed = False
+        self.problem = ""
+        self.frame = 0
+        self.width = 1080
+        self.browser_seen = self.answered = 0.0
+        self.ranges: dict[str, Any] = {}
+        self.worker = Worker(lambda wanted: Run(wanted, **own), start, self.posted)
+        self.view = self.worker.view()
+        self.pace = controls.pace_for(self.worker.length)
+        self.worker.set_pace(controls.PACES[self.pace])
+        close_labs_of_this_cell()
+        self.build()
+        OPEN[self] = current_cell()
+        self.loop = running_loop()
+        self.awake = asyncio.Event()
+        self.drawn = asyncio.Event()
+        self.publisher: asyncio.Task[None] | None = None
+        self.start_publisher()
+        self.show()
+
+    def __repr__(self) -> str:
+        return f"Lab({'closed, ' if self.closed else ''}{self.record!r})"
+
+    def _ipython_display_(self) -> None:
+        """Show the lab where a cell ends with it; not twice in the cell that made it."""
+        if OPEN.get(self) != current_cell() or current_cell()[0] == "":
+            self.show()
+
+    # -- what a person can do, by hand or by call
+
+    @property
+    def record(self) -> Record:
+        """Everything the present run has shown."""
+        return self.view.record
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, with the knobs in force at the next update."""
+        return self.worker.settings
+
+    def play(self, updates: int | None = None) -> None:
+        """Train to the planned end (`epochs` of the settings), or for so many updates, at the chosen speed; returns at once."""
+        self.worker.play(None if updates is None else whole(updates))
+
+    def pause(self) -> None:
+        """Stop before the next update."""
+        self.worker.pause()
+
+    def step(self, updates: int = 1) -> None:
+        """Train so many updates at full speed, and return when they are done and drawn."""
+        self.worker.train(whole(updates), hurried=True)
+        self.wait()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until training pauses, and draw; False if that took longer than `timeout` seconds."""
+        done = self.worker.wait(timeout)
+        self.draw(self.view)
+        return done
+
+    def set(self, **changes: Any) -> None:
+        """Change settings by name: knobs are in force at the next update, anything else starts again from update 0."""
+        new = self.settings.replace(**changes)
+        if all(name in KNOB_FIELDS for name in changes):
+            self.worker.set_knobs(new)
+        else:
+            self.worker.restart(new)
+        self.problem = ""
+        self.worker.ask()
+
+    def reset(self) -> None:
+        """Back to update 0 of the same start; what was trained stays as a ghost."""
+        self.worker.restart(self.settings)
+
+    def new_seed(self) -> None:
+        """Start again with the next seed."""
+        self.set(seed=(self.settings.seed + 1) % 2**32)
+
+    def choose(self, preset: str) -> None:
+        """Start again with a preset."""
+        self.worker.restart(settings(preset))
+        self.choose_pace(controls.pace_for(settings(preset).epochs * self.worker.run.updates_per_epoch))
+
+    def choose_pace(self, pace: str) -> None:
+        """Train at most so many updates a second: one of "1", "2", "5", "10", "20", "full"."""
+        if pace not in controls.PACES:
+            raise ValueError(f"pace must be one of {', '.join(controls.PACES)}, got {pace!r}")
+        self.pace = pace
+        self.worker.set_pace(controls.PACES[pace])
+        self.worker.ask()
+
+    def close(self) -> None:
+        """End the lab: no thread, widget, comm or figure stays. The record can still be read."""
+        if self.closed:
+            return
+        self.closed = True
+        OPEN.pop(self, None)
+        self.worker.close()
+        self.worker.wait(10)
+        if self.publisher is not None:
+            self.publisher.cancel()
+        for widget in (self.header, self.controls, self.strip, self.plots, self.body, self.box):
+            widget.layout.close()
+            widget.close()
+        self.figure.close()
+
+    # -- the loop
+
+    def posted(self, view: View) -> None:
+        """Take over a view (called in the worker's thread)."""
+        self.view = view
+        self.wake(self.awake.set) if not self.closed else None
+
+    def received(self, message: dict[str, Any]) -> None:
+        """Act on a message from the browser (called in whatever thread the kernel handles messages)."""
+        try:
+            self.obey(message)
+        except (TypeError, ValueError) as error:
+            self.problem = str(error)
+            self.worker.ask()
+
+    def obey(self, message: dict[str, Any]) -> None:
+        """Do what a message asks; ValueError or TypeError in a sentence if it cannot be done."""
+        actions: dict[str, Callable[[], None]] = {
+            "play": self.play,
+            "pause": self.pause,
+            "reset": self.reset,
+            "new_seed": self.new_seed,
+            "step": lambda: self.worker.train(whole(message["updates"]), hurried=False),
+        }
+        if "width" in message:
+            self.wake(lambda: self.resize(message["width"]))
+        if "drawn" in message:
+            self.wake(self.answer)
+        if "do" in message:
+            self.problem = ""
+            actions[message["do"]]()
+        if "set" in message:
+            self.set(**controls.typed(message["set"]))
+        if "preset" in message:
+            self.choose(message["preset"])
+        if "pace" in message:
+            self.choose_pace(message["pace"])
+
+    def wake(self, action: Callable[[], None]) -> None:
+        """Have something done on the kernel's loop, from any thread; nothing where there is no loop."""
+        if self.loop is not None and not self.loop.is_closed():
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(action)
+
+    def answer(self) -> None:
+        """Note that a browser has drawn the last frame."""
+        self.answered = self.clock()
+        self.browser_seen = self.browser_seen or self.answered
+        self.drawn.set()
+
+    def clock(self) -> float:
+        """The loop's time in seconds."""
+        return self.loop.time() if self.loop is not None else 0.0
+
+    def start_publisher(self) -> None:
+        """Start the task that draws, if there is a loop; start it again if an interrupt ends it."""
+        if self.loop is None or self.closed:
+            return
+        self.publisher = self.loop.create_task(self.publish(), name="cnnlab-publisher")
+        self.publisher.add_done_callback(lambda task: None if self.closed or task.cancelled() else self.revive(task))
+
+    def revive(self, task: asyncio.Task[None]) -> None:
+        """Show why the publisher ended, and start it again."""
+        error = task.exception()
+        self.problem = "" if error is None else f"drawing stopped: {type(error).__name__}: {error}"
+        self.start_publisher()
+
+    async def publish(self) -> None:
+        """Draw each view that is posted; ask for the next one when the browser has drawn the last."""
+        while not self.closed:
+            await self.awake.wait()
+            self.awake.clear()
+            view = self.view
+            self.drawn.clear()
+            self.draw(view)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.drawn.wait(), PATIENCE if self.browser_seen else HEADLESS)
+            if self.browser_seen and self.clock() - self.answered > GONE:
+                self.browser_seen = 0.0
+                self.pause()
+            elif view.training:
+                self.worker.ask()
+
+    # -- what is shown
+
+    def build(self) -> None:
+        """Make the widgets: one figure, three parts, three boxes."""
+        view, scale = self.view, self.scale
+        wide = round(CONTROLS_WIDTH * scale)
+        self.figure = go.FigureWidget(figures.dashboard(view.record, view.goal, scale=scale, width=self.width - wide))
+        self.header = controls.Header(self.received, scale, self.header_state(view))
+        self.controls = controls.Controls(self.received, scale, self.controls_state(view), self.own_network)
+        self.strip = controls.Strip(scale, self.strip_state(view), self.patches())
+        self.controls.layout = ipywidgets.Layout(width=f"{wide}px", flex="0 0 auto")
+        self.plots = ipywidgets.VBox(
+            [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
+        )
+        self.body = ipywidgets.HBox([self.controls, self.plots])
+        self.box = ipywidgets.VBox([self.header, self.body])
+        self.box.add_class("cnnlab-lab")
+
+    def show(self) -> None:
+        """Display the lab in the cell that runs now; nothing outside IPython."""
+        with contextlib.suppress(ImportError):
+            from IPython import get_ipython
+            from IPython.display import display
+
+            if get_ipython() is not None and not self.closed:
+                display(self.box)
+
+    def draw(self, view: View) -> None:
+        """Show a view: the plots in one message, then strip, controls and, last, the header, which answers when it is drawn."""
+        if self.closed:
+            return
+        self.frame += 1
+        hover = False if view.training else "closest"
+        with self.figure.batch_update():
+            if self.figure.layout.hovermode != hover:
+                self.figure.layout.hovermode = hover
+            self.ranges = figures.refresh(self.figure, view.record, view.ghosts, view.goal, self.held())
+        self.strip.state = self.strip_state(view)
+        self.controls.state = self.controls_state(view)
+        self.header.state = self.header_state(view)
+
+    def held(self) -> frozenset[str]:
+        """The axes whose range a person has set by zooming; a double click gives them back."""
+        return frozenset(name for name, wanted in self.ranges.items() if self.is_held(self.figure.layout[name], wanted))
+
+    def is_held(self, axis: Any, wanted: dict[str, Any]) -> bool:
+        """Whether an axis shows another range than the one it was given."""
+        if axis.autorange or axis.range is None:
+            return False
+        return not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(axis.range, wanted["range"], strict=True))
+
+    def resize(self, width: float) -> None:
+        """Fit the plots to the width of the cell's output, in pixels."""
+        wide = max(320, round(width) - round(CONTROLS_WIDTH * self.scale) - 2)
+        if not self.closed and self.figure.layout.width != wide:
+            self.figure.layout.width = wide
+
+    def header_state(self, view: View) -> dict[str, Any]:
+        """What the header shows."""
+        updates = len(view.record)
+        return {
+            "frame": self.frame,
+            "line": verdict.state_line(view.record),
+            "tone": verdict.tone(view.record),
+            "training": view.training,
+            "epoch": updates // view.record.updates_per_epoch,
+            "step": updates,
+            "goal": view.goal,
+            "length": self.worker.length,
+            "progress": min(updates / view.goal, 1),
+            "rate": f"{view.rate:.1f}" if view.rate < 10 else f"{view.rate:.0f}",
+            "preset": view.settings.preset,
+            "pace": self.pace,
+            "problem": view.error or "",
+        }
+
+    def controls_state(self, view: View) -> dict[str, Any]:
+        """What the controls show."""
+        return {"values": controls.values_of(self.worker.settings), "problem": self.problem}
+
+    def strip_state(self, view: View) -> dict[str, Any]:
+        """What the strip below the plots shows."""
+        layers = view.record.layers
+        colours = {name: figures.colour_of(place) for place, name in enumerate(layers)}
+        kernels = view.kernels
+        return {
+            **controls.table_of(view.record, colours),
+            "kernels": "" if kernels is None else pictures.kernels_picture(kernels[:64]),
+            "kernels_title": "" if kernels is None else f"{layers[0]}: {len(kernels)} kernels",
+            "patches_title": f"The {self.worker.settings.patches} training patches",
+        }
+
+    def patches(self) -> str:
+        """The training patches as a picture, or nothing if the data are no images."""
+        found = self.worker.run.patches()
+        return "" if found is None else pictures.patches_picture(found[:120])
+
+
+def whole(updates: Any) -> int:
+    """A number of updates; ValueError in a sentence if it is none."""
+    if (
+        isinstance(updates, bool)
+        or not isinstance(updates, (int, float))
+        or updates != updates // 1
+        or not 1 <= updates <= 1e6
+    ):
+        raise ValueError(f"updates must be a whole number in [1, 1e6], got {updates!r}")
+    return int(updates)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop of the kernel that runs this cell; None outside one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def current_cell() -> tuple[str, int]:
+    """The id of the cell that runs now and the count of its execution; '' and 0 where there is none."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return "", 0
+    shell = get_ipython()
+    if shell is None or not hasattr(shell, "get_parent"):
+        return "", 0
+    return shell.get_parent().get("metadata", {}).get("cellId", ""), shell.execution_count
+
+
+def close_labs_of_this_cell() -> None:
+    """Close the labs that an earlier execution of this cell made."""
+    cell, count = current_cell()
+    for lab, (made_in, made_at) in list(OPEN.items()):
+        if cell and made_in == cell and made_at != count:
+            lab.close()

@@ -1,0 +1,206 @@
+// The three parts of the dashboard beside the plots: header (state and transport), controls, strip (table and pictures).
+// Python sends one dictionary a frame in `state`; a person's actions go back as messages. Native inputs only, so that
+// keyboard and screen readers work as everywhere.
+
+const element = (tag, attributes = {}, ...children) => {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") made.className = value;
+    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+};
+
+const shown = (value) => {
+  if (value === null || value === undefined) return "all";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e-3 && size < 1e5) return String(Number(value.toPrecision(6)));
+  return value.toExponential().replace("e+", "e");
+};
+
+function header({ model, el }) {
+  const send = (message) => model.send(message);
+  const button = (label, title, action, kind = "") =>
+    element("button", { type: "button", class: `cnnlab-button ${kind}`, title, "aria-label": title, onclick: action }, label);
+  const line = element("div", { class: "cnnlab-line", role: "status", "aria-live": "polite" });
+  const play = button("▶ Play", "Play", () => send({ do: model.get("state").training ? "pause" : "play" }), "cnnlab-play");
+  const many = element("input", { type: "number", min: 1, max: 1000000, value: 5, class: "cnnlab-number", "aria-label": "How many updates to step" });
+  const choose = (label, options, action) =>
+    element("select", { class: "cnnlab-select", "aria-label": label, title: label, onchange: (event) => action(event.target.value) },
+      ...options.map(([value, text]) => element("option", { value }, text)));
+  const preset = choose("Preset", model.get("presets").map((name) => [name, name.replaceAll("_", " ")]), (value) => send({ preset: value }));
+  const pace = choose("Speed", model.get("paces"), (value) => send({ pace: value }));
+  const counter = element("span", { class: "cnnlab-counter" });
+  const rate = element("span", { class: "cnnlab-rate" });
+  const bar = element("progress", { max: 1, value: 0, class: "cnnlab-bar", "aria-label": "Progress" });
+  const problem = element("div", { class: "cnnlab-problem", role: "alert" });
+  const root = element("div", { class: "cnnlab cnnlab-header" }, line,
+    element("div", { class: "cnnlab-transport" },
+      play,
+      button("Step", "One update", () => send({ do: "step", updates: 1 })),
+      button("Step by", "Step by this many updates", () => send({ do: "step", updates: Number(many.value) })), many,
+      button("↺ Reset", "Reset to the same start", () => send({ do: "reset" })),
+      button("New seed", "Start again with a new seed", () => send({ do: "new_seed" })),
+      element("label", { class: "cnnlab-labelled" }, "Preset", preset),
+      element("label", { class: "cnnlab-labelled" }, "Speed", pace),
+      bar, counter, rate),
+    problem);
+  el.append(root);
+
+  const draw = () => {
+    const state = model.get("state");
+    root.style.setProperty("--cnnlab-scale", model.get("scale"));
+    line.textContent = state.line;
+    line.title = state.line;
+    line.dataset.tone = state.tone;
+    play.textContent = state.training ? "❚❚ Pause" : "▶ Play";
+    play.setAttribute("aria-label", state.training ? "Pause" : "Play");
+    play.title = state.training ? "Pause" : `Play: train ${state.length} updates`;
+    counter.textContent = `epoch ${state.epoch} · update ${state.step} of ${state.goal}`;
+    rate.textContent = state.training ? `${state.rate} updates/s` : "paused";
+    bar.value = state.progress;
+    if (document.activeElement !== preset) preset.value = state.preset;
+    if (document.activeElement !== pace) pace.value = state.pace;
+    problem.textContent = state.problem || "";
+    // The next frame is sent only once this one is on the screen; the plots' message came before this one.
+    requestAnimationFrame(() => send({ drawn: state.frame, width: root.clientWidth }));
+  };
+  const observer = new ResizeObserver(() => root.clientWidth && send({ width: root.clientWidth }));
+  observer.observe(root);
+  model.on("change:state", draw);
+  draw();
+  return () => {
+    observer.disconnect();
+    model.off("change:state", draw);
+  };
+}
+
+function controls({ model, el }) {
+  const rows = {};
+  let touched = "";
+  let touchedAt = 0;
+  const send = (name, value) => {
+    touched = name;
+    touchedAt = performance.now();
+    model.send({ set: { [name]: value } });
+  };
+
+  const number = (name, limit) => {
+    // Slider positions: 20 a decade on a logarithmic one, 100 on a linear one; one more at the left for 0, at the right for all.
+    const [low, high] = limit.slider;
+    const zero = limit.logarithmic && limit.zero ? 1 : 0;
+    const count = limit.logarithmic ? Math.round(Math.log10(high / low) * 20) : limit.whole ? high - low : 100;
+    const last = count + zero + (limit.optional ? 1 : 0);
+    const valueAt = (position) => {
+      if (limit.optional && position === last) return null;
+      if (zero && position === 0) return 0;
+      const share = (position - zero) / count;
+      if (!limit.logarithmic) return limit.whole ? low + position : Number((low + share * (high - low)).toPrecision(6));
+      const value = Number((low * 10 ** ((position - zero) / 20)).toPrecision(3));
+      return limit.whole ? Math.round(value) : value;
+    };
+    const positionOf = (value) => {
+      if (value === null) return last;
+      if (zero && value === 0) return 0;
+      const share = limit.logarithmic ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+      return Math.round(zero + Math.min(Math.max(share, 0), 1) * count);
+    };
+    const slider = element("input", { type: "range", min: 0, max: last, step: 1, class: "cnnlab-slider", "aria-label": limit.label });
+    const box = element("input", { type: "text", inputmode: "decimal", class: "cnnlab-box", "aria-label": `${limit.label}, value`, spellcheck: "false" });
+    const say = (value) => {
+      slider.setAttribute("aria-valuetext", shown(value));
+      slider.style.setProperty("--cnnlab-filled", `${(100 * slider.value) / last}%`);
+    };
+    slider.addEventListener("input", () => {
+      const value = valueAt(Number(slider.value));
+      box.value = shown(value);
+      say(value);
+      send(name, value);
+    });
+    const commit = () => {
+      const text = box.value.trim();
+      if (text === shown(rows[name].value)) return;
+      send(name, limit.optional && text === "all" ? null : text);
+    };
+    box.addEventListener("change", commit);
+    rows[name] = {
+      show: (value) => {
+        rows[name].value = value;
+        if (document.activeElement !== box || performance.now() - touchedAt < 2000) box.value = shown(value);
+        if (touched === name && performance.now() - touchedAt < 500 && document.activeElement === slider) return;
+        slider.value = positionOf(value);
+        say(value);
+      },
+    };
+    return element("div", { class: "cnnlab-row", title: limit.meaning }, element("span", { class: "cnnlab-name" }, limit.label), slider, box);
+  };
+
+  const choice = (name, limit) => {
+    const select = element("select", { class: "cnnlab-select", "aria-label": limit.label, onchange: () => send(name, select.value) },
+      ...limit.options.map((option) => element("option", { value: option }, option.replaceAll("_", " "))));
+    rows[name] = { show: (value) => (select.value = value) };
+    return element("label", { class: "cnnlab-choice", title: limit.meaning }, element("span", { class: "cnnlab-name" }, limit.label), select);
+  };
+
+  const group = (title, names) => {
+    const limits = model.get("limits");
+    const numbers = names.filter((name) => limits[name].kind === "number").map((name) => number(name, limits[name]));
+    const choices = names.filter((name) => limits[name].kind === "choice").map((name) => choice(name, limits[name]));
+    return element("fieldset", { class: "cnnlab-group" }, element("legend", {}, title), ...numbers, element("div", { class: "cnnlab-choices" }, ...choices));
+  };
+  const problem = element("div", { class: "cnnlab-problem", role: "alert" });
+  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), problem);
+  el.append(root);
+
+  const draw = () => {
+    root.style.setProperty("--cnnlab-scale", model.get("scale"));
+    const state = model.get("state");
+    for (const [name, row] of Object.entries(rows)) row.show(state.values[name]);
+    problem.textContent = state.problem || "";
+  };
+  model.on("change:state", draw);
+  draw();
+  return () => model.off("change:state", draw);
+}
+
+function strip({ model, el }) {
+  const table = element("table", { class: "cnnlab-table" });
+  const picture = (label) => element("img", { alt: label, class: "cnnlab-picture" });
+  const kernels = picture("Kernels of the first layer");
+  const patches = picture("Training patches");
+  const titled = (title, content, kind) => element("figure", { class: `cnnlab-figure ${kind}` }, element("figcaption", {}, title), content);
+  const kernelsFigure = titled("", kernels, "cnnlab-kernels");
+  const patchesFigure = titled("", patches, "cnnlab-patches");
+  const root = element("div", { class: "cnnlab cnnlab-strip" },
+    titled("Watched weights, update by update", table, "cnnlab-watched"), kernelsFigure, patchesFigure);
+  el.append(root);
+  const fill = (figure, image, source, title) => {
+    figure.hidden = !source;
+    if (source && image.getAttribute("src") !== source) image.src = source;
+    figure.firstChild.textContent = title;
+  };
+  const draw = () => {
+    const state = model.get("state");
+    root.style.setProperty("--cnnlab-scale", model.get("scale"));
+    const head = element("tr", {}, element("th", { scope: "col" }, ""), ...state.columns.map((name) => element("th", { scope: "col" }, name)));
+    const body = state.rows.map(([name, colour, cells]) => element("tr", {},
+      element("th", { scope: "row", style: `color: ${colour}`, title: name }, name),
+      ...cells.map((cell) => element("td", { class: /nan|inf/.test(cell) ? "cnnlab-lost" : "" }, cell))));
+    table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
+    fill(kernelsFigure, kernels, state.kernels, state.kernels_title);
+    fill(patchesFigure, patches, model.get("patches"), state.patches_title);
+  };
+  model.on("change:state", draw);
+  model.on("change:patches", draw);
+  draw();
+  return () => {
+    model.off("change:state", draw);
+    model.off("change:patches", draw);
+  };
+}
+
+const parts = { header, controls, strip };
+export default { render: (context) => parts[context.model.get("part")](context) };

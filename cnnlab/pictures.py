@@ -1,0 +1,74 @@
+"""Small images as PNG data addresses: the first layer's kernels, the patches, histograms over time. Numpy and Pillow only."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+NONFINITE = (204, 0, 51)
+"""The red of NaN and inf, the same in every plot and table."""
+LOW, HIGH = (33, 102, 172), (217, 95, 2)
+"""Blue for negative and orange for positive weights, white between: told apart by every kind of colour vision."""
+
+
+def png(pixels: NDArray[np.uint8]) -> str:
+    """An image (rows, columns, 3) as a PNG in a data address."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def kernels_picture(kernels: NDArray[Any]) -> str:
+    """Kernels (count, height, width) side by side: white is 0, full colour the largest finite magnitude, red NaN or inf."""
+    finite = np.isfinite(kernels)
+    largest = np.abs(kernels[finite]).max(initial=0)
+    relative = np.where(finite, kernels, 0) / (largest or 1)
+    strength = np.abs(relative)[..., None]
+    colour = np.where(relative[..., None] < 0, LOW, HIGH)
+    pixels = 255 + (colour - 255) * strength
+    pixels[~finite] = NONFINITE
+    return png(grid(pixels.astype(np.uint8), columns_of(len(kernels), 1)))
+
+
+def patches_picture(patches: NDArray[Any]) -> str:
+    """Patches (count, height, width) side by side, grey from their common least to their common largest value."""
+    low, high = float(patches.min()), float(patches.max())
+    grey = ((patches - low) / ((high - low) or 1) * 255).astype(np.uint8)
+    return png(grid(np.repeat(grey[..., None], 3, axis=-1), columns_of(len(patches), 2)))
+
+
+def columns_of(count: int, width_to_height: float) -> int:
+    """Columns of a grid of about the given shape."""
+    return max(1, round(float(np.sqrt(count * width_to_height))))
+
+
+def grid(tiles: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """Tiles (count, height, width, 3) in rows of `columns`, a white line of one pixel between them."""
+    count, height, width, _ = tiles.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 255, dtype=np.uint8)
+    for place in range(count):
+        top, left = place // columns * (height + 1), place % columns * (width + 1)
+        sheet[top : top + height, left : left + width] = tiles[place]
+    return sheet
+
+
+def bands_picture(shares: NDArray[np.float64], lost: NDArray[np.float64], colours: NDArray[np.int64]) -> str:
+    """Histograms over time as one band a layer.
+
+    `shares` (times, layers, bins) is the share of a layer's weights in each bin, `lost` (times, layers) the share that
+    is NaN or inf; `colours` (layers, 3). Time runs to the right, magnitude upward within a band; red where weights are lost.
+    """
+    strength = np.sqrt(shares / np.maximum(shares.max(axis=2, keepdims=True), 1e-12))[..., None]
+    pixels = 255 + (colours[None, :, None, :] - 255) * strength
+    red = lost[:, :, None, None]
+    pixels = pixels * (1 - red) + np.array(NONFINITE) * red
+    pixels[:, :, 0] = 235
+    times, layers, bins, _ = pixels.shape
+    upward = pixels[:, :, ::-1].transpose(1, 2, 0, 3).reshape(layers * bins, times, 3)
+    return png(upward.astype(np.uint8))

@@ -1,0 +1,119 @@
+"""A record in a line of words: what the cost does, where the weights are, since when it is NaN. Settings, records and numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cnnlab.records import Record
+
+CALM, RISING, BROKEN = "calm", "rising", "broken"
+"""The tones of a state line."""
+RISE = 3.0
+"""A cost above so many times its least is said to rise (the factor at which fast.ai's finder stops)."""
+
+
+def state_line(record: Record) -> str:
+    """The state of a run in one line, such as "cost x 1e4 in 2 updates; cv0 weights reach 1e16"."""
+    if not len(record):
+        return "ready at update 0: nothing is trained yet"
+    if record.first_nonfinite is not None:
+        return broken_line(record)
+    cost = record.cost[-1]
+    least = int(np.argmin(record.cost))
+    updates = len(record) - 1 - least
+    if tone(record) == RISING:
+        said = f"cost {number(cost)}: {times(cost, record.cost[least])} in {count(updates)}"
+    elif len(record) > 1:
+        said = f"cost {number(record.cost[0])} to {number(cost)} in {count(len(record) - 1)}"
+    else:
+        said = f"cost {number(cost)} at update 1"
+    return f"{said}; {accuracy(record)}{weights(record)}"
+
+
+def tone(record: Record) -> str:
+    """How serious it is: calm, rising (cost above 3 times its least) or broken (a cost that was NaN or inf)."""
+    if record.first_nonfinite is not None:
+        return BROKEN
+    if not len(record):
+        return CALM
+    return RISING if record.cost[-1] > RISE * record.cost.min() and record.cost[-1] > 0.1 else CALM
+
+
+def broken_line(record: Record) -> str:
+    """The line of a run whose cost has been NaN or inf."""
+    first = record.first_nonfinite
+    assert first is not None
+    value = number(record.cost[first - 1])
+    finite = record.cost[: first - 1]
+    if len(finite) == 0:
+        before = "from the very start"
+    elif finite.max() > RISE * finite.min():
+        low = int(np.argmin(finite))
+        high = int(np.argmax(finite))
+        before = f"after the cost rose {times(finite[high], finite[low])} in {count(high - low)}" if high > low else (
+            f"after a cost of {number(finite[-1])}"
+        )  # fmt: skip
+    else:
+        before = f"out of a cost of {number(finite[-1])}, without a rise"
+    recovered = "" if not np.isfinite(record.cost[-1]) else f", now {number(record.cost[-1])}"
+    return f"cost {value} since update {first}{recovered}, {before}; {lost(record)}"
+
+
+def lost(record: Record) -> str:
+    """Which layers hold NaN or inf, or how far the weights have grown."""
+    bad = record.column("weight_nan")[-1] + record.column("weight_inf")[-1] > 0
+    names = [name for name, is_bad in zip(record.layers, bad, strict=True) if is_bad]
+    if not names:
+        return weights(record).removeprefix("; ")
+    if len(names) == len(record.layers):
+        return "every layer holds NaN"
+    return (
+        f"NaN in the weights of {', '.join(names)}" if len(names) < 4 else f"NaN in the weights of {len(names)} layers"
+    )
+
+
+def accuracy(record: Record) -> str:
+    """The accuracy, where there is one."""
+    held_out = record.held_out_accuracy[np.isfinite(record.held_out_accuracy)]
+    if len(held_out):
+        return f"held-out accuracy {held_out[-1]:.2f}; "
+    return f"accuracy {record.accuracy[-1]:.2f}; " if np.isfinite(record.accuracy[-1]) else ""
+
+
+def weights(record: Record) -> str:
+    """The layer with the largest weight."""
+    largest = record.column("largest_weight")[-1]
+    layer = int(np.nanargmax(np.where(np.isnan(largest), -1, largest)))
+    return f"{record.layers[layer] or 'network'} weights reach {number(largest[layer])}"
+
+
+def times(new: float, old: float) -> str:
+    """A growth as a factor: x 214, x 1e4."""
+    if old <= 0:
+        return f"from {number(old)}"
+    factor = new / old
+    return (
+        f"x {factor:.3g}"
+        if factor < 1e3
+        else f"x 1e{round(np.log10(factor))}"
+        if np.isfinite(factor)
+        else "beyond all bounds"
+    )
+
+
+def count(updates: int) -> str:
+    """A number of updates in words."""
+    return f"{updates} update{'' if updates == 1 else 's'}"
+
+
+def number(value: float) -> str:
+    """A value as a person reads it: 4.70, 0.00012, 4.5e7, NaN, inf."""
+    if np.isnan(value):
+        return "NaN"
+    if np.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
+    return f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")

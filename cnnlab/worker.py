@@ -1,0 +1,229 @@
+"""The thread that trains. It holds the Run, lives only while there is something to do, and knows no widgets.
+
+Whoever shows the run asks for a `View`; the thread hands one over between two updates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnnlab.records import Record
+from cnnlab.run import Run
+from cnnlab.settings import Settings
+
+GHOSTS = 3
+"""How many earlier runs are kept to compare with."""
+HELD_OUT_SHARE = 0.08
+"""Largest share of the time that measuring held-out accuracy may take while training."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a dashboard shows at one moment: plain numbers and arrays."""
+
+    record: Record
+    ghosts: tuple[Record, ...]
+    settings: Settings
+    """With the knobs in force at the next update."""
+    goal: int
+    """The update at which the run is done, as planned; a pause does not change it."""
+    training: bool
+    rate: float
+    """Updates a second, over the last second or so; 0 when paused."""
+    kernels: np.ndarray | None
+    """The first convolution's kernels (count, height, width); None without a convolution."""
+    error: str | None
+    """What went wrong in the last update or job; None if nothing did."""
+
+
+class Worker:
+    """Trains a run in a thread of its own, towards a goal, at a pace.
+
+    Every method may be called from any thread. `posted` is called in the worker's thread with each View.
+    """
+
+    def __init__(self, make_run: Callable[[Settings], Run], start: Settings, posted: Callable[[View], None]) -> None:
+        self.make_run = make_run
+        self.posted = posted
+        self.run = make_run(start)
+        self.settings = start
+        self.ghosts: tuple[Record, ...] = ()
+        self.goal = 0
+        self.planned = self.length
+        self.hurried = False
+        self.pace: float | None = None
+        self.error: str | None = None
+        self.wanted = False
+        self.closed = False
+        self.jobs: deque[Callable[[], None]] = deque()
+        self.changed = threading.Condition(threading.RLock())
+        self.thread: threading.Thread | None = None
+        self.times: deque[float] = deque(maxlen=64)
+        self.held_out_cost = self.held_out_due = 0.0
+
+    @property
+    def training(self) -> bool:
+        """Whether there are updates left to do."""
+        return self.run.updates < self.goal
+
+    @property
+    def length(self) -> int:
+        """Updates in a whole run of the present settings."""
+        return self.settings.epochs * self.run.updates_per_epoch
+
+    def play(self, updates: int | None = None) -> None:
+        """Train to the planned end; from there on, or for a number of `updates`, plan further ones."""
+        with self.changed:
+            ahead = self.planned - self.run.updates
+            self.train(updates or (ahead if ahead > 0 else self.length), hurried=False)
+
+    def train(self, updates: int, hurried: bool) -> None:
+        """Train so many updates from here on; `hurried` ones pay no heed to the pace."""
+        with self.changed:
+            self.goal = self.run.updates + updates
+            self.planned = max(self.planned, self.goal)
+            self.hurried = hurried
+            self.error = None
+        self.wake()
+
+    def pause(self) -> None:
+        """Stop before the next update."""
+        with self.changed:
+            self.goal = self.run.updates
+        self.wake()
+
+    def set_pace(self, pace: float | None) -> None:
+        """Updates a second at most; None for as fast as it goes."""
+        with self.changed:
+            self.pace = pace
+            self.changed.notify_all()
+
+    def set_knobs(self, new: Settings) -> None:
+        """Have the next update use the knobs of these settings."""
+        with self.changed:
+            self.settings = new
+            self.run.knobs = new.knobs
+            self.changed.notify_all()
+
+    def restart(self, new: Settings) -> None:
+        """Start again from update 0; if the run was training, the new one trains to its end."""
+        with self.changed:
+            self.settings = new
+            self.jobs.append(lambda: self.begin(new))
+        self.wake()
+
+    def ask(self) -> None:
+        """Have a View posted before the next update, or at once if nothing is going on."""
+        with self.changed:
+            self.wanted = True
+        self.wake()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until there is nothing left to do; False if that took longer than `timeout` seconds."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.thread is None, timeout)
+
+    def close(self) -> None:
+        """Stop for good; the thread ends after the update that it is in."""
+        with self.changed:
+            self.closed = True
+            self.jobs.clear()
+            self.goal = 0
+            self.changed.notify_all()
+
+    def wake(self) -> None:
+        """Make sure that a thread is there to do what there is to do."""
+        with self.changed:
+            self.changed.notify_all()
+            if self.thread is None and not self.closed:
+                self.thread = threading.Thread(target=self.work, name="cnnlab-worker", daemon=True)
+                self.thread.start()
+
+    def work(self) -> None:
+        """What the thread does: jobs, then updates, a View in between where one is wanted; then it ends."""
+        while True:
+            with self.changed:
+                if self.closed or not (self.jobs or self.training or self.wanted):
+                    self.thread = None
+                    self.changed.notify_all()
+                    return
+                job = self.jobs.popleft() if self.jobs else None
+                wanted, self.wanted = self.wanted, False
+            self.attempt(job or (self.update if self.training and not wanted else self.post))
+
+    def attempt(self, job: Callable[[], None]) -> None:
+        """Do a job; an error is kept to be shown, and the run stays as it was before the job."""
+        try:
+            job()
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            self.traceback = traceback.format_exc()
+            with self.changed:
+                self.goal = min(self.goal, self.run.updates)
+                self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs))
+            self.posted(self.view())
+
+    def update(self) -> None:
+        """One update, when it is due."""
+        if not self.is_due():
+            return
+        self.run.update()
+        self.times.append(time.monotonic())
+        if not self.training:
+            self.post()
+
+    def is_due(self) -> bool:
+        """Whether the pace allows an update now; if not, sleeps until it does or something changes."""
+        with self.changed:
+            if self.pace is None or self.hurried or not self.times:
+                return True
+            left = self.times[-1] + 1 / self.pace - time.monotonic()
+            if left > 0:
+                self.changed.wait(left)
+            return left <= 0
+
+    def begin(self, new: Settings) -> None:
+        """Start again with a new run; the old one becomes a ghost if it trained at all."""
+        run = self.make_run(new)
+        record = self.run.record
+        with self.changed:
+            was_training = self.training
+            if len(record):
+                self.ghosts = (record, *self.ghosts)[:GHOSTS]
+            run.knobs = self.settings.knobs
+            self.run = run
+            self.planned = self.length
+            self.goal = self.planned if was_training else 0
+            self.error = None
+            self.times.clear()
+        self.post()
+
+    def post(self) -> None:
+        """Measure held-out accuracy if that is due, and hand over a View."""
+        now = time.monotonic()
+        if not self.training or now >= self.held_out_due:
+            self.run.measure_held_out()
+            spent = time.monotonic() - now
+            self.held_out_due = now + spent / HELD_OUT_SHARE
+        self.posted(self.view())
+
+    def view(self) -> View:
+        """The present moment."""
+        return View(
+            self.run.record, self.ghosts, self.settings, self.planned, self.training, self.rate(),
+            self.run.kernels(), self.error,
+        )  # fmt: skip
+
+    def rate(self) -> float:
+        """Updates a second over the last 64 updates."""
+        if not self.training or len(self.times) < 2:
+            return 0.0
+        return (len(self.times) - 1) / max(self.times[-1] - self.times[0], 1e-9)

@@ -29,7 +29,8 @@ def by_norm(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Lay
 def adaptive(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Layout) -> Tensor:
     """Each unit's gradient scaled to at most threshold times the norm of its weights (Brock et al. 2021).
 
-    A unit is one output: a row of a weight as a matrix (out, rest). A bias is one unit as a whole, as in the paper's code.
+    A unit is one output: a row of a weight as a matrix (out, rest). A bias is one unit as a whole, as in the paper's
+    code. Here the last layer is clipped like the others, which the paper leaves out.
     """
     weights = layout.views(parameters)
     clipped = []
@@ -54,22 +55,22 @@ def scaled_to(rows: Tensor, bound: Tensor) -> Tensor:
     The norm is never formed: a row is divided by its largest magnitude first, so 1e20 in float32 is no trouble.
     """
     finite = rows.isfinite()
-    kept = torch.where(finite, rows, 0)
+    # The half types would lose small values, and the direction, in the division.
+    kept = torch.where(finite, rows, 0).to(accumulator(rows))
     largest = kept.abs().amax(dim=-1, keepdim=True)
     direction = kept / torch.where(largest > 0, largest, 1)
-    relative = torch.linalg.vector_norm(direction, dim=-1, keepdim=True, dtype=accumulator(rows))
+    relative = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
     too_long = largest * relative > bound
     shortened = (direction * (bound / torch.where(relative > 0, relative, 1))).to(rows.dtype)
     return torch.where(finite & too_long, shortened, rows)
 
 
 def safe_norm(rows: Tensor) -> Tensor:
-    """Euclidean norm over the last axis, kept as an axis of one; inf only where a value is, or the true norm is too large."""
+    """Euclidean norm over the last axis, kept as an axis of one; inf only if a value or the true norm is."""
     largest = rows.abs().amax(dim=-1, keepdim=True)
     usable = (largest > 0) & largest.isfinite()
-    relative = torch.linalg.vector_norm(
-        rows / torch.where(usable, largest, 1), dim=-1, keepdim=True, dtype=accumulator(rows)
-    )
+    scaled = rows / torch.where(usable, largest, 1)
+    relative = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True, dtype=accumulator(rows))
     return torch.where(usable, largest * relative, largest)
 
 

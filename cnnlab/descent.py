@@ -1,4 +1,7 @@
-"""The one training step: parameters, batch and knobs go in; new parameters come out. The only gradient in the package."""
+"""The one training step: parameters, batch and knobs go in; new parameters come out.
+
+The only gradient in the package.
+"""
 
 from __future__ import annotations
 

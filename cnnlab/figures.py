@@ -179,7 +179,7 @@ def titles(scale: float) -> list[dict[str, Any]]:
             "y": top + 0.008,
             "xanchor": "right",
             "yanchor": "bottom",
-            "text": "dashed: 10<sup>-3</sup>, healthy",
+            "text": "healthy: 10<sup>-3</sup>",
         }
     )
     return [{"font": {"size": 10 * scale}, **annotation} for annotation in found]
@@ -252,7 +252,7 @@ def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dic
     time = {"range": [0, last * 1.02]}
     costs = np.concatenate([record.cost, *(ghost.cost for ghost in ghosts)])
     return {
-        "xaxis": time, "xaxis3": {"range": [0.5, last + 0.5]}, "xaxis4": time, "xaxis5": time, "xaxis6": time,
+        "xaxis": time, "xaxis3": {"range": [-0.5, last + 0.5]}, "xaxis4": time, "xaxis5": time, "xaxis6": time,
         "yaxis": decades(costs), "yaxis5": decades(record.gradient_norm),
         "yaxis6": decades(np.append(record.update_ratio.ravel(), YARDSTICK)),
     }  # fmt: skip

@@ -27,15 +27,18 @@ EXPONENT_SHIFT = {
 """Floating-point type -> the integer type of its width, and the bits of its mantissa."""
 
 
+Numbers = Tensor | float | list[Any]
+"""A number, or one for each layer."""
+
+
 class Activations:
     """Hooks that measure what each layer puts out while it passes, so that no memory is held for it.
 
     Measuring at once, while the numbers are still in the processor's cache, costs a tenth of keeping them for later.
     """
 
-    def __init__(self, network: nn.Module, layout: Layout, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, layout: Layout) -> None:
         self.layers = len(layout.layers)
-        self.device = device
         self.clear()
         layers = [network.get_submodule(name) for name in layout.layers]
         self.unit_axis = [unit_axis(layer) for layer in layers]
@@ -46,20 +49,24 @@ class Activations:
     def clear(self) -> None:
         """Forget the last forward pass."""
         self.last: int | None = None
-        self.nan: dict[int, Tensor | float] = {}
-        self.inf: dict[int, Tensor | float] = {}
-        self.dead: dict[int, Tensor | float] = {}
+        self.seen: set[int] = set()
+        self.nan: list[Any] = [math.nan] * self.layers
+        self.inf: list[Any] = [math.nan] * self.layers
+        self.dead: list[Any] = [math.nan] * self.layers
 
     def saw_layer(self, index: int) -> Callable[..., None]:
         """The hook that counts NaN and inf in a layer's output."""
 
         def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = next((part for part in flat_parts(output) if part.is_floating_point()), None)
-            if tensor is not None:
-                self.last = index
-                nan, inf = counts_of_nonfinite(tensor.detach())
-                self.nan[index] = self.nan.get(index, 0.0) + nan
-                self.inf[index] = self.inf.get(index, 0.0) + inf
+            if tensor is None:
+                return
+            nan, inf = counts_of_nonfinite(tensor.detach())
+            if index in self.seen:
+                nan, inf = nan + self.nan[index], inf + self.inf[index]
+            self.last = index
+            self.seen.add(index)
+            self.nan[index], self.inf[index] = nan, inf
 
         return count
 
@@ -70,18 +77,13 @@ class Activations:
         given = inputs[0].detach()
         units = self.unit_axis[self.last] % max(given.dim(), 1)
         peaks = given.amax(dim=[axis for axis in range(given.dim()) if axis != units])
-        self.dead[self.last] = (peaks <= 0).mean(dtype=torch.float32)
+        self.dead[self.last] = on_host((peaks <= 0).mean(dtype=torch.float32))
 
-    def taken(self) -> dict[str, Tensor]:
+    def taken(self) -> dict[str, Numbers]:
         """The gauges of the last forward pass, NaN where a layer did not run; the pass is then forgotten."""
-        named = {"activation_nan": self.nan, "activation_inf": self.inf, "dead_relu": self.dead}
-        gauges = {name: self.vector(values) for name, values in named.items()}
+        gauges: dict[str, Numbers] = {"activation_nan": self.nan, "activation_inf": self.inf, "dead_relu": self.dead}
         self.clear()
         return gauges
-
-    def vector(self, values: dict[int, Tensor | float]) -> Tensor:
-        """One number a layer, NaN where there is none."""
-        return as_vector([values.get(index, torch.nan) for index in range(self.layers)], self.device)
 
     def release(self) -> None:
         """Take the hooks off the network."""
@@ -106,7 +108,7 @@ def flat_parts(output: Any) -> list[Tensor]:
 
 
 def counts_of_nonfinite(tensor: Tensor) -> tuple[Tensor | float, Tensor | float]:
-    """How many values are NaN, and how many inf. On the CPU they are counted only where a sum says that there are some."""
+    """How many values are NaN, and how many inf; on the CPU counted only where a sum says that there are some."""
     if tensor.device.type == "cpu":
         # Half types would overflow in a sum of their own; a sum of float32 that overflows only costs a needless count.
         wide = tensor.dtype if tensor.dtype == torch.float64 else torch.float32
@@ -116,12 +118,9 @@ def counts_of_nonfinite(tensor: Tensor) -> tuple[Tensor | float, Tensor | float]
     return tensor.isnan().sum(), tensor.isinf().sum()
 
 
-def as_vector(values: Sequence[Tensor | float], device: torch.device) -> Tensor:
-    """Numbers and 0-d tensors side by side in one tensor of the widest type that the device has."""
-    wide = wide_type(device)
-    if any(isinstance(value, Tensor) for value in values):
-        return torch.stack([torch.as_tensor(value, dtype=wide, device=device) for value in values])
-    return torch.tensor(values, dtype=wide, device=device)
+def on_host(number: Tensor) -> Tensor | float:
+    """A 0-d tensor as a Python number where that takes no waiting: on the CPU."""
+    return number.item() if number.device.type == "cpu" else number
 
 
 def wide_type(device: torch.device) -> torch.dtype:
@@ -135,7 +134,7 @@ class Gauges:
     def __init__(self, network: nn.Module, layout: Layout, parameters: Tensor, watched: Sequence[int]) -> None:
         self.layout = layout
         self.device = parameters.device
-        self.activations = Activations(network, layout, self.device)
+        self.activations = Activations(network, layout)
         self.watched = torch.tensor(list(watched), dtype=torch.int64, device=self.device)
         self.wide = wide_type(self.device)
         self.integer, self.shift = EXPONENT_SHIFT[parameters.dtype]
@@ -143,98 +142,120 @@ class Gauges:
         sizes = torch.tensor(layout.layer_sizes)
         first_class = (torch.arange(len(sizes)) * self.classes).repeat_interleave(sizes)
         self.first_class = first_class.to(self.device, torch.int64 if self.integer == torch.int64 else torch.int32)
-        # Working memory, written anew at every update: fetching fresh pages from the system costs as much as measuring.
+        # Working memory, written anew at every update: fewer operations, and no fresh pages to fetch from the system.
         self.magnitudes = torch.empty_like(parameters)
         self.exponents = torch.empty_like(self.first_class)
-        self.widened = torch.empty_like(parameters, dtype=self.wide)
-        self.known = parameters, self.norms(parameters)
+        self.widened = parameters.new_empty((3, len(parameters)), dtype=self.wide)
+        self.none = [0.0] * len(layout.layers)
+        self.unknown = [math.nan] * len(layout.layers)
+        self.known = parameters, self.norms(parameters)[0]
 
     def start(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Row and histogram of weights that no update has touched; every gauge of an update is NaN."""
-        return self.row(self.of_weights(parameters), parameters), self.histogram(parameters)
+        norms = self.norms(parameters)
+        return self.row(self.of_weights(parameters, norms), parameters), self.histogram(parameters)
 
     def measure(self, before: Tensor, step: Step, targets: Any) -> tuple[Tensor, Tensor]:
         """Row and histogram of a step from the parameters `before`; the activations are those of its forward pass."""
-        gauges = {**self.of_update(before, step), **self.of_weights(step.parameters), **self.activations.taken()}
-        penalty = step.penalty
-        gauges |= {
-            "data_cost": step.data_cost,
-            "cost": step.data_cost if penalty is None else step.data_cost + penalty,
-            "penalty": torch.zeros_like(step.data_cost) if penalty is None else penalty,
-        }
+        norms = self.norms(step.parameters, step.gradient, step.update)
+        met = self.known[1] if before is self.known[0] else self.norms(before)[0]
+        gauges: dict[str, Numbers] = {**self.of_update(step, norms, met), **self.of_weights(step.parameters, norms)}
+        gauges |= self.activations.taken()
+        self.known = step.parameters, norms[0]
+        gauges["data_cost"] = gauges["cost"] = step.data_cost
+        gauges["penalty"] = 0.0
+        if step.penalty is not None:
+            gauges |= {"penalty": step.penalty, "cost": step.data_cost + step.penalty}
         if is_classification(step.outputs, targets):
             gauges["accuracy"], gauges["logit_gap"] = classification(step.outputs, targets)
         return self.row(gauges, step.parameters), self.histogram(step.parameters)
 
-    def row(self, gauges: dict[str, Tensor], parameters: Tensor) -> Tensor:
+    def row(self, gauges: dict[str, Numbers], parameters: Tensor) -> Tensor:
         """One vector in the order of a Record's table; a gauge that was not measured is NaN."""
-        nan = torch.full((len(self.layout.layers),), torch.nan, dtype=self.wide, device=self.device)
-        parts = [gauges[name].reshape(1) if name in gauges else nan[:1] for name in GAUGES]
-        parts += [gauges.get(name, nan) for name in LAYER_GAUGES]
-        return torch.cat([part.to(self.wide) for part in parts] + [parameters[self.watched].to(self.wide)])
+        parts = [gauges.get(name, math.nan) for name in GAUGES]
+        parts += [gauges.get(name, self.unknown) for name in LAYER_GAUGES]
+        parts.append(parameters[self.watched])
+        if self.device.type == "cpu":
+            return torch.tensor([number for part in parts for number in plain(part)], dtype=self.wide)
+        return torch.cat([on_device(part, self.wide, self.device) for part in parts])
 
     def histogram(self, parameters: Tensor) -> Tensor:
         """(layers, classes) int64: how many numbers of each layer have each value of the exponent bits. NaN-safe."""
-        magnitudes = torch.abs(parameters, out=self.magnitudes)
-        torch.bitwise_right_shift(magnitudes.view(self.integer), self.shift, out=self.exponents)
+        torch.abs(parameters, out=self.magnitudes)
+        torch.bitwise_right_shift(self.magnitudes.view(self.integer), self.shift, out=self.exponents)
         self.exponents += self.first_class
         counts = torch.bincount(self.exponents, minlength=len(self.layout.layers) * self.classes)
         return counts.view(len(self.layout.layers), self.classes)
 
-    def of_weights(self, parameters: Tensor) -> dict[str, Tensor]:
+    def of_weights(self, parameters: Tensor, norms: Tensor) -> dict[str, Numbers]:
         """The gauges of the weights alone."""
-        norm = self.norms(parameters)
-        self.known = parameters, norm
-        nan, inf = self.nonfinite(parameters, norm)
+        nan, inf = self.nonfinite(parameters, norms[0])
         magnitudes = torch.abs(parameters, out=self.magnitudes)
         largest = torch.stack([part.amax() for part in self.layout.by_layer(magnitudes)])
-        return {"weight_norm": norm, "largest_weight": largest, "weight_nan": nan, "weight_inf": inf}
+        return {"weight_norm": norms[0], "largest_weight": largest, "weight_nan": nan, "weight_inf": inf}
 
-    def of_update(self, before: Tensor, step: Step) -> dict[str, Tensor]:
-        """The gauges of gradient, clipping and update."""
-        norm = self.norms(step.gradient)
-        nan, inf = self.nonfinite(step.gradient, norm)
-        moved = self.norms(step.update)
-        met = self.known[1] if before is self.known[0] else self.norms(before)
-        clipped = norm.new_zeros(())
+    def of_update(self, step: Step, norms: Tensor, met: Tensor) -> dict[str, Numbers]:
+        """The gauges of gradient, clipping and update; `met` holds the norms of the weights that the update met."""
+        nan, inf = self.nonfinite(step.gradient, norms[1])
+        clipped: Numbers = 0.0
         if step.clipped is not step.gradient:
             clipped = (step.clipped.ne(step.gradient) & step.gradient.isfinite()).mean(dtype=torch.float32)
         return {
-            "gradient_norm": norm,
-            "total_gradient_norm": safe_norm(norm),
+            "gradient_norm": norms[1],
+            "total_gradient_norm": safe_norm(norms[1]),
             "gradient_nan": nan,
             "gradient_inf": inf,
-            "update_ratio": torch.where(moved == 0, 0, moved / met),
+            "update_ratio": torch.where(norms[2] == 0, 0, norms[2] / met),
             "clipped": clipped,
         }
 
-    def norms(self, flat: Tensor) -> Tensor:
-        """Euclidean norm of each layer, formed in the widest type; on scaled values where squares leave even its range."""
-        parts = self.layout.by_layer(self.widened.copy_(flat))
-        norms = torch.stack([part.dot(part) for part in parts]).sqrt()
-        if flat.dtype != self.wide or (flat.device.type == "cpu" and bool(((norms > 1e-140) & norms.isfinite()).all())):
+    def norms(self, *flats: Tensor) -> Tensor:
+        """Euclidean norms (vectors, layers) in the widest type; formed on scaled values where squares leave its range."""
+        for row, flat in zip(self.widened, flats, strict=False):
+            row.copy_(flat)
+        parts = self.widened[: len(flats)].split(self.layout.layer_sizes, dim=1)
+        norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts], dim=1)
+        if flats[0].dtype != self.wide or (
+            self.device.type == "cpu" and bool(((norms > 1e-140) & norms.isfinite()).all())
+        ):
             return norms
-        return torch.cat([safe_norm(part) for part in parts])
+        return torch.cat([safe_norm(part) for part in parts], dim=1)
 
-    def nonfinite(self, flat: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+    def nonfinite(self, flat: Tensor, norms: Tensor) -> tuple[Numbers, Numbers]:
         """Counts of NaN and of inf in each layer, whose norm is finite only where the layer is."""
-        if flat.device.type == "cpu" and bool(norms.isfinite().all()):
-            none = torch.zeros_like(norms)
-            return none, none
+        if self.device.type == "cpu" and bool(norms.isfinite().all()):
+            return self.none, self.none
         nan, inf = (
             torch.stack([part.sum() for part in self.layout.by_layer(bad)]) for bad in (flat.isnan(), flat.isinf())
         )
         return nan, inf
 
 
+def plain(part: Numbers) -> list[Any]:
+    """Python numbers of one part of a row on the CPU."""
+    if isinstance(part, Tensor):
+        return part.reshape(-1).tolist()
+    return part if isinstance(part, list) else [part]
+
+
+def on_device(part: Numbers, wide: torch.dtype, device: torch.device) -> Tensor:
+    """One part of a row as a vector on a device that is not the CPU."""
+    if isinstance(part, list):
+        if any(isinstance(number, Tensor) for number in part):
+            return torch.stack([torch.as_tensor(number, dtype=wide, device=device) for number in part])
+        return torch.tensor(part, dtype=wide, device=device)
+    return torch.as_tensor(part, dtype=wide, device=device).reshape(-1)
+
+
 def classification(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
     """Accuracy and largest logit gap of outputs (patches, classes) against labels (patches,); NaN for anything else."""
     if not is_classification(outputs, targets):
         return torch.tensor(torch.nan), torch.tensor(torch.nan)
-    # In the widest type, for the difference of two logits may be too large for their own.
-    gaps = outputs.amax(dim=1).to(wide_type(outputs.device)) - outputs.amin(dim=1)
-    right = (outputs.argmax(dim=1) == targets) & ~outputs.isnan().any(dim=1)
-    return right.mean(dtype=torch.float32), gaps.max()
+    low, high = torch.aminmax(outputs, dim=1)
+    # The difference of two logits may be too large for their own type.
+    gap = (high.to(wide_type(outputs.device)) - low).max()
+    right = (outputs.argmax(dim=1) == targets) & (high == high)
+    return right.mean(dtype=torch.float32), gap
 
 
 def is_classification(outputs: Any, targets: Any) -> bool:

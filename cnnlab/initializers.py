@@ -1,7 +1,7 @@
 """Initial weights of the question's network: the asker's two formulas, and five published ones to compare.
 
-Every formula draws in float64 on the CPU from a generator of its own, so that a seed gives the same start (up to rounding)
-in every precision and on every device. Biases are zero.
+Every formula draws in float64 on the CPU from a generator of its own, so that a seed gives the same start (up to
+rounding) in every precision and on every device. Biases are zero.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """fan_in and fan_out of a weight: units that feed one output, and outputs that one unit feeds.
 
     For a convolution (out, in, height, width): in * height * width and out * height * width, as in the tutorials of
-    deeplearning.net (2010) that the question's code follows (their pooling divisor is 1 here: the network does not pool).
-    For a linear layer (out, in): in and out.
+    deeplearning.net (2010) that the question's code follows (their pooling divisor is 1 here: the network does not
+    pool). For a linear layer (out, in): in and out.
     """
     area = math.prod(shape[2:])
     return shape[1] * area, shape[0] * area
@@ -48,12 +48,12 @@ def question(gain: float, shape: tuple[int, ...], generator: torch.Generator) ->
 
 
 def question_2(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """The asker's W_bound_2 in every layer: randn * sqrt(2 / (fan_in + fan_out)), Glorot and Bengio's (2010) normal form."""
+    """The asker's W_bound_2, in every layer: randn * sqrt(2 / (fan_in + fan_out)), Glorot's (2010) normal form."""
     return question(2, shape, generator)
 
 
 def question_6(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """The asker's W_bound_6 in convolutions: randn * sqrt(6 / (fan_in + fan_out)); hid1, hid2 and softmax keep the 2."""
+    """The asker's W_bound_6, in convolutions: randn * sqrt(6 / (fan_in + fan_out)); hid1, hid2, softmax keep the 2."""
     return question(6 if len(shape) > 2 else 2, shape, generator)
 
 
@@ -95,7 +95,7 @@ FORMULAS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
 
 
 def unit_variance(network: nn.Module, layout: Layout, tensors: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-    """Layer-sequential unit variance (Mishkin and Matas 2016): layer by layer, scale weights until the outputs vary by 1.
+    """Layer-sequential unit variance (Mishkin and Matas 2016): layer by layer, scale weights until outputs vary by 1.
 
     At most ten rounds a layer, until the variance over patches and units is within 0.1 of 1, as in the paper. A layer
     whose outputs do not vary (all its inputs are 0) is left as it is.

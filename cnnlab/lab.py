@@ -244,7 +244,7 @@ class Lab:
                 self.browser_seen = 0.0
                 self.pause()
             elif view.training:
-                self.worker.ask()
+                self.worker.ask_for_next()
 
     # -- what is shown
 

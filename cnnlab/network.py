@@ -27,9 +27,8 @@ def question_network(settings: Settings) -> nn.Sequential:
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     with torch.device("meta"):
         for index in range(6):
-            add_layer(
-                modules, f"cv{index}", nn.Conv2d(settings.channels if index else 1, settings.channels, 3), settings
-            )
+            convolution = nn.Conv2d(settings.channels if index else 1, settings.channels, 3)
+            add_layer(modules, f"cv{index}", convolution, settings)
         modules["flatten"] = nn.Flatten()
         add_layer(modules, "hid1", nn.Linear(settings.channels * side * side, first), settings)
         add_layer(modules, "hid2", nn.Linear(first, second), settings)
@@ -63,7 +62,7 @@ class Layout:
     layers: tuple[str, ...]
     """Names of the layers in the module's order; '' is the module itself."""
     counts: tuple[int, ...]
-    """How many parameters tensors each layer owns."""
+    """How many parameter tensors each layer owns."""
 
     @classmethod
     def of(cls, network: nn.Module) -> Layout:
@@ -92,7 +91,7 @@ class Layout:
         return [sum(self.sizes[end - count : end]) for end, count in zip(ends, self.counts, strict=True)]
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """The parameters by name, each a view of the flat vector (or of a vector of the same length, such as a gradient)."""
+        """The parameters by name, each a view of the flat vector (or of one as long, such as a gradient)."""
         pieces = flat.split(self.sizes)
         return {name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)}
 
@@ -105,12 +104,12 @@ class Layout:
         return torch.cat([tensors[name].detach().reshape(-1) for name in self.names])
 
     def is_weight(self, device: torch.device) -> Tensor:
-        """Bool, one for each number in the flat vector: True in parameters of two or more axes, False in biases and scales."""
+        """Bool, one for each number of the flat vector: True where the parameter has two or more axes."""
         flags = torch.tensor([len(shape) >= 2 for shape in self.shapes], device=device)
         return flags.repeat_interleave(torch.tensor(self.sizes, device=device))
 
     def index(self, name: str) -> int:
-        """Place in the flat vector of a single number such as `hid1.weight[0,5]`; ValueError if there is none of that name."""
+        """Place in the flat vector of a single number such as `hid1.weight[0,5]`; ValueError if there is none such."""
         parameter, _, indices = name.removesuffix("]").partition("[")
         if parameter not in self.names:
             raise ValueError(f"watch must name one of {', '.join(self.names)}, got {name!r}")
@@ -126,12 +125,12 @@ class Layout:
         return sum(self.sizes[:place]) + offset
 
     def watched_by_default(self) -> tuple[str, ...]:
-        """Two single weights each of the first layer, of the third from the end and of the last: the asker's layers 0, 6, 8."""
+        """Two weights each of the first layer, the third from the end and the last: the asker's layers 0, 6 and 8."""
         chosen = dict.fromkeys((0, max(len(self.layers) - 3, 0), len(self.layers) - 1))
         return tuple(name for layer in chosen for name in self.first_two(layer))
 
     def first_two(self, layer: int) -> tuple[str, ...]:
-        """Names of the first two numbers of a layer's first parameter, of the second one along its first axis if it can."""
+        """Names of the first two numbers of a layer's first parameter, along its first axis of more than one."""
         place = sum(self.counts[:layer])
         name, shape = self.names[place], self.shapes[place]
         origin = [0] * len(shape)

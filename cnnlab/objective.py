@@ -19,10 +19,11 @@ def question_cost(settings: Settings) -> Cost:
     An epsilon above 0 is added to the probability inside the log of `softmax_log`; `log_softmax` has no use for it.
     """
     log_likelihood = {"log_softmax": log_softmax, "softmax_log": softmax_log}[settings.cost]
-    reduce = {"mean": torch.mean, "sum": torch.sum}[settings.reduction]
+    mean = settings.reduction == "mean"
 
     def cost(logits: Tensor, labels: Tensor, epsilon: Tensor) -> Tensor:
-        return -reduce(log_likelihood(logits, labels, epsilon))
+        each = log_likelihood(logits, labels, epsilon)
+        return -(each.mean() if mean else each.sum())
 
     return cost
 
@@ -39,9 +40,14 @@ def softmax_log(logits: Tensor, labels: Tensor, epsilon: Tensor) -> Tensor:
 
 def penalty(weights: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
     """l1 * sum|w| + l2 / 2 * sum w^2 over a flat vector of weights (0 where it holds biases)."""
-    return l1 * weights.abs().sum() + l2 / 2 * weights.square().sum()
+    return times(l1, weights.abs().sum()) + times(l2 / 2, weights.square().sum())
 
 
 def penalty_gradient(weights: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
     """Gradient of `penalty`: l1 * sign(w) + l2 * w, with sign(0) = 0."""
-    return l1 * weights.sign() + l2 * weights
+    return times(l1, weights.sign()) + times(l2, weights)
+
+
+def times(factor: Tensor, value: Tensor) -> Tensor:
+    """The product, but 0 for a factor of 0 whatever the value: 0 * inf would be a NaN that no penalty asked for."""
+    return torch.where(factor > 0, factor * value, torch.zeros_like(value))

@@ -85,9 +85,10 @@ LAYER_GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.
 
 @dataclass(frozen=True)
 class Exponents:
-    """The classes of a histogram over float exponents: one for each value of the exponent bits of a floating-point type.
+    """The classes of a histogram over float exponents: one for each value of the exponent bits of a type.
 
-    Class 0 holds zeros and subnormal numbers, the last one NaN and inf, class k the magnitudes in [2^(k-bias), 2^(k-bias+1)).
+    Class 0 holds zeros and subnormal numbers, the last one NaN and inf, class k the magnitudes in
+    [2^(k-bias), 2^(k-bias+1)).
     """
 
     bits: int
@@ -128,7 +129,7 @@ class Record:
     watched: tuple[str, ...]
     """Names of the watched single weights."""
     schedule: tuple[tuple[int, Knobs], ...]
-    """(first update, knobs in force from it on), in rising order; the first one is (1, the settings' own)."""
+    """(first update, knobs in force from it on), in rising order; the first update is 1."""
     updates_per_epoch: int
     table: FloatArray
     """(updates + 1, columns): the gauges, the layers' gauges, the watched weights. Row 0 is the start."""
@@ -196,12 +197,16 @@ class Record:
             knobs=self.knobs_at(max(step, 1)),
             histogram=self.histograms[step],
             watched=self.watched_values[step],
-            **{name: float(self.column(name)[step]) for name in GAUGES},
-            **{name: self.column(name)[step] for name in LAYER_GAUGES},
+            **self.gauges_at(step),
         )
 
+    def gauges_at(self, step: int) -> dict[str, Any]:
+        """The gauges of an update by name."""
+        single: dict[str, Any] = {name: float(self.table[step, index]) for index, name in enumerate(GAUGES)}
+        return single | {name: self.column(name)[step] for name in LAYER_GAUGES}
+
     def knobs_at(self, step: int) -> Knobs:
-        """What was in force at an update."""
+        """What was in force at an update, 1 for the first."""
         return next(knobs for first, knobs in reversed(self.schedule) if first <= step)
 
 
@@ -234,6 +239,7 @@ class Log:
         self.updates_per_epoch = updates_per_epoch
         self.schedule: list[tuple[int, Knobs]] = [(1, settings.knobs)]
         self.rows = 0
+        self.shown = 0
         width = len(GAUGES) + len(LAYER_GAUGES) * len(layers) + len(watched)
         self.table = np.empty((64, width))
         self.histograms = np.empty((64, len(layers), EXPONENTS[settings.precision].count), dtype=np.int32)
@@ -249,7 +255,10 @@ class Log:
         self.rows = end
 
     def measured(self, gauge: str, step: int, value: float) -> None:
-        """Write down a gauge that is not measured at every update."""
+        """Write down a gauge that is not measured at every update; in a copy if a Record has shown this row."""
+        if step < self.shown:
+            self.table = self.table.copy()
+            self.shown = 0
         self.table[step, GAUGES.index(gauge)] = value
 
     def change(self, step: int, knobs: Knobs) -> None:
@@ -261,7 +270,7 @@ class Log:
 
     def record(self) -> Record:
         """Everything so far, as read-only views."""
-        rows = self.rows
+        rows = self.shown = self.rows
         return Record(
             self.settings,
             self.layers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from cnnlab.initializers import initial_parameters
 from cnnlab.network import Layout, question_network
 from cnnlab.objective import Cost, question_cost
 from cnnlab.records import Frame, Log, Record
-from cnnlab.settings import KNOB_FIELDS, Settings, check_names, settings
+from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names, settings
 
 Pair = tuple[Tensor, Tensor]
 
@@ -30,12 +31,13 @@ class Run:
     """Gradient descent on one network, an update at a time.
 
     `Run("question", seed=3, learning_rate=1e-2)` trains the question's network on patches of one image.
-    `Run(network=module, data=(x, y), cost=cost)` trains a copy of any module, from the weights it has: `cost(outputs, y)` returns
-    one number, `x` (examples, ...) and `y` (examples, ...) are tensors or numpy arrays, `held_out` is another such pair.
+    `Run(network=module, data=(x, y), cost=cost)` trains a copy of any module, from the weights it has:
+    `cost(outputs, y)` returns one number (or is the name of one of the question's costs), `x` (examples, ...) and
+    `y` (examples, ...) are tensors or numpy arrays and are copied, `held_out` is another such pair.
     `watch` names single weights whose values are kept at every update, such as "hid1.weight[0,5]".
 
-    The same settings on the same device give the same run to the bit: the question's network computes on one CPU thread, and
-    nothing draws from a global generator.
+    The same settings on the same device give the same run to the bit: the question's network computes on one CPU
+    thread, and nothing draws from a global generator.
     """
 
     def __init__(
@@ -44,13 +46,15 @@ class Run:
         *,
         network: nn.Module | None = None,
         data: tuple[Any, Any] | None = None,
-        cost: Callable[..., Tensor] | None = None,
+        cost: Callable[..., Tensor] | str | None = None,
         held_out: tuple[Any, Any] | None = None,
         watch: Sequence[str] | None = None,
         **changes: Any,
     ) -> None:
-        if network is not None and "precision" not in changes:
-            changes["precision"] = precision_of(network)
+        if isinstance(cost, str):
+            changes["cost"] = cost
+        if network is not None:
+            changes = {**what_follows_from(network, data), **changes}
         self.settings = settings(preset, **changes)
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
@@ -65,17 +69,19 @@ class Run:
             self.log = Log(self.settings, self.layout.layers, names, self.updates_per_epoch)
             self.pending = [self.gauges.start(self.parameters)]
         self.updates = 0
+        self.prepared = KnobTensors.of(self.knobs, self.parameters), Kind.of(self.knobs)
+        self.prepared_for = self.knobs
 
     def prepare(
         self,
         network: nn.Module | None,
         data: tuple[Any, Any] | None,
-        cost: Callable[..., Tensor] | None,
+        cost: Callable[..., Tensor] | str | None,
         held_out: tuple[Any, Any] | None,
     ) -> None:
         """Bring network, data, cost and first parameters together on the device."""
         if network is None:
-            if data is not None or cost is not None or held_out is not None:
+            if data is not None or callable(cost) or held_out is not None:
                 raise TypeError("data, held_out and cost go with a network of your own: pass network=")
             patches = image_data.patches_of(self.settings)
             self.data: Pair = self.on_device(patches.x, patches.y)
@@ -87,13 +93,15 @@ class Run:
         else:
             if data is None or cost is None:
                 raise TypeError("a network of your own needs data=(x, y) and cost=, a function of outputs and y")
+            if not isinstance(cost, str) and not callable(cost):
+                raise TypeError(f"cost must be a function of outputs and y, got {type(cost).__name__}")
             self.data = self.on_device(*pair("data", data))
             self.held_out = None if held_out is None else self.on_device(*pair("held_out", held_out))
             self.network = copy.deepcopy(network).to(self.device)
             for buffer in (*self.network.parameters(), *self.network.buffers()):
                 if buffer.is_floating_point():
                     buffer.data = buffer.data.to(self.dtype)
-            objective = without_epsilon(cost)
+            objective = question_cost(self.settings) if isinstance(cost, str) else without_epsilon(cost)
             self.layout = Layout.of(self.network)
             start = self.layout.flatten(dict(self.network.named_parameters()))
         self.parameters = start.to(self.device, self.dtype)
@@ -117,7 +125,7 @@ class Run:
         return image_data.updates_per_epoch(len(self.data[0]), self.settings.batch_size)
 
     @property
-    def knobs_in_force(self) -> Any:
+    def knobs_in_force(self) -> Knobs:
         """The knobs of the next update."""
         return self.knobs
 
@@ -133,8 +141,7 @@ class Run:
         for name in changes:
             if name not in KNOB_FIELDS:
                 raise TypeError(f"{name} is what a run starts from: make a new Run to change it")
-        current = {name: getattr(self.knobs, name) for name in KNOB_FIELDS}
-        self.knobs = type(self.knobs)(**{**current, **changes})
+        self.knobs = dataclasses.replace(self.knobs, **changes)
 
     def step(self) -> Frame:
         """One update; returns its Frame. NaN and inf are data: they never raise."""
@@ -156,26 +163,31 @@ class Run:
         return self.record.frames[-1]
 
     def update(self) -> None:
-        """One update whose gauges stay on the device until the record is asked for."""
-        self.log.change(self.updates + 1, self.knobs)
+        """One update whose gauges stay on the device until the record is asked for.
+
+        If the network or the cost raises, the run stays as it was.
+        """
         with self.one_thread():
             x, y = self.batch(self.updates + 1)
+            knobs = self.knobs
+            numbers, kind = self.prepared_knobs(knobs)
             try:
-                numbers, kind = self.prepared_knobs()
                 step = self.descent.step(self.parameters, self.velocity, x, y, numbers, kind)
-                self.pending.append(self.gauges.measure(self.parameters, step, y))
+                measured = self.gauges.measure(self.parameters, step, y)
             finally:
                 self.gauges.activations.clear()
+        self.log.change(self.updates + 1, knobs)
+        self.pending.append(measured)
         self.parameters, self.velocity = step.parameters, step.velocity
         self.updates += 1
         if len(self.pending) >= FLUSH_EVERY:
             self.flush()
 
-    def prepared_knobs(self) -> tuple[KnobTensors, Kind]:
-        """The knobs in force as tensors, made anew only when they have changed."""
-        if getattr(self, "prepared_for", None) is not self.knobs:
-            self.prepared = KnobTensors.of(self.knobs, self.parameters), Kind.of(self.knobs)
-            self.prepared_for = self.knobs
+    def prepared_knobs(self, knobs: Knobs) -> tuple[KnobTensors, Kind]:
+        """The knobs as tensors, made anew only when they have changed."""
+        if self.prepared_for is not knobs:
+            self.prepared = KnobTensors.of(knobs, self.parameters), Kind.of(knobs)
+            self.prepared_for = knobs
         return self.prepared
 
     def batch(self, step: int) -> Pair:
@@ -196,13 +208,18 @@ class Run:
         self.log.append(torch.stack(rows).cpu().double().numpy(), torch.stack(histograms).cpu().numpy())
 
     def measure_held_out(self) -> float:
-        """Accuracy on the held-out patches at the present weights, kept in the last frame; NaN without such patches."""
+        """Accuracy on the held-out patches at the present weights, kept in the last frame; NaN without such patches.
+
+        The network is in evaluation mode meanwhile, so that dropout and batch norm neither spoil it nor learn from it.
+        """
         if self.held_out is None:
             return float("nan")
-        with self.one_thread():
-            x, y = self.held_out
-            accuracy = classification(self.descent.outputs(self.parameters, x), y)[0].item()
-        self.gauges.activations.clear()
+        x, y = self.held_out
+        try:
+            with self.one_thread(), evaluation(self.network):
+                accuracy = classification(self.descent.outputs(self.parameters, x), y)[0].item()
+        finally:
+            self.gauges.activations.clear()
         self.flush()
         self.log.measured("held_out_accuracy", self.updates, accuracy)
         return accuracy
@@ -227,7 +244,7 @@ class Run:
 
     @contextlib.contextmanager
     def one_thread(self) -> Iterator[None]:
-        """One CPU thread for the question's network: the same bits on any machine load, and faster beside other work."""
+        """One CPU thread for the question's network: the same bits under any load, and faster beside other work."""
         before = torch.get_num_threads()
         if self.own_network or before == 1:
             yield
@@ -253,6 +270,28 @@ def chosen_device(wanted: Settings) -> torch.device:
     return torch.device(name)
 
 
+@contextlib.contextmanager
+def evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for every module, and then each module's own mode again."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def what_follows_from(network: nn.Module, data: Any) -> dict[str, Any]:
+    """Settings that a network of one's own and its data decide: precision, and how many patches a batch may hold."""
+    most = LIMITS["patches"]
+    assert isinstance(most, Number)
+    follows: dict[str, Any] = {"precision": precision_of(network)}
+    if data is not None:
+        follows["patches"] = int(min(max(len(pair("data", data)[0]), most.low), most.high))
+    return follows
+
+
 def precision_of(network: nn.Module) -> str:
     """The floating-point type of a module's first parameter, by the name that settings use."""
     if not isinstance(network, nn.Module):
@@ -262,14 +301,13 @@ def precision_of(network: nn.Module) -> str:
 
 
 def pair(name: str, value: Any) -> Pair:
-    """Two tensors of the same length; TypeError or ValueError in a sentence if it is something else."""
+    """Two tensors of the same length, copied; TypeError or ValueError in a sentence if it is something else."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be a pair (x, y), got {type(value).__name__}")
-    x, y = (torch.as_tensor(part) for part in value)
+    x, y = (part.detach().clone() if isinstance(part, Tensor) else torch.tensor(np.asarray(part)) for part in value)
     if x.dim() == 0 or y.dim() == 0 or len(x) != len(y) or len(x) == 0:
-        raise ValueError(
-            f"{name} must hold x and y of the same length of at least 1, got shapes {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"{name} must hold x and y of the same length of at least 1, got shapes {shapes}")
     return x, y
 
 

@@ -11,7 +11,6 @@ import difflib
 import inspect
 import itertools
 import json
-import math
 import numbers
 from dataclasses import dataclass
 from typing import Any
@@ -50,11 +49,11 @@ class Number:
             return None
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
             raise TypeError(f"{name} must {self}, got {value!r}")
-        number = int(value) if self.whole else float(value)
+        number: Any = value
         above = number > self.low if self.open_low else number >= self.low
         if not (above and number <= self.high):
-            raise ValueError(f"{name} must lie in {self.interval}, got {short(number)}")
-        return number
+            raise ValueError(f"{name} must lie in {self.interval}, got {number}")
+        return int(number) if self.whole else float(number)
 
 
 @dataclass(frozen=True)
@@ -146,13 +145,13 @@ class Knobs(Checked):
     clip: str = "off"
     """How gradients are clipped: by value, by global norm, or adaptively per unit (Brock et al. 2021)."""
     clip_threshold: float = 1.0
-    """Largest magnitude, largest norm, or largest ratio of gradient norm to weight norm of a unit, by kind of clipping."""
+    """By kind: largest magnitude, largest norm, or largest ratio of a unit's gradient norm to its weight norm."""
     epsilon: float = 0.0
     """Added to the probability inside the log of the cost `softmax_log`; `log_softmax` needs none."""
     l1: float = 0.0
     """Factor of the sum of magnitudes of all weights (not biases)."""
     l2: float = 0.0
-    """Factor of half the sum of squares of all weights (not biases); one update multiplies them by 1 - learning_rate * l2."""
+    """Factor of half the sum of squares of all weights (not biases): an update takes off learning_rate * l2 of them."""
     penalty_in: str = "cost"
     """Whether L1 and L2 are part of the cost (so clipping and momentum see them) or of the update."""
 
@@ -205,10 +204,7 @@ class Settings(Recipe, Knobs):
     def __post_init__(self) -> None:
         """Check each field, and batch_size against patches."""
         super().__post_init__()
-        if self.preset not in PRESETS:
-            raise ValueError(
-                f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}{nearest(self.preset, PRESETS)}"
-            )
+        check_preset(self.preset)
         if self.batch_size is not None and self.batch_size > self.patches:
             raise ValueError(
                 f"batch_size must lie in [1, {self.patches}], the number of patches, got {self.batch_size}"
@@ -236,12 +232,11 @@ class Settings(Recipe, Knobs):
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """Settings from JSON text; ValueError or TypeError in one sentence if it holds anything else."""
+        """Settings from JSON text, what it leaves out as in its preset; ValueError or TypeError if it is no such."""
         values = json.loads(text)
         if not isinstance(values, dict):
             raise TypeError(f"settings must be a JSON object, got {type(values).__name__}")
-        check_names(values)
-        return cls(**values)
+        return settings(**values)
 
     def __repr__(self) -> str:
         changed = "".join(f", {name}={value!r}" for name, value in self.changes.items())
@@ -271,10 +266,15 @@ def settings(preset: str | Settings = "question", **changes: Any) -> Settings:
     """Settings of a preset, with any fields changed by keyword."""
     if isinstance(preset, Settings):
         return preset.replace(**changes)
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}{nearest(preset, PRESETS)}")
+    check_preset(preset)
     check_names(changes)
     return Settings(**{**PRESETS[preset], **changes, "preset": preset})
+
+
+def check_preset(name: Any) -> None:
+    """ValueError that lists the presets and suggests the nearest, unless it is one of them."""
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}{nearest(name, PRESETS)}")
 
 
 def check_names(changes: Any) -> None:
@@ -292,17 +292,14 @@ def nearest(name: Any, known: Any) -> str:
 
 
 def short(number: float | int) -> str:
-    """A number in few characters, as in 0.01, 1e-05, 1e6, nan."""
-    if not math.isfinite(number):
-        return str(float(number))
-    if isinstance(number, int) and abs(number) < 1e6:
-        return str(number)
-    return f"{number:g}".replace("e+0", "e").replace("e+", "e")
+    """A number in few characters but exactly, as in 0.01, 1e-05, 1e6, 4294967295."""
+    text = f"{number:g}".replace("e+0", "e").replace("e+", "e")
+    return text if float(text) == number else str(number)
 
 
 def field_meanings(owner: type) -> dict[str, str]:
     """Field -> the sentence that follows it in a class of this module."""
-    body = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
+    body: list[Any] = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
     return {
         field.target.id: " ".join(text.value.value.split())
         for field, text in itertools.pairwise(body)

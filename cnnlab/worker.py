@@ -62,6 +62,7 @@ class Worker:
         self.pace: float | None = None
         self.error: str | None = None
         self.wanted = False
+        self.wanted_after: int | None = None
         self.closed = False
         self.jobs: deque[Callable[[], None]] = deque()
         self.changed = threading.Condition(threading.RLock())
@@ -92,13 +93,13 @@ class Worker:
             self.planned = max(self.planned, self.goal)
             self.hurried = hurried
             self.error = None
-        self.wake()
+        self.ask()
 
     def pause(self) -> None:
         """Stop before the next update."""
         with self.changed:
             self.goal = self.run.updates
-        self.wake()
+        self.ask()
 
     def set_pace(self, pace: float | None) -> None:
         """Updates a second at most; None for as fast as it goes."""
@@ -121,10 +122,15 @@ class Worker:
         self.wake()
 
     def ask(self) -> None:
-        """Have a View posted before the next update, or at once if nothing is going on."""
+        """Have a View posted before the next update."""
         with self.changed:
             self.wanted = True
         self.wake()
+
+    def ask_for_next(self) -> None:
+        """Have a View posted after the next update, if there is one."""
+        with self.changed:
+            self.wanted_after = self.run.updates
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until there is nothing left to do; False if that took longer than `timeout` seconds."""
@@ -177,7 +183,8 @@ class Worker:
             return
         self.run.update()
         self.times.append(time.monotonic())
-        if not self.training:
+        after = self.wanted_after
+        if not self.training or (after is not None and self.run.updates > after):
             self.post()
 
     def is_due(self) -> bool:
@@ -208,6 +215,7 @@ class Worker:
 
     def post(self) -> None:
         """Measure held-out accuracy if that is due, and hand over a View."""
+        self.wanted_after = None
         now = time.monotonic()
         if not self.training or now >= self.held_out_due:
             self.run.measure_held_out()

@@ -210,14 +210,14 @@ class Gauges:
         }
 
     def norms(self, *flats: Tensor) -> Tensor:
-        """Euclidean norms (vectors, layers) in the widest type; formed on scaled values where squares leave its range."""
+        """Euclidean norms (vectors, layers) in the widest type; of scaled values where squares leave its range."""
         for row, flat in zip(self.widened, flats, strict=False):
             row.copy_(flat)
         parts = self.widened[: len(flats)].split(self.layout.layer_sizes, dim=1)
         norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts], dim=1)
-        if flats[0].dtype != self.wide or (
-            self.device.type == "cpu" and bool(((norms > 1e-140) & norms.isfinite()).all())
-        ):
+        if flats[0].dtype != self.wide:
+            return norms
+        if self.device.type == "cpu" and bool(((norms > 1e-140) & norms.isfinite()).all()):
             return norms
         return torch.cat([safe_norm(part) for part in parts], dim=1)
 
@@ -225,10 +225,8 @@ class Gauges:
         """Counts of NaN and of inf in each layer, whose norm is finite only where the layer is."""
         if self.device.type == "cpu" and bool(norms.isfinite().all()):
             return self.none, self.none
-        nan, inf = (
-            torch.stack([part.sum() for part in self.layout.by_layer(bad)]) for bad in (flat.isnan(), flat.isinf())
-        )
-        return nan, inf
+        nan, inf = self.layout.by_layer(flat.isnan()), self.layout.by_layer(flat.isinf())
+        return torch.stack([part.sum() for part in nan]), torch.stack([part.sum() for part in inf])
 
 
 def plain(part: Numbers) -> list[Any]:
@@ -240,11 +238,14 @@ def plain(part: Numbers) -> list[Any]:
 
 def on_device(part: Numbers, wide: torch.dtype, device: torch.device) -> Tensor:
     """One part of a row as a vector on a device that is not the CPU."""
-    if isinstance(part, list):
-        if any(isinstance(number, Tensor) for number in part):
-            return torch.stack([torch.as_tensor(number, dtype=wide, device=device) for number in part])
-        return torch.tensor(part, dtype=wide, device=device)
-    return torch.as_tensor(part, dtype=wide, device=device).reshape(-1)
+    if isinstance(part, Tensor):
+        return part.to(wide).reshape(-1)
+    # A number is filled in on the device: copying it there would wait for the device.
+    numbers = [
+        number.to(wide) if isinstance(number, Tensor) else torch.full((), number, dtype=wide, device=device)
+        for number in (part if isinstance(part, list) else [part])
+    ]
+    return torch.stack(numbers)
 
 
 def classification(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:

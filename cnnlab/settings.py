@@ -301,7 +301,7 @@ def field_meanings(owner: type) -> dict[str, str]:
     """Field -> the sentence that follows it in a class of this module."""
     body: list[Any] = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
     return {
-        field.target.id: " ".join(text.value.value.split())
+        field.target.id: " ".join(text.value.value.split())  # type: ignore[union-attr,attr-defined]
         for field, text in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }

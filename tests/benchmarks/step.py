@@ -1,0 +1,171 @@
+"""What the gauges cost: Run.step, which measures everything and returns its Frame, beside a bare PyTorch loop.
+
+python tests/benchmarks/step.py [--blocks 60] [--write]
+
+The two take turns in small blocks, so that whatever else the machine does slows both alike, and the ratio is the median
+of the blocks' own ratios. --write keeps the table in tests/benchmarks/results/step.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import cnnlab.gauges
+from cnnlab import Run
+from cnnlab.network import question_network
+
+LIMIT = 1.15
+"""Most that a step with all gauges may take, as a multiple of the bare loop."""
+STEPS = 4
+"""Updates in a block."""
+RESULTS = Path(__file__).parent / "results" / "step.md"
+VARIANTS = {
+    "plain": {},
+    "momentum and clipping by norm": {"momentum": 0.9, "clip": "norm", "clip_threshold": 1.0},
+}
+
+
+def bare_loop(run: Run) -> Callable[[], None]:
+    """One update as a PyTorch tutorial writes it, from the run's own weights and patches."""
+    x, y = run.data
+    knobs = run.settings.knobs
+    network = question_network(run.settings).to_empty(device="cpu")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(run.layout.views(run.parameters)[name])
+    optimiser = torch.optim.SGD(network.parameters(), lr=knobs.learning_rate, momentum=knobs.momentum)
+
+    def update() -> None:
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(x), y).backward()
+        if knobs.clip == "norm":
+            torch.nn.utils.clip_grad_norm_(network.parameters(), knobs.clip_threshold)
+        optimiser.step()
+
+    return update
+
+
+def milliseconds(update: Callable[[], object]) -> float:
+    """Wall time of one update, over a block."""
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        update()
+    return (time.perf_counter() - start) / STEPS * 1e3
+
+
+def compare(blocks: int, changes: dict) -> tuple[float, float, float]:
+    """Medians of the bare loop and of Run.step in milliseconds, and of their ratio within a block."""
+    # A rate at which nothing explodes: NaN and subnormal numbers would change the speed of both.
+    run = Run("question", learning_rate=1e-5, device="cpu", **changes)
+    bare = bare_loop(run)
+    milliseconds(bare), milliseconds(run.step)
+    times = []
+    for block in range(blocks):
+        if block % 2:
+            times.append((milliseconds(bare), milliseconds(run.step)))
+        else:
+            ours = milliseconds(run.step)
+            times.append((milliseconds(bare), ours))
+    assert run.record.first_nonfinite is None
+    bare_ms, step_ms = (statistics.median(column) for column in zip(*times, strict=True))
+    return bare_ms, step_ms, statistics.median(ours / theirs for theirs, ours in times)
+
+
+def breakdown(steps: int) -> dict[str, float]:
+    """Median milliseconds of each gauge within a step, where the caches are as a step leaves them; some hold others."""
+    run = Run("question", learning_rate=1e-5, device="cpu")
+    run.gauges.activations.release()
+    spent: dict[str, list[float]] = defaultdict(list)
+    watched = 0.0
+
+    def timed(function: Callable, label: str) -> Callable:
+        def call(*arguments, **keywords):
+            nonlocal watched
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                took = time.perf_counter() - start
+                if label.startswith("hooks"):
+                    watched += took
+                else:
+                    spent[label].append(took)
+
+        return call
+
+    gauges = run.gauges
+    for name, label in {
+        "measure": "all but the hooks",
+        "norms": "- norms of weights, gradient and update",
+        "of_weights": "- largest weights, NaN and inf in them",
+        "of_update": "- gradient, clipping and update ratio",
+        "histogram": "- exponent histogram",
+        "row": "- one row of them all",
+    }.items():
+        setattr(gauges, name, timed(getattr(gauges, name), label))
+    activations = cnnlab.gauges.Activations
+    activations.saw_relu = timed(activations.saw_relu, "hooks")  # type: ignore[method-assign]
+    saw_layer = activations.saw_layer
+    activations.saw_layer = lambda self, index: timed(saw_layer(self, index), "hooks")  # type: ignore[method-assign]
+    try:
+        gauges.activations = activations(run.network, run.layout)
+        original, cnnlab.gauges.classification = (
+            cnnlab.gauges.classification,
+            timed(cnnlab.gauges.classification, "- accuracy and logit gap"),
+        )
+        for _ in range(steps):
+            watched = 0.0
+            run.update()
+            spent["hooks: NaN and inf in activations, dead ReLUs"].append(watched)
+            timed(lambda: run.record.frames[-1], "flush, record and frame")()
+    finally:
+        cnnlab.gauges.classification = original
+    return {label: statistics.median(times) * 1e3 for label, times in spent.items()}
+
+
+def table(blocks: int) -> tuple[str, float]:
+    """The table in Markdown, and the largest ratio in it."""
+    lines = [
+        "# What the gauges cost",
+        "",
+        f"torch {torch.__version__.partition('+')[0]}, x86-64, one thread; the question's preset, {blocks} blocks of",
+        f"{STEPS} updates each, taking turns in one process. Bare: nn.Sequential, cross_entropy, torch.optim.SGD, no",
+        "gauges. Run.step: all gauges, flushed and made a Frame at every update. The ratio is the median over blocks.",
+        "",
+        "| update | bare, ms | Run.step, ms | ratio |",
+        "|---|---|---|---|",
+    ]
+    worst = 0.0
+    for name, changes in VARIANTS.items():
+        bare_ms, step_ms, ratio = compare(blocks, changes)
+        worst = max(worst, ratio)
+        lines.append(f"| {name} | {bare_ms:.2f} | {step_ms:.2f} | {ratio:.3f} |")
+    lines += ["", "Where the time goes (with the cost of the clocks):", "", "| part | ms |", "|---|---|"]
+    lines += [f"| {label} | {spent:.3f} |" for label, spent in breakdown(4 * blocks).items()]
+    return "\n".join(lines) + "\n", worst
+
+
+def main() -> int:
+    """Print the table; 1 if the ratio is above the limit."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--blocks", type=int, default=60)
+    arguments.add_argument("--write", action="store_true")
+    chosen = arguments.parse_args()
+    torch.set_num_threads(1)
+    text, worst = table(chosen.blocks)
+    print(text)
+    if chosen.write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(text)
+    return int(worst > LIMIT)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

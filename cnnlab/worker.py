@@ -82,24 +82,40 @@ class Worker:
 
     def play(self, updates: int | None = None) -> None:
         """Train to the planned end; from there on, or for a number of `updates`, plan further ones."""
-        with self.changed:
-            ahead = self.planned - self.run.updates
-            self.train(updates or (ahead if ahead > 0 else self.length), hurried=False)
+        self.after_restarts(lambda: self.aim(updates, hurried=False))
 
     def train(self, updates: int, hurried: bool) -> None:
         """Train so many updates from here on; `hurried` ones pay no heed to the pace."""
+        self.after_restarts(lambda: self.aim(updates, hurried))
+
+    def aim(self, updates: int | None, hurried: bool) -> None:
+        """Set the goal so many updates ahead; None for the planned end, or a whole run more if that is reached."""
         with self.changed:
-            self.goal = self.run.updates + updates
+            ahead = self.planned - self.run.updates
+            self.goal = self.run.updates + (updates or (ahead if ahead > 0 else self.length))
             self.planned = max(self.planned, self.goal)
             self.hurried = hurried
             self.error = None
-        self.ask()
+            self.wanted = True
+
+    def after_restarts(self, job: Callable[[], None]) -> None:
+        """Do a job when the restarts that were asked for before it are done; at once if there are none."""
+        with self.changed:
+            if self.jobs:
+                self.jobs.append(job)
+            else:
+                job()
+        self.wake()
 
     def pause(self) -> None:
         """Stop before the next update."""
+        self.after_restarts(self.stop)
+
+    def stop(self) -> None:
+        """Make the present update the goal."""
         with self.changed:
             self.goal = self.run.updates
-        self.ask()
+            self.wanted = True
 
     def set_pace(self, pace: float | None) -> None:
         """Updates a second at most; None for as fast as it goes."""
@@ -161,9 +177,14 @@ class Worker:
                     self.thread = None
                     self.changed.notify_all()
                     return
-                job = self.jobs.popleft() if self.jobs else None
-                wanted, self.wanted = self.wanted, False
+                job = self.jobs[0] if self.jobs else None
+                wanted = self.wanted and job is None
+                self.wanted = self.wanted and not wanted
             self.attempt(job or (self.update if self.training and not wanted else self.post))
+            with self.changed:
+                # Only now, so that what is asked for meanwhile comes after it; closing has emptied the queue.
+                if job is not None and self.jobs:
+                    self.jobs.popleft()
 
     def attempt(self, job: Callable[[], None]) -> None:
         """Do a job; an error is kept to be shown, and the run stays as it was before the job."""

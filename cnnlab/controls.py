@@ -11,10 +11,11 @@ from importlib.resources import files
 from typing import Any
 
 import anywidget
+import ipywidgets
 import traitlets
 
 from cnnlab.records import Record
-from cnnlab.settings import KNOB_FIELDS, LIMITS, Number, Pair, Recipe, Knobs, Settings, field_meanings, presets
+from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Pair, Recipe, Settings, field_meanings, presets
 
 LIVE = KNOB_FIELDS
 """Fields in force at the next update."""
@@ -62,12 +63,19 @@ class Controls(Part):
     groups = traitlets.List().tag(sync=True)
 
     def __init__(
-        self, received: Callable[[dict[str, Any]], None], scale: float, state: dict[str, Any], own_network: bool
+        self,
+        received: Callable[[dict[str, Any]], None],
+        scale: float,
+        state: dict[str, Any],
+        own_network: bool,
+        layout: ipywidgets.Layout,
     ) -> None:
         restart = RESTART_OWN if own_network else RESTART
         groups = [["In force at the next update", list(LIVE)], ["Starts again from update 0", list(restart)]]
         limits = {name: described(name) for name in (*LIVE, *restart)}
-        super().__init__(received, part="controls", scale=scale, state=state, limits=limits, groups=groups)
+        super().__init__(
+            received, part="controls", scale=scale, state=state, limits=limits, groups=groups, layout=layout
+        )
 
 
 class Strip(Part):

@@ -1,4 +1,4 @@
-"""The dashboard's one plotly figure: made once from a record, refreshed in place. Plotly and numpy; no widgets, no torch.
+"""The dashboard's one plotly figure: made once from a record, refreshed in place. No widgets, no torch.
 
 NaN and inf have a lane of their own along the top of a plot, values of 0 or less one along the bottom of a log axis.
 """
@@ -18,6 +18,7 @@ from cnnlab.records import Exponents, Record
 
 PALETTE = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
 """Paul Tol's "muted" scheme: nine colours that all kinds of colour vision tell apart. One a layer, everywhere."""
+FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
 INK, FAINT, RED = "#222222", "#B8BEC6", "rgb({},{},{})".format(*NONFINITE)
 COST_POINTS, LAYER_POINTS, COLUMNS, BINS = 1000, 160, 120, 22
 """Most points of the cost curve and of a layer's curve; most columns of the picture over time, and its bins a layer."""
@@ -50,7 +51,7 @@ def colour_of(layer: int) -> str:
 
 
 def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800) -> go.Figure:
-    """The figure of a record whose run goes up to update `goal`; `scale` enlarges type and height, `width` is in pixels."""
+    """The figure of a record whose run goes up to update `goal`; `scale` enlarges it, `width` is in pixels."""
     layers = len(record.layers)
     figure = go.Figure(layout=layout(record, scale, width))
     figure.add_traces(
@@ -107,7 +108,7 @@ def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
     """Axes, titles and type; nothing that changes while a run trains but the ranges."""
     built: dict[str, Any] = {
         "width": width, "height": round(410 * scale), "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
-        "font": {"size": 11 * scale, "color": INK, "family": "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"},
+        "font": {"size": 11 * scale, "color": INK, "family": FONTS},
         "paper_bgcolor": "white", "plot_bgcolor": "#F7F8FA", "showlegend": False, "hovermode": "closest",
         "uirevision": "kept", "dragmode": "zoom", "annotations": titles(scale), "shapes": lane_grounds(),
     }  # fmt: skip
@@ -206,7 +207,7 @@ def layer_labels(layers: Sequence[str]) -> list[str]:
 
 def shown_powers(exponents: Exponents) -> tuple[int, int]:
     """The powers of two between which magnitudes are drawn: from small weights to where the precision overflows."""
-    return (-16, 16) if exponents.bits == 5 else (-40, exponents.bias + 1)
+    return (-14, 16) if exponents.bits == 5 else (-40, exponents.bias + 1)
 
 
 def power_ticks(first: int, last: int) -> tuple[list[float], list[str]]:
@@ -223,14 +224,15 @@ def refresh(
 ) -> dict[str, dict[str, Any]]:
     """Draw the record, with earlier ones as faint ghosts, into a figure of `dashboard` in one message.
 
-    `held` names axes (such as "yaxis") whose range a person has set: these stay as they are. Returns the ranges wanted, by axis.
+    `held` names axes (such as "yaxis") whose range a person has set: these stay as they are.
+    Returns the ranges wanted, by axis.
     """
     traces = {trace.name: trace for trace in figure.data}
     with figure.batch_update():
         draw_cost(traces, record, ghosts)
         draw_accuracy(traces, record)
         draw_magnitudes(traces, record)
-        draw_over_time(traces, record, goal)
+        draw_over_time(traces, record)
         draw_layers(traces, record, "gradient_norm", "gradient")
         draw_layers(traces, record, "update_ratio", "ratio")
         traces["yardstick"].update(x=[0, span(record, ghosts, goal)], y=[YARDSTICK, YARDSTICK])
@@ -362,7 +364,7 @@ def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
 def binned(
     histograms: NDArray[np.int32], exponents: Exponents, first: int, last: int, most: int
 ) -> NDArray[np.float64]:
-    """Shares of the weights (times, layers, bins) in at most `most` equal bins from 2^first to 2^last; smaller ones left out."""
+    """Shares of the weights (times, layers, bins) in at most `most` equal bins from 2^first to 2^last."""
     width = -(-(last - first) // most)
     start = first + exponents.bias
     inside = histograms[:, :, start : last + exponents.bias]
@@ -371,11 +373,12 @@ def binned(
     return np.add.reduceat(inside, edges, axis=2) / np.maximum(totals, 1)
 
 
-def draw_over_time(traces: dict[str, Any], record: Record, goal: int) -> None:
+def draw_over_time(traces: dict[str, Any], record: Record) -> None:
     """The histograms of the start and of every update (or stretch of updates) as one picture with a band a layer."""
     first, last = shown_powers(record.exponents)
-    every = max(1, -(-len(record) // COLUMNS))
-    chosen = record.histograms[::-1][::every][::-1]
+    rows = len(record) + 1
+    every = max(1, -(-rows // COLUMNS))
+    chosen = record.histograms[np.minimum(np.arange(every - 1, rows + every - 1, every), rows - 1)]
     shares = binned(chosen, record.exponents, first, last, BINS)
     lost = chosen[:, :, -1] / np.maximum(chosen.sum(axis=2), 1)
     colours = np.array(
@@ -384,12 +387,12 @@ def draw_over_time(traces: dict[str, Any], record: Record, goal: int) -> None:
     bins = shares.shape[2]
     traces["over time"].update(
         source=bands_picture(shares, lost, colours),
-        dx=every, x0=len(record) - (len(chosen) - 1) * every, dy=1 / bins, y0=-0.5 + 0.5 / bins,
+        dx=every, x0=(every - 1) / 2, dy=1 / bins, y0=-0.5 + 0.5 / bins,
     )  # fmt: skip
 
 
 def draw_layers(traces: dict[str, Any], record: Record, gauge: str, panel: str) -> None:
-    """A gauge of every layer over time, each stretch of updates by its largest value; the layers' marks in the lane above."""
+    """A gauge of every layer over time, each stretch of updates by its largest value; its marks in the lane above."""
     values = record.column(gauge)[1:]
     places = stretches(len(values), LAYER_POINTS)
     steps = (places + 1).astype(np.float32)

@@ -32,12 +32,19 @@ OPEN: dict[Lab, tuple[str, int]] = {}
 """Labs that are open -> the cell that made them, and the count of that execution."""
 
 
+class LiveFigure(go.FigureWidget):
+    """A FigureWidget that is freed when it is closed: its script is text, not a watched file (anywidget #929)."""
+
+    _esm = str(go.FigureWidget._esm)
+
+
 class Lab:
     """An interactive dashboard on one run; it displays itself. Nothing trains until asked.
 
-    `Lab("question", learning_rate=1e-3)` takes a preset's name or Settings and any field by keyword; `scale=1.5` enlarges it for a
-    projector; `network`, `data`, `cost`, `held_out` and `watch` are those of `cnnlab.Run`. Every control is also a call:
-    `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that was there.
+    `Lab("question", learning_rate=1e-3)` takes a preset's name or Settings and any field by keyword; `scale=1.5`
+    enlarges it for a projector; `network`, `data`, `cost`, `held_out` and `watch` are those of `cnnlab.Run`. Every
+    control is also a call: `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that
+    was there.
     """
 
     def __init__(
@@ -99,7 +106,7 @@ class Lab:
         return self.worker.settings
 
     def play(self, updates: int | None = None) -> None:
-        """Train to the planned end (`epochs` of the settings), or for so many updates, at the chosen speed; returns at once."""
+        """Train to the planned end, or for so many updates, at the chosen speed; returns at once."""
         self.worker.play(None if updates is None else whole(updates))
 
     def pause(self) -> None:
@@ -252,11 +259,11 @@ class Lab:
         """Make the widgets: one figure, three parts, three boxes."""
         view, scale = self.view, self.scale
         wide = round(CONTROLS_WIDTH * scale)
-        self.figure = go.FigureWidget(figures.dashboard(view.record, view.goal, scale=scale, width=self.width - wide))
+        self.figure = LiveFigure(figures.dashboard(view.record, view.goal, scale=scale, width=self.width - wide))
         self.header = controls.Header(self.received, scale, self.header_state(view))
-        self.controls = controls.Controls(self.received, scale, self.controls_state(view), self.own_network)
+        fixed = ipywidgets.Layout(width=f"{wide}px", flex="0 0 auto")
+        self.controls = controls.Controls(self.received, scale, self.controls_state(view), self.own_network, fixed)
         self.strip = controls.Strip(scale, self.strip_state(view), self.patches())
-        self.controls.layout = ipywidgets.Layout(width=f"{wide}px", flex="0 0 auto")
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
@@ -274,7 +281,7 @@ class Lab:
                 display(self.box)
 
     def draw(self, view: View) -> None:
-        """Show a view: the plots in one message, then strip, controls and, last, the header, which answers when it is drawn."""
+        """Show a view: plots in one message, strip, controls and, last, the header, which answers when it is drawn."""
         if self.closed:
             return
         self.frame += 1

@@ -1,4 +1,4 @@
-"""Small images as PNG data addresses: the first layer's kernels, the patches, histograms over time. Numpy and Pillow only."""
+"""Small images as PNG data addresses: the first layer's kernels, the patches, histograms over time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def png(pixels: NDArray[np.uint8]) -> str:
 
 
 def kernels_picture(kernels: NDArray[Any]) -> str:
-    """Kernels (count, height, width) side by side: white is 0, full colour the largest finite magnitude, red NaN or inf."""
+    """Kernels (count, height, width) side by side: white is 0, full colour the largest magnitude, red NaN or inf."""
     finite = np.isfinite(kernels)
     largest = np.abs(kernels[finite]).max(initial=0)
     relative = np.where(finite, kernels, 0) / (largest or 1)
@@ -62,7 +62,7 @@ def bands_picture(shares: NDArray[np.float64], lost: NDArray[np.float64], colour
     """Histograms over time as one band a layer.
 
     `shares` (times, layers, bins) is the share of a layer's weights in each bin, `lost` (times, layers) the share that
-    is NaN or inf; `colours` (layers, 3). Time runs to the right, magnitude upward within a band; red where weights are lost.
+    is NaN or inf; `colours` (layers, 3). Time runs right, magnitude upward within a band; red where weights are lost.
     """
     strength = np.sqrt(shares / np.maximum(shares.max(axis=2, keepdims=True), 1e-12))[..., None]
     pixels = 255 + (colours[None, :, None, :] - 255) * strength

@@ -1,6 +1,8 @@
-"""A record in a line of words: what the cost does, where the weights are, since when it is NaN. Settings, records and numpy."""
+"""A record in a line of words: what the cost does, where the weights are, since when it is NaN."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -88,17 +90,11 @@ def weights(record: Record) -> str:
 
 
 def times(new: float, old: float) -> str:
-    """A growth as a factor: x 214, x 1e4."""
+    """A growth as a factor: x 214, x 1e4; in logarithms, for a quotient could overflow."""
     if old <= 0:
         return f"from {number(old)}"
-    factor = new / old
-    return (
-        f"x {factor:.3g}"
-        if factor < 1e3
-        else f"x 1e{round(np.log10(factor))}"
-        if np.isfinite(factor)
-        else "beyond all bounds"
-    )
+    decades = math.log10(new) - math.log10(old)
+    return f"x {10**decades:.3g}" if decades < 3 else f"x 1e{round(decades)}"
 
 
 def count(updates: int) -> str:

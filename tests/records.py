@@ -1,0 +1,28 @@
+"""Records made by hand, for tests that need numbers which no training gives."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import cnnlab
+from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
+
+LAYERS = ("first", "second", "last")
+
+
+def record_of(
+    cost: object, *, layers: tuple[str, ...] = LAYERS, precision: str = "float32", **gauges: object
+) -> Record:
+    """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1."""
+    costs = np.asarray(cost, dtype=float)
+    log = Log(cnnlab.settings("question", precision=precision), layers, ("first.weight[0,0]",), updates_per_epoch=1)
+    rows = len(costs) + 1
+    columns = {name: np.ones(rows) for name in GAUGES} | {name: np.ones((rows, len(layers))) for name in LAYER_GAUGES}
+    columns |= {name: np.zeros((rows, len(layers))) for name in LAYER_GAUGES if name.endswith(("_nan", "_inf"))}
+    columns["cost"] = np.append(np.nan, costs)
+    columns |= {name: np.broadcast_to(value, columns[name].shape) for name, value in gauges.items()}
+    table = np.column_stack([columns[name] for name in (*GAUGES, *LAYER_GAUGES)] + [np.ones(rows)])
+    histograms = np.zeros((rows, len(layers), EXPONENTS[precision].count), dtype=np.int32)
+    histograms[:, :, EXPONENTS[precision].bias - 2] = 10
+    log.append(table, histograms)
+    return log.record()

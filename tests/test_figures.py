@@ -1,0 +1,127 @@
+"""The figure tells the truth: every value is drawn, on a curve or in a lane."""
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from records import record_of
+
+from cnnlab import figures
+from cnnlab.records import Record
+
+
+def drawn(record: Record, ghosts: tuple[Record, ...] = (), goal: int = 20) -> dict[str, go.Scatter]:
+    """The traces of a record's dashboard, by name."""
+    figure = figures.dashboard(record, goal)
+    figures.refresh(figure, record, ghosts, goal)
+    return {trace.name: trace for trace in figure.data}
+
+
+def test_the_cost_curve_holds_every_finite_cost() -> None:
+    trace = drawn(record_of([4.7, 4.5e7, 7.5e31]))["cost"]
+    assert trace.x.tolist() == [1, 2, 3]
+    assert trace.y.tolist() == [4.7, 4.5e7, 7.5e31]
+
+
+def test_nan_inf_and_zero_are_marked_in_lanes_of_their_own() -> None:
+    marks = drawn(record_of([1.0, np.nan, np.inf, 0.0, -3.0]))["cost marks"]
+    lanes = [figures.LANES["nan"], figures.LANES["inf"], figures.LANES["low"], figures.LANES["low"]]
+    assert marks.x.tolist() == [2, 3, 4, 5]
+    assert marks.y.tolist() == pytest.approx(lanes)
+    assert marks.marker.symbol == ("x", "triangle-up", "triangle-down", "triangle-down")
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40))
+def test_no_cost_vanishes_whatever_it_is(costs: list[float]) -> None:
+    x, y = figures.thinned(np.array(costs), 1000)
+    on_curve = set(x[np.isfinite(y) & (y > 0)].tolist())
+    in_lane = set(figures.marks(np.array(costs, dtype=float))["x"].tolist())
+    assert on_curve | in_lane == set(range(1, len(costs) + 1))
+
+
+@given(st.lists(st.floats(), min_size=1, max_size=30))
+def test_the_log_axis_holds_every_finite_positive_value_below_its_lanes(values: list[float]) -> None:
+    array = np.array(values)
+    low, high = figures.decades(array)["range"]
+    shown = np.log10(array[np.isfinite(array) & (array > 0)])
+    assert (shown >= low).all()
+    assert (shown <= low + 0.88 * (high - low)).all()
+
+
+def test_a_long_run_is_thinned_without_losing_its_spikes() -> None:
+    cost = np.ones(50_000)
+    cost[12_345] = 1e9
+    cost[23_456] = 1e-9
+    x, y = figures.thinned(cost, 1000)
+    assert len(x) == len(y) <= 1000
+    assert y.max() == 1e9
+    assert y.min() == 1e-9
+
+
+def test_one_nan_among_many_updates_is_still_marked() -> None:
+    cost = np.ones(50_000)
+    cost[31_007] = np.nan
+    marks = figures.marks(cost)
+    assert len(marks["x"]) == 1
+    assert abs(marks["x"][0] - 31_008) <= 50_000 / figures.LAYER_POINTS + 1
+
+
+def test_ghosts_are_drawn_faintly_with_their_marks_and_a_gap_between_them() -> None:
+    traces = drawn(record_of([1.0]), (record_of([2.0, np.nan]), record_of([3.0])))
+    assert traces["ghosts"].y.tolist() == pytest.approx([2, np.nan, np.nan, 3, np.nan], nan_ok=True)
+    assert traces["ghost marks"].x.tolist() == [2]
+
+
+def test_a_layer_whose_gradient_is_nan_is_marked_in_its_colour_while_others_keep_their_curves() -> None:
+    gradient = np.ones((3, 3))
+    gradient[2, 1] = np.nan
+    traces = drawn(record_of([1.0, 1.0], gradient_norm=gradient))
+    assert traces["gradient marks"].x.tolist() == [2]
+    assert traces["gradient marks"].marker.color == (figures.PALETTE[1],)
+    assert traces["gradient 0"].y.tolist() == [1, 1]
+
+
+def test_a_layer_whose_gradient_is_zero_is_marked_below() -> None:
+    gradient = np.ones((2, 3))
+    gradient[1, 2] = 0
+    marks = drawn(record_of([1.0], gradient_norm=gradient))["gradient marks"]
+    assert marks.y[0] < 0.1
+    assert marks.marker.color == (figures.PALETTE[2],)
+
+
+def test_lost_weights_are_crossed_on_their_layers_row() -> None:
+    record = record_of([1.0])
+    histograms = record.histograms.copy()
+    histograms[-1, 1, -1] = 3
+    lost = Record(**{**record.__dict__, "histograms": histograms})
+    assert drawn(lost)["lost weights"].y.tolist() == pytest.approx([1.1])
+    assert len(drawn(record)["lost weights"].y) == 0
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "float32", "float64"])
+def test_a_ridge_peaks_where_the_weights_are(precision: str) -> None:
+    trace = drawn(record_of([1.0], precision=precision))["magnitudes 0"]
+    peak = trace.x[np.argmin(trace.y)]
+    width = (trace.x[-1] - trace.x[0]) / (len(trace.x) - 2)
+    assert abs(peak - (-1.5)) <= width
+
+
+def test_a_range_that_a_person_set_is_left_alone() -> None:
+    record = record_of([1.0, 2.0])
+    figure = figures.dashboard(record, 20)
+    figure.layout.yaxis.range = [0, 1]
+    figures.refresh(figure, record_of([1.0, 1e9]), (), 20, frozenset({"yaxis"}))
+    assert figure.layout.yaxis.range == (0, 1)
+    figures.refresh(figure, record_of([1.0, 1e9]), (), 20)
+    assert figure.layout.yaxis.range[1] > 9
+
+
+def test_nine_layers_have_nine_colours_and_the_picture_over_time_is_a_png() -> None:
+    assert len(set(figures.PALETTE)) == 9
+    assert drawn(record_of([1.0]))["over time"].source.startswith("data:image/png;base64,")
+
+
+def test_a_network_of_many_layers_is_drawn() -> None:
+    layers = tuple(f"block.{place}.convolution" for place in range(30))
+    assert "ratio 29" in drawn(record_of([1.0, np.nan], layers=layers))

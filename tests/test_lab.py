@@ -1,0 +1,254 @@
+"""The lab without a browser: every control is a call, nothing trains until asked, nothing is left over."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets.widgets.widget import _instances as open_widgets
+
+import cnnlab
+from cnnlab import controls
+from cnnlab.settings import LIMITS, Number
+
+SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
+
+
+@pytest.fixture
+def lab() -> Iterator[cnnlab.Lab]:
+    made = cnnlab.Lab("question", **SMALL)
+    yield made
+    made.close()
+
+
+def trace(lab: cnnlab.Lab, name: str):
+    """A trace of the lab's figure."""
+    return next(trace for trace in lab.figure.data if trace.name == name)
+
+
+def test_nothing_trains_until_asked(lab: cnnlab.Lab) -> None:
+    assert len(lab.record) == 0
+    assert lab.worker.thread is None
+    assert "nothing is trained yet" in lab.header.state["line"]
+
+
+def test_steps_are_done_and_drawn_when_the_call_returns(lab: cnnlab.Lab) -> None:
+    lab.step(5)
+    assert lab.record.steps.tolist() == [1, 2, 3, 4, 5]
+    assert trace(lab, "cost").x.tolist() == [1, 2, 3, 4, 5]
+    assert lab.header.state["step"] == 5
+    assert lab.header.state["progress"] == 5 / 20
+
+
+def test_the_lab_trains_exactly_as_a_run_does(lab: cnnlab.Lab) -> None:
+    lab.step(6)
+    run = cnnlab.Run("question", **SMALL)
+    run.advance(6)
+    assert lab.record.cost.tobytes() == run.record.cost.tobytes()
+
+
+def test_play_trains_to_the_end_and_pauses(lab: cnnlab.Lab) -> None:
+    lab.choose_pace("full")
+    lab.play()
+    assert lab.wait(20)
+    assert len(lab.record) == 20
+    assert not lab.header.state["training"]
+
+
+def test_a_knob_is_in_force_at_the_next_update_and_shown_by_the_controls(lab: cnnlab.Lab) -> None:
+    lab.step(2)
+    lab.set(learning_rate=0.5, clip="norm")
+    lab.step(1)
+    assert lab.record.frames[2].knobs.learning_rate == 0.5
+    assert lab.record.frames[1].knobs.learning_rate == 0.01
+    assert lab.controls.state["values"]["learning_rate"] == 0.5
+    assert lab.controls.state["values"]["clip"] == "norm"
+
+
+def test_a_start_setting_starts_again_and_leaves_a_ghost(lab: cnnlab.Lab) -> None:
+    lab.step(3)
+    lab.set(init_scale=2.0)
+    lab.wait(10)
+    assert len(lab.record) == 0
+    assert len(trace(lab, "ghosts").x) == 4
+    assert lab.settings.init_scale == 2.0
+
+
+def test_a_reset_repeats_the_run_to_the_bit(lab: cnnlab.Lab) -> None:
+    lab.step(4)
+    before = lab.record.cost
+    lab.reset()
+    lab.step(4)
+    assert lab.record.cost.tobytes() == before.tobytes()
+
+
+def test_a_knob_set_before_a_reset_is_in_force_from_update_one(lab: cnnlab.Lab) -> None:
+    lab.step(2)
+    lab.set(learning_rate=1e-3)
+    lab.reset()
+    lab.step(1)
+    assert lab.record.frames[0].knobs.learning_rate == 1e-3
+
+
+def test_a_new_seed_is_another_start(lab: cnnlab.Lab) -> None:
+    lab.step(1)
+    first = lab.record.cost[0]
+    lab.new_seed()
+    lab.step(1)
+    assert lab.settings.seed == 1
+    assert lab.record.cost[0] != first
+
+
+def test_bad_values_raise_in_a_call_and_change_nothing(lab: cnnlab.Lab) -> None:
+    lab.step(2)
+    with pytest.raises(ValueError, match=r"learning_rate must lie in \(0, 1e6\], got -0.1"):
+        lab.set(learning_rate=-0.1)
+    with pytest.raises(TypeError, match="did you mean 'learning_rate'"):
+        lab.set(learning_rat=1)
+    with pytest.raises(ValueError, match="updates must be a whole number"):
+        lab.step(0)
+    with pytest.raises(ValueError, match="scale must lie in"):
+        cnnlab.Lab("question", scale=100)
+    assert len(lab.record) == 2
+    assert lab.settings.learning_rate == 0.01
+
+
+@pytest.mark.parametrize("text", ["-1", "nonsense", "", "nan", "inf", "1e99"])
+def test_bad_text_from_a_box_is_answered_in_a_sentence_and_loses_nothing(lab: cnnlab.Lab, text: str) -> None:
+    lab.step(2)
+    lab.received({"set": {"learning_rate": text}})
+    lab.wait(10)
+    assert lab.controls.state["problem"].startswith("learning_rate must")
+    assert "(0, 1e6]" in lab.controls.state["problem"]
+    assert lab.controls.state["values"]["learning_rate"] == 0.01
+    assert len(lab.record) == 2
+    lab.received({"set": {"learning_rate": "1e-3"}})
+    lab.wait(10)
+    assert lab.controls.state["problem"] == ""
+    assert lab.settings.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize("message", [{"do": "step", "updates": 0}, {"do": "step", "updates": None}, {"preset": "none"},
+                                     {"pace": "warp"}, {"set": {"nothing": 1}}, {"set": {"clip": "hard"}}])  # fmt: skip
+def test_a_message_that_asks_for_nonsense_is_answered_and_loses_nothing(lab: cnnlab.Lab, message: dict) -> None:
+    lab.step(1)
+    lab.received(message)
+    lab.wait(10)
+    assert lab.controls.state["problem"]
+    assert len(lab.record) == 1
+
+
+def test_messages_of_the_browser_do_what_their_buttons_say(lab: cnnlab.Lab) -> None:
+    lab.received({"pace": "full"})
+    lab.received({"do": "step", "updates": 3})
+    lab.wait(10)
+    assert len(lab.record) == 3
+    lab.received({"do": "play"})
+    lab.wait(10)
+    assert len(lab.record) == 20
+    lab.received({"do": "reset"})
+    lab.wait(10)
+    assert len(lab.record) == 0
+    lab.received({"do": "new_seed"})
+    lab.wait(10)
+    assert lab.settings.seed == 1
+    lab.received({"preset": "sudden_nan"})
+    lab.wait(10)
+    assert lab.settings.preset == "sudden_nan"
+
+
+def test_every_end_of_every_slider_is_a_legal_setting() -> None:
+    for name in (*controls.LIVE, *controls.RESTART):
+        limit = LIMITS[name]
+        if isinstance(limit, Number):
+            for end in limit.slider:
+                assert cnnlab.settings("question", **{name: end if not limit.whole else int(end)})
+
+
+def test_nan_everywhere_is_drawn_and_training_goes_on(lab: cnnlab.Lab) -> None:
+    lab.set(learning_rate=1e6, precision="float16")
+    lab.step(20)
+    assert np.isnan(lab.record.cost[-1])
+    assert lab.header.state["tone"] == "broken"
+    assert len(trace(lab, "cost marks").x) > 0
+    lab.step(5)
+    assert len(lab.record) == 25
+
+
+def test_an_error_of_a_network_is_shown_and_the_record_stays() -> None:
+    class Fails(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls > 3:
+                raise RuntimeError("no more")
+            return super().forward(x)
+
+    data = (torch.randn(6, 3), torch.randint(2, (6,)))
+    lab = cnnlab.Lab(network=Fails(3, 2), data=data, cost=torch.nn.functional.cross_entropy)
+    lab.step(9)
+    assert lab.header.state["problem"] == "RuntimeError: no more"
+    assert len(lab.record) == 3
+    lab.close()
+
+
+def test_own_networks_have_only_the_controls_that_mean_something_for_them() -> None:
+    data = (np.random.default_rng(0).normal(size=(6, 3)), np.arange(6) % 2)
+    own = torch.nn.Linear(3, 2, dtype=torch.float64)
+    lab = cnnlab.Lab(network=own, data=data, cost=torch.nn.functional.cross_entropy)
+    lab.step(3)
+    assert lab.controls.groups[1][1] == list(controls.RESTART_OWN)
+    assert lab.strip.patches == ""
+    assert lab.record.layers == ("",)
+    lab.close()
+
+
+def test_a_closed_lab_leaves_no_widget_and_no_thread_and_its_record_can_be_read() -> None:
+    before = set(open_widgets)
+    threads = threading.active_count()
+    lab = cnnlab.Lab("question", **SMALL)
+    lab.step(2)
+    assert set(open_widgets) - before
+    lab.close()
+    lab.close()
+    assert not set(open_widgets) - before
+    assert threading.active_count() == threads
+    assert len(lab.record) == 2
+
+
+def test_a_closed_lab_is_freed() -> None:
+    lab = cnnlab.Lab("question", **SMALL)
+    lab.step(2)
+    lab.close()
+    remains = [weakref.ref(lab), weakref.ref(lab.figure), weakref.ref(lab.worker)]
+    del lab
+    gc.collect()
+    assert [reference() for reference in remains] == [None, None, None]
+
+
+def test_a_watched_weight_is_shown_update_by_update() -> None:
+    lab = cnnlab.Lab("question", watch=["cv0.weight[1,0,2,2]", "softmax.bias[1]"], **SMALL)
+    lab.step(2)
+    assert lab.strip.state["columns"] == ["start", "1", "2"]
+    assert [row[0] for row in lab.strip.state["rows"]] == ["cv0.weight[1,0,2,2]", "softmax.bias[1]"]
+    assert lab.strip.state["rows"][1][2][0] == "0.00000"
+    lab.close()
+    with pytest.raises(ValueError, match="watch must name one of"):
+        cnnlab.Lab("question", watch=["cv9.weight[0]"], **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0544, "0.05440"), (-7330.04, "-7330.04"), (1.79e16, "1.79e16"), (-2.06e19, "-2.06e19"), (float("nan"), "nan"),
+     (float("-inf"), "-inf"), (0.0, "0.00000"), (1e-7, "1.00e-7")],
+)  # fmt: skip
+def test_a_watched_weight_is_written_as_the_asker_wrote_it(value: float, text: str) -> None:
+    assert controls.written(value) == text
+
+
+def test_a_preset_starts_at_a_speed_at_which_it_lasts_ten_seconds() -> None:
+    assert controls.pace_for(20) == "2"
+    assert controls.pace_for(150) == "20"
+    assert controls.pace_for(100_000) == "full"

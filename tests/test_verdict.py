@@ -1,0 +1,75 @@
+"""The state line says in words what the numbers say, and nothing that they do not."""
+
+import numpy as np
+import pytest
+from records import record_of
+
+from cnnlab.verdict import number, state_line, tone
+
+
+def test_a_run_that_has_not_begun_says_so() -> None:
+    record = record_of([])
+    assert "nothing is trained yet" in state_line(record)
+    assert tone(record) == "calm"
+
+
+def test_a_falling_cost_is_calm_and_told_from_first_to_last() -> None:
+    record = record_of([2.0, 1.0, 0.5])
+    assert state_line(record).startswith("cost 2 to 0.5 in 2 updates")
+    assert tone(record) == "calm"
+
+
+def test_a_rising_cost_is_told_as_a_factor_from_its_least() -> None:
+    record = record_of([4.0, 2.0, 60.0, 2e4])
+    assert "x 1e4 in 2 updates" in state_line(record)
+    assert tone(record) == "rising"
+
+
+def test_a_nan_is_told_with_its_update_and_the_climb_before_it() -> None:
+    record = record_of([4.0, 4e7, 4e31, np.nan, np.nan])
+    assert state_line(record).startswith("cost NaN since update 4, after the cost rose x 1e31 in 2 updates")
+    assert tone(record) == "broken"
+
+
+def test_a_sudden_inf_is_not_told_as_a_climb() -> None:
+    line = state_line(record_of([0.7, 0.69, np.inf]))
+    assert line.startswith("cost inf since update 3, out of a cost of 0.69, without a rise")
+    assert "rose" not in line
+
+
+def test_a_cost_that_is_nan_from_the_start_is_told_so() -> None:
+    assert "from the very start" in state_line(record_of([np.nan]))
+
+
+def test_a_cost_that_recovers_is_told_with_its_present_value() -> None:
+    assert "since update 2, now 1" in state_line(record_of([0.7, np.inf, 1.0]))
+
+
+def test_layers_that_hold_nan_are_named() -> None:
+    nan = np.zeros((3, 3))
+    nan[-1, 1] = 5
+    line = state_line(record_of([1.0, np.nan], weight_nan=nan))
+    assert line.endswith("NaN in the weights of second")
+    assert "first" not in line
+
+
+def test_the_layer_with_the_largest_weight_is_named() -> None:
+    largest = np.array([[1.0, 2.0, 1.0], [1.0, 1e16, 3.0]])
+    assert "second weights reach 1.0e16" in state_line(record_of([1.0], largest_weight=largest))
+
+
+def test_a_growth_beyond_float64_is_put_in_words() -> None:
+    assert "x 1e600" in state_line(record_of([1e-300, 1e300]))
+
+
+def test_a_cost_of_zero_does_not_divide() -> None:
+    assert "from 0" in state_line(record_of([0.0, 5.0]))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "-inf"), (0.0, "0"), (4.702012, "4.702"), (0.00012, "1.2e-4"),
+     (4.5e7, "4.5e7"), (7.5e31, "7.5e31"), (0.693147, "0.693")],
+)  # fmt: skip
+def test_a_number_is_written_as_a_person_reads_it(value: float, text: str) -> None:
+    assert number(value) == text

@@ -109,7 +109,7 @@ def flat_parts(output: Any) -> list[Tensor]:
 
 def counts_of_nonfinite(tensor: Tensor) -> tuple[Tensor | float, Tensor | float]:
     """How many values are NaN, and how many inf; on the CPU counted only where a sum says that there are some."""
-    if tensor.device.type == "cpu":
+    if may_ask(tensor.device):
         # Half types would overflow in a sum of their own; a sum of float32 that overflows only costs a needless count.
         wide = tensor.dtype if tensor.dtype == torch.float64 else torch.float32
         if math.isfinite(tensor.sum(dtype=wide).item()):
@@ -120,7 +120,12 @@ def counts_of_nonfinite(tensor: Tensor) -> tuple[Tensor | float, Tensor | float]
 
 def on_host(number: Tensor) -> Tensor | float:
     """A 0-d tensor as a Python number where that takes no waiting: on the CPU."""
-    return number.item() if number.device.type == "cpu" else number
+    return number.item() if may_ask(number.device) else number
+
+
+def may_ask(device: torch.device) -> bool:
+    """Whether reading a number from the device takes no waiting: on the CPU alone."""
+    return device.type == "cpu"
 
 
 def wide_type(device: torch.device) -> torch.dtype:
@@ -175,7 +180,7 @@ class Gauges:
         parts = [gauges.get(name, math.nan) for name in GAUGES]
         parts += [gauges.get(name, self.unknown) for name in LAYER_GAUGES]
         parts.append(parameters[self.watched])
-        if self.device.type == "cpu":
+        if may_ask(self.device):
             return torch.tensor([number for part in parts for number in plain(part)], dtype=self.wide)
         return torch.cat([on_device(part, self.wide, self.device) for part in parts])
 
@@ -184,7 +189,12 @@ class Gauges:
         torch.abs(parameters, out=self.magnitudes)
         torch.bitwise_right_shift(self.magnitudes.view(self.integer), self.shift, out=self.exponents)
         self.exponents += self.first_class
-        counts = torch.bincount(self.exponents, minlength=len(self.layout.layers) * self.classes)
+        count = len(self.layout.layers) * self.classes
+        if may_ask(self.device):
+            counts = torch.bincount(self.exponents, minlength=count)
+        else:  # bincount would wait for the device, to learn the largest value
+            places = self.exponents.to(torch.int64)
+            counts = places.new_zeros(count).scatter_add_(0, places, torch.ones_like(places))
         return counts.view(len(self.layout.layers), self.classes)
 
     def of_weights(self, parameters: Tensor, norms: Tensor) -> dict[str, Numbers]:
@@ -217,13 +227,13 @@ class Gauges:
         norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts], dim=1)
         if flats[0].dtype != self.wide:
             return norms
-        if self.device.type == "cpu" and bool(((norms > 1e-140) & norms.isfinite()).all()):
+        if may_ask(self.device) and bool(((norms > 1e-140) & norms.isfinite()).all()):
             return norms
         return torch.cat([safe_norm(part) for part in parts], dim=1)
 
     def nonfinite(self, flat: Tensor, norms: Tensor) -> tuple[Numbers, Numbers]:
         """Counts of NaN and of inf in each layer, whose norm is finite only where the layer is."""
-        if self.device.type == "cpu" and bool(norms.isfinite().all()):
+        if may_ask(self.device) and bool(norms.isfinite().all()):
             return self.none, self.none
         nan, inf = self.layout.by_layer(flat.isnan()), self.layout.by_layer(flat.isinf())
         return torch.stack([part.sum() for part in nan]), torch.stack([part.sum() for part in inf])

@@ -105,8 +105,8 @@ class Layout:
 
     def is_weight(self, device: torch.device) -> Tensor:
         """Bool, one for each number of the flat vector: True where the parameter has two or more axes."""
-        flags = torch.tensor([len(shape) >= 2 for shape in self.shapes], device=device)
-        return flags.repeat_interleave(torch.tensor(self.sizes, device=device))
+        flags = torch.tensor([len(shape) >= 2 for shape in self.shapes])
+        return flags.repeat_interleave(torch.tensor(self.sizes)).to(device)
 
     def index(self, name: str) -> int:
         """Place in the flat vector of a single number such as `hid1.weight[0,5]`; ValueError if there is none such."""

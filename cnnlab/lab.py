@@ -54,13 +54,15 @@ class Lab:
         scale: float = 1.0,
         network: Any = None,
         data: tuple[Any, Any] | None = None,
-        cost: Callable[..., Any] | None = None,
+        cost: Callable[..., Any] | str | None = None,
         held_out: tuple[Any, Any] | None = None,
         watch: Sequence[str] | None = None,
         **changes: Any,
     ) -> None:
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0.5 <= scale <= 4:
             raise ValueError(f"scale must lie in [0.5, 4], got {scale!r}")
+        if network is None and isinstance(cost, str):
+            changes["cost"], cost = cost, None
         start = settings(preset, **changes)
         own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
         self.own_network = network is not None

@@ -93,6 +93,15 @@ def test_a_knob_set_before_a_reset_is_in_force_from_update_one(lab: cnnlab.Lab) 
     assert lab.record.frames[0].knobs.learning_rate == 1e-3
 
 
+def test_a_cost_named_at_the_start_is_a_setting_that_can_be_changed() -> None:
+    lab = cnnlab.Lab("question", cost="softmax_log", **SMALL)
+    assert lab.controls.state["values"]["cost"] == "softmax_log"
+    lab.set(cost="log_softmax")
+    lab.step(1)
+    assert lab.record.settings.cost == "log_softmax"
+    lab.close()
+
+
 def test_a_new_seed_is_another_start(lab: cnnlab.Lab) -> None:
     lab.step(1)
     first = lab.record.cost[0]

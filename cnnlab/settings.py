@@ -162,9 +162,9 @@ class Recipe(Checked):
 
     seed: int = 0
     """Seed of the initial weights and of the order of mini-batches."""
-    init: str = "question_2"
+    init: str = "question_6"
     """Distribution of the initial weights; see `cnnlab.initializers`."""
-    init_scale: float = 1.0
+    init_scale: float = 0.9
     """Factor on the initial weights."""
     input_scaling: str = "raw"
     """Pixels as 0..255, divided by 255, or shifted and scaled to mean 0 and deviation 1."""
@@ -178,14 +178,14 @@ class Recipe(Checked):
     """ReLU after cv0..cv4, hid1 and hid2 (question), after every layer but the last, nowhere, or at the softmax too."""
     precision: str = "float32"
     """Floating-point type of weights, activations and gradients."""
-    channels: int = 16
+    channels: int = 32
     """Output channels of each of the six convolutions."""
-    hidden: tuple[int, int] = (128, 64)
+    hidden: tuple[int, int] = (128, 128)
     """Units of hid1 and of hid2."""
-    patch_size: int = 20
+    patch_size: int = 16
     """Side of the square patches in pixels; six valid 3x3 convolutions take 12 away."""
     patches: int = 66
-    """Training patches cut from the left half of the image; as many held-out ones come from the right half."""
+    """Training patches cut from the left half of the image; max(patches, 132) held-out ones come from the right half."""
     image: str = "mosaic"
     """Name of the image shipped with the package."""
     device: str = "auto"

@@ -28,6 +28,8 @@ HEADLESS = 0.25
 """The same where no browser has ever answered."""
 GONE = 15.0
 """Seconds without any answer after which a browser that was there is taken to be closed, and training pauses."""
+RESTART_PATIENCE = 5.0
+"""Seconds that a call waits for the new start that it asked for, before it returns all the same."""
 OPEN: dict[Lab, tuple[str, int]] = {}
 """Labs that are open -> the cell that made them, and the count of that execution."""
 
@@ -122,7 +124,11 @@ class Lab:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until training pauses, and draw; False if that took longer than `timeout` seconds."""
-        done = self.worker.wait(timeout)
+        try:
+            done = self.worker.wait(timeout)
+        except KeyboardInterrupt:
+            self.pause()
+            raise
         self.draw(self.view)
         return done
 
@@ -132,13 +138,18 @@ class Lab:
         if all(name in KNOB_FIELDS for name in changes):
             self.worker.set_knobs(new)
         else:
-            self.worker.restart(new)
+            self.restart(new)
         self.problem = ""
         self.worker.ask()
 
     def reset(self) -> None:
         """Back to update 0 of the same start; what was trained stays as a ghost."""
-        self.worker.restart(self.settings)
+        self.restart(self.settings)
+
+    def restart(self, start: Settings) -> None:
+        """Start again from update 0, and return when the new start is there to be read from `record`."""
+        self.worker.restart(start)
+        self.worker.settle(RESTART_PATIENCE)
 
     def new_seed(self) -> None:
         """Start again with the next seed."""
@@ -146,7 +157,7 @@ class Lab:
 
     def choose(self, preset: str) -> None:
         """Start again with a preset."""
-        self.worker.restart(settings(preset))
+        self.restart(settings(preset))
         self.choose_pace(controls.pace_for(settings(preset).epochs * self.worker.run.updates_per_epoch))
 
     def choose_pace(self, pace: str) -> None:

@@ -6,6 +6,7 @@ NaN and inf stay what they are: divergence is data.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,7 +143,17 @@ class Record:
     def __repr__(self) -> str:
         end = f"last cost {self.cost[-1]:.6g}" if len(self) else "nothing trained yet"
         broke = f", first non-finite cost at update {self.first_nonfinite}" if self.first_nonfinite else ""
-        return f"Record({self.settings!r}: {len(self)} updates, {end}{broke})"
+        return f"Record({self.settings!r}{self.later_changes}: {len(self)} updates, {end}{broke})"
+
+    @property
+    def later_changes(self) -> str:
+        """What was changed while the run trained, such as ", learning_rate=0.001 from update 4"."""
+        said = ""
+        for (_, before), (step, knobs) in itertools.pairwise(self.schedule):
+            old = dataclasses.asdict(before)
+            new = {name: value for name, value in dataclasses.asdict(knobs).items() if value != old[name]}
+            said += "".join(f", {name}={value!r}" for name, value in new.items()) + f" from update {step}"
+        return said
 
     def __getattr__(self, name: str) -> FloatArray:
         if name in GAUGES or name in LAYER_GAUGES:
@@ -263,6 +274,8 @@ class Log:
 
     def change(self, step: int, knobs: Knobs) -> None:
         """Note that knobs are in force from an update on."""
+        if step == 1:
+            self.settings = self.settings.replace(**dataclasses.asdict(knobs))
         if self.schedule[-1][0] == step:
             self.schedule.pop()
         if not self.schedule or self.schedule[-1][1] != knobs:

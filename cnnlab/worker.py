@@ -68,7 +68,7 @@ class Worker:
         self.changed = threading.Condition(threading.RLock())
         self.thread: threading.Thread | None = None
         self.times: deque[float] = deque(maxlen=64)
-        self.held_out_cost = self.held_out_due = 0.0
+        self.held_out_due = 0.0
 
     @property
     def training(self) -> bool:
@@ -153,6 +153,11 @@ class Worker:
         with self.changed:
             return self.changed.wait_for(lambda: self.thread is None, timeout)
 
+    def settle(self, timeout: float) -> bool:
+        """Block until the restarts that were asked for are done; False if that took longer than `timeout` seconds."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not self.jobs, timeout)
+
     def close(self) -> None:
         """Stop for good; the thread ends after the update that it is in."""
         with self.changed:
@@ -185,6 +190,7 @@ class Worker:
                 # Only now, so that what is asked for meanwhile comes after it; closing has emptied the queue.
                 if job is not None and self.jobs:
                     self.jobs.popleft()
+                    self.changed.notify_all()
 
     def attempt(self, job: Callable[[], None]) -> None:
         """Do a job; an error is kept to be shown, and the run stays as it was before the job."""

@@ -102,6 +102,24 @@ def test_a_cost_named_at_the_start_is_a_setting_that_can_be_changed() -> None:
     lab.close()
 
 
+def test_the_record_is_the_new_one_as_soon_as_a_reset_returns(lab: cnnlab.Lab) -> None:
+    lab.step(3)
+    lab.reset()
+    assert len(lab.record) == 0
+    lab.choose("vanishing")
+    assert lab.record.settings.preset == "vanishing"
+
+
+def test_the_record_tells_of_knobs_that_were_changed_on_the_way(lab: cnnlab.Lab) -> None:
+    lab.set(learning_rate=1e-3)
+    lab.step(2)
+    assert "learning_rate=0.001" in repr(lab.record)
+    assert "from update" not in repr(lab.record)
+    lab.set(clip="norm", momentum=0.9)
+    lab.step(1)
+    assert "momentum=0.9, clip='norm' from update 3" in repr(lab.record)
+
+
 def test_a_new_seed_is_another_start(lab: cnnlab.Lab) -> None:
     lab.step(1)
     first = lab.record.cost[0]

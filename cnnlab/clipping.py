@@ -18,7 +18,8 @@ LEAST_WEIGHT_NORM = 1e-3
 
 def by_value(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Layout) -> Tensor:
     """Each finite value brought into [-threshold, threshold] (Mikolov 2012)."""
-    return torch.where(gradient.isfinite(), gradient.clamp(-threshold, threshold), gradient)
+    kept = gradient.nan_to_num(0.0, 0.0, 0.0)
+    return kept.clamp(-threshold, threshold) + (gradient - kept)
 
 
 def by_norm(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Layout) -> Tensor:
@@ -54,15 +55,15 @@ def scaled_to(rows: Tensor, bound: Tensor) -> Tensor:
 
     The norm is never formed: a row is divided by its largest magnitude first, so 1e20 in float32 is no trouble.
     """
-    finite = rows.isfinite()
-    # The half types would lose small values, and the direction, in the division.
-    kept = torch.where(finite, rows, 0).to(accumulator(rows))
+    # The half types would lose small values, and the direction, in the division. (On the CPU isfinite and where over a
+    # whole gradient would take longer than all that follows.)
+    kept = rows.nan_to_num(0.0, 0.0, 0.0).to(accumulator(rows))
     largest = kept.abs().amax(dim=-1, keepdim=True)
-    direction = kept / torch.where(largest > 0, largest, 1)
-    relative = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
+    relative = torch.linalg.vector_norm(kept / torch.where(largest > 0, largest, 1), dim=-1, keepdim=True)
     too_long = largest * relative > bound
-    shortened = (direction * (bound / torch.where(relative > 0, relative, 1))).to(rows.dtype)
-    return torch.where(finite & too_long, shortened, rows)
+    divisor, factor = torch.where(too_long, largest, 1), torch.where(too_long, bound / relative, 1)
+    others = rows - kept
+    return kept.div_(divisor).mul_(factor).add_(others).to(rows.dtype)
 
 
 def safe_norm(rows: Tensor) -> Tensor:

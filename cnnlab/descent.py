@@ -97,7 +97,7 @@ class Descent:
             clipped = gradient if kind.clip == "off" else self.clip(gradient, parameters, knobs, kind)
             direction = clipped
             if kind.momentum and velocity is not None:
-                direction = knobs.momentum * velocity + clipped
+                direction = (knobs.momentum * velocity).add_(clipped)
             velocity = direction if kind.momentum else None
             if kind.penalised and kind.penalty_in == "update":
                 direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cnnlab import Run
+from cnnlab import gauges as gauges_room
 from cnnlab.descent import Step
-from cnnlab.gauges import Gauges, classification
+from cnnlab.gauges import Gauges, classification, share_of_dead
 from cnnlab.network import Layout
 from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES
 
@@ -83,7 +84,7 @@ def assert_same(found, expected, rel: float = 1e-12) -> None:
 def test_the_histogram_counts_every_number_in_the_class_of_its_exponent(values, precision):
     flat = flat_of(values, precision)
     gauges = Gauges(NETWORK, LAYOUT, flat, [])
-    histogram = gauges.histogram(flat).numpy()
+    histogram = gauges.histogram(flat.abs()).numpy()
     gauges.activations.release()
     exponents = EXPONENTS[precision]
     expected = np.zeros((2, exponents.count), int)
@@ -106,7 +107,7 @@ def test_nan_of_either_sign_is_counted_in_the_last_class(precision):
     flat[0], flat[1] = math.nan, math.inf
     flat[2:4] = -flat[0:2]
     gauges = Gauges(NETWORK, LAYOUT, flat, [])
-    assert gauges.histogram(flat)[0, -1] == 4
+    assert gauges.histogram(flat.abs())[0, -1] == 4
 
 
 def test_the_powers_are_those_of_the_classes():
@@ -211,6 +212,29 @@ def test_a_unit_is_dead_if_its_relu_gives_zero_for_the_whole_batch():
     found = forward(network, x)["dead_relu"]
     assert found[0] == 0.5
     assert math.isnan(found[1])
+
+
+def test_a_unit_that_lives_for_the_last_of_many_examples_alone_is_not_dead():
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight.fill_(1)
+    x = -torch.ones(100, 1)
+    assert forward(network, x)["dead_relu"].tolist() == [1.0]
+    x[99] = 1
+    assert forward(network, x)["dead_relu"].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 5), (40, 5), (5, 7, 4), (40, 5, 3, 2)])
+@pytest.mark.parametrize("units", [0, 1, -1])
+def test_the_share_of_dead_units_is_that_of_a_loop_whether_or_not_the_device_may_be_asked(monkeypatch, shape, units):
+    given = torch.randn(shape, generator=torch.Generator().manual_seed(1)) - 1.5
+    axis = min(units % max(len(shape), 1), max(len(shape) - 1, 0))
+    apart = given.reshape(1, -1).T if len(shape) < 2 else given.movedim(axis, 0).flatten(1)
+    expected = np.mean([all(value <= 0 for value in unit) for unit in apart.tolist()])
+    asked = share_of_dead(given, axis)
+    monkeypatch.setattr(gauges_room, "may_ask", lambda _device: False)
+    assert asked == pytest.approx(expected)
+    assert float(share_of_dead(given, axis)) == pytest.approx(expected)
 
 
 def test_a_unit_that_gives_nan_is_not_dead():

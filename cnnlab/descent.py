@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cnnlab.clipping import CLIPS
+from cnnlab.history import State
 from cnnlab.network import Layout
 from cnnlab.objective import Cost, penalty, penalty_gradient
 from cnnlab.settings import Knobs
@@ -70,6 +71,8 @@ class Step(NamedTuple):
     data_cost: Tensor
     penalty: Tensor | None
     """None without L1 and L2, and where they are in the update."""
+    buffers: dict[str, Tensor]
+    """What the network keeps beside its parameters, after the forward pass."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,12 @@ class Descent:
     is_weight: Tensor
     """Bool, one for each parameter: those that L1 and L2 act on."""
 
-    def step(
-        self, parameters: Tensor, velocity: Tensor | None, x: Tensor, y: Tensor, knobs: KnobTensors, kind: Kind
-    ) -> Step:
-        """One update from `parameters` on the batch (x, y); nothing that is passed in is changed."""
+    def step(self, state: State, x: Tensor, y: Tensor, knobs: KnobTensors, kind: Kind) -> Step:
+        """One update from `state` on the batch (x, y); nothing that is passed in is changed."""
+        parameters, velocity = state.parameters, state.velocity
         leaf = parameters.detach().requires_grad_()
-        outputs = functional_call(self.network, self.layout.views(leaf), (x,))
+        buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
+        outputs = functional_call(self.network, {**self.layout.views(leaf), **buffers}, (x,))
         data_cost = scalar(self.cost(outputs, y, knobs.epsilon))
         with_penalty = kind.penalised and kind.penalty_in == "cost"
         extra = penalty(self.weights(leaf), knobs.l1, knobs.l2) if with_penalty else None
@@ -103,7 +106,9 @@ class Descent:
                 direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
             update = knobs.learning_rate * direction
             moved = parameters - update
-        return Step(moved, velocity, gradient, clipped, update, detached(outputs), data_cost.detach(), detached(extra))
+        return Step(
+            moved, velocity, gradient, clipped, update, detached(outputs), data_cost.detach(), detached(extra), buffers
+        )
 
     def clip(self, gradient: Tensor, parameters: Tensor, knobs: KnobTensors, kind: Kind) -> Tensor:
         """The gradient clipped as the knobs say."""
@@ -113,10 +118,10 @@ class Descent:
         """The flat vector with biases and scales at 0, which L1 and L2 leave alone."""
         return torch.where(self.is_weight, flat, 0)
 
-    def outputs(self, parameters: Tensor, x: Tensor) -> Any:
-        """What the network returns for x at these parameters, without a gradient."""
+    def outputs(self, state: State, x: Tensor) -> Any:
+        """What the network returns for x in this state, without a gradient."""
         with torch.no_grad():
-            return functional_call(self.network, self.layout.views(parameters), (x,))
+            return functional_call(self.network, {**self.layout.views(state.parameters), **state.buffers}, (x,))
 
 
 def scalar(cost: Any) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,44 @@ EXPONENTS = {"float16": Exponents(5), "bfloat16": Exponents(8), "float32": Expon
 
 
 @dataclass(frozen=True, eq=False)
+class Histograms:
+    """Histograms of every update, kept without their zeros: a hundred numbers in place of thousands.
+
+    `histograms[step]` is an array (layers, classes); a slice or an array of updates gives (updates, layers, classes);
+    further indices go to layers and classes.
+    """
+
+    ends: IntArray
+    """(updates + 2,): where the numbers of each update begin and end."""
+    places: NDArray[np.uint32]
+    """Place of each count in its flattened histogram."""
+    counts: NDArray[np.int32]
+    shape_of_one: tuple[int, int]
+    """Layers, classes."""
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Updates + 1, layers, classes."""
+        return len(self), *self.shape_of_one
+
+    def __getitem__(self, index: Any) -> NDArray[np.int32]:
+        updates, within = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
+        chosen = np.arange(len(self))[updates]
+        dense = np.zeros((chosen.size, math.prod(self.shape_of_one)), dtype=np.int32)
+        for row, step in enumerate(chosen.ravel()):
+            part = slice(self.ends[step], self.ends[step + 1])
+            dense[row, self.places[part]] = self.counts[part]
+        found = read_only(dense.reshape(*chosen.shape, *self.shape_of_one))
+        return found[(slice(None),) * chosen.ndim + within]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:].astype(dtype or np.int32)
+
+
+@dataclass(frozen=True, eq=False)
 class Record:
     """A complete log of a run: what it started from, each change of knobs, and every gauge at every update.
 
@@ -134,8 +173,8 @@ class Record:
     updates_per_epoch: int
     table: FloatArray
     """(updates + 1, columns): the gauges, the layers' gauges, the watched weights. Row 0 is the start."""
-    histograms: NDArray[np.int32]
-    """(updates + 1, layers, classes)."""
+    histograms: Histograms
+    """(updates + 1, layers, classes): an array when it is indexed, by update, slice or array of updates."""
 
     def __len__(self) -> int:
         return len(self.table) - 1
@@ -253,17 +292,41 @@ class Log:
         self.shown = 0
         width = len(GAUGES) + len(LAYER_GAUGES) * len(layers) + len(watched)
         self.table = np.empty((64, width))
-        self.histograms = np.empty((64, len(layers), EXPONENTS[settings.precision].count), dtype=np.int32)
+        self.ends = np.zeros(65, dtype=np.int64)
+        self.places = np.empty(4096, dtype=np.uint32)
+        self.counts = np.empty(4096, dtype=np.int32)
 
     def append(self, table: FloatArray, histograms: NDArray[np.int32]) -> None:
         """Add rows, one an update; the first row ever is the start."""
         end = self.rows + len(table)
-        if end > len(self.table):
-            self.table = grown(self.table, end)
-            self.histograms = grown(self.histograms, end)
+        self.table = roomy(self.table, self.rows, end)
         self.table[self.rows : end] = table
-        self.histograms[self.rows : end] = histograms
+        flat = histograms.reshape(len(table), -1)
+        rows, places = np.nonzero(flat)
+        self.ends = roomy(self.ends, self.rows + 1, end + 1)
+        first = self.ends[self.rows]
+        self.ends[self.rows + 1 : end + 1] = first + np.cumsum(np.bincount(rows, minlength=len(table)))
+        last = self.ends[end]
+        self.places = roomy(self.places, first, last)
+        self.counts = roomy(self.counts, first, last)
+        self.places[first:last] = places
+        self.counts[first:last] = flat[rows, places]
         self.rows = end
+
+    def until(self, step: int) -> Log:
+        """A log of its own that ends after update `step`."""
+        part = Log(self.settings, self.layers, self.watched, self.updates_per_epoch)
+        part.schedule = [(first, knobs) for first, knobs in self.schedule if first <= max(step, 1)]
+        part.rows = step + 1
+        part.table = self.table[: part.rows].copy()
+        part.ends = self.ends[: part.rows + 1].copy()
+        part.places = self.places[: part.ends[-1]].copy()
+        part.counts = self.counts[: part.ends[-1]].copy()
+        return part
+
+    def last(self, gauge: str) -> float:
+        """A gauge in the last row."""
+        return float(self.table[self.rows - 1, GAUGES.index(gauge)])
 
     def measured(self, gauge: str, step: int, value: float) -> None:
         """Write down a gauge that is not measured at every update; in a copy if a Record has shown this row."""
@@ -291,14 +354,21 @@ class Log:
             tuple(self.schedule),
             self.updates_per_epoch,
             read_only(self.table[:rows]),
-            read_only(self.histograms[:rows]),
+            Histograms(
+                read_only(self.ends[: rows + 1]),
+                read_only(self.places[: self.ends[rows]]),
+                read_only(self.counts[: self.ends[rows]]),
+                (len(self.layers), EXPONENTS[self.settings.precision].count),
+            ),
         )
 
 
-def grown(array: NDArray[Any], rows: int) -> NDArray[Any]:
-    """A copy with room for at least `rows` rows, half as many again as there were."""
-    bigger = np.empty((max(rows, len(array) * 3 // 2), *array.shape[1:]), dtype=array.dtype)
-    bigger[: len(array)] = array
+def roomy(array: NDArray[Any], used: int, wanted: int) -> NDArray[Any]:
+    """The array if it has room for `wanted` rows, else a copy of its `used` ones with half as much room again."""
+    if wanted <= len(array):
+        return array
+    bigger = np.empty((max(wanted, len(array) * 3 // 2), *array.shape[1:]), dtype=array.dtype)
+    bigger[:used] = array[:used]
     return bigger
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from cnnlab import data as image_data
 from cnnlab.descent import Descent, Kind, KnobTensors
 from cnnlab.gauges import Gauges, classification
+from cnnlab.history import History, State
 from cnnlab.initializers import initial_parameters
 from cnnlab.network import Layout, question_network
 from cnnlab.objective import Cost, question_cost
@@ -23,6 +25,8 @@ from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_
 
 Pair = tuple[Tensor, Tensor]
 
+HISTORY_BYTES = 64 * 2**20
+"""Memory that the states kept for rewinding may take, unless a run is told otherwise."""
 FLUSH_EVERY = 256
 """Updates whose gauges may wait on the device before they cross to the host."""
 
@@ -34,7 +38,8 @@ class Run:
     `Run(network=module, data=(x, y), cost=cost)` trains a copy of any module, from the weights it has:
     `cost(outputs, y)` returns one number (or is the name of one of the question's costs), `x` (examples, ...) and
     `y` (examples, ...) are tensors or numpy arrays and are copied, `held_out` is another such pair.
-    `watch` names single weights whose values are kept at every update, such as "hid1.weight[0,5]".
+    `watch` names single weights whose values are kept at every update, such as "hid1.weight[0,5]"; `history_bytes` is
+    the memory that rewinding may take.
 
     The same settings on the same device give the same run to the bit: the question's network computes on one CPU
     thread, and nothing draws from a global generator.
@@ -49,6 +54,7 @@ class Run:
         cost: Callable[..., Tensor] | str | None = None,
         held_out: tuple[Any, Any] | None = None,
         watch: Sequence[str] | None = None,
+        history_bytes: int = HISTORY_BYTES,
         **changes: Any,
     ) -> None:
         if isinstance(cost, str):
@@ -62,13 +68,13 @@ class Run:
         with self.one_thread():
             self.prepare(network, data, cost, held_out)
             names = tuple(self.layout.watched_by_default() if watch is None else watch)
-            indices = [self.layout.index(name) for name in names]
-            self.velocity: Tensor | None = None
+            self.watched = [self.layout.index(name) for name in names]
             self.knobs = self.settings.knobs
-            self.gauges = Gauges(self.network, self.layout, self.parameters, indices)
+            self.gauges = Gauges(self.network, self.layout, self.parameters, self.watched)
             self.log = Log(self.settings, self.layout.layers, names, self.updates_per_epoch)
             self.pending = [self.gauges.start(self.parameters)]
         self.updates = 0
+        self.history = History(self.state, history_bytes)
         self.prepared = KnobTensors.of(self.knobs, self.parameters), Kind.of(self.knobs)
         self.prepared_for = self.knobs
 
@@ -104,7 +110,9 @@ class Run:
             objective = question_cost(self.settings) if isinstance(cost, str) else without_epsilon(cost)
             self.layout = Layout.of(self.network)
             start = self.layout.flatten(dict(self.network.named_parameters()))
-        self.parameters = start.to(self.device, self.dtype)
+        buffers = {} if network is None else dict(self.network.named_buffers())
+        self.state = State(start.to(self.device, self.dtype), None, buffers)
+        self.blank = copy.deepcopy(self.network)
         is_weight = self.layout.is_weight(self.device)
         self.descent = Descent(self.network, self.layout, objective, is_weight)
 
@@ -172,16 +180,88 @@ class Run:
             knobs = self.knobs
             numbers, kind = self.prepared_knobs(knobs)
             try:
-                step = self.descent.step(self.parameters, self.velocity, x, y, numbers, kind)
+                with self.randomness(self.updates + 1):
+                    step = self.descent.step(self.state, x, y, numbers, kind)
                 measured = self.gauges.measure(self.parameters, step, y)
             finally:
                 self.gauges.activations.clear()
         self.log.change(self.updates + 1, knobs)
         self.pending.append(measured)
-        self.parameters, self.velocity = step.parameters, step.velocity
+        self.state = State(step.parameters, step.velocity, step.buffers)
         self.updates += 1
+        self.history.keep(self.updates, self.state)
         if len(self.pending) >= FLUSH_EVERY:
             self.flush()
+
+    def rewind(self, step: int) -> None:
+        """Back to where the run was after update `step` (0: the start), to the bit; what came later is forgotten.
+
+        The run goes on with the knobs that were in force at the next update then. A Record taken earlier stays as it
+        was. ValueError outside the run.
+        """
+        self.check_step(step)
+        if step == self.updates:
+            return
+        self.flush()
+        self.state = self.state_at(step)
+        knobs = self.log.record().knobs_at(step + 1)
+        self.log, self.history = self.log.until(step), self.history.until(step)
+        self.knobs, self.updates = knobs, step
+
+    def fork(self, step: int | None = None, **changes: Any) -> Run:
+        """Another run that shares the past up to update `step` (None: the present), with some knobs changed from there on.
+
+        Without changes it repeats this run to the bit, as long as this run's knobs do not change later.
+        """
+        step = self.updates if step is None else step
+        self.check_step(step)
+        self.flush()
+        twin = copy.copy(self)
+        twin.network = copy.deepcopy(self.blank)
+        twin.descent = dataclasses.replace(self.descent, network=twin.network)
+        twin.gauges = Gauges(twin.network, self.layout, self.parameters, self.watched)
+        twin.pending = []
+        twin.log, twin.history = self.log.until(self.updates), self.history.until(self.updates)
+        twin.rewind(step)
+        twin.set(**changes)
+        return twin
+
+    def check_step(self, step: Any) -> None:
+        """ValueError if `step` is none of this run's updates, or 0."""
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step <= self.updates:
+            raise ValueError(f"step must be a whole number in [0, {self.updates}], got {step!r}")
+
+    def state_at(self, step: int) -> State:
+        """The state after update `step`: the nearest one kept, and the updates from there on once more."""
+        nearest = self.history.nearest(step)
+        state = self.history.states[nearest]
+        record = self.log.record()
+        with self.one_thread():
+            try:
+                for update in range(nearest + 1, step + 1):
+                    x, y = self.batch(update)
+                    numbers, kind = self.prepared_knobs(record.knobs_at(update))
+                    with self.randomness(update):
+                        again = self.descent.step(state, x, y, numbers, kind)
+                    state = State(again.parameters, again.velocity, again.buffers)
+            finally:
+                self.gauges.activations.clear()
+        return state
+
+    @contextlib.contextmanager
+    def randomness(self, step: int) -> Iterator[None]:
+        """Chance within a network of the reader's own (dropout), as a function of seed and update; left as it was found."""
+        if not self.own_network:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.settings.seed * 1_000_003 + step)
+            yield
+
+    @property
+    def parameters(self) -> Tensor:
+        """The flat vector of all parameters; it is never written to."""
+        return self.state.parameters
 
     def prepared_knobs(self, knobs: Knobs) -> tuple[KnobTensors, Kind]:
         """The knobs as tensors, made anew only when they have changed."""
@@ -212,15 +292,16 @@ class Run:
 
         The network is in evaluation mode meanwhile, so that dropout and batch norm neither spoil it nor learn from it.
         """
-        if self.held_out is None:
-            return float("nan")
+        self.flush()
+        known = self.log.last("held_out_accuracy")
+        if self.held_out is None or not math.isnan(known):
+            return known
         x, y = self.held_out
         try:
             with self.one_thread(), evaluation(self.network):
-                accuracy = classification(self.descent.outputs(self.parameters, x), y)[0].item()
+                accuracy = classification(self.descent.outputs(self.state, x), y)[0].item()
         finally:
             self.gauges.activations.clear()
-        self.flush()
         self.log.measured("held_out_accuracy", self.updates, accuracy)
         return accuracy
 

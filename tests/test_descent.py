@@ -10,6 +10,7 @@ from torch import nn
 from cnnlab import Run
 from cnnlab.data import batch_indices
 from cnnlab.descent import Descent, Kind, KnobTensors
+from cnnlab.history import State
 from cnnlab.network import Layout, question_network
 from cnnlab.settings import Knobs
 
@@ -119,7 +120,7 @@ def descent_of(network: nn.Module, cost) -> tuple[Descent, torch.Tensor]:
 
 def step_of(descent: Descent, flat: torch.Tensor, x, y, **knobs):
     chosen = Knobs(**knobs)
-    return descent.step(flat, None, x, y, KnobTensors.of(chosen, flat), Kind.of(chosen))
+    return descent.step(State(flat, None, {}), x, y, KnobTensors.of(chosen, flat), Kind.of(chosen))
 
 
 def test_a_step_changes_nothing_that_it_is_given():
@@ -158,4 +159,4 @@ def test_a_parameter_that_the_cost_does_not_reach_stays():
 def test_knobs_do_not_widen_half_precision(precision):
     run = Run("question", **SMALL, precision=precision, momentum=0.9, clip="norm", l1=1e-4, l2=1e-4)
     run.advance(3)
-    assert run.parameters.dtype == run.velocity.dtype == run.dtype
+    assert run.parameters.dtype == run.state.velocity.dtype == run.dtype

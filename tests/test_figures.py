@@ -1,5 +1,7 @@
 """The figure tells the truth: every value is drawn, on a curve or in a lane."""
 
+import dataclasses
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -92,9 +94,9 @@ def test_a_layer_whose_gradient_is_zero_is_marked_below() -> None:
 
 def test_lost_weights_are_crossed_on_their_layers_row() -> None:
     record = record_of([1.0])
-    histograms = record.histograms.copy()
+    histograms = record.histograms[:].copy()
     histograms[-1, 1, -1] = 3
-    lost = Record(**{**record.__dict__, "histograms": histograms})
+    lost = dataclasses.replace(record, histograms=histograms)
     assert drawn(lost)["lost weights"].y.tolist() == pytest.approx([1.1])
     assert len(drawn(record)["lost weights"].y) == 0
 

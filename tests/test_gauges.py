@@ -67,7 +67,7 @@ def step_of(weights, gradient=None, update=None, clipped=None) -> Step:
     gradient = torch.zeros_like(weights) if gradient is None else gradient
     update = torch.zeros_like(weights) if update is None else update
     cost = torch.tensor(1.0)
-    return Step(weights, None, gradient, gradient if clipped is None else clipped, update, None, cost, None)
+    return Step(weights, None, gradient, gradient if clipped is None else clipped, update, None, cost, None, buffers={})
 
 
 def norm_of(values: torch.Tensor) -> float:
@@ -322,7 +322,7 @@ def test_what_is_no_classification_has_no_accuracy(outputs, targets):
 def test_one_poisoned_weight_is_found_in_its_layer_and_its_nan_followed():
     run = Run("question", **SMALL, input_scaling="standardised", relu="none")
     place = run.layout.index("hid1.weight[2,3]")
-    run.parameters = run.parameters.clone()
+    run.state = run.state._replace(parameters=run.parameters.clone())
     run.parameters[place] = math.nan
     frame = run.step()
     layers = run.layout.layers

@@ -28,7 +28,7 @@ def exploding(**changes) -> Run:
 def trace(run: Run, updates: int = 6) -> tuple:
     """Everything measured in so many updates, and the parameters after them, as bytes."""
     run.advance(updates)
-    return run.record.table.tobytes(), run.record.histograms.tobytes(), run.parameters.numpy().tobytes()
+    return run.record.table.tobytes(), run.record.histograms[:].tobytes(), run.parameters.numpy().tobytes()
 
 
 class ConvNet(nn.Module):
@@ -180,7 +180,7 @@ def test_momentum_that_is_switched_off_is_forgotten():
     run.advance(2)
     run.set(momentum=0.0)
     run.step()
-    assert run.velocity is None
+    assert run.state.velocity is None
 
 
 @pytest.mark.parametrize("updates", [0, -1, 1.5, True, "3", None])
@@ -243,7 +243,7 @@ def test_every_precision_steps_through_its_own_end_without_raising(precision, ch
     run.advance(12)
     assert run.parameters.dtype == getattr(torch, precision)
     assert len(run.record) == 12
-    assert (run.record.histograms.sum(axis=2) == run.layout.layer_sizes).all()
+    assert (run.record.histograms[:].sum(axis=2) == run.layout.layer_sizes).all()
 
 
 @pytest.mark.parametrize("cost", LIMITS["cost"].options)
@@ -251,7 +251,7 @@ def test_every_precision_steps_through_its_own_end_without_raising(precision, ch
 @pytest.mark.parametrize("penalty_in", LIMITS["penalty_in"].options)
 def test_no_knob_raises_when_everything_is_nan(cost, clip, penalty_in):
     run = exploding(cost=cost, clip=clip, penalty_in=penalty_in, l2=0.1, momentum=0.5)
-    run.parameters = torch.full_like(run.parameters, math.nan)
+    run.state = run.state._replace(parameters=torch.full_like(run.parameters, math.nan))
     assert math.isnan(run.advance(2).cost)
 
 

@@ -1,0 +1,78 @@
+"""Where a run has been: its state after some of the updates, under a byte budget, dense lately and sparse long ago."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class State(NamedTuple):
+    """All that the next update depends on, but for batch and knobs. Nothing in it is ever written to."""
+
+    parameters: Tensor
+    """The flat vector of all parameters."""
+    velocity: Tensor | None
+    """What momentum carries on; None without momentum."""
+    buffers: dict[str, Tensor]
+    """What a network of the reader's own keeps beside its parameters, such as the running means of batch norm."""
+
+    @property
+    def bytes(self) -> int:
+        """The memory that it takes."""
+        tensors = [self.parameters, *self.buffers.values(), *([] if self.velocity is None else [self.velocity])]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+DENSE = 8
+"""Every state of the last so many updates is kept."""
+WIDEST = 32
+"""Largest distance of two kept states while the budget lasts, and so the most updates that a rewind replays."""
+
+
+class History:
+    """States by update. Keeping one costs next to nothing: states are never written to, so none is copied."""
+
+    def __init__(self, start: State, budget: int) -> None:
+        self.budget = budget
+        self.widest = WIDEST
+        self.states = {0: start}
+        self.bytes = start.bytes
+
+    def keep(self, step: int, state: State) -> None:
+        """Keep the state after an update, and forget what its age or the budget no longer allows."""
+        self.states[step] = state
+        self.bytes += state.bytes
+        self.thin(step)
+
+    def thin(self, now: int) -> None:
+        """Forget the states that have just grown too old for their place, and more of them beyond the budget."""
+        distance = 1
+        while distance < self.widest:
+            old = now - DENSE * distance
+            if old > 0 and old % (2 * distance):
+                self.forget(old)
+            distance *= 2
+        while self.bytes > self.budget and self.widest < now:
+            self.widest *= 2
+            for step in [step for step in self.states if step % self.widest and step < now - DENSE * self.widest // 2]:
+                self.forget(step)
+        while self.bytes > self.budget and len(self.states) > 2:
+            self.forget(sorted(self.states)[1])
+
+    def forget(self, step: int) -> None:
+        """Let go of one state, if it is there."""
+        state = self.states.pop(step, None)
+        self.bytes -= 0 if state is None else state.bytes
+
+    def nearest(self, step: int) -> int:
+        """The last kept update at or before `step`; 0, the start, is always kept."""
+        return max(kept for kept in self.states if kept <= step)
+
+    def until(self, step: int) -> History:
+        """A history of its own that ends at `step`; the states are shared."""
+        part = History(self.states[0], self.budget)
+        part.widest = self.widest
+        part.states = {kept: state for kept, state in self.states.items() if kept <= step}
+        part.bytes = sum(state.bytes for state in part.states.values())
+        return part

@@ -39,6 +39,17 @@ class LiveFigure(go.FigureWidget):
 
     _esm = str(go.FigureWidget._esm)
 
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
+        """The figure as it is now, for a page opened later; plotly's own would be the figure as it was made."""
+        state = super().get_state(key, drop_defaults)
+        for name, present in (("_widget_data", self._data), ("_widget_layout", self._layout)):
+            if state.get(name):
+                state[name] = self.trait_metadata(name, "to_json")(present, self)
+        return state
+
+    def _handler_js2py_traceDeltas(self, change: Any) -> None:
+        """Leave what the browser tells of each trace's defaults after each frame: nobody asks for it, and it takes time."""
+
 
 class Lab:
     """An interactive dashboard on one run; it displays itself. Nothing trains until asked.
@@ -273,6 +284,9 @@ class Lab:
         view, scale = self.view, self.scale
         wide = round(CONTROLS_WIDTH * scale)
         self.figure = LiveFigure(figures.dashboard(view.record, view.goal, scale=scale, width=self.width - wide))
+        self.figure._config = {"doubleClick": "autosize", "displaylogo": False}
+        zoomable = [f"{axis}.autorange" for axis in figures.ranges(view.record, (), view.goal)]
+        self.figure.layout.on_change(lambda *_: self.worker.ask(), *zoomable)
         self.header = controls.Header(self.received, scale, self.header_state(view))
         fixed = ipywidgets.Layout(width=f"{wide}px", flex="0 0 auto")
         self.controls = controls.Controls(self.received, scale, self.controls_state(view), self.own_network, fixed)
@@ -350,11 +364,11 @@ class Lab:
         """What the strip below the plots shows."""
         layers = view.record.layers
         colours = {name: figures.colour_of(place) for place, name in enumerate(layers)}
-        kernels = view.kernels
+        kernels = view.record.kernels[-1]
         return {
             **controls.table_of(view.record, colours),
-            "kernels": "" if kernels is None else pictures.kernels_picture(kernels[:64]),
-            "kernels_title": "" if kernels is None else f"{layers[0]}: {len(kernels)} kernels",
+            "kernels": pictures.kernels_picture(kernels[:64]) if len(kernels) else "",
+            "kernels_title": f"{layers[0]}: {min(len(kernels), 64)} kernels" if len(kernels) else "",
             "patches_title": f"The {self.worker.settings.patches} training patches",
         }
 

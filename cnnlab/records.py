@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +135,10 @@ class Histograms:
     def __len__(self) -> int:
         return len(self.ends) - 1
 
+    def until(self, step: int) -> Histograms:
+        """Those of the updates up to `step`."""
+        return dataclasses.replace(self, ends=self.ends[: step + 2])
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Updates + 1, layers, classes."""
@@ -152,6 +156,27 @@ class Histograms:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:].astype(dtype or np.int32)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A run's place in the tree of runs that share a start."""
+
+    number: int = 1
+    """1 is the run that began it all."""
+    parent: int | None = None
+    """The branch that this one left; None for the first."""
+    forked_at: int = 0
+    """The last update that the two share."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The state of a run after an update, as bytes: all that a later update depends on."""
+
+    step: int
+    arrays: dict[str, NDArray[np.uint8]]
+    """The bytes of "parameters", of "velocity" if there is momentum, and of each buffer by its name after "buffer."."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,9 +200,29 @@ class Record:
     """(updates + 1, columns): the gauges, the layers' gauges, the watched weights. Row 0 is the start."""
     histograms: Histograms
     """(updates + 1, layers, classes): an array when it is indexed, by update, slice or array of updates."""
+    kernels: NDArray[np.float32]
+    """(updates + 1, kernels, height, width): the first convolution's kernels, at most 1,024 numbers of them."""
+    branch: Branch = Branch()
+    """Its place among the runs that share its start."""
+    others: tuple[Record, ...] = ()
+    """The other branches of its tree."""
+    take_snapshots: Callable[[], tuple[Snapshot, ...]] = tuple
+    """Gives the states that were kept of this run, the start among them."""
 
     def __len__(self) -> int:
         return len(self.table) - 1
+
+    def until(self, step: int) -> Record:
+        """The record as it was after update `step`: views, nothing is copied. ValueError outside the run."""
+        if not 0 <= step <= len(self):
+            raise ValueError(f"step must lie in [0, {len(self)}], got {step}")
+        return dataclasses.replace(
+            self,
+            schedule=tuple((first, knobs) for first, knobs in self.schedule if first <= max(step, 1)),
+            table=self.table[: step + 1],
+            histograms=self.histograms.until(step),
+            kernels=self.kernels[: step + 1],
+        )
 
     def __repr__(self) -> str:
         end = f"last cost {self.cost[-1]:.6g}" if len(self) else "nothing trained yet"
@@ -281,7 +326,12 @@ class Log:
     """The growing tables behind a record. Rows are only ever added, so a Record taken earlier stays as it was."""
 
     def __init__(
-        self, settings: Settings, layers: tuple[str, ...], watched: tuple[str, ...], updates_per_epoch: int
+        self,
+        settings: Settings,
+        layers: tuple[str, ...],
+        watched: tuple[str, ...],
+        updates_per_epoch: int,
+        kernel_shape: tuple[int, ...] = (0, 1, 1),
     ) -> None:
         self.settings = settings
         self.layers = layers
@@ -292,13 +342,19 @@ class Log:
         self.shown = 0
         width = len(GAUGES) + len(LAYER_GAUGES) * len(layers) + len(watched)
         self.table = np.empty((64, width))
+        self.kernels = np.empty((64, *kernel_shape), dtype=np.float32)
         self.ends = np.zeros(65, dtype=np.int64)
         self.places = np.empty(4096, dtype=np.uint32)
         self.counts = np.empty(4096, dtype=np.int32)
 
-    def append(self, table: FloatArray, histograms: NDArray[np.int32]) -> None:
+    def append(
+        self, table: FloatArray, histograms: NDArray[np.int32], kernels: NDArray[np.float32] | None = None
+    ) -> None:
         """Add rows, one an update; the first row ever is the start."""
         end = self.rows + len(table)
+        self.kernels = roomy(self.kernels, self.rows, end)
+        if kernels is not None:
+            self.kernels[self.rows : end] = kernels.reshape(len(table), *self.kernels.shape[1:])
         self.table = roomy(self.table, self.rows, end)
         self.table[self.rows : end] = table
         flat = histograms.reshape(len(table), -1)
@@ -318,6 +374,7 @@ class Log:
         part = Log(self.settings, self.layers, self.watched, self.updates_per_epoch)
         part.schedule = [(first, knobs) for first, knobs in self.schedule if first <= max(step, 1)]
         part.rows = step + 1
+        part.kernels = self.kernels[: part.rows].copy()
         part.table = self.table[: part.rows].copy()
         part.ends = self.ends[: part.rows + 1].copy()
         part.places = self.places[: part.ends[-1]].copy()
@@ -360,6 +417,7 @@ class Log:
                 read_only(self.counts[: self.ends[rows]]),
                 (len(self.layers), EXPONENTS[self.settings.precision].count),
             ),
+            read_only(self.kernels[:rows]),
         )
 
 

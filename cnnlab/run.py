@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,13 +21,15 @@ from cnnlab.history import History, State
 from cnnlab.initializers import initial_parameters
 from cnnlab.network import Layout, question_network
 from cnnlab.objective import Cost, question_cost
-from cnnlab.records import Frame, Log, Record
+from cnnlab.records import Branch, Frame, Log, Record, Snapshot
 from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names, settings
 
 Pair = tuple[Tensor, Tensor]
 
 HISTORY_BYTES = 64 * 2**20
 """Memory that the states kept for rewinding may take, unless a run is told otherwise."""
+MOST_KERNEL_NUMBERS = 1024
+"""Most numbers of the first convolution that are kept at every update."""
 FLUSH_EVERY = 256
 """Updates whose gauges may wait on the device before they cross to the host."""
 
@@ -71,9 +74,12 @@ class Run:
             self.watched = [self.layout.index(name) for name in names]
             self.knobs = self.settings.knobs
             self.gauges = Gauges(self.network, self.layout, self.parameters, self.watched)
-            self.log = Log(self.settings, self.layout.layers, names, self.updates_per_epoch)
-            self.pending = [self.gauges.start(self.parameters)]
+            self.kernel_places, kernel_shape = kernels_of(self.layout, self.device)
+            self.log = Log(self.settings, self.layout.layers, names, self.updates_per_epoch, kernel_shape)
+            self.pending = [(*self.gauges.start(self.parameters), self.kernels())]
         self.updates = 0
+        self.branch = Branch()
+        self.numbers = itertools.count(2)
         self.history = History(self.state, history_bytes)
         self.prepared = KnobTensors.of(self.knobs, self.parameters), Kind.of(self.knobs)
         self.prepared_for = self.knobs
@@ -141,7 +147,10 @@ class Run:
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
         self.flush()
-        return self.log.record()
+        history, last = self.history, self.updates
+        return dataclasses.replace(
+            self.log.record(), branch=self.branch, take_snapshots=lambda: snapshots(history, last)
+        )
 
     def set(self, **changes: Any) -> None:
         """Change knobs from the next update on; what a run starts from cannot change, and is a TypeError."""
@@ -186,10 +195,10 @@ class Run:
             finally:
                 self.gauges.activations.clear()
         self.log.change(self.updates + 1, knobs)
-        self.pending.append(measured)
         self.state = State(step.parameters, step.velocity, step.buffers)
         self.updates += 1
         self.history.keep(self.updates, self.state)
+        self.pending.append((*measured, self.kernels()))
         if len(self.pending) >= FLUSH_EVERY:
             self.flush()
 
@@ -209,7 +218,7 @@ class Run:
         self.knobs, self.updates = knobs, step
 
     def fork(self, step: int | None = None, **changes: Any) -> Run:
-        """Another run that shares the past up to update `step` (None: the present), with some knobs changed from there on.
+        """Another run that shares the past up to update `step` (None: the present), with some knobs changed.
 
         Without changes it repeats this run to the bit, as long as this run's knobs do not change later.
         """
@@ -222,6 +231,7 @@ class Run:
         twin.gauges = Gauges(twin.network, self.layout, self.parameters, self.watched)
         twin.pending = []
         twin.log, twin.history = self.log.until(self.updates), self.history.until(self.updates)
+        twin.branch = Branch(next(self.numbers), self.branch.number, step)
         twin.rewind(step)
         twin.set(**changes)
         return twin
@@ -250,7 +260,7 @@ class Run:
 
     @contextlib.contextmanager
     def randomness(self, step: int) -> Iterator[None]:
-        """Chance within a network of the reader's own (dropout), as a function of seed and update; left as it was found."""
+        """Chance within a network of the reader's own (dropout), as a function of seed and update."""
         if not self.own_network:
             yield
             return
@@ -283,9 +293,9 @@ class Run:
         """Bring the gauges that wait on the device to the host, all at once."""
         if not self.pending:
             return
-        rows, histograms = zip(*self.pending, strict=True)
+        rows, histograms, kernels = (torch.stack(parts).cpu().numpy() for parts in zip(*self.pending, strict=True))
         self.pending = []
-        self.log.append(torch.stack(rows).cpu().double().numpy(), torch.stack(histograms).cpu().numpy())
+        self.log.append(rows, histograms, kernels)
 
     def measure_held_out(self) -> float:
         """Accuracy on the held-out patches at the present weights, kept in the last frame; NaN without such patches.
@@ -312,11 +322,9 @@ class Run:
             for name, view in self.layout.views(self.parameters).items()
         }
 
-    def kernels(self) -> np.ndarray | None:
-        """The first convolution's kernels (output channels, height, width) for its first input; None without one."""
-        views = self.layout.views(self.parameters)
-        first = next((view for view in views.values() if view.dim() == 4), None)
-        return None if first is None else first[:, 0].to("cpu", torch.float64).numpy()
+    def kernels(self) -> Tensor:
+        """The first convolution's kernels in one vector (float32, on the device), as `Record.kernels` keeps them."""
+        return self.parameters[self.kernel_places].to(torch.float32)
 
     def patches(self) -> np.ndarray | None:
         """The training patches as images (patches, height, width); None if the data are no images."""
@@ -335,6 +343,37 @@ class Run:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def kernels_of(layout: Layout, device: torch.device) -> tuple[Tensor, tuple[int, int, int]]:
+    """Where the first convolution's kernels for its first input lie in the flat vector, and their shape; none: empty.
+
+    At most 1,024 numbers of them, so that keeping them at every update costs little.
+    """
+    views = layout.views(torch.arange(sum(layout.sizes)))
+    first = next((view[:, 0] for view in views.values() if view.dim() == 4), None)
+    if first is None:
+        return torch.empty(0, dtype=torch.int64, device=device), (0, 1, 1)
+    chosen = first[: max(1, MOST_KERNEL_NUMBERS // first[0].numel())]
+    count, height, width = chosen.shape
+    return chosen.flatten().to(device), (count, height, width)
+
+
+def snapshots(history: History, last: int) -> tuple[Snapshot, ...]:
+    """The states kept up to update `last`, as bytes."""
+    kept = sorted((step, state) for step, state in dict(history.states).items() if step <= last)
+    return tuple(Snapshot(step, {name: as_bytes(tensor) for name, tensor in named(state)}) for step, state in kept)
+
+
+def named(state: State) -> list[tuple[str, Tensor]]:
+    """The tensors of a state by the names that a Snapshot uses."""
+    velocity = [] if state.velocity is None else [("velocity", state.velocity)]
+    return [("parameters", state.parameters), *velocity, *((f"buffer.{name}", b) for name, b in state.buffers.items())]
+
+
+def as_bytes(tensor: Tensor) -> np.ndarray:
+    """A tensor's bytes as an array of uint8."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def chosen_device(wanted: Settings) -> torch.device:

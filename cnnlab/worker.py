@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from cnnlab.records import Record
 from cnnlab.run import Run
 from cnnlab.settings import Settings
@@ -38,8 +36,6 @@ class View:
     training: bool
     rate: float
     """Updates a second, over the last second or so; 0 when paused."""
-    kernels: np.ndarray | None
-    """The first convolution's kernels (count, height, width); None without a convolution."""
     error: str | None
     """What went wrong in the last update or job; None if nothing did."""
 
@@ -254,7 +250,7 @@ class Worker:
         """The present moment."""
         return View(
             self.run.record, self.ghosts, self.settings, self.planned, self.training, self.rate(),
-            self.run.kernels(), self.error,
+            self.error,
         )  # fmt: skip
 
     def rate(self) -> float:

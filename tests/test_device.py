@@ -29,7 +29,7 @@ def test_an_update_with_all_its_gauges_never_waits_for_the_device(
     run = Run("question", **changes)
     for _ in range(3):
         run.update()
-    assert [row.device.type for row, _ in run.pending] == ["meta"] * 4
+    assert [row.device.type for row, *_ in run.pending] == ["meta"] * 4
 
 
 def test_a_network_of_ones_own_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

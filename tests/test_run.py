@@ -326,7 +326,7 @@ def test_a_convolutional_network_with_functional_relu_learns():
     run.advance(40)
     assert run.record.layers == ("conv", "head")
     assert run.record.accuracy[-1] > 0.9
-    assert run.kernels().shape == (4, 3, 3)
+    assert run.record.kernels[-1].shape == (4, 3, 3)
 
 
 def test_a_regression_has_no_accuracy():

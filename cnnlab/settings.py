@@ -96,7 +96,7 @@ LIMITS: dict[str, Number | Choice | Pair] = {
     "momentum": Number("Momentum", 0, 1, (0, 1), logarithmic=False),
     "clip": Choice("Clipping", ("off", "value", "norm", "adaptive")),
     "clip_threshold": Number("Clip threshold", 0, 1e12, (1e-4, 1e4), open_low=True),
-    "epsilon": Number("Epsilon in the log", 0, 1, (1e-16, 0.1)),
+    "epsilon": Number("Epsilon in log", 0, 1, (1e-16, 0.1)),
     "l1": Number("L1 factor", 0, 1e6, (1e-8, 1e3)),
     "l2": Number("L2 factor", 0, 1e6, (1e-8, 1e3)),
     "penalty_in": Choice("Penalty in the", ("cost", "update")),
@@ -185,7 +185,7 @@ class Recipe(Checked):
     patch_size: int = 16
     """Side of the square patches in pixels; six valid 3x3 convolutions take 12 away."""
     patches: int = 66
-    """Training patches cut from the left half of the image; max(patches, 132) held-out ones come from the right half."""
+    """Training patches cut from the left half of the image; max(patches, 132) held-out ones are from the right half."""
     image: str = "mosaic"
     """Name of the image shipped with the package."""
     device: str = "auto"
@@ -247,14 +247,50 @@ RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 KNOB_FIELDS = tuple(field.name for field in dataclasses.fields(Knobs))
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # The cost explodes to NaN at update 4, as the question's does; at a tenth of the learning rate some seeds do.
     "question": {},
-    "converges": {},
-    "sudden_nan": {},
-    "overflow": {},
-    "dead": {},
-    "vanishing": {},
+    # The same nine layers learn: standardised pixels, He's initialisation, momentum, more and larger patches in batches.
+    "converges": {
+        "learning_rate": 2e-3,
+        "momentum": 0.9,
+        "init": "he_normal",
+        "init_scale": 1.0,
+        "input_scaling": "standardised",
+        "batch_size": 10,
+        "channels": 8,
+        "hidden": (128, 64),
+        "patch_size": 40,
+        "patches": 1000,
+        "epochs": 3,
+    },
+    # The cost is small until one probability underflows to exactly 0: log(0) is inf at once, and clipping cannot help.
+    "sudden_nan": {
+        "learning_rate": 3e-2,
+        "momentum": 0.9,
+        "clip": "norm",
+        "clip_threshold": 30.0,
+        "init": "he_normal",
+        "init_scale": 1.0,
+        "input_scaling": "standardised",
+        "cost": "softmax_log",
+        "batch_size": 2,
+        "epochs": 2,
+    },
+    # One long (clipped) step takes activations past 65504, where float16 ends; float32 and bfloat16 stay finite.
+    "overflow": {
+        "learning_rate": 1.0,
+        "clip": "value",
+        "precision": "float16",
+        "channels": 8,
+        "hidden": (64, 32),
+        "patch_size": 14,
+    },
+    # Clipped but far too long steps push units below zero for every patch: no gradient passes, the cost stays at ln 2.
+    "dead": {"learning_rate": 0.1, "clip": "value", "epochs": 60},
+    # Weights a ninth of the question's: hardly a gradient reaches cv0; only softmax's bias, behind no weight, moves.
+    "vanishing": {"init_scale": 0.1, "batch_size": 11, "epochs": 9},
 }
-"""Preset -> the fields in which it differs from the defaults above."""
+"""Preset -> the fields that differ from the defaults above; tests/benchmarks/presets.py measures what each shows."""
 
 
 def presets() -> tuple[str, ...]:

@@ -239,7 +239,7 @@ def refresh(
         wanted = ranges(record, ghosts, goal)
         for axis, range_and_ticks in wanted.items():
             if axis not in held:
-                figure.layout[axis].update(range_and_ticks)
+                figure.layout[axis].update(range_and_ticks, autorange=False)
     return wanted
 
 

@@ -42,13 +42,13 @@ class LiveFigure(go.FigureWidget):
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """The figure as it is now, for a page opened later; plotly's own would be the figure as it was made."""
         state = super().get_state(key, drop_defaults)
-        for name, present in (("_widget_data", self._data), ("_widget_layout", self._layout)):
-            if state.get(name):
-                state[name] = self.trait_metadata(name, "to_json")(present, self)
+        for name, present in (("_widget_data", "_data"), ("_widget_layout", "_layout")):
+            if state.get(name):  # empty while the figure is being made
+                state[name] = self.trait_metadata(name, "to_json")(getattr(self, present), self)
         return state
 
     def _handler_js2py_traceDeltas(self, change: Any) -> None:
-        """Leave what the browser tells of each trace's defaults after each frame: nobody asks for it, and it takes time."""
+        """Leave unread what the browser tells of the traces' defaults after each frame: nobody asks, and it takes time."""
 
 
 class Lab:

@@ -82,9 +82,13 @@ function controls({ model, el }) {
   const rows = {};
   let touched = "";
   let touchedAt = 0;
+  let settled = 0;
   const send = (name, value) => {
     touched = name;
     touchedAt = performance.now();
+    // A slider that moves shows where the hand is, not what an older frame says; soon after, what is in force.
+    clearTimeout(settled);
+    settled = setTimeout(draw, 600);
     model.send({ set: { [name]: value } });
   };
 
@@ -129,8 +133,8 @@ function controls({ model, el }) {
     rows[name] = {
       show: (value) => {
         rows[name].value = value;
-        if (document.activeElement !== box || performance.now() - touchedAt < 2000) box.value = shown(value);
         if (touched === name && performance.now() - touchedAt < 500 && document.activeElement === slider) return;
+        if (document.activeElement !== box || performance.now() - touchedAt < 2000) box.value = shown(value);
         slider.value = positionOf(value);
         say(value);
       },
@@ -163,7 +167,10 @@ function controls({ model, el }) {
   };
   model.on("change:state", draw);
   draw();
-  return () => model.off("change:state", draw);
+  return () => {
+    clearTimeout(settled);
+    model.off("change:state", draw);
+  };
 }
 
 function strip({ model, el }) {
@@ -202,5 +209,15 @@ function strip({ model, el }) {
   };
 }
 
+// JupyterLab takes plain keys for its own, such as the arrows that move a slider: those pressed here stay here.
+const keep = (event) => {
+  if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+};
+
 const parts = { header, controls, strip };
-export default { render: (context) => parts[context.model.get("part")](context) };
+export default {
+  render: (context) => {
+    context.el.addEventListener("keydown", keep);
+    return parts[context.model.get("part")](context);
+  },
+};

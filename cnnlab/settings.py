@@ -249,7 +249,7 @@ KNOB_FIELDS = tuple(field.name for field in dataclasses.fields(Knobs))
 PRESETS: dict[str, dict[str, Any]] = {
     # The cost explodes to NaN at update 4, as the question's does; at a tenth of the learning rate some seeds do.
     "question": {},
-    # The same nine layers learn: standardised pixels, He's initialisation, momentum, more and larger patches in batches.
+    # The same nine layers learn: standardised pixels, He's initialisation, momentum, more and larger patches, batches.
     "converges": {
         "learning_rate": 2e-3,
         "momentum": 0.9,

@@ -22,10 +22,15 @@ FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
 INK, FAINT, RED = "#222222", "#B8BEC6", "rgb({},{},{})".format(*NONFINITE)
 COST_POINTS, LAYER_POINTS, COLUMNS, BINS = 1000, 160, 120, 22
 """Most points of the cost curve and of a layer's curve; most columns of the picture over time, and its bins a layer."""
+BRANCHES = 6
+"""Most other branches that are drawn, the youngest ones."""
+BRANCH_COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's (2008) colours, one a branch by its number; they repeat."""
 LANES = {"nan": 0.965, "inf": 0.905, "low": 0.03}
 """Heights of the lanes within a plot: NaN, inf, and values that a log axis cannot show."""
 YARDSTICK = 1e-3
 """The update/weight ratio near which training is healthy (Karpathy 2022)."""
+NOTHING = np.empty(0)
 PANELS = {
     "cost": (0.042, 0.305, 0.57, 0.94),
     "magnitudes": (0.385, 0.655, 0.57, 0.94),
@@ -50,6 +55,11 @@ def colour_of(layer: int) -> str:
     return PALETTE[layer % len(PALETTE)]
 
 
+def branch_colour(number: int) -> str:
+    """The colour of a branch; the first one is in ink."""
+    return BRANCH_COLOURS[(number - 1) % len(BRANCH_COLOURS)]
+
+
 def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800) -> go.Figure:
     """The figure of a record whose run goes up to update `goal`; `scale` enlarges it, `width` is in pixels."""
     layers = len(record.layers)
@@ -57,6 +67,7 @@ def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800
     figure.add_traces(
         [
             curve("ghosts", "cost", FAINT, width=1.2),
+            *(curve(f"branch {place}", "cost", INK, width=1.5) for place in range(BRANCHES)),
             curve("cost", "cost", INK, width=2),
             lane("ghost marks", "cost", FAINT),
             lane("cost marks", "cost", RED),
@@ -138,14 +149,7 @@ def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
     built["yaxis2"] |= rows | names
     built["yaxis3"] |= rows | {"showticklabels": False, "scaleanchor": False}
     built["yaxis4"] |= {"range": [-0.02, 1.04], "fixedrange": True, "tickvals": [0, 0.5, 1]}
-    first, last = shown_powers(record.exponents)
-    powers, texts = power_ticks(first, last)
-    built["xaxis2"] |= {
-        "range": [first, last + (last - first) * 0.05],
-        "tickvals": powers,
-        "ticktext": texts,
-        "fixedrange": True,
-    }
+    built["xaxis2"] |= {"fixedrange": True}
     return built
 
 
@@ -245,15 +249,19 @@ def refresh(
 
 def span(record: Record, ghosts: Sequence[Record], goal: int) -> int:
     """The last update on the time axes."""
-    return max(goal, len(record), *(min(len(ghost), 4 * goal) for ghost in ghosts), 1)
+    return max(goal, len(record), *(min(len(other), 4 * goal) for other in (*record.others, *ghosts)), 1)
 
 
 def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dict[str, Any]]:
     """Axis -> range and ticks."""
     last = span(record, ghosts, goal)
     time = {"range": [0, last * 1.02]}
-    costs = np.concatenate([record.cost, *(ghost.cost for ghost in ghosts)])
+    costs = np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])
+    first, largest = shown_powers(record.exponents)
+    powers, texts = power_ticks(first, largest)
+    magnitudes = {"range": [first, largest + (largest - first) * 0.05], "tickvals": powers, "ticktext": texts}
     return {
+        "xaxis2": magnitudes,
         "xaxis": time, "xaxis3": {"range": [-0.5, last + 0.5]}, "xaxis4": time, "xaxis5": time, "xaxis6": time,
         "yaxis": decades(costs), "yaxis5": decades(record.gradient_norm),
         "yaxis6": decades(np.append(record.update_ratio.ravel(), YARDSTICK)),
@@ -261,7 +269,7 @@ def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dic
 
 
 def decades(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Range (in powers of ten) and tick distance of a log axis that shows all finite positive values below its lanes."""
+    """Range (in powers of ten) and ticks of a log axis that shows all finite positive values below its lanes."""
     shown = values[np.isfinite(values) & (values > 0)]
     if shown.size == 0:
         return {"range": [-1, 2], "dtick": 1}
@@ -278,14 +286,19 @@ def decades(values: NDArray[np.float64]) -> dict[str, Any]:
 def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) -> None:
     """The curve, the ghosts behind it, and the marks of what a log axis cannot show."""
     x, y = thinned(record.cost, COST_POINTS)
-    traces["cost"].update(x=x, y=y)
+    traces["cost"].update(x=x, y=y, line={"color": branch_colour(record.branch.number)})
+    others = sorted(record.others, key=lambda other: other.branch.number)[-BRANCHES:]
+    for place in range(BRANCHES):
+        other = others[place] if place < len(others) else None
+        x, y = thinned(other.cost, COST_POINTS // 4) if other else (NOTHING, NOTHING)
+        traces[f"branch {place}"].update(x=x, y=y, line={"color": branch_colour(other.branch.number if other else 1)})
     traces["cost marks"].update(**marks(record.cost))
     pieces = [thinned(ghost.cost, COST_POINTS // 4) for ghost in ghosts]
     traces["ghosts"].update(
         x=np.concatenate([np.append(x, np.float32(np.nan)) for x, _ in pieces] or [np.empty(0)]),
         y=np.concatenate([np.append(y, np.nan) for _, y in pieces] or [np.empty(0)]),
     )
-    ghostly = [marks(ghost.cost) for ghost in ghosts]
+    ghostly = [marks(ghost.cost) for ghost in (*ghosts, *others)]
     traces["ghost marks"].update(
         x=np.concatenate([mark["x"] for mark in ghostly] or [np.empty(0)]),
         y=np.concatenate([mark["y"] for mark in ghostly] or [np.empty(0)]),

@@ -48,7 +48,7 @@ class LiveFigure(go.FigureWidget):
         return state
 
     def _handler_js2py_traceDeltas(self, change: Any) -> None:
-        """Leave unread what the browser tells of the traces' defaults after each frame: nobody asks, and it takes time."""
+        """Leave unread what the browser tells of the traces' defaults after each frame: it would only take time."""
 
 
 class Lab:
@@ -82,6 +82,7 @@ class Lab:
         self.scale = float(scale)
         self.closed = False
         self.problem = ""
+        self.look: int | None = None
         self.frame = 0
         self.width = 1080
         self.browser_seen = self.answered = 0.0
@@ -122,6 +123,7 @@ class Lab:
 
     def play(self, updates: int | None = None) -> None:
         """Train to the planned end, or for so many updates, at the chosen speed; returns at once."""
+        self.leave_the_past()
         self.worker.play(None if updates is None else whole(updates))
 
     def pause(self) -> None:
@@ -130,7 +132,9 @@ class Lab:
 
     def step(self, updates: int = 1) -> None:
         """Train so many updates at full speed, and return when they are done and drawn."""
-        self.worker.train(whole(updates), hurried=True)
+        updates = whole(updates)
+        self.leave_the_past()
+        self.worker.train(updates, hurried=True)
         self.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -153,12 +157,74 @@ class Lab:
         self.problem = ""
         self.worker.ask()
 
+    def look_at(self, step: int | None) -> None:
+        """Show everything as it was after an update, without training; None for the present.
+
+        Playing or stepping from there forks: a new branch with the knobs as they are now.
+        """
+        if step is not None:
+            self.check_step(step)
+            self.worker.pause()
+        self.look = None if step is None or step == len(self.record) else int(step)
+        self.redraw()
+
+    def look_before_explosion(self) -> None:
+        """Show the last update after which nothing was wrong yet, by the rule of `verdict.before_explosion`."""
+        self.look_at(verdict.before_explosion(self.record))
+
+    def rewind(self, step: int | None = None) -> None:
+        """Take the run back to where it was after an update (None: the one shown); what came later stays as a ghost."""
+        step = self.shown_step if step is None else step
+        self.check_step(step)
+        self.look = None
+        self.worker.rewind(int(step))
+        self.worker.settle(RESTART_PATIENCE)
+
+    def fork(self, step: int | None = None, **changes: Any) -> None:
+        """Begin a new branch after an update (None: the one shown), with some knobs changed, and make it the present."""
+        step = self.shown_step if step is None else step
+        self.check_step(step)
+        if any(name not in KNOB_FIELDS for name in changes):
+            raise TypeError(f"a fork changes knobs ({', '.join(KNOB_FIELDS)}), got {', '.join(changes)}")
+        self.worker.set_settings(self.settings.replace(**changes))
+        self.look = None
+        self.worker.fork(int(step))
+        self.worker.settle(RESTART_PATIENCE)
+
+    def choose_branch(self, number: int) -> None:
+        """Make another branch the present one, by its number."""
+        self.look = None
+        self.worker.choose_branch(number)
+        self.worker.settle(RESTART_PATIENCE)
+
+    def delete_branch(self, number: int) -> None:
+        """Let go of a branch, by its number; the last one stays."""
+        self.look = None
+        self.worker.delete_branch(number)
+        self.worker.settle(RESTART_PATIENCE)
+
+    @property
+    def shown_step(self) -> int:
+        """The update that is shown: the present one, or the one that is looked at."""
+        return len(self.record) if self.look is None else self.look
+
+    def leave_the_past(self) -> None:
+        """If an earlier update is looked at, fork there."""
+        if self.look is not None:
+            self.fork()
+
+    def check_step(self, step: Any) -> None:
+        """ValueError if `step` is none of the present run's updates, or 0."""
+        if isinstance(step, bool) or not isinstance(step, (int, float)) or step not in range(len(self.record) + 1):
+            raise ValueError(f"step must be a whole number in [0, {len(self.record)}], got {step!r}")
+
     def reset(self) -> None:
         """Back to update 0 of the same start; what was trained stays as a ghost."""
         self.restart(self.settings)
 
     def restart(self, start: Settings) -> None:
         """Start again from update 0, and return when the new start is there to be read from `record`."""
+        self.look = None
         self.worker.restart(start)
         self.worker.settle(RESTART_PATIENCE)
 
@@ -216,7 +282,12 @@ class Lab:
             "pause": self.pause,
             "reset": self.reset,
             "new_seed": self.new_seed,
-            "step": lambda: self.worker.train(whole(message["updates"]), hurried=False),
+            "step": lambda: self.play(whole(message["updates"])),
+            "before_explosion": self.look_before_explosion,
+            "rewind": self.rewind,
+            "fork": self.fork,
+            "choose_branch": lambda: self.choose_branch(message["branch"]),
+            "delete_branch": lambda: self.delete_branch(message["branch"]),
         }
         if "width" in message:
             self.wake(lambda: self.resize(message["width"]))
@@ -227,6 +298,8 @@ class Lab:
             actions[message["do"]]()
         if "set" in message:
             self.set(**controls.typed(message["set"]))
+        if "look" in message:
+            self.look_at(message["look"])
         if "preset" in message:
             self.choose(message["preset"])
         if "pace" in message:
@@ -237,6 +310,12 @@ class Lab:
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(action)
+
+    def redraw(self) -> None:
+        """Have the present view drawn again: by the publisher, or at once where there is none."""
+        if self.loop is None:
+            self.draw(self.view)
+        self.wake(self.awake.set)
 
     def answer(self) -> None:
         """Note that a browser has drawn the last frame."""
@@ -287,10 +366,10 @@ class Lab:
         self.figure._config = {"doubleClick": "autosize", "displaylogo": False}
         zoomable = [f"{axis}.autorange" for axis in figures.ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: self.worker.ask(), *zoomable)
-        self.header = controls.Header(self.received, scale, self.header_state(view))
+        self.header = controls.Header(self.received, scale, self.header_state(view, view.record))
         fixed = ipywidgets.Layout(width=f"{wide}px", flex="0 0 auto")
         self.controls = controls.Controls(self.received, scale, self.controls_state(view), self.own_network, fixed)
-        self.strip = controls.Strip(scale, self.strip_state(view), self.patches())
+        self.strip = controls.Strip(scale, self.strip_state(view.record), self.patches())
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
@@ -312,14 +391,19 @@ class Lab:
         if self.closed:
             return
         self.frame += 1
+        past = self.look is not None and self.look < len(view.record)
+        shown = view.record.until(self.look) if past and self.look is not None else view.record
+        ghosts = (view.record, *view.ghosts) if past else view.ghosts
         hover = False if view.training else "closest"
         with self.figure.batch_update():
             if self.figure.layout.hovermode != hover:
                 self.figure.layout.hovermode = hover
-            self.ranges = figures.refresh(self.figure, view.record, view.ghosts, view.goal, self.held())
-        self.strip.state = self.strip_state(view)
+            self.ranges = figures.refresh(self.figure, shown, ghosts, view.goal, self.held())
+        if shown.settings.replace(seed=0) != self.pictured:
+            self.strip.patches = self.patches()
+        self.strip.state = self.strip_state(shown)
         self.controls.state = self.controls_state(view)
-        self.header.state = self.header_state(view)
+        self.header.state = self.header_state(view, shown)
 
     def held(self) -> frozenset[str]:
         """The axes whose range a person has set by zooming; a double click gives them back."""
@@ -337,13 +421,14 @@ class Lab:
         if not self.closed and self.figure.layout.width != wide:
             self.figure.layout.width = wide
 
-    def header_state(self, view: View) -> dict[str, Any]:
+    def header_state(self, view: View, shown: Record) -> dict[str, Any]:
         """What the header shows."""
-        updates = len(view.record)
+        updates = len(shown)
         return {
             "frame": self.frame,
-            "line": verdict.state_line(view.record),
-            "tone": verdict.tone(view.record),
+            "line": verdict.state_line(shown),
+            "tone": verdict.tone(shown),
+            "trained": len(view.record),
             "training": view.training,
             "epoch": updates // view.record.updates_per_epoch,
             "step": updates,
@@ -358,15 +443,26 @@ class Lab:
 
     def controls_state(self, view: View) -> dict[str, Any]:
         """What the controls show."""
-        return {"values": controls.values_of(self.worker.settings), "problem": self.problem}
+        family = {record.branch.number: record for record in (view.record, *view.record.others)}
+        branches = [
+            {
+                "number": number,
+                "colour": figures.branch_colour(number),
+                "label": verdict.difference(record, family.get(record.branch.parent or 0)),
+                "depth": depth_of(number, family),
+                "present": record is view.record,
+            }
+            for number, record in sorted(family.items())
+        ]
+        return {"values": controls.values_of(self.worker.settings), "problem": self.problem, "branches": branches}
 
-    def strip_state(self, view: View) -> dict[str, Any]:
+    def strip_state(self, shown: Record) -> dict[str, Any]:
         """What the strip below the plots shows."""
-        layers = view.record.layers
+        layers = shown.layers
         colours = {name: figures.colour_of(place) for place, name in enumerate(layers)}
-        kernels = view.record.kernels[-1]
+        kernels = shown.kernels[-1]
         return {
-            **controls.table_of(view.record, colours),
+            **controls.table_of(shown, colours),
             "kernels": pictures.kernels_picture(kernels[:64]) if len(kernels) else "",
             "kernels_title": f"{layers[0]}: {min(len(kernels), 64)} kernels" if len(kernels) else "",
             "patches_title": f"The {self.worker.settings.patches} training patches",
@@ -374,8 +470,15 @@ class Lab:
 
     def patches(self) -> str:
         """The training patches as a picture, or nothing if the data are no images."""
+        self.pictured = self.view.record.settings.replace(seed=0)
         found = self.worker.run.patches()
         return "" if found is None else pictures.patches_picture(found[:120])
+
+
+def depth_of(number: int, family: dict[int, Record]) -> int:
+    """How many forks lie between a branch and the oldest of its ancestors that is left."""
+    parent = family[number].branch.parent
+    return 0 if parent not in family else 1 + depth_of(parent, family)
 
 
 def whole(updates: Any) -> int:

@@ -37,6 +37,13 @@ function header({ model, el }) {
   const rate = element("span", { class: "cnnlab-rate" });
   const bar = element("progress", { max: 1, value: 0, class: "cnnlab-bar", "aria-label": "Progress" });
   const problem = element("div", { class: "cnnlab-problem", role: "alert" });
+  const scrubber = element("input", { type: "range", min: 0, max: 0, step: 1, class: "cnnlab-slider cnnlab-scrubber", "aria-label": "Update shown" });
+  const look = (step) => {
+    scrubber.value = step;
+    send({ look: Number(scrubber.value) });
+  };
+  scrubber.addEventListener("input", () => look(scrubber.value));
+  const shownStep = element("span", { class: "cnnlab-counter cnnlab-shown" });
   const root = element("div", { class: "cnnlab cnnlab-header" }, line,
     element("div", { class: "cnnlab-transport" },
       play,
@@ -47,6 +54,13 @@ function header({ model, el }) {
       element("label", { class: "cnnlab-labelled" }, "Preset", preset),
       element("label", { class: "cnnlab-labelled" }, "Speed", pace),
       bar, counter, rate),
+    element("div", { class: "cnnlab-transport cnnlab-film" },
+      element("span", { class: "cnnlab-labelled" }, "Look back"),
+      button("◀", "Back by one update", () => look(Number(scrubber.value) - 1)), scrubber,
+      button("▶", "Forward by one update", () => look(Number(scrubber.value) + 1)), shownStep,
+      button("Before the explosion", "Look at the last update after which nothing was wrong yet", () => send({ do: "before_explosion" })),
+      button("Fork here", "Begin a new branch after the update shown", () => send({ do: "fork" })),
+      button("Rewind to here", "Take the run back to the update shown", () => send({ do: "rewind" }))),
     problem);
   el.append(root);
 
@@ -62,11 +76,18 @@ function header({ model, el }) {
     counter.textContent = `epoch ${state.epoch} · update ${state.step} of ${state.goal}`;
     rate.textContent = state.training ? `${state.rate} updates/s` : "paused";
     bar.value = state.progress;
+    scrubber.max = state.trained;
+    if (document.activeElement !== scrubber || state.training) scrubber.value = state.step;
+    scrubber.setAttribute("aria-valuetext", `update ${state.step}`);
+    scrubber.style.setProperty("--cnnlab-filled", `${state.trained ? (100 * state.step) / state.trained : 0}%`);
+    shownStep.textContent = state.step < state.trained ? `as after update ${state.step}` : "the present";
     if (document.activeElement !== preset) preset.value = state.preset;
     if (document.activeElement !== pace) pace.value = state.pace;
     problem.textContent = state.problem || "";
     // The next frame is sent only once this one is on the screen; the plots' message came before this one.
-    requestAnimationFrame(() => send({ drawn: state.frame, width: root.clientWidth }));
+    // A tab in the background draws nothing, but is there: it answers too.
+    const answer = () => send({ drawn: state.frame, width: root.clientWidth });
+    document.hidden ? setTimeout(answer, 0) : requestAnimationFrame(answer);
   };
   const observer = new ResizeObserver(() => root.clientWidth && send({ width: root.clientWidth }));
   observer.observe(root);
@@ -156,7 +177,17 @@ function controls({ model, el }) {
     return element("fieldset", { class: "cnnlab-group" }, element("legend", {}, title), ...numbers, element("div", { class: "cnnlab-choices" }, ...choices));
   };
   const problem = element("div", { class: "cnnlab-problem", role: "alert" });
-  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), problem);
+  const tree = element("ul", { class: "cnnlab-tree" });
+  const branches = element("fieldset", { class: "cnnlab-group" }, element("legend", {}, "Branches"), tree);
+  const grow = (branch, several) => {
+    const chip = element("span", { class: "cnnlab-chip", style: `background: ${branch.colour}` });
+    const choose = element("button", { type: "button", class: "cnnlab-branch", "aria-pressed": String(branch.present), title: branch.label,
+      onclick: () => model.send({ do: "choose_branch", branch: branch.number }) }, chip, `${branch.number}  ${branch.label}`);
+    const drop = element("button", { type: "button", class: "cnnlab-drop", "aria-label": `Delete branch ${branch.number}`, title: "Delete this branch",
+      onclick: () => model.send({ do: "delete_branch", branch: branch.number }) }, "✕");
+    return element("li", { style: `padding-left: ${Math.min(branch.depth, 5) * 0.9}em` }, choose, ...(several ? [drop] : []));
+  };
+  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), branches, problem);
   el.append(root);
 
   const draw = () => {
@@ -164,6 +195,11 @@ function controls({ model, el }) {
     const state = model.get("state");
     for (const [name, row] of Object.entries(rows)) row.show(state.values[name]);
     problem.textContent = state.problem || "";
+    const drawn = JSON.stringify(state.branches);
+    if (tree.dataset.drawn !== drawn) {
+      tree.dataset.drawn = drawn;
+      tree.replaceChildren(...state.branches.map((branch) => grow(branch, state.branches.length > 1)));
+    }
   };
   model.on("change:state", draw);
   draw();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,8 @@ from cnnlab.records import Record
 
 CALM, RISING, BROKEN = "calm", "rising", "broken"
 """The tones of a state line."""
+LONG = 10.0
+"""An update so many times as long as a layer's weights is too long (the threshold of SageMaker Debugger's rule)."""
 RISE = 3.0
 """A cost above so many times its least is said to rise (the factor at which fast.ai's finder stops)."""
 
@@ -30,6 +33,39 @@ def state_line(record: Record) -> str:
     else:
         said = f"cost {number(cost)} at update 1"
     return f"{said}; {accuracy(record)}{weights(record)}"
+
+
+def before_explosion(record: Record) -> int:
+    """The last update after which nothing was wrong yet: 0, the start, if the very first step was too long.
+
+    Wrong is an update that leaves a cost that is not finite or above 3 times its least so far, or one that is more than
+    10 times as long as the weights of a layer (the threshold of SageMaker Debugger's rule). The cost that an update
+    leaves is measured at the next one.
+    """
+    finite = np.where(np.isfinite(record.cost), record.cost, np.inf)
+    least = np.minimum.accumulate(finite)
+    left_a_bad_cost = np.append(~(finite[1:] <= RISE * np.maximum(least[:-1], 0.1)), False)[: len(record)]
+    too_long = ~(record.update_ratio <= LONG).all(axis=1)
+    wrong = np.flatnonzero(left_a_bad_cost | too_long)
+    if len(record) and not np.isfinite(record.cost[0]):
+        return 0
+    return int(wrong[0]) if len(wrong) else len(record)
+
+
+def difference(record: Record, parent: Record | None) -> str:
+    """What a branch does otherwise than its parent, such as "learning_rate 0.01 -> 0.001 at 3"."""
+    forked_at = record.branch.forked_at
+    if parent is None:
+        return "start"
+    new = dataclasses.asdict(record.knobs_at(forked_at + 1))
+    old = dataclasses.asdict(parent.knobs_at(forked_at + 1))
+    changed = [f"{name} {said(old[name])} -> {said(new[name])}" for name in new if new[name] != old[name]]
+    return f"{', '.join(changed) or 'no change'} at {forked_at}"
+
+
+def said(value: float | str) -> str:
+    """A knob's value in a label."""
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def tone(record: Record) -> str:

@@ -28,6 +28,7 @@ class View:
     """What a dashboard shows at one moment: plain numbers and arrays."""
 
     record: Record
+    """Of the present branch; `record.others` are the other ones."""
     ghosts: tuple[Record, ...]
     settings: Settings
     """With the knobs in force at the next update."""
@@ -50,6 +51,7 @@ class Worker:
         self.make_run = make_run
         self.posted = posted
         self.run = make_run(start)
+        self.runs = {1: self.run}
         self.settings = start
         self.ghosts: tuple[Record, ...] = ()
         self.goal = 0
@@ -126,11 +128,37 @@ class Worker:
             self.run.knobs = new.knobs
             self.changed.notify_all()
 
+    def set_settings(self, new: Settings) -> None:
+        """Have the next branch or start use these settings; the present run keeps its knobs."""
+        with self.changed:
+            self.settings = new
+
     def restart(self, new: Settings) -> None:
         """Start again from update 0; if the run was training, the new one trains to its end."""
         with self.changed:
             self.settings = new
-            self.jobs.append(lambda: self.begin(new))
+        self.order(lambda: self.begin(new))
+
+    def rewind(self, step: int) -> None:
+        """Take the present branch back to where it was after an update, and pause; what came later becomes a ghost."""
+        self.order(lambda: self.go_back(step))
+
+    def fork(self, step: int) -> None:
+        """Leave the present branch after an update for a new one with the knobs of the settings, and pause."""
+        self.order(lambda: self.branch_off(step))
+
+    def choose_branch(self, number: int) -> None:
+        """Make another branch the present one, and pause."""
+        self.order(lambda: self.switch(number))
+
+    def delete_branch(self, number: int) -> None:
+        """Let go of a branch; if it is the present one, its parent or the oldest left takes its place."""
+        self.order(lambda: self.drop(number))
+
+    def order(self, job: Callable[[], None]) -> None:
+        """Have a job done between two updates, after those that were ordered before it."""
+        with self.changed:
+            self.jobs.append(job)
         self.wake()
 
     def ask(self) -> None:
@@ -230,8 +258,55 @@ class Worker:
                 self.ghosts = (record, *self.ghosts)[:GHOSTS]
             run.knobs = self.settings.knobs
             self.run = run
+            self.runs = {1: run}
             self.planned = self.length
             self.goal = self.planned if was_training else 0
+            self.error = None
+            self.times.clear()
+        self.post()
+
+    def go_back(self, step: int) -> None:
+        """What `rewind` orders."""
+        record = self.run.record
+        self.run.rewind(step)
+        self.run.knobs = self.settings.knobs
+        self.ghosts = (record, *self.ghosts)[:GHOSTS]
+        self.settled()
+
+    def branch_off(self, step: int) -> None:
+        """What `fork` orders."""
+        twin = self.run.fork(step)
+        twin.knobs = self.settings.knobs
+        self.runs[twin.branch.number] = twin
+        self.run = twin
+        self.settled()
+
+    def switch(self, number: int) -> None:
+        """What `choose_branch` orders."""
+        if number not in self.runs:
+            raise ValueError(f"branch must be one of {', '.join(map(str, self.runs))}, got {number!r}")
+        self.run = self.runs[number]
+        self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs))
+        self.settled()
+
+    def drop(self, number: int) -> None:
+        """What `delete_branch` orders."""
+        if number not in self.runs or len(self.runs) == 1:
+            raise ValueError(
+                f"branch must be one of several ({', '.join(map(str, self.runs))}) to delete, got {number!r}"
+            )
+        gone = self.runs.pop(number)
+        if gone is self.run:
+            parent = gone.branch.parent
+            self.switch(parent if parent in self.runs else min(self.runs))
+        else:
+            self.settled()
+
+    def settled(self) -> None:
+        """Pause at the present update of the present branch, and show it."""
+        with self.changed:
+            self.planned = max(self.length, self.run.updates)
+            self.goal = self.run.updates
             self.error = None
             self.times.clear()
         self.post()
@@ -248,8 +323,10 @@ class Worker:
 
     def view(self) -> View:
         """The present moment."""
+        others = tuple(run.record for run in self.runs.values() if run is not self.run)
+        record = dataclasses.replace(self.run.record, others=others)
         return View(
-            self.run.record, self.ghosts, self.settings, self.planned, self.training, self.rate(),
+            record, self.ghosts, self.settings, self.planned, self.training, self.rate(),
             self.error,
         )  # fmt: skip
 

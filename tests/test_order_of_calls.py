@@ -41,9 +41,9 @@ def test_a_reset_while_training_goes_on_from_the_new_start(lab):
     assert len(lab.record) == lab.settings.epochs
 
 
-def test_pause_after_a_reset_holds_the_new_run_at_its_start(lab):
+def test_pause_after_a_restart_holds_the_new_run_at_its_start(lab):
     lab.play()
-    lab.reset()
+    lab.worker.restart(lab.settings)
     lab.pause()
     lab.wait(60)
     assert len(lab.record) == 0

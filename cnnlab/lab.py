@@ -181,7 +181,7 @@ class Lab:
         self.worker.settle(RESTART_PATIENCE)
 
     def fork(self, step: int | None = None, **changes: Any) -> None:
-        """Begin a new branch after an update (None: the one shown), with some knobs changed, and make it the present."""
+        """Begin a new branch after an update (None: the one shown), with some knobs changed; go on with it."""
         step = self.shown_step if step is None else step
         self.check_step(step)
         if any(name not in KNOB_FIELDS for name in changes):
@@ -363,7 +363,7 @@ class Lab:
         view, scale = self.view, self.scale
         wide = round(CONTROLS_WIDTH * scale)
         self.figure = LiveFigure(figures.dashboard(view.record, view.goal, scale=scale, width=self.width - wide))
-        self.figure._config = {"doubleClick": "autosize", "displaylogo": False}
+        self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
         zoomable = [f"{axis}.autorange" for axis in figures.ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: self.worker.ask(), *zoomable)
         self.header = controls.Header(self.received, scale, self.header_state(view, view.record))

@@ -43,8 +43,9 @@ def patches_picture(patches: NDArray[Any]) -> str:
 
 
 def columns_of(count: int, width_to_height: float) -> int:
-    """Columns of a grid of about the given shape."""
-    return max(1, round(float(np.sqrt(count * width_to_height))))
+    """Columns of a grid of about the given shape, without an unfinished row where the count allows it."""
+    wanted = max(1, round(float(np.sqrt(count * width_to_height))))
+    return next((columns for columns in range(wanted, 2 * wanted) if count % columns == 0), wanted)
 
 
 def grid(tiles: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:

@@ -11,6 +11,8 @@ from cnnlab.records import Record
 
 CALM, RISING, BROKEN = "calm", "rising", "broken"
 """The tones of a state line."""
+SHORT = {"learning_rate": "lr", "clip_threshold": "threshold"}
+"""Names in the labels of branches, where room is scarce."""
 LONG = 10.0
 """An update so many times as long as a layer's weights is too long (the threshold of SageMaker Debugger's rule)."""
 RISE = 3.0
@@ -53,13 +55,13 @@ def before_explosion(record: Record) -> int:
 
 
 def difference(record: Record, parent: Record | None) -> str:
-    """What a branch does otherwise than its parent, such as "learning_rate 0.01 -> 0.001 at 3"."""
+    """What a branch does otherwise than its parent, such as "lr 0.01 -> 0.001 at 3"."""
     forked_at = record.branch.forked_at
     if parent is None:
         return "start"
     new = dataclasses.asdict(record.knobs_at(forked_at + 1))
     old = dataclasses.asdict(parent.knobs_at(forked_at + 1))
-    changed = [f"{name} {said(old[name])} -> {said(new[name])}" for name in new if new[name] != old[name]]
+    changed = [f"{SHORT.get(name, name)} {said(old[name])} -> {said(new[name])}" for name in new if new[name] != old[name]]
     return f"{', '.join(changed) or 'no change'} at {forked_at}"
 
 

@@ -69,7 +69,7 @@ def test_both_branches_are_drawn_in_colours_of_their_own_and_named_by_their_diff
     assert trace(lab, "branch 0").line.color == figures.branch_colour(1)
     assert trace(lab, "branch 0").x.tolist() == list(range(1, 9))
     labels = [branch["label"] for branch in lab.controls.state["branches"]]
-    assert labels == ["start", "learning_rate 0.0001 -> 0.001 at 3"]
+    assert labels == ["start", "lr 0.0001 -> 0.001 at 3"]
     assert [branch["depth"] for branch in lab.controls.state["branches"]] == [0, 1]
 
 

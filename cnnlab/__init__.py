@@ -11,16 +11,36 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
+    from cnnlab.files import load
     from cnnlab.lab import Lab
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
 
 __version__ = "0.1.0"
 
-ROOMS = {"Run": "run", "Lab": "lab", "Record": "records", "Frame": "records", "state_line": "verdict"}
+ROOMS = {
+    "Run": "run",
+    "Lab": "lab",
+    "Record": "records",
+    "Frame": "records",
+    "load": "files",
+    "state_line": "verdict",
+}
 """Public name -> the module that it is fetched from at first use."""
 
-__all__ = ["Frame", "Knobs", "Lab", "Recipe", "Record", "Run", "Settings", "presets", "settings", "state_line"]
+__all__ = [
+    "Frame",
+    "Knobs",
+    "Lab",
+    "Recipe",
+    "Record",
+    "Run",
+    "Settings",
+    "load",
+    "presets",
+    "settings",
+    "state_line",
+]
 
 
 def __getattr__(name: str) -> Any:

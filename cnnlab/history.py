@@ -39,6 +39,15 @@ class History:
         self.states = {0: start}
         self.bytes = start.bytes
 
+    @classmethod
+    def of(cls, states: dict[int, State], budget: int) -> History:
+        """A history of these states, that of update 0 among them."""
+        history = cls(states[0], budget)
+        history.states = dict(sorted(states.items()))
+        history.bytes = sum(state.bytes for state in states.values())
+        history.thin(max(states))
+        return history
+
     def keep(self, step: int, state: State) -> None:
         """Keep the state after an update, and forget what its age or the budget no longer allows."""
         self.states[step] = state

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.settings import Knobs, Settings
+from cnnlab.settings import Knobs, Settings, nearest
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -169,6 +170,9 @@ class Branch:
     forked_at: int = 0
     """The last update that the two share."""
 
+    def __str__(self) -> str:
+        return f"branch {self.number}, forked at {self.forked_at}"
+
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
@@ -208,6 +212,8 @@ class Record:
     """The other branches of its tree."""
     take_snapshots: Callable[[], tuple[Snapshot, ...]] = tuple
     """Gives the states that were kept of this run, the start among them."""
+    own_network: bool = False
+    """Whether the network and its data were the reader's own; a record does not hold those."""
 
     def __len__(self) -> int:
         return len(self.table) - 1
@@ -227,7 +233,51 @@ class Record:
     def __repr__(self) -> str:
         end = f"last cost {self.cost[-1]:.6g}" if len(self) else "nothing trained yet"
         broke = f", first non-finite cost at update {self.first_nonfinite}" if self.first_nonfinite else ""
-        return f"Record({self.settings!r}{self.later_changes}: {len(self)} updates, {end}{broke})"
+        place = "" if self.branch.parent is None else f", {self.branch}"
+        return f"Record({self.settings!r}{self.later_changes}: {len(self)} updates, {end}{broke}{place})"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record, the other branches of its tree and the states that were kept into one file.
+
+        `cnnlab.load(path)` reads it. A file that was there is replaced at one stroke, or not at all. ValueError if the
+        record is longer than a file may be (2 GiB), FileNotFoundError if there is no such folder.
+        """
+        from cnnlab import files  # not above: files makes records, and is needed only now
+
+        files.save(self, path)
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame, a row an update: step, epoch, gauges, gauges of layers, knobs and watched weights.
+
+        A layer's gauge is a column such as `weight_norm.cv0`. ImportError without pandas.
+        """
+        try:
+            import pandas  # not above: nothing else needs it
+        except ImportError:
+            raise ImportError("to_dataframe needs pandas: install it with `pip install pandas`") from None
+
+        measured = len(self.column_names) - len(self.watched)
+        knobs = [dataclasses.asdict(self.knobs_at(step)) for step, _ in self.schedule]
+        lengths = np.diff([*(first for first, _ in self.schedule), len(self) + 1])
+        in_force = {name: np.repeat([values[name] for values in knobs], lengths) for name in knobs[0]}
+        columns = {"step": self.steps, "epoch": self.steps / self.updates_per_epoch}
+        columns |= dict(zip(self.column_names[:measured], self.table[1:].T, strict=False))
+        columns |= in_force
+        columns |= dict(zip(self.watched, self.watched_values[1:].T, strict=True))
+        return pandas.DataFrame(columns)
+
+    def layer(self, name: str) -> dict[str, FloatArray]:
+        """The gauges of one layer, each (updates,), by name; ValueError if there is no such layer."""
+        if name not in self.layers:
+            known = ", ".join(map(repr, self.layers))
+            raise ValueError(f"layer must be one of {known}, got {name!r}{nearest(name, self.layers)}")
+        place = self.layers.index(name)
+        return {gauge: self.column(gauge)[1:, place] for gauge in LAYER_GAUGES}
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the table's columns, those of a layer's gauges such as `weight_norm.cv0`."""
+        return names_of_columns(GAUGES, LAYER_GAUGES, self.layers, self.watched)
 
     @property
     def later_changes(self) -> str:
@@ -305,6 +355,13 @@ class Record:
         return next(knobs for first, knobs in reversed(self.schedule) if first <= step)
 
 
+def names_of_columns(
+    gauges: Sequence[str], layer_gauges: Sequence[str], layers: Sequence[str], watched: Sequence[str]
+) -> tuple[str, ...]:
+    """Names of a table's columns, in their order."""
+    return *gauges, *(f"{gauge}.{layer}" for gauge in layer_gauges for layer in layers), *watched
+
+
 class Frames(Sequence[Frame]):
     """The frames of a record, made when they are asked for."""
 
@@ -371,15 +428,20 @@ class Log:
 
     def until(self, step: int) -> Log:
         """A log of its own that ends after update `step`."""
-        part = Log(self.settings, self.layers, self.watched, self.updates_per_epoch)
-        part.schedule = [(first, knobs) for first, knobs in self.schedule if first <= max(step, 1)]
-        part.rows = step + 1
-        part.kernels = self.kernels[: part.rows].copy()
-        part.table = self.table[: part.rows].copy()
-        part.ends = self.ends[: part.rows + 1].copy()
-        part.places = self.places[: part.ends[-1]].copy()
-        part.counts = self.counts[: part.ends[-1]].copy()
-        return part
+        return Log.of(self.record().until(step))
+
+    @classmethod
+    def of(cls, record: Record) -> Log:
+        """A log of its own that begins with all of a record."""
+        log = cls(record.settings, record.layers, record.watched, record.updates_per_epoch)
+        log.schedule = list(record.schedule)
+        log.rows = len(record.table)
+        log.kernels = record.kernels.copy()
+        log.table = record.table.copy()
+        log.ends = record.histograms.ends.copy()
+        log.places = record.histograms.places[: log.ends[-1]].copy()
+        log.counts = record.histograms.counts[: log.ends[-1]].copy()
+        return log
 
     def last(self, gauge: str) -> float:
         """A gauge in the last row."""

@@ -43,6 +43,8 @@ class Run:
     `y` (examples, ...) are tensors or numpy arrays and are copied, `held_out` is another such pair.
     `watch` names single weights whose values are kept at every update, such as "hid1.weight[0,5]"; `history_bytes` is
     the memory that rewinding may take.
+    `Run(record)` goes on where a record ended, to the bit, with its settings, past and branch; what it was trained on
+    is no part of a record, so that a network of your own, its data and its cost are given again.
 
     The same settings on the same device give the same run to the bit: the question's network computes on one CPU
     thread, and nothing draws from a global generator.
@@ -50,7 +52,7 @@ class Run:
 
     def __init__(
         self,
-        preset: str | Settings = "question",
+        preset: str | Settings | Record = "question",
         *,
         network: nn.Module | None = None,
         data: tuple[Any, Any] | None = None,
@@ -62,9 +64,12 @@ class Run:
     ) -> None:
         if isinstance(cost, str):
             changes["cost"] = cost
-        if network is not None:
-            changes = {**what_follows_from(network, data), **changes}
-        self.settings = settings(preset, **changes)
+        if isinstance(preset, Record):
+            self.settings = same_settings(preset, changes)
+            watch = same_watched(preset, watch)
+        else:
+            follows = {} if network is None else what_follows_from(network, data)
+            self.settings = settings(preset, **{**follows, **changes})
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
@@ -83,6 +88,8 @@ class Run:
         self.history = History(self.state, history_bytes)
         self.prepared = KnobTensors.of(self.knobs, self.parameters), Kind.of(self.knobs)
         self.prepared_for = self.knobs
+        if isinstance(preset, Record):
+            self.go_on(preset, history_bytes)
 
     def prepare(
         self,
@@ -122,6 +129,48 @@ class Run:
         is_weight = self.layout.is_weight(self.device)
         self.descent = Descent(self.network, self.layout, objective, is_weight)
 
+    def go_on(self, record: Record, history_bytes: int) -> None:
+        """Take over the past of a record; ValueError if it is not of this network and these data."""
+        self.check_record(record)
+        states = {kept.step: self.state_of(kept) for kept in record.take_snapshots() if kept.step <= len(record)}
+        if 0 not in states:
+            raise ValueError("a record must hold the state at its start to be gone on with, and this one does not")
+        self.log, self.pending = Log.of(dataclasses.replace(record, settings=self.settings)), []
+        self.history = History.of(states, history_bytes)
+        self.updates = len(record)
+        self.knobs = record.knobs_at(self.updates + 1)
+        self.branch = record.branch
+        taken = max(each.branch.number for each in (record, *record.others))
+        self.numbers = itertools.count(taken + 1)
+        self.state = self.state_at(self.updates)
+
+    def check_record(self, record: Record) -> None:
+        """ValueError if a record is of another network, or of other data."""
+        fits = {
+            "layers": (self.log.layers, record.layers),
+            "kernels of shape": (self.log.kernels.shape[1:], record.kernels.shape[1:]),
+            "updates in an epoch:": (self.updates_per_epoch, record.updates_per_epoch),
+        }
+        for name, (ours, theirs) in fits.items():
+            if ours != theirs:
+                own = "" if self.own_network else "; a network of your own is given again as network=, data=, cost="
+                raise ValueError(f"the record has {name} {theirs}, but the run {ours}{own}")
+
+    def state_of(self, kept: Snapshot) -> State:
+        """The state that a snapshot holds; ValueError if it does not fit the network."""
+        like = dict(named(self.state))
+        if "velocity" in kept.arrays:
+            like["velocity"] = self.parameters
+        sizes = [{name: part.nbytes for name, part in parts.items()} for parts in (kept.arrays, like)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"the record's state at update {kept.step} does not fit the network: it holds {in_bytes(sizes[0])}, "
+                f"and the network {in_bytes(sizes[1])}"
+            )
+        tensors = {name: of_bytes(kept.arrays[name], tensor) for name, tensor in like.items()}
+        parameters, velocity = tensors.pop("parameters"), tensors.pop("velocity", None)
+        return State(parameters, velocity, {name.removeprefix("buffer."): part for name, part in tensors.items()})
+
     def on_device(self, x: Tensor, y: Tensor) -> Pair:
         """Examples on the run's device, floating-point ones in its precision."""
         return self.placed(x), self.placed(y)
@@ -149,7 +198,10 @@ class Run:
         self.flush()
         history, last = self.history, self.updates
         return dataclasses.replace(
-            self.log.record(), branch=self.branch, take_snapshots=lambda: snapshots(history, last)
+            self.log.record(),
+            branch=self.branch,
+            take_snapshots=lambda: snapshots(history, last),
+            own_network=self.own_network,
         )
 
     def set(self, **changes: Any) -> None:
@@ -208,7 +260,7 @@ class Run:
         The run goes on with the knobs that were in force at the next update then. A Record taken earlier stays as it
         was. ValueError outside the run.
         """
-        self.check_step(step)
+        step = self.checked_step(step)
         if step == self.updates:
             return
         self.flush()
@@ -222,8 +274,7 @@ class Run:
 
         Without changes it repeats this run to the bit, as long as this run's knobs do not change later.
         """
-        step = self.updates if step is None else step
-        self.check_step(step)
+        step = self.updates if step is None else self.checked_step(step)
         self.flush()
         twin = copy.copy(self)
         twin.network = copy.deepcopy(self.blank)
@@ -236,10 +287,11 @@ class Run:
         twin.set(**changes)
         return twin
 
-    def check_step(self, step: Any) -> None:
-        """ValueError if `step` is none of this run's updates, or 0."""
+    def checked_step(self, step: Any) -> int:
+        """`step` as a plain int; ValueError if it is none of this run's updates, or 0."""
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step <= self.updates:
             raise ValueError(f"step must be a whole number in [0, {self.updates}], got {step!r}")
+        return int(step)
 
     def state_at(self, step: int) -> State:
         """The state after update `step`: the nearest one kept, and the updates from there on once more."""
@@ -374,6 +426,35 @@ def named(state: State) -> list[tuple[str, Tensor]]:
 def as_bytes(tensor: Tensor) -> np.ndarray:
     """A tensor's bytes as an array of uint8."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def of_bytes(array: np.ndarray, like: Tensor) -> Tensor:
+    """The tensor whose bytes these are, of the same type, shape and device as another."""
+    return torch.from_numpy(array.copy()).view(like.dtype).reshape(like.shape).to(like.device)
+
+
+def in_bytes(sizes: dict[str, int]) -> str:
+    """Sizes by name in words."""
+    return ", ".join(f"{name} ({size} bytes)" for name, size in sizes.items())
+
+
+def same_settings(record: Record, changes: dict[str, Any]) -> Settings:
+    """The settings of a record; TypeError if others are asked for. Only the device may be another."""
+    check_names(changes)
+    wanted = record.settings.replace(**{name: value for name, value in changes.items() if name == "device"})
+    for name, value in changes.items():
+        if getattr(wanted, name) != value:
+            raise TypeError(
+                f"{name} is that of the record, {getattr(wanted, name)!r}, got {value!r}: change it with set"
+            )
+    return wanted
+
+
+def same_watched(record: Record, watch: Sequence[str] | None) -> tuple[str, ...]:
+    """The weights that a record watches; TypeError if others are asked for."""
+    if watch is not None and tuple(watch) != record.watched:
+        raise TypeError(f"watch is that of the record, {record.watched}, got {tuple(watch)}")
+    return record.watched
 
 
 def chosen_device(wanted: Settings) -> torch.device:

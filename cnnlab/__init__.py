@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cnnlab.lab import Lab
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
+    from cnnlab.script import export_script
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ ROOMS = {
     "Frame": "records",
     "load": "files",
     "state_line": "verdict",
+    "export_script": "script",
 }
 """Public name -> the module that it is fetched from at first use."""
 
@@ -36,6 +38,7 @@ __all__ = [
     "Record",
     "Run",
     "Settings",
+    "export_script",
     "load",
     "presets",
     "settings",

@@ -1,0 +1,52 @@
+"""What a person sees: nothing is cut off at 1280x800 and on a projector."""
+
+import pytest
+
+
+@pytest.mark.parametrize(("size", "scale"), [((1280, 800), 1.0), ((1920, 1080), 1.5)])
+def test_the_dashboard_fits_the_screen_with_nothing_cut_off(open_notebook, size, scale):
+    notebook = open_notebook(f"import cnnlab\nlab = cnnlab.Lab('question', scale={scale})", size=size)
+    lab = notebook.lab()
+    lab.press("Play")
+    lab.wait_for_update(20)
+    lab.wait_until_paused()
+    box = lab.box.bounding_box()
+    visible = notebook.page.locator(".jp-Notebook").first.bounding_box()
+    lab.box.evaluate("box => box.scrollIntoView({block: 'end'})")
+    lab.screenshot(f"fits-{size[0]}x{size[1]}")
+    assert box["height"] <= visible["height"]
+    assert box["x"] + box["width"] <= size[0]
+    for part in ("header", "transport", "controls", "strip", "watched", "line"):
+        found = lab.area.locator(f".cnnlab-{part}")
+        assert found.evaluate("it => it.scrollWidth - it.clientWidth") <= 0, part
+        assert found.evaluate("it => it.scrollHeight - it.clientHeight") <= 1, part
+    inside = lab.box.locator("button:not(.modebar-btn), input, select, .main-svg, .cnnlab-name, img, td, th, progress")
+    cut = inside.evaluate_all(
+        """found => {
+            const box = found[0].closest(".cnnlab-lab").getBoundingClientRect();
+            return found.filter((it) => {
+                const at = it.getBoundingClientRect();
+                const outside = at.left < box.left - 1 || at.right > box.right + 1 || at.bottom > box.bottom + 1;
+                return at.width > 0 && (outside || it.scrollWidth > it.clientWidth + 1 && it.matches(".cnnlab-name"));
+            }).map((it) => it.outerHTML.slice(0, 120));
+        }"""
+    )
+    assert cut == []
+    plots = lab.figure.bounding_box()
+    controls = lab.area.locator(".cnnlab-controls").bounding_box()
+    assert controls["x"] + controls["width"] <= plots["x"] + 1
+    assert float(lab.line.evaluate("it => parseFloat(getComputedStyle(it).fontSize)")) >= 15 * scale
+
+
+def test_a_larger_scale_has_larger_type(notebook, lab):
+    sizes = []
+    for scale in (1, 1.5):
+        shown = lab(f'"question", scale={scale}')
+        sizes.append(
+            [
+                shown.line.evaluate("it => parseFloat(getComputedStyle(it).fontSize)"),
+                shown.slider("Seed").locator("..").evaluate("it => parseFloat(getComputedStyle(it).fontSize)"),
+                shown.figure.evaluate("graph => graph._fullLayout.font.size"),
+            ]
+        )
+    assert sizes[1] == pytest.approx([1.5 * size for size in sizes[0]])

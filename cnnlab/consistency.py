@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,13 @@ def rising(steps: Sequence[int]) -> bool:
     return all(before < after for before, after in itertools.pairwise(steps))
 
 
-def check_tree(tree: Sequence[Record]) -> None:
-    """ValueError unless each record agrees with itself and the branches make a tree."""
+def check_tree(tree: Mapping[Record, Sequence[Snapshot]]) -> None:
+    """ValueError unless each record agrees with itself and its snapshots, and the branches make a tree."""
     require(tree, "branches must hold a record at least")
-    for record in tree:
+    for record, snapshots in tree.items():
         check(record)
         check_histograms(record)
+        check_snapshots(record, snapshots)
     numbers = [record.branch.number for record in tree]
     require(len(set(numbers)) == len(numbers), f"branches must have numbers of their own, got {numbers}")
 

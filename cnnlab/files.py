@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab import archive
-from cnnlab.consistency import check_snapshots, check_tree, require
+from cnnlab.consistency import check_tree, require
 from cnnlab.records import (
     EXPONENTS,
     GAUGES,
@@ -42,9 +42,7 @@ def save(record: Record, path: str | os.PathLike[str]) -> None:
     """Write a record, its other branches and their snapshots into one file, at one stroke; see `Record.save`."""
     tree = {branch: kept_of(branch) for branch in (record, *record.others)}
     try:
-        check_tree(list(tree))
-        for branch, kept in tree.items():
-            check_snapshots(branch, kept)
+        check_tree(tree)
     except ValueError as reason:
         raise ValueError(f"the record cannot be saved: {reason}") from None
     arrays: Arrays = {}
@@ -113,7 +111,7 @@ def load(path: str | os.PathLike[str]) -> Record:
     try:
         header, arrays = archive.read(path)
         tree = [record_of(part, header, arrays) for part in field(header, "branches", list)]
-        check_tree(tree)
+        check_tree({record: record.take_snapshots() for record in tree})
     except OSError:
         raise
     except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
@@ -147,7 +145,8 @@ def record_of(part: Any, header: Header, arrays: Arrays) -> Record:
         found(arrays, f"branch_{branch.number}/{name}") for name in ("table", "ends", "places", "counts", "kernels")
     )
     columns = names_of_columns(names(header, "gauges"), names(header, "layer_gauges"), layers, watched)
-    record = Record(
+    kept = tuple(snapshot_of(entry, arrays) for entry in field(part, "snapshots", list))
+    return Record(
         wanted,
         layers,
         watched,
@@ -157,10 +156,8 @@ def record_of(part: Any, header: Header, arrays: Arrays) -> Record:
         Histograms(ends, places, counts, (len(layers), EXPONENTS[wanted.precision].count)),
         kernels,
         branch,
+        take_snapshots=functools.partial(tuple, kept),
     )
-    kept = tuple(snapshot_of(entry, arrays) for entry in field(part, "snapshots", list))
-    check_snapshots(record, kept)
-    return dataclasses.replace(record, take_snapshots=functools.partial(tuple, kept))
 
 
 def found(arrays: Arrays, name: str) -> NDArray[Any]:

@@ -19,10 +19,11 @@ from cnnlab.descent import Descent, Kind, KnobTensors
 from cnnlab.gauges import Gauges, classification
 from cnnlab.history import History, State
 from cnnlab.initializers import initial_parameters
+from cnnlab.links import Plan, opened
 from cnnlab.network import Layout, question_network
 from cnnlab.objective import Cost, question_cost
 from cnnlab.records import Branch, Frame, Log, Record, Snapshot
-from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names, settings
+from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names
 
 Pair = tuple[Tensor, Tensor]
 
@@ -45,6 +46,8 @@ class Run:
     the memory that rewinding may take.
     `Run(record)` goes on where a record ended, to the bit, with its settings, past and branch; what it was trained on
     is no part of a record, so that a network of your own, its data and its cost are given again.
+    `Run("cnnlab:question?seed=3&at3.clip=norm")` opens a link as `record.link()` gives it: the knobs that it plans come
+    into force at their updates, until others are chosen with `set`. `plan` is the same as (first update, Knobs) pairs.
 
     The same settings on the same device give the same run to the bit: the question's network computes on one CPU
     thread, and nothing draws from a global generator.
@@ -60,6 +63,7 @@ class Run:
         held_out: tuple[Any, Any] | None = None,
         watch: Sequence[str] | None = None,
         history_bytes: int = HISTORY_BYTES,
+        plan: Plan = (),
         **changes: Any,
     ) -> None:
         if isinstance(cost, str):
@@ -69,17 +73,20 @@ class Run:
             watch = same_watched(preset, watch)
         else:
             follows = {} if network is None else what_follows_from(network, data)
-            self.settings = settings(preset, **{**follows, **changes})
+            self.settings, planned = opened(preset, **{**follows, **changes})
+            plan = plan or planned
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
         with self.one_thread():
             self.prepare(network, data, cost, held_out)
+            self.kernel_places, kernel_shape = kernels_of(self.layout, self.device)
+            if isinstance(preset, Record):
+                self.check_record(preset, kernel_shape)
             names = tuple(self.layout.watched_by_default() if watch is None else watch)
             self.watched = [self.layout.index(name) for name in names]
-            self.knobs = self.settings.knobs
+            self.knobs, self.plan = self.settings.knobs, plan
             self.gauges = Gauges(self.network, self.layout, self.parameters, self.watched)
-            self.kernel_places, kernel_shape = kernels_of(self.layout, self.device)
             self.log = Log(self.settings, self.layout.layers, names, self.updates_per_epoch, kernel_shape)
             self.pending = [(*self.gauges.start(self.parameters), self.kernels())]
         self.updates = 0
@@ -130,8 +137,7 @@ class Run:
         self.descent = Descent(self.network, self.layout, objective, is_weight)
 
     def go_on(self, record: Record, history_bytes: int) -> None:
-        """Take over the past of a record; ValueError if it is not of this network and these data."""
-        self.check_record(record)
+        """Take over the past of a record; ValueError if its states do not fit the network."""
         states = {kept.step: self.state_of(kept) for kept in record.take_snapshots() if kept.step <= len(record)}
         if 0 not in states:
             raise ValueError("a record must hold the state at its start to be gone on with, and this one does not")
@@ -144,11 +150,11 @@ class Run:
         self.numbers = itertools.count(taken + 1)
         self.state = self.state_at(self.updates)
 
-    def check_record(self, record: Record) -> None:
+    def check_record(self, record: Record, kernel_shape: tuple[int, ...]) -> None:
         """ValueError if a record is of another network, or of other data."""
         fits = {
-            "layers": (self.log.layers, record.layers),
-            "kernels of shape": (self.log.kernels.shape[1:], record.kernels.shape[1:]),
+            "layers": (self.layout.layers, record.layers),
+            "kernels of shape": (kernel_shape, record.kernels.shape[1:]),
             "updates in an epoch:": (self.updates_per_epoch, record.updates_per_epoch),
         }
         for name, (ours, theirs) in fits.items():
@@ -189,8 +195,8 @@ class Run:
 
     @property
     def knobs_in_force(self) -> Knobs:
-        """The knobs of the next update."""
-        return self.knobs
+        """The knobs of the next update: those last chosen, or what the plan has for it."""
+        return next((knobs for first, knobs in reversed(self.plan) if first <= self.updates + 1), self.knobs)
 
     @property
     def record(self) -> Record:
@@ -210,7 +216,12 @@ class Run:
         for name in changes:
             if name not in KNOB_FIELDS:
                 raise TypeError(f"{name} is what a run starts from: make a new Run to change it")
-        self.knobs = dataclasses.replace(self.knobs, **changes)
+        if changes:
+            self.choose(dataclasses.replace(self.knobs_in_force, **changes))
+
+    def choose(self, knobs: Knobs) -> None:
+        """Have these knobs in force from the next update on, whatever was planned."""
+        self.knobs, self.plan = knobs, ()
 
     def step(self) -> Frame:
         """One update; returns its Frame. NaN and inf are data: they never raise."""
@@ -238,7 +249,7 @@ class Run:
         """
         with self.one_thread():
             x, y = self.batch(self.updates + 1)
-            knobs = self.knobs
+            knobs = self.knobs_in_force
             numbers, kind = self.prepared_knobs(knobs)
             try:
                 with self.randomness(self.updates + 1):

@@ -185,7 +185,7 @@ class Recipe(Checked):
     patch_size: int = 16
     """Side of the square patches in pixels; six valid 3x3 convolutions take 12 away."""
     patches: int = 66
-    """Training patches cut from the left half of the image; max(patches, 132) held-out ones are from the right half."""
+    """Training patches cut from the left half of the image; 132 held-out ones come from its right half."""
     image: str = "mosaic"
     """Name of the image shipped with the package."""
     device: str = "auto"

@@ -73,6 +73,7 @@ def described(record: Record) -> Header:
         "watched": record.watched,
         "schedule": schedule,
         "updates_per_epoch": record.updates_per_epoch,
+        "own_network": record.own_network,
         "branch": dataclasses.asdict(record.branch),
     }
 
@@ -156,6 +157,7 @@ def record_of(part: Any, header: Header, arrays: Arrays) -> Record:
         Histograms(ends, places, counts, (len(layers), EXPONENTS[wanted.precision].count)),
         kernels,
         branch,
+        own_network=field(part, "own_network", bool),
         take_snapshots=functools.partial(tuple, kept),
     )
 

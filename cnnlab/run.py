@@ -147,6 +147,8 @@ class Run:
 
     def check_record(self, record: Record, kernel_shape: tuple[int, ...]) -> None:
         """ValueError if a record is of another network, or of other data."""
+        if record.own_network and not self.own_network:
+            raise ValueError("the record is of a network of your own: give it again as network=, data= and cost=")
         fits = {
             "layers": (self.layout.layers, record.layers),
             "kernels of shape": (kernel_shape, record.kernels.shape[1:]),
@@ -154,8 +156,7 @@ class Run:
         }
         for name, (ours, theirs) in fits.items():
             if ours != theirs:
-                own = "" if self.own_network else "; a network of your own is given again as network=, data=, cost="
-                raise ValueError(f"the record has {name} {theirs}, but the run {ours}{own}")
+                raise ValueError(f"the record has {name} {theirs}, but the run {ours}")
 
     def state_of(self, kept: Snapshot) -> State:
         """The state that a snapshot holds; ValueError if it does not fit the network."""

@@ -64,6 +64,7 @@ def all_of(record: Record) -> dict[str, object]:
     last = len(record)
     return {
         "plain": (record.settings, record.layers, record.watched, record.schedule, record.updates_per_epoch),
+        "own network": record.own_network,
         "branch": record.branch,
         "table": (record.table.shape, record.table.tobytes()),
         "histograms": (record.histograms.shape, record.histograms[:].tobytes()),
@@ -684,7 +685,9 @@ def test_a_network_of_one_s_own_goes_on_with_its_buffers_to_the_bit(tmp_path: Pa
     run = Run(**own(), batch_size=6, momentum=0.9)
     run.advance(41)
     run.record.save(tmp_path / "own")
-    again = Run(cnnlab.load(tmp_path / "own"), **own())
+    loaded = cnnlab.load(tmp_path / "own")
+    assert loaded.own_network
+    again = Run(loaded, **own())
     for each in (run, again):
         each.advance(9)
     assert alike(again, run)
@@ -707,8 +710,10 @@ def test_a_network_of_one_s_own_may_have_one_of_the_question_s_costs(tmp_path: P
 def test_a_record_of_another_network_or_other_data_is_refused() -> None:
     run = Run(**own(), batch_size=6)
     run.advance(2)
-    with pytest.raises(ValueError, match=r"the record has layers .* a network of your own is given again as network="):
+    with pytest.raises(ValueError, match="the record is of a network of your own: give it again as network=, data="):
         Run(run.record)
+    with pytest.raises(ValueError, match=r"the record has layers \('0', '1', '3'\), but the run \('cv0', "):
+        Run(dataclasses.replace(run.record, own_network=False))
     with pytest.raises(ValueError, match=r"state at update 0 does not fit the network: it holds parameters \(") as said:
         Run(run.record, **own(hidden=9))
     assert "\n" not in str(said.value)

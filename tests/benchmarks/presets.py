@@ -3,7 +3,7 @@
 python tests/benchmarks/presets.py [--seeds 32] [--write]
 
 Seeds are 0, 1, 2 and so on; a run ends after its preset's own epochs or at its first non-finite cost. --write keeps the
-tables in tests/benchmarks/results/presets.md. Seven minutes of one core with 32 seeds.
+tables in tests/benchmarks/results/presets.md. About ten minutes of one core with 32 seeds.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def test_the_full_batch_is_one_update_per_epoch_and_needs_no_indices():
 
 
 def test_data_names_itself_in_one_line():
-    assert repr(patches_of(settings())) == "Data(66 training and 132 held-out patches of 20x20)"
+    assert repr(patches_of(settings())) == "Data(66 training and 132 held-out patches of 16x16)"
 
 
 def test_the_script_makes_the_image_that_is_shipped():

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cnnlab
+from cnnlab.links import Plan, opened
 from cnnlab.machine import CLONE, FIRST_LAB, findings
 from cnnlab.settings import LIMITS, Choice, Number, Pair, Settings, check_names, presets, settings
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match given.command:
             case "run":
-                return train(chosen(given, rest), as_json=given.json)
+                return train(*chosen(given, rest), as_json=given.json)
             case "check":
                 refuse(rest)
                 return check()
@@ -71,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
     lab.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
 
     run = commands.add_parser("run", help="train a preset and print the question's table", allow_abbrev=False)
-    run.add_argument("preset", nargs="?", default="question", help=f"one of {', '.join(presets())} (default: question)")
+    names = f"one of {', '.join(presets())}, or a link (default: question)"
+    run.add_argument("preset", nargs="?", default="question", help=names)
     run.add_argument("--json", action="store_true", help="one JSON object; nan, inf and -inf are written as text")
     for name, limit in LIMITS.items():
         add_setting(run, name, limit)
@@ -112,13 +114,13 @@ def decimal(text: str) -> float | str:
         return text
 
 
-def chosen(given: argparse.Namespace, rest: Sequence[str]) -> Settings:
-    """The settings that `run` was given; Misuse with the sentence of Settings if they do not fit."""
+def chosen(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Settings, Plan]:
+    """The settings that `run` was given, and a link's plan; Misuse with the sentence of Settings if they do not fit."""
     changes = {name: value for name, value in vars(given).items() if name in LIMITS}
     try:
         check_names(word.removeprefix("--").partition("=")[0].replace("-", "_") for word in rest if word[:2] == "--")
         refuse(rest)
-        return settings(given.preset, **changes)
+        return opened(given.preset, **changes)
     except (TypeError, ValueError) as error:
         raise Misuse(error) from None
 
@@ -153,13 +155,13 @@ def without_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
     return {**page, "disabledExtensions": sorted({*page.get("disabledExtensions", ()), NEWS})}
 
 
-def train(start: Settings, *, as_json: bool) -> int:
+def train(start: Settings, plan: Plan, *, as_json: bool) -> int:
     """Train for the epochs that the settings ask for and print what happened. Divergence is data: its status is 0."""
     from cnnlab import tables
     from cnnlab.run import Run
 
     try:
-        run = Run(start)
+        run = Run(start, plan=plan)
     except (RuntimeError, ValueError) as error:  # such as a device that is not there
         raise Misuse(str(error).splitlines()[0]) from None
     finished = advance(run, start.epochs)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import ipywidgets
 import plotly.graph_objects as go
 
 from cnnlab import controls, figures, pictures, verdict
+from cnnlab.links import link_of, opened
 from cnnlab.records import Record
 from cnnlab.run import Run
 from cnnlab.settings import KNOB_FIELDS, Settings, settings
@@ -57,7 +59,7 @@ class Lab:
     `Lab("question", learning_rate=1e-3)` takes a preset's name or Settings and any field by keyword; `scale=1.5`
     enlarges it for a projector; `network`, `data`, `cost`, `held_out` and `watch` are those of `cnnlab.Run`. Every
     control is also a call: `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that
-    was there.
+    was there. `Lab(lab.link())` opens what a link was taken of.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Lab:
             raise ValueError(f"scale must lie in [0.5, 4], got {scale!r}")
         if network is None and isinstance(cost, str):
             changes["cost"], cost = cost, None
-        start = settings(preset, **changes)
+        start, plan = opened(preset, **changes)
         own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
         self.own_network = network is not None
         self.scale = float(scale)
@@ -87,7 +89,7 @@ class Lab:
         self.width = 1080
         self.browser_seen = self.answered = 0.0
         self.ranges: dict[str, Any] = {}
-        self.worker = Worker(lambda wanted: Run(wanted, **own), start, self.posted)
+        self.worker = Worker(lambda wanted: Run(wanted, **own), start, self.posted, plan)
         self.view = self.worker.view()
         self.pace = controls.pace_for(self.worker.length)
         self.worker.set_pace(controls.PACES[self.pace])
@@ -219,8 +221,28 @@ class Lab:
             raise ValueError(f"step must be a whole number in [0, {len(self.record)}], got {step!r}")
 
     def reset(self) -> None:
-        """Back to update 0 of the same start; what was trained stays as a ghost."""
-        self.restart(self.settings)
+        """Back to update 0 of the same start; what was trained stays as a ghost.
+
+        The changes that a link has planned are played again, unless a person has changed something meanwhile.
+        """
+        run = self.worker.run
+        start = self.settings.replace(**dataclasses.asdict(run.knobs)) if run.plan else self.settings
+        self.look = None
+        self.worker.restart(start, run.plan)
+        self.worker.settle(RESTART_PATIENCE)
+
+    def link(self) -> str:
+        """Settings and changes of knobs as a short text, such as "cnnlab:question?seed=3&at4.clip=norm".
+
+        `Lab(link)` opens it: the knobs change at the same updates as it trains. It tells of the present branch, and of
+        the knobs that are in force at its next update or planned after it. ValueError for a network of your own.
+        """
+        if self.own_network:
+            return self.record.link()
+        record, plan = self.record, self.worker.run.plan
+        coming = len(record) + 1
+        ahead = [entry for entry in plan if entry[0] >= coming] if plan else [(coming, self.settings.knobs)]
+        return link_of(record.settings, (*record.schedule, *ahead))
 
     def restart(self, start: Settings) -> None:
         """Start again from update 0, and return when the new start is there to be read from `record`."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.links import link_of
 from cnnlab.settings import Knobs, Settings, nearest
 
 FloatArray = NDArray[np.float64]
@@ -245,6 +246,16 @@ class Record:
         from cnnlab import files  # not above: files makes records, and is needed only now
 
         files.save(self, path)
+
+    def link(self) -> str:
+        """Settings and changes of knobs as a short text, such as "cnnlab:question?seed=3&at4.clip=norm".
+
+        `Run(link)` and `Lab(link)` open it, and train the same run. ValueError for a network of your own, which a text
+        does not hold.
+        """
+        if self.own_network:
+            raise ValueError("a link opens the question's network only, got a record of a network of your own")
+        return link_of(self.settings, self.schedule)
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame, a row an update: step, epoch, gauges, gauges of layers, knobs and watched weights.

@@ -19,10 +19,11 @@ from cnnlab.descent import Descent, Kind, KnobTensors
 from cnnlab.gauges import Gauges, classification
 from cnnlab.history import History, State
 from cnnlab.initializers import initial_parameters
+from cnnlab.links import Plan, opened
 from cnnlab.network import Layout, question_network
 from cnnlab.objective import Cost, question_cost
 from cnnlab.records import Branch, Frame, Log, Record, Snapshot
-from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names, settings
+from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names
 
 Pair = tuple[Tensor, Tensor]
 
@@ -45,6 +46,8 @@ class Run:
     the memory that rewinding may take.
     `Run(record)` goes on where a record ended, to the bit, with its settings, past and branch; what it was trained on
     is no part of a record, so that a network of your own, its data and its cost are given again.
+    `Run("cnnlab:question?seed=3&at3.clip=norm")` opens a link as `record.link()` gives it: the knobs that it plans come
+    into force at their updates, until others are chosen with `set`. `plan` is the same as (first update, Knobs) pairs.
 
     The same settings on the same device give the same run to the bit: the question's network computes on one CPU
     thread, and nothing draws from a global generator.
@@ -60,6 +63,7 @@ class Run:
         held_out: tuple[Any, Any] | None = None,
         watch: Sequence[str] | None = None,
         history_bytes: int = HISTORY_BYTES,
+        plan: Plan = (),
         **changes: Any,
     ) -> None:
         if isinstance(cost, str):
@@ -69,7 +73,8 @@ class Run:
             watch = same_watched(preset, watch)
         else:
             follows = {} if network is None else what_follows_from(network, data)
-            self.settings = settings(preset, **{**follows, **changes})
+            self.settings, planned = opened(preset, **{**follows, **changes})
+            plan = plan or planned
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
@@ -80,7 +85,7 @@ class Run:
                 self.check_record(preset, kernel_shape)
             names = tuple(self.layout.watched_by_default() if watch is None else watch)
             self.watched = [self.layout.index(name) for name in names]
-            self.knobs = self.settings.knobs
+            self.knobs, self.plan = self.settings.knobs, plan
             self.gauges = Gauges(self.network, self.layout, self.parameters, self.watched)
             self.log = Log(self.settings, self.layout.layers, names, self.updates_per_epoch, kernel_shape)
             self.pending = [(*self.gauges.start(self.parameters), self.kernels())]
@@ -191,8 +196,8 @@ class Run:
 
     @property
     def knobs_in_force(self) -> Knobs:
-        """The knobs of the next update."""
-        return self.knobs
+        """The knobs of the next update: those last chosen, or what the plan has for it."""
+        return next((knobs for first, knobs in reversed(self.plan) if first <= self.updates + 1), self.knobs)
 
     @property
     def record(self) -> Record:
@@ -212,7 +217,12 @@ class Run:
         for name in changes:
             if name not in KNOB_FIELDS:
                 raise TypeError(f"{name} is what a run starts from: make a new Run to change it")
-        self.knobs = dataclasses.replace(self.knobs, **changes)
+        if changes:
+            self.choose(dataclasses.replace(self.knobs_in_force, **changes))
+
+    def choose(self, knobs: Knobs) -> None:
+        """Have these knobs in force from the next update on, whatever was planned."""
+        self.knobs, self.plan = knobs, ()
 
     def step(self) -> Frame:
         """One update; returns its Frame. NaN and inf are data: they never raise."""
@@ -240,7 +250,7 @@ class Run:
         """
         with self.one_thread():
             x, y = self.batch(self.updates + 1)
-            knobs = self.knobs
+            knobs = self.knobs_in_force
             numbers, kind = self.prepared_knobs(knobs)
             try:
                 with self.randomness(self.updates + 1):

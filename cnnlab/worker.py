@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cnnlab.links import Plan
 from cnnlab.records import Record
 from cnnlab.run import Run
 from cnnlab.settings import Settings
@@ -47,10 +48,13 @@ class Worker:
     Every method may be called from any thread. `posted` is called in the worker's thread with each View.
     """
 
-    def __init__(self, make_run: Callable[[Settings], Run], start: Settings, posted: Callable[[View], None]) -> None:
+    def __init__(
+        self, make_run: Callable[[Settings], Run], start: Settings, posted: Callable[[View], None], plan: Plan = ()
+    ) -> None:
         self.make_run = make_run
         self.posted = posted
         self.run = make_run(start)
+        self.run.plan = plan
         self.runs = {1: self.run}
         self.settings = start
         self.ghosts: tuple[Record, ...] = ()
@@ -125,19 +129,20 @@ class Worker:
         """Have the next update use the knobs of these settings."""
         with self.changed:
             self.settings = new
-            self.run.knobs = new.knobs
+            self.run.choose(new.knobs)
             self.changed.notify_all()
 
     def set_settings(self, new: Settings) -> None:
         """Have the next branch or start use these settings; the present run keeps its knobs."""
         with self.changed:
+            self.run.choose(self.run.knobs_in_force)
             self.settings = new
 
-    def restart(self, new: Settings) -> None:
+    def restart(self, new: Settings, plan: Plan = ()) -> None:
         """Start again from update 0; if the run was training, the new one trains to its end."""
         with self.changed:
             self.settings = new
-        self.order(lambda: self.begin(new))
+            self.order(lambda: self.begin(new, plan))
 
     def rewind(self, step: int) -> None:
         """Take the present branch back to where it was after an update, and pause; what came later becomes a ghost."""
@@ -225,7 +230,7 @@ class Worker:
             self.traceback = traceback.format_exc()
             with self.changed:
                 self.goal = min(self.goal, self.run.updates)
-                self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs))
+                self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
             self.posted(self.view())
 
     def update(self) -> None:
@@ -233,10 +238,17 @@ class Worker:
         if not self.is_due():
             return
         self.run.update()
+        self.follow_plan()
         self.times.append(time.monotonic())
         after = self.wanted_after
         if not self.training or (after is not None and self.run.updates > after):
             self.post()
+
+    def follow_plan(self) -> None:
+        """Show the knobs that a plan brings into force at the next update."""
+        with self.changed:
+            if not self.jobs and any(first == self.run.updates + 1 for first, _ in self.run.plan):
+                self.settings = self.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
 
     def is_due(self) -> bool:
         """Whether the pace allows an update now; if not, sleeps until it does or something changes."""
@@ -248,7 +260,7 @@ class Worker:
                 self.changed.wait(left)
             return left <= 0
 
-    def begin(self, new: Settings) -> None:
+    def begin(self, new: Settings, plan: Plan) -> None:
         """Start again with a new run; the old one becomes a ghost if it trained at all."""
         run = self.make_run(new)
         record = self.run.record
@@ -256,7 +268,9 @@ class Worker:
             was_training = self.training
             if len(record):
                 self.ghosts = (record, *self.ghosts)[:GHOSTS]
-            run.knobs = self.settings.knobs
+            run.plan = plan
+            if self.settings.knobs != new.knobs:
+                run.choose(self.settings.knobs)
             self.run = run
             self.runs = {1: run}
             self.planned = self.length
@@ -269,14 +283,14 @@ class Worker:
         """What `rewind` orders."""
         record = self.run.record
         self.run.rewind(step)
-        self.run.knobs = self.settings.knobs
+        self.run.choose(self.settings.knobs)
         self.ghosts = (record, *self.ghosts)[:GHOSTS]
         self.settled()
 
     def branch_off(self, step: int) -> None:
         """What `fork` orders."""
         twin = self.run.fork(step)
-        twin.knobs = self.settings.knobs
+        twin.choose(self.settings.knobs)
         self.runs[twin.branch.number] = twin
         self.run = twin
         self.settled()
@@ -286,7 +300,7 @@ class Worker:
         if number not in self.runs:
             raise ValueError(f"branch must be one of {', '.join(map(str, self.runs))}, got {number!r}")
         self.run = self.runs[number]
-        self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs))
+        self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
         self.settled()
 
     def drop(self, number: int) -> None:

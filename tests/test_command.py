@@ -42,7 +42,7 @@ def test_every_setting_has_an_option_that_reads_what_settings_hold(name):
     value = getattr(cnnlab.settings(), name)
     words = [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
     given, rest = command.parser().parse_known_args(["run", "--" + name.replace("_", "-"), *words])
-    assert command.chosen(given, rest) == cnnlab.settings()
+    assert command.chosen(given, rest) == (cnnlab.settings(), ())
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_numbers_that_are_not_finite_are_red():
 def trained(*options):
     """The record that the library itself gives for the same options."""
     given, rest = command.parser().parse_known_args(["run", "question", *options])
-    run = cnnlab.Run(command.chosen(given, rest))
+    run = cnnlab.Run(command.chosen(given, rest)[0])
     run.advance(run.updates_per_epoch * run.settings.epochs)
     return run.record
 

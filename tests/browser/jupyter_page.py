@@ -267,7 +267,7 @@ class Lab:
         self.area = notebook.output(index)
         self.box = self.area.locator(".cnnlab-lab")
         self.line = self.area.locator(".cnnlab-line")
-        self.counter = self.area.locator(".cnnlab-counter")
+        self.counter = self.area.locator(".cnnlab-transport .cnnlab-counter").first
         self.rate = self.area.locator(".cnnlab-rate")
         self.figure = self.area.locator(".js-plotly-plot")
         self.alerts = self.area.get_by_role("alert")

@@ -28,7 +28,9 @@ def test_every_input_has_an_accessible_name(notebook, lab):
         assert lab.choice(name).count() == 1, name
     assert lab.area.get_by_role("progressbar", name="Progress").count() == 1
     inputs = lab.box.locator("input, select, button:not(.modebar-btn), progress")
-    unnamed = inputs.evaluate_all("found => found.filter(it => !(it.ariaLabel || it.innerText || it.labels?.length)).map(it => it.outerHTML)")
+    unnamed = inputs.evaluate_all(
+        "all => all.filter(it => !(it.ariaLabel || it.innerText || it.labels?.length)).map(it => it.outerHTML)"
+    )
     assert unnamed == []
     images = lab.box.locator("img")
     assert all(images.evaluate_all("found => found.map(it => it.alt)"))

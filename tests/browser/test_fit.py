@@ -7,6 +7,7 @@ import pytest
 def test_the_dashboard_fits_the_screen_with_nothing_cut_off(open_notebook, size, scale):
     notebook = open_notebook(f"import cnnlab\nlab = cnnlab.Lab('question', scale={scale})", size=size)
     lab = notebook.lab()
+    lab.choice("Speed").select_option("full")
     lab.press("Play")
     lab.wait_for_update(20)
     lab.wait_until_paused()

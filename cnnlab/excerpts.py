@@ -24,6 +24,8 @@ def batch(step):
 QUESTION_2 = '''
 def draw(shape, generator):
     """Normal with deviation sqrt(2 / (fan_in + fan_out)): the question's W_bound_2."""
+    if len(shape) == 1:
+        return torch.zeros(shape, dtype=torch.float64)  # biases
     area = math.prod(shape[2:])
     deviation = math.sqrt(2 / (shape[1] * area + shape[0] * area))
     return torch.randn(shape, generator=generator, dtype=torch.float64) * deviation
@@ -32,6 +34,8 @@ def draw(shape, generator):
 QUESTION_6 = '''
 def draw(shape, generator):
     """Normal with deviation sqrt(6 / (fan_in + fan_out)), in linear layers sqrt(2 / ..): the question's W_bound_6."""
+    if len(shape) == 1:
+        return torch.zeros(shape, dtype=torch.float64)  # biases
     area = math.prod(shape[2:])
     deviation = math.sqrt((6 if len(shape) > 2 else 2) / (shape[1] * area + shape[0] * area))
     return torch.randn(shape, generator=generator, dtype=torch.float64) * deviation
@@ -40,6 +44,8 @@ def draw(shape, generator):
 GLOROT_UNIFORM = '''
 def draw(shape, generator):
     """Uniform within plus or minus sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    if len(shape) == 1:
+        return torch.zeros(shape, dtype=torch.float64)  # biases
     area = math.prod(shape[2:])
     bound = math.sqrt(6 / (shape[1] * area + shape[0] * area))
     return (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound
@@ -48,18 +54,24 @@ def draw(shape, generator):
 HE_NORMAL = '''
 def draw(shape, generator):
     """Normal with deviation sqrt(2 / fan_in) (He et al. 2015)."""
+    if len(shape) == 1:
+        return torch.zeros(shape, dtype=torch.float64)  # biases
     return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(2 / math.prod(shape[1:]))
 '''
 
 LECUN_NORMAL = '''
 def draw(shape, generator):
     """Normal with deviation sqrt(1 / fan_in) (LeCun et al. 1998)."""
+    if len(shape) == 1:
+        return torch.zeros(shape, dtype=torch.float64)  # biases
     return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(1 / math.prod(shape[1:]))
 '''
 
 ORTHOGONAL = '''
 def draw(shape, generator):
     """Orthonormal rows or columns, whichever are fewer, of a matrix (out, rest) (Saxe et al. 2014)."""
+    if len(shape) == 1:
+        return torch.zeros(shape, dtype=torch.float64)  # biases
     rows, columns = shape[0], math.prod(shape[1:])
     gaussian = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
     basis, triangle = torch.linalg.qr(gaussian)
@@ -80,12 +92,14 @@ DRAWS = {
 
 UNIT_VARIANCE = """
 # Layer-sequential unit variance (Mishkin and Matas 2016): scale each layer's weights until its outputs vary by 1.
-for place, layer in enumerate(network):
-    for _ in range(10 if list(layer.parameters()) else 0):
-        variance = functional_call(network[: place + 1], tensors, (x.double(),)).var().item()
+for place in range(len(network)):
+    part, weight = network[: place + 1], f"{place}.weight"
+    for _ in range(10 if weight in tensors else 0):
+        settled = {name: tensors[name] for name, _ in part.named_parameters()}
+        variance = torch.func.functional_call(part, settled, (x.double(),)).var().item()
         if variance == 0 or abs(variance - 1) < 0.1:
             break
-        tensors[f"{place}.weight"] = tensors[f"{place}.weight"] / math.sqrt(variance)
+        tensors[weight] = tensors[weight] / math.sqrt(variance)
 """
 
 LIKELIHOODS = {
@@ -103,33 +117,26 @@ def clip_by_value(gradient, threshold):
 
 SCALED_TO = '''
 def scaled_to(rows, bound):
-    """Each row scaled to a norm of at most bound (Pascanu et al. 2013); NaN and inf stay, and touch no other value.
-
-    The norm itself might overflow, so a row is divided by its largest magnitude first.
-    """
-    finite = rows.nan_to_num(0.0, 0.0, 0.0){widened}
+    """Each row scaled to a norm of at most bound (Pascanu et al. 2013), without forming the norm: it might overflow."""
+    finite = rows.nan_to_num(0.0, 0.0, 0.0){widened}  # NaN and inf touch no other value
     largest = finite.abs().amax(dim=-1, keepdim=True)
     relative = torch.linalg.vector_norm(finite / torch.where(largest > 0, largest, 1), dim=-1, keepdim=True)
     too_long = largest * relative > bound
     divisor, factor = torch.where(too_long, largest, 1), torch.where(too_long, bound / relative, 1)
-    return (finite / divisor * factor + (rows - finite)){narrowed}
+    {scaled}
 '''
 
 ADAPTIVE = '''
-def norm_of(rows):
-    """Norm of each row, formed so that it does not overflow."""
-    largest = rows.abs().amax(dim=-1, keepdim=True)
-    usable = (largest > 0) & largest.isfinite()
-    scaled = rows / torch.where(usable, largest, 1)
-    return torch.where(usable, largest * torch.linalg.vector_norm(scaled, dim=-1, keepdim=True{wide}), largest)
-
-
 def clip_adaptively(gradient, threshold, parameters):
     """Each unit's gradient scaled to at most threshold times the norm of its weights (Brock et al. 2021)."""
     weights, clipped = views(parameters), []
     for name, part in views(gradient).items():
         rows = part.flatten(1) if part.dim() >= 2 else part.reshape(1, -1)
-        norms = norm_of(weights[name].reshape(rows.shape)).clamp(min=1e-3)
+        largest = weights[name].reshape(rows.shape).abs().amax(dim=-1, keepdim=True)
+        usable = (largest > 0) & largest.isfinite()  # the norm of weights is formed so that it does not overflow
+        scaled = weights[name].reshape(rows.shape) / torch.where(usable, largest, 1)
+        norms = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True{wide})
+        norms = torch.where(usable, largest * norms, largest).clamp(min=1e-3)
         clipped.append(scaled_to(rows, threshold * norms).flatten())
     return torch.cat(clipped)
 '''

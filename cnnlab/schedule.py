@@ -13,8 +13,6 @@ from cnnlab.excerpts import CLIP_CALLS, LIKELIHOODS
 from cnnlab.records import Record
 from cnnlab.settings import KNOB_FIELDS, Knobs, Settings
 
-TABLE_LINES = 12
-"""Most lines of the table of changed knobs; more changes share lines."""
 KINDS = ("clip", "penalty_in")
 """The knobs that are no numbers."""
 
@@ -50,26 +48,24 @@ class Table:
         """Those of them that are numbers."""
         return [name for name in self.changing if name not in KINDS]
 
-    def text(self, settings: Settings) -> str:
-        """The assignments of the knobs that stay, and the table of those that change."""
+    def text(self, settings: Settings, room: int) -> str:
+        """The assignments of the knobs that stay, and the table of those that change, in at most so many lines."""
         stay = {name: values[0] for name, values in self.columns.items() if name not in (*self.changing, *KINDS)}
-        lines = [f"{name} = torch.tensor({value!r}{options(settings)})" for name, value in stay.items()]
+        lines = [tensors(list(stay), tuple_of(list(stay.values())), settings)] if stay else []
         if self.changing:
-            lines += [f"# From which update on: {', '.join(self.changing)}", *self.schedule()]
+            lines += [f"# From which update on: {', '.join(self.changing)}", *self.schedule(room)]
         return "\n".join(lines)
 
-    def schedule(self) -> list[str]:
-        """The table of the knobs that change, as a dict."""
+    def schedule(self, room: int) -> list[str]:
+        """The table of the knobs that change, as a dict: a line a change, or several where there are too many."""
         entries, before = [], None
         for first, *row in zip(self.firsts, *(self.columns[name] for name in self.changing), strict=True):
             if row != before:
-                entries.append(f"{first}: {plain(row)},")
+                entries.append(f"{first}: {tuple_of(row)},")
             before = row
-        if len(entries) <= TABLE_LINES:
-            return ["SCHEDULE = {", *(f"    {entry}" for entry in entries), "}"]
-        share = -(-len(entries) // TABLE_LINES)
-        shared = [" ".join(entries[place : place + share]) for place in range(0, len(entries), share)]
-        return ["# fmt: off", "SCHEDULE = {", *(f"    {line}" for line in shared), "}", "# fmt: on"]
+        share = -(-len(entries) // room)
+        lines = ["    " + " ".join(entries[place : place + share]) for place in range(0, len(entries), share)]
+        return ["SCHEDULE = {", *lines, "}" if share == 1 else "}  # fmt: skip"]
 
 
 def column(name: str, knobs: list[Knobs], settings: Settings) -> list[Any]:
@@ -86,15 +82,16 @@ def column(name: str, knobs: list[Knobs], settings: Settings) -> list[Any]:
     return [useful if value is None else value for value in values]
 
 
-def plain(row: list[Any]) -> str:
-    """A row of the table as Python text, strings in double quotes."""
-    texts = [f'"{value}"' if isinstance(value, str) else repr(value) for value in row]
+def tuple_of(values: list[Any]) -> str:
+    """Values as Python text, strings in double quotes: a tuple, or one value alone."""
+    texts = [f'"{value}"' if isinstance(value, str) else repr(value) for value in values]
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
-def options(settings: Settings) -> str:
-    """The arguments that make a knob's tensor as the step takes it: float32, or float64 in a run of that precision."""
-    return (", dtype=torch.float64" if settings.precision == "float64" else "") + placed(settings)
+def tensors(names: list[str], values: str, settings: Settings) -> str:
+    """The assignment of numbers as the step takes them: float32, or float64 in a run of that precision."""
+    dtype = ", dtype=torch.float64" if settings.precision == "float64" else ""
+    return f"{', '.join(names)} = torch.tensor({values}{dtype}{placed(settings)})"
 
 
 def loop(settings: Settings, knobs: Table, updates: int) -> str:
@@ -109,7 +106,7 @@ def loop(settings: Settings, knobs: Table, updates: int) -> str:
         *indented(1, new_knobs(settings, knobs)),
         *(["    inputs, labels = batch(step)"] if in_batches else []),
         "    parameters.requires_grad_()",
-        f"    logits = functional_call(network, views(parameters), ({x},))",
+        f"    logits = torch.func.functional_call(network, views(parameters), ({x},))",
         f"    likelihood = {LIKELIHOODS[settings.cost].format(labels=y, epsilon=epsilon)}",
         f"    cost = -likelihood.{settings.reduction}()",
         *indented(1, penalty("cost", knobs)),
@@ -134,15 +131,16 @@ def new_knobs(settings: Settings, knobs: Table) -> list[str]:
     names, numbers = knobs.changing, knobs.numbers
     if not names:
         return []
-    if len(names) == 1:
-        found = f"torch.tensor(SCHEDULE[step]{options(settings)})" if numbers else "SCHEDULE[step]"
-        return ["if step in SCHEDULE:", f"    {names[0]} = {found}"]
     kinds = [name for name in names if name not in numbers]
     if not numbers:
-        return ["if step in SCHEDULE:", f"    {', '.join(kinds)} = SCHEDULE[step]"]
-    row = f"{', '.join(['*numbers', *kinds])} = SCHEDULE[step]" if kinds else "numbers = SCHEDULE[step]"
-    targets = ", ".join(numbers) if len(numbers) > 1 else f"({numbers[0]},)"
-    return ["if step in SCHEDULE:", f"    {row}", f"    {targets} = torch.tensor(numbers{options(settings)})"]
+        taken = [f"{', '.join(kinds)} = SCHEDULE[step]"]
+    elif not kinds:
+        taken = [tensors(numbers, "SCHEDULE[step]", settings)]
+    else:
+        values = "numbers" if len(numbers) > 1 else "number"
+        taken = [f"{'*' * (len(numbers) > 1)}{values}, {', '.join(kinds)} = SCHEDULE[step]"]
+        taken += [tensors(numbers, values, settings)]
+    return ["if step in SCHEDULE:", *indented(1, taken)]
 
 
 def clipped(knobs: Table) -> list[str]:
@@ -179,10 +177,10 @@ def penalty(place: str, knobs: Table) -> list[str]:
     ]
     total = parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"
     name = {"cost": "cost", "update": "direction"}[place]
-    lines = ["weights = torch.where(is_weight, parameters, 0)", f"{name} = {name} + {total}"]
+    weights, added = "weights = torch.where(is_weight, parameters, 0)", f"{name} = {name} + {total}"
     if "penalty_in" not in knobs.changing:
-        return lines
-    return [f'if penalty_in == "{place}":', *indented(1, lines)]
+        return [weights, added]
+    return [*([weights] if place == "cost" else []), f'if penalty_in == "{place}":', f"    {added}"]
 
 
 def on_cpu(settings: Settings) -> bool:

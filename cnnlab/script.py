@@ -10,7 +10,6 @@ import os
 import textwrap
 import zlib
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -21,10 +20,10 @@ from cnnlab.records import Record
 from cnnlab.schedule import Table, loop, on_cpu, placed
 from cnnlab.settings import Settings
 
-WIDTH = 110
-"""Characters in a line of prose or numbers, where they do not take too many lines so."""
-DATA_LINES = 6
-"""Most lines of the image's pixels, and of the patches' corners."""
+WIDTH = 118
+"""Characters in a line of prose."""
+MOST_LINES = 150
+"""Lines of a script."""
 LAYERS = ("cv0", "cv1", "cv2", "cv3", "cv4", "cv5", "hid1", "hid2", "softmax")
 """The layers of the question's network."""
 
@@ -33,7 +32,7 @@ def export_script(record: Record, path: str | os.PathLike[str]) -> None:
     """Write a record of the question's network as a PyTorch script of at most 150 lines: torch and numpy, no cnnlab.
 
     It trains from the start with every change of knobs and prints one line an update, such as
-    `update 1  cost 5.640284538269043`: on the machine of the record its costs to the last bit, on another one to 1e-5
+    `update 1  cost 5.640552997589111`: on the machine of the record its costs to the last bit, on another one to 1e-5
     of them until the run explodes. It computes on the CPU unless the settings name another device. The file appears
     whole or not at all. ValueError for a record without updates, and for one of a network of your own.
     """
@@ -51,14 +50,20 @@ def export_script(record: Record, path: str | os.PathLike[str]) -> None:
 
 
 def script_of(record: Record) -> str:
-    """The whole text."""
+    """The whole text: as many lines as are left go to the table of changed knobs."""
+    tight = text_of(record, 1)
+    return text_of(record, 1 + MOST_LINES - len(tight.splitlines()))
+
+
+def text_of(record: Record, room: int) -> str:
+    """The whole text, with so many lines for the table of changed knobs."""
     settings, knobs = record.settings, Table.of(record)
     functions = [VIEWS, DRAWS[settings.init], *batch(settings), *clipping(settings, knobs)]
     body = "\n\n\n".join(
         [
             f"{data(settings)}\n\n{network(settings)}",
             *(text.strip("\n") for text in functions),
-            f"{start(settings, knobs)}\n\n{knobs.text(settings)}\n\n{loop(settings, knobs, len(record))}",
+            f"{start(settings, knobs)}\n\n{knobs.text(settings, room)}\n\n{loop(settings, knobs, len(record))}",
         ]
     )
     return f"{heading(record)}\n\n{imports(body)}\n\n{body}\n"
@@ -92,7 +97,6 @@ def imports(body: str) -> str:
         "import numpy as np",
         "import torch",
         "from torch import nn",
-        "from torch.func import functional_call",
         "",
         "torch.set_num_threads(1)  # several threads would add the same numbers in another order",
     ]
@@ -104,7 +108,7 @@ def data(settings: Settings) -> str:
     image, _ = load_image(settings.image)
     picture = image[:, : image.shape[1] // 2]
     packed = base64.b64encode(zlib.compress(picture.tobytes(), 9)).decode()
-    corners = "  ".join(f"{row} {column}" for row, column in patches_of(settings).positions)
+    corners = ", ".join(f"({row}, {column})" for row, column in patches_of(settings).positions)
     count, size, device = settings.patches, settings.patch_size, placed(settings)
     scaled = {
         "raw": [],
@@ -113,14 +117,12 @@ def data(settings: Settings) -> str:
     }
     lines = [
         "# The left half of the image, brick and gravel: grey values from 0 to 255, compressed, as text.",
-        *block("PICTURE", packed),
+        f'PICTURE = "{packed}"',
         "# Row and column of the upper left pixel of each patch; patches of gravel and of brick take turns.",
-        *block("CORNERS", corners),
-        "picture = np.frombuffer(zlib.decompress(base64.b64decode(PICTURE)), np.uint8)",
-        f"picture = picture.reshape{picture.shape}",
-        f"corners = np.array(CORNERS.split(), dtype=int).reshape({count}, 2)",
-        f"pixels = np.stack([picture[row : row + {size}, column : column + {size}] for row, column in corners])",
-        "pixels = pixels[:, None].astype(np.float64)  # patches, channels, height, width",
+        f"CORNERS = [{corners}]  # fmt: skip",
+        f"picture = np.frombuffer(zlib.decompress(base64.b64decode(PICTURE)), np.uint8).reshape{picture.shape}",
+        f"squares = [picture[None, row : row + {size}, column : column + {size}] for row, column in CORNERS]",
+        "pixels = np.stack(squares).astype(np.float64)  # patches, channels, height, width",
         *scaled[settings.input_scaling],
         "x = torch.from_numpy(pixels.astype(np.float32))",
         f"y = torch.arange({count}{device}) % 2  # 0 is gravel, 1 is brick",
@@ -128,35 +130,29 @@ def data(settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def block(name: str, text: str) -> list[str]:
-    """An assignment of a long text, in a few lines."""
-    width = max(WIDTH, -(-len(text) // DATA_LINES) + 16)
-    return [f'{name} = """', *textwrap.wrap(text, width), '"""']
-
-
 def network(settings: Settings) -> str:
-    """The network's modules, and the shapes of its parameters."""
-    lines = [f"        {called(name, module)}" for name, module in question_network(settings).named_children()]
+    """The network's modules, a line a layer, and the shapes of its parameters."""
+    lines: list[str] = []
+    for name, module in question_network(settings).named_children():
+        match module:
+            case nn.Conv2d():
+                lines.append(f"        nn.Conv2d({module.in_channels}, {module.out_channels}, 3),  # {name}")
+            case nn.Linear():
+                lines.append(f"        nn.Linear({module.in_features}, {module.out_features}),  # {name}")
+            case nn.Flatten():
+                lines.append("        nn.Flatten(),")
+            case _:
+                lines[-1] = lines[-1].replace(",  #", f", nn.{type(module).__name__}(),  #")
     return "\n".join(
         [
             "# The network. On torch's meta device it has shapes only; its weights are one long vector, drawn below.",
             'with torch.device("meta"):',
             "    network = nn.Sequential(",
             *lines,
-            "    )",
+            "    )  # fmt: skip",
             "SHAPES = {name: parameter.shape for name, parameter in network.named_parameters()}",
         ]
     )
-
-
-def called(name: str, module: Any) -> str:
-    """The call that makes one module."""
-    match module:
-        case nn.Conv2d():
-            return f"nn.Conv2d({module.in_channels}, {module.out_channels}, 3),  # {name}"
-        case nn.Linear():
-            return f"nn.Linear({module.in_features}, {module.out_features}),  # {name}"
-    return f"nn.{type(module).__name__}(),"
 
 
 def batch(settings: Settings) -> list[str]:
@@ -170,11 +166,12 @@ def batch(settings: Settings) -> list[str]:
 def clipping(settings: Settings, knobs: Table) -> list[str]:
     """The functions that clip gradients; the half types compute norms in float32."""
     half = settings.precision in ("float16", "bfloat16")
+    scaled = "finite / divisor * factor + (rows - finite)"
     functions = dict.fromkeys(text for kind in knobs.values("clip") for text in CLIP_FUNCTIONS.get(kind, ()))
     return [
         text.format(
             widened=".to(torch.float32)" if half else "",
-            narrowed=".to(rows.dtype)" if half else "",
+            scaled=f"return ({scaled}).to(rows.dtype)" if half else f"return {scaled}",
             wide=", dtype=torch.float32" if half else "",
         )
         for text in functions
@@ -186,12 +183,9 @@ def start(settings: Settings, knobs: Table) -> str:
     scaled = "tensor" if settings.init_scale == 1 else f"({settings.init_scale} * tensor)"
     as_run = kept(settings)
     lines = [
-        "# The initial weights are drawn in float64; biases are 0.",
+        "# The initial weights are drawn in float64.",
         f"generator = torch.Generator().manual_seed({settings.seed})",
-        "tensors = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in SHAPES.items()}",
-        "for name, shape in SHAPES.items():",
-        "    if len(shape) >= 2:",
-        "        tensors[name] = draw(shape, generator)",
+        "tensors = {name: draw(shape, generator) for name, shape in SHAPES.items()}",
         *([UNIT_VARIANCE.strip("\n")] if settings.init == "lsuv" else []),
         f"parameters = torch.cat([{scaled}.flatten() for tensor in tensors.values()]).to({as_run})",
         *([] if as_run == "torch.float32" else [f"x = x.to({as_run})"]),

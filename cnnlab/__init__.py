@@ -25,6 +25,7 @@ ROOMS = {
     "Record": "records",
     "Frame": "records",
     "load": "files",
+    "before_explosion": "verdict",
     "state_line": "verdict",
     "export_script": "script",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "Record",
     "Run",
     "Settings",
+    "before_explosion",
     "export_script",
     "load",
     "presets",

@@ -156,6 +156,14 @@ def test_saving_and_loading_need_no_torch(saved: Path) -> None:
     subprocess.run([sys.executable, "-c", code, saved, saved.with_name("without_torch")], check=True)
 
 
+def test_ten_thousand_updates_are_saved_and_loaded(tmp_path: Path) -> None:
+    """Of a small network and its states they are 16 MB: tests/benchmarks/results/files.md."""
+    record = record_of(np.arange(10_000))
+    record.save(tmp_path / "long")
+    assert same(cnnlab.load(tmp_path / "long"), record)
+    assert (tmp_path / "long").stat().st_size < 10_000 * (record.table.itemsize * record.table.shape[1] + 100)
+
+
 ANY_FLOAT = st.floats(width=64, allow_nan=True, allow_infinity=True, allow_subnormal=True)
 
 

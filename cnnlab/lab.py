@@ -9,13 +9,16 @@ import asyncio
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import plotly.graph_objects as go
 
 from cnnlab import controls, figures, pictures, verdict
+from cnnlab.autosave import Autosave, place_of
 from cnnlab.links import link_of, opened
 from cnnlab.records import Record
 from cnnlab.run import Run
@@ -32,6 +35,8 @@ GONE = 15.0
 """Seconds without any answer after which a browser that was there is taken to be closed, and training pauses."""
 RESTART_PATIENCE = 5.0
 """Seconds that a call waits for the new start that it asked for, before it returns all the same."""
+OFFER = "A run of this cell was interrupted when its kernel ended."
+"""What the header says where an earlier kernel has left a run."""
 OPEN: dict[Lab, tuple[str, int]] = {}
 """Labs that are open -> the cell that made them, and the count of that execution."""
 
@@ -59,7 +64,8 @@ class Lab:
     `Lab("question", learning_rate=1e-3)` takes a preset's name or Settings and any field by keyword; `scale=1.5`
     enlarges it for a projector; `network`, `data`, `cost`, `held_out` and `watch` are those of `cnnlab.Run`. Every
     control is also a call: `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that
-    was there. `Lab(lab.link())` opens what a link was taken of.
+    was there. `Lab(lab.link())` opens what a link was taken of. In a notebook the run is kept safe every few seconds
+    (`autosave` may name another file, or be False), and a lab that finds one of an earlier kernel offers it.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class Lab:
         cost: Callable[..., Any] | str | None = None,
         held_out: tuple[Any, Any] | None = None,
         watch: Sequence[str] | None = None,
+        autosave: bool | str | os.PathLike[str] = True,
         **changes: Any,
     ) -> None:
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0.5 <= scale <= 4:
@@ -90,10 +97,13 @@ class Lab:
         self.browser_seen = self.answered = 0.0
         self.ranges: dict[str, Any] = {}
         self.worker = Worker(lambda wanted: Run(wanted, **own), start, self.posted, plan)
+        self.own = own
         self.view = self.worker.view()
         self.pace = controls.pace_for(self.worker.length)
         self.worker.set_pace(controls.PACES[self.pace])
         close_labs_of_this_cell()
+        place = place_of(current_cell()[0]) if isinstance(autosave, bool) else Path(autosave)
+        self.worker.autosave = Autosave(place if autosave else None)
         self.build()
         OPEN[self] = current_cell()
         self.loop = running_loop()
@@ -244,6 +254,15 @@ class Lab:
         ahead = [entry for entry in plan if entry[0] >= coming] if plan else [(coming, self.settings.knobs)]
         return link_of(record.settings, (*record.schedule, *ahead))
 
+    def bring_back(self) -> None:
+        """Go on with the run that an earlier kernel left here; ValueError in a sentence if there is none to be read."""
+        record = self.worker.autosave.take()
+        own = {name: value for name, value in self.own.items() if value is not None and name != "watch"}
+        runs = [Run(branch, **own) for branch in (record, *record.others)]
+        self.look = None
+        self.worker.adopt(runs)
+        self.worker.settle(RESTART_PATIENCE)
+
     def restart(self, start: Settings) -> None:
         """Start again from update 0, and return when the new start is there to be read from `record`."""
         self.look = None
@@ -275,6 +294,7 @@ class Lab:
         OPEN.pop(self, None)
         self.worker.close()
         self.worker.wait(10)
+        self.worker.autosave.close()
         if self.publisher is not None:
             self.publisher.cancel()
         for widget in (self.header, self.controls, self.strip, self.plots, self.body, self.box):
@@ -307,6 +327,8 @@ class Lab:
             "step": lambda: self.play(whole(message["updates"])),
             "before_explosion": self.look_before_explosion,
             "rewind": self.rewind,
+            "bring_back": self.bring_back,
+            "leave_behind": self.leave_behind,
             "fork": self.fork,
             "choose_branch": lambda: self.choose_branch(message["branch"]),
             "delete_branch": lambda: self.delete_branch(message["branch"]),
@@ -332,6 +354,11 @@ class Lab:
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(action)
+
+    def leave_behind(self) -> None:
+        """Forget the run that an earlier kernel left here."""
+        self.worker.autosave.discard()
+        self.redraw()
 
     def redraw(self) -> None:
         """Have the present view drawn again: by the publisher, or at once where there is none."""
@@ -460,7 +487,8 @@ class Lab:
             "rate": f"{view.rate:.1f}" if view.rate < 10 else f"{view.rate:.0f}",
             "preset": view.settings.preset,
             "pace": self.pace,
-            "problem": view.error or "",
+            "offer": OFFER if self.worker.autosave.offered else "",
+            "problem": view.error or self.worker.autosave.problem,
         }
 
     def controls_state(self, view: View) -> dict[str, Any]:

@@ -43,6 +43,9 @@ function header({ model, el }) {
     send({ look: Number(scrubber.value) });
   };
   scrubber.addEventListener("input", () => look(scrubber.value));
+  const offer = element("div", { class: "cnnlab-offer", role: "status", hidden: true }, element("span", {}),
+    button("Bring it back", "Go on with the interrupted run", () => send({ do: "bring_back" })),
+    button("Leave it", "Forget the interrupted run", () => send({ do: "leave_behind" })));
   const shownStep = element("span", { class: "cnnlab-counter cnnlab-shown" });
   const root = element("div", { class: "cnnlab cnnlab-header" }, line,
     element("div", { class: "cnnlab-transport" },
@@ -61,11 +64,13 @@ function header({ model, el }) {
       button("Before the explosion", "Look at the last update after which nothing was wrong yet", () => send({ do: "before_explosion" })),
       button("Fork here", "Begin a new branch after the update shown", () => send({ do: "fork" })),
       button("Rewind to here", "Take the run back to the update shown", () => send({ do: "rewind" }))),
-    problem);
+    offer, problem);
   el.append(root);
 
   const draw = () => {
     const state = model.get("state");
+    offer.hidden = !state.offer;
+    offer.firstChild.textContent = state.offer;
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
     line.textContent = state.line;
     line.title = state.line;

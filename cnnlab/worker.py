@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cnnlab.autosave import Autosave
 from cnnlab.links import Plan
 from cnnlab.records import Record
 from cnnlab.run import Run
@@ -53,6 +54,7 @@ class Worker:
     ) -> None:
         self.make_run = make_run
         self.posted = posted
+        self.autosave = Autosave(None)
         self.run = make_run(start)
         self.run.plan = plan
         self.runs = {1: self.run}
@@ -240,6 +242,7 @@ class Worker:
         self.run.update()
         self.follow_plan()
         self.times.append(time.monotonic())
+        self.autosave.keep(self.tree(), time.monotonic(), at_once=False)
         after = self.wanted_after
         if not self.training or (after is not None and self.run.updates > after):
             self.post()
@@ -334,13 +337,32 @@ class Worker:
             spent = time.monotonic() - now
             self.held_out_due = now + spent / HELD_OUT_SHARE
         self.posted(self.view())
+        if not self.training:
+            self.autosave.keep(self.tree(), time.monotonic(), at_once=True)
+
+    def adopt(self, runs: list[Run]) -> None:
+        """Put a tree of runs, the present one first, in the place of what is here; it becomes a ghost."""
+        self.order(lambda: self.take_in(runs))
+
+    def take_in(self, runs: list[Run]) -> None:
+        """What `adopt` orders."""
+        record = self.run.record
+        if len(record):
+            self.ghosts = (record, *self.ghosts)[:GHOSTS]
+        self.run = runs[0]
+        self.runs = {run.branch.number: run for run in sorted(runs, key=lambda run: run.branch.number)}
+        self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
+        self.settled()
+
+    def tree(self) -> Record:
+        """The present branch's record with those of the other branches."""
+        others = tuple(run.record for run in self.runs.values() if run is not self.run)
+        return dataclasses.replace(self.run.record, others=others)
 
     def view(self) -> View:
         """The present moment."""
-        others = tuple(run.record for run in self.runs.values() if run is not self.run)
-        record = dataclasses.replace(self.run.record, others=others)
         return View(
-            record, self.ghosts, self.settings, self.planned, self.training, self.rate(),
+            self.tree(), self.ghosts, self.settings, self.planned, self.training, self.rate(),
             self.error,
         )  # fmt: skip
 

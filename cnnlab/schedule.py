@@ -63,6 +63,8 @@ class Table:
             if row != before:
                 entries.append(f"{first}: {tuple_of(row)},")
             before = row
+        if room == 1:
+            return [f"SCHEDULE = {{{' '.join(entries)}}}  # fmt: skip"]
         share = -(-len(entries) // room)
         lines = ["    " + " ".join(entries[place : place + share]) for place in range(0, len(entries), share)]
         return ["SCHEDULE = {", *lines, "}" if share == 1 else "}  # fmt: skip"]
@@ -107,8 +109,8 @@ def loop(settings: Settings, knobs: Table, updates: int) -> str:
         *(["    inputs, labels = batch(step)"] if in_batches else []),
         "    parameters.requires_grad_()",
         f"    logits = torch.func.functional_call(network, views(parameters), ({x},))",
-        f"    likelihood = {LIKELIHOODS[settings.cost].format(labels=y, epsilon=epsilon)}",
-        f"    cost = -likelihood.{settings.reduction}()",
+        f"    log_likelihood = {LIKELIHOODS[settings.cost].format(labels=y, epsilon=epsilon)}",
+        f"    cost = -log_likelihood.{settings.reduction}()  # cross-entropy: each patch's own label alone counts",
         *indented(1, penalty("cost", knobs)),
         "    (gradient,) = torch.autograd.grad(cost, parameters)",
         "    with torch.no_grad():",

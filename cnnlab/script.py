@@ -50,9 +50,9 @@ def export_script(record: Record, path: str | os.PathLike[str]) -> None:
 
 
 def script_of(record: Record) -> str:
-    """The whole text: as many lines as are left go to the table of changed knobs."""
+    """The whole text: the table of changed knobs takes as many lines as the rest leaves."""
     tight = text_of(record, 1)
-    return text_of(record, 1 + MOST_LINES - len(tight.splitlines()))
+    return text_of(record, max(1, MOST_LINES - 2 - len(tight.splitlines())))
 
 
 def text_of(record: Record, room: int) -> str:
@@ -71,17 +71,17 @@ def text_of(record: Record, room: int) -> str:
 
 def heading(record: Record) -> str:
     """The script's docstring."""
-    first = f"update 1  cost {record.cost[0]}"
+    run = f"{record.settings!r}, {len(record)} updates."
+    form = (
+        f"Prints one line an update, the first `update 1  cost {record.cost[0]}`: the recorded costs to the last bit "
+        "where they were recorded; another machine rounds sums otherwise, and agrees to five digits until it explodes."
+    )
     return "\n".join(
         [
             '"""Train the network of a recorded run again, in plain PyTorch. Written by cnnlab.',
             "",
-            *textwrap.wrap(f"{record.settings!r}, {len(record)} updates.", WIDTH),
-            *textwrap.wrap(
-                f"Prints one line an update; the first was `{first}`. Where the run was recorded the costs come back "
-                "to the last bit; another machine rounds sums otherwise, and agrees to five digits until it explodes.",
-                WIDTH,
-            ),
+            *textwrap.wrap(run, max(WIDTH, len(run) // 4 + 30)),
+            *textwrap.wrap(form, WIDTH),
             '"""',
         ]
     )

@@ -48,7 +48,7 @@ print(json.dumps(said))
 """Runs scripts one after the other in one Python, which imports torch once."""
 
 
-DATA = re.compile(r"PICTURE|CORNERS|    [0-9]+: .*, [0-9]+: ")
+DATA = re.compile(r"PICTURE|CORNERS|SCHEDULE = {1: ")
 """Beginnings of the lines of a script that are long: data, and a table of hundreds of changes."""
 
 
@@ -87,7 +87,7 @@ def many_changes(**start: object) -> Callable[[], Record]:
 
     def record() -> Record:
         run = cnnlab.Run(**{**LEARNS, **start})
-        for update in range(300):
+        for update in range(100):
             kind = ("off", "value", "norm", "adaptive")[update % 4]
             place = "cost" if update % 3 else "update"
             run.set(learning_rate=0.01 + update * 1e-5, clip=kind, penalty_in=place, momentum=0.1 * (update % 5))
@@ -181,7 +181,7 @@ def all_cases() -> dict[str, Callable[[], Record]]:
     cases["a fork"] = forked
     cases["a rewound run"] = rewound
     whole = {"init": "lsuv", "batch_size": 3, "cost": "softmax_log", "relu": "softmax_too", "init_scale": 0.5}
-    whole |= {"seed": 4294967295, "reduction": "sum", "patches": 1000, "image": "mosaic", "epochs": 1000000}
+    whole |= {"seed": 4294967295, "reduction": "sum", "patches": 200, "image": "mosaic", "epochs": 1000000}
     cases["everything at once"] = many_changes(**whole, precision="bfloat16")
     cases["everything at once, float64"] = many_changes(**whole, precision="float64")
     return cases
@@ -303,6 +303,21 @@ def test_the_script_runs_by_itself(records, scripts):
 def test_a_fork_differs_from_its_parent_only_after_the_fork(records):
     record = records["a fork"]
     assert [first for first, _ in record.schedule] == [1, 3, 6]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("precision", options("precision"))
+def test_not_even_the_longest_settings_take_more_than_150_lines(records, tmp_path, precision, device):
+    record = records["everything at once"]
+    number = 1.2345678901234567e-05
+    knobs = dict.fromkeys(("learning_rate", "momentum", "clip_threshold", "epsilon", "l1", "l2", "init_scale"), number)
+    longest = {"preset": "vanishing", "channels": 256, "hidden": (4096, 4096), "batch_size": 149, "patch_size": 13}
+    settings = record.settings.replace(**knobs, **longest, clip="adaptive", device=device, precision=precision)
+    schedule = tuple((first, dataclasses.replace(knobs, momentum=number)) for first, knobs in record.schedule)
+    for changes in (record.schedule, schedule):
+        path = tmp_path / "run.py"
+        cnnlab.export_script(dataclasses.replace(record, settings=settings, schedule=changes), path)
+        assert len(path.read_text().splitlines()) <= 150
 
 
 def test_a_script_for_a_gpu_is_written_only_if_the_settings_name_one(records, tmp_path):

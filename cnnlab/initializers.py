@@ -26,7 +26,7 @@ def initial_parameters(network: nn.Module, layout: Layout, settings: Settings, x
         drawn = draw(tuple(shape), generator) if len(shape) >= 2 else torch.zeros(shape, dtype=torch.float64)
         tensors[name] = drawn
     if settings.init == "lsuv":
-        tensors = unit_variance(network, layout, tensors, x.double())
+        tensors = unit_variance(network, layout, tensors, x[:LSUV_PATCHES].float())
     flat = layout.flatten(tensors)
     return torch.where(layout.is_weight(flat.device), flat * settings.init_scale, flat)
 
@@ -94,11 +94,15 @@ FORMULAS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
 """Recipe.init -> shape, generator -> weights; lsuv starts orthogonal and is then scaled by the data."""
 
 
+LSUV_PATCHES = 66
+"""How many patches lsuv measures its outputs on: a batch, as in the paper."""
+
+
 def unit_variance(network: nn.Module, layout: Layout, tensors: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
     """Layer-sequential unit variance (Mishkin and Matas 2016): layer by layer, scale weights until outputs vary by 1.
 
     At most ten rounds a layer, until the variance over patches and units is within 0.1 of 1, as in the paper. A layer
-    whose outputs do not vary (all its inputs are 0) is left as it is.
+    whose outputs do not vary (all its inputs are 0) is left as it is. Measured in float32 on the first patches.
     """
     tensors = dict(tensors)
     for name in (name for name, shape in zip(layout.names, layout.shapes, strict=True) if len(shape) >= 2):
@@ -117,7 +121,7 @@ def output_variance(network: nn.Module, layer: nn.Module, tensors: dict[str, Ten
     handle = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     try:
         with torch.no_grad():
-            functional_call(network, tensors, (x,))
+            functional_call(network, {name: tensor.float() for name, tensor in tensors.items()}, (x,))
     finally:
         handle.remove()
     return seen[0].var().item()

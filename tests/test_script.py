@@ -215,9 +215,9 @@ def printed(scripts) -> dict[str, list[str]]:
     return {name: said[str(path)].splitlines() for name, path in scripts.items()}
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run this Python, with as many threads as torch likes, and keep what it says."""
-    free = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    free = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | variables
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=free, cwd=ROOT)
 
 
@@ -298,6 +298,20 @@ def test_the_script_runs_by_itself(records, scripts):
     run = python(str(scripts["a fork"]))
     assert run.stderr == ""
     assert [float(line.split()[-1]) for line in run.stdout.splitlines()] == records["a fork"].cost.tolist()
+
+
+@pytest.mark.parametrize(("case", "updates"), [("preset question", 2), ("preset converges", 6)])
+def test_with_other_instructions_the_costs_agree_to_1e_5_until_the_explosion(case, updates, records, scripts):
+    plain = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
+    run = python(str(scripts[case]), **plain)
+    costs = [float(line.split()[-1]) for line in run.stdout.splitlines()]
+    assert costs[:updates] == pytest.approx(records[case].cost[:updates].tolist(), rel=1e-5)
+
+
+def test_a_record_from_a_file_gives_the_same_script(records, scripts, tmp_path):
+    records["a fork"].save(tmp_path / "fork.cnnlab")
+    cnnlab.export_script(cnnlab.load(tmp_path / "fork.cnnlab"), tmp_path / "run.py")
+    assert (tmp_path / "run.py").read_text() == scripts["a fork"].read_text()
 
 
 def test_a_fork_differs_from_its_parent_only_after_the_fork(records):

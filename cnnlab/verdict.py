@@ -61,7 +61,9 @@ def difference(record: Record, parent: Record | None) -> str:
         return "start"
     new = dataclasses.asdict(record.knobs_at(forked_at + 1))
     old = dataclasses.asdict(parent.knobs_at(forked_at + 1))
-    changed = [f"{SHORT.get(name, name)} {said(old[name])} -> {said(new[name])}" for name in new if new[name] != old[name]]
+    changed = [
+        f"{SHORT.get(name, name)} {said(old[name])} -> {said(new[name])}" for name in new if new[name] != old[name]
+    ]
     return f"{', '.join(changed) or 'no change'} at {forked_at}"
 
 

@@ -76,8 +76,8 @@ def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800
             go.Image(name="over time", xaxis="x3", yaxis="y3", hoverinfo="skip", zsmooth=False),
             curve("yardstick", "ratio", FAINT, width=1, dash="dash"),
             lane("lost weights", "magnitudes", RED),
-            lane("gradient marks", "gradient", RED, size=4),
-            lane("ratio marks", "ratio", RED, size=4),
+            layer_lane("gradient marks", "gradient"),
+            layer_lane("ratio marks", "ratio"),
         ]
     )
     for layer in range(layers):
@@ -113,6 +113,18 @@ def lane(name: str, panel: str, colour: str, size: int = 7) -> go.Scatter:
     lanes = {"cost": "y7", "magnitudes": "y2", "gradient": "y8", "ratio": "y9"}
     marker = {"color": colour, "size": size, "symbol": "x"}
     return go.Scatter(name=name, mode="markers", marker=marker, xaxis=f"x{axis_of(panel)}", yaxis=lanes[panel])
+
+
+def layer_lane(name: str, panel: str) -> go.Scatter:
+    """Empty marks on a panel's lane axis whose colours are places in PALETTE.
+
+    Numbers, for plotly reads a text for each of a thousand marks longer than all the rest of a figure takes.
+    """
+    last = len(PALETTE) - 1
+    scale = [[place / last, colour] for place, colour in enumerate(PALETTE)]
+    marks = lane(name, panel, RED, size=4)
+    marks.marker = {"size": 4, "symbol": "square", "colorscale": scale, "cmin": 0, "cmax": last, "showscale": False}
+    return marks
 
 
 def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
@@ -270,10 +282,11 @@ def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dic
 
 def decades(values: NDArray[np.float64]) -> dict[str, Any]:
     """Range (in powers of ten) and ticks of a log axis that shows all finite positive values below its lanes."""
-    shown = values[np.isfinite(values) & (values > 0)]
-    if shown.size == 0:
+    shown = np.isfinite(values) & (values > 0)
+    if not shown.any():
         return {"range": [-1, 2], "dtick": 1}
-    low, high = math.floor(math.log10(shown.min()) - 0.02), math.ceil(math.log10(shown.max()) + 0.02)
+    least, largest = values.min(where=shown, initial=np.inf), values.max(where=shown, initial=0)
+    low, high = math.floor(math.log10(least) - 0.02), math.ceil(math.log10(largest) + 0.02)
     coarse = 1 if high - low <= 6 else 2 if high - low <= 14 else 5
     low, high = math.floor(low / coarse) * coarse, math.ceil(high / coarse) * coarse
     height = (high - low) / 0.8
@@ -406,25 +419,27 @@ def draw_over_time(traces: dict[str, Any], record: Record) -> None:
 
 def draw_layers(traces: dict[str, Any], record: Record, gauge: str, panel: str) -> None:
     """A gauge of every layer over time, each stretch of updates by its largest value; its marks in the lane above."""
-    values = record.column(gauge)[1:]
+    values = np.ascontiguousarray(record.column(gauge)[1:])
     places = stretches(len(values), LAYER_POINTS)
     steps = (places + 1).astype(np.float32)
     usable = np.where(np.isfinite(values), values, -np.inf)
     largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
+    bad = ~np.isfinite(values)
+    broken = np.logical_or.reduceat(bad, places, axis=0) if len(values) else bad
     x, y, colours = [], [], []
     for layer in range(len(record.layers)):
         drawn = np.where(largest[:, layer] > 0, largest[:, layer], np.nan)
         traces[f"{panel} {layer}"].update(x=steps, y=drawn)
-        lost = places[np.logical_or.reduceat(~np.isfinite(values[:, layer]), places)] if len(values) else places
+        lost = places[broken[:, layer]]
         zero = places[largest[:, layer] == 0]
         x += [lost + 1, zero + 1]
         y += [
             np.full(len(lost), 0.98 - 0.11 * layer / len(record.layers)),
             np.full(len(zero), 0.015 + 0.04 * layer / len(record.layers)),
         ]
-        colours += [colour_of(layer)] * (len(lost) + len(zero))
+        colours.append(np.full(len(lost) + len(zero), layer % len(PALETTE), dtype=np.uint8))
     traces[f"{panel} marks"].update(
         x=np.concatenate(x).astype(np.float32),
         y=np.concatenate(y).astype(np.float32),
-        marker={"color": colours, "symbol": "square"},
+        marker={"color": np.concatenate(colours)},
     )

@@ -80,8 +80,26 @@ def test_a_layer_whose_gradient_is_nan_is_marked_in_its_colour_while_others_keep
     gradient[2, 1] = np.nan
     traces = drawn(record_of([1.0, 1.0], gradient_norm=gradient))
     assert traces["gradient marks"].x.tolist() == [2]
-    assert traces["gradient marks"].marker.color == (figures.PALETTE[1],)
+    assert traces["gradient marks"].marker.color.tolist() == [1]
     assert traces["gradient 0"].y.tolist() == [1, 1]
+
+
+def test_the_colours_of_marks_are_those_of_the_layers() -> None:
+    for name in ("gradient marks", "ratio marks"):
+        marker = drawn(record_of([1.0]))[name].marker
+        assert [colour for _, colour in marker.colorscale] == list(figures.PALETTE)
+        places = [place * (marker.cmax - marker.cmin) + marker.cmin for place, _ in marker.colorscale]
+        assert places == pytest.approx(range(9))
+
+
+def test_one_nan_in_the_gradient_of_a_long_run_is_marked_and_one_spike_is_drawn() -> None:
+    gradient = np.ones((10_001, 3))
+    gradient[1235, 1] = np.nan
+    gradient[7778, 2] = 1e9
+    traces = drawn(record_of(np.ones(10_000), gradient_norm=gradient))
+    assert traces["gradient marks"].marker.color.tolist() == [1]
+    assert abs(traces["gradient marks"].x[0] - 1235) <= 10_000 / figures.LAYER_POINTS + 1
+    assert traces["gradient 2"].y.max() == 1e9
 
 
 def test_a_layer_whose_gradient_is_zero_is_marked_below() -> None:
@@ -89,7 +107,7 @@ def test_a_layer_whose_gradient_is_zero_is_marked_below() -> None:
     gradient[1, 2] = 0
     marks = drawn(record_of([1.0], gradient_norm=gradient))["gradient marks"]
     assert marks.y[0] < 0.1
-    assert marks.marker.color == (figures.PALETTE[2],)
+    assert marks.marker.color.tolist() == [2]
 
 
 def test_lost_weights_are_crossed_on_their_layers_row() -> None:

@@ -13,6 +13,7 @@ from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 if TYPE_CHECKING:
     from cnnlab.files import load
     from cnnlab.lab import Lab
+    from cnnlab.page import export_html
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
     from cnnlab.script import export_script
@@ -27,6 +28,7 @@ ROOMS = {
     "load": "files",
     "before_explosion": "verdict",
     "state_line": "verdict",
+    "export_html": "page",
     "export_script": "script",
 }
 """Public name -> the module that it is fetched from at first use."""
@@ -40,6 +42,7 @@ __all__ = [
     "Run",
     "Settings",
     "before_explosion",
+    "export_html",
     "export_script",
     "load",
     "presets",

@@ -1,0 +1,302 @@
+"""The live loop in a real JupyterLab in headless chromium, training at full speed: latency, frames, slowing, memory.
+
+python tests/benchmarks/live.py [--moves 80] [--write]
+
+Sliders are moved by real key presses and stamped by the page's clock as the input event happens; updates are stamped in
+the kernel as they begin and end. --write keeps the table in tests/benchmarks/results/live.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
+from jupyter_page import Jupyter, Lab, Notebook, launched, until
+
+RESULTS = Path(__file__).parent / "results" / "live.md"
+PACKAGES = ("torch", "plotly", "anywidget", "ipywidgets", "ipykernel", "jupyterlab")
+BLOCK = 4.0
+"""Seconds of a block of watched or of unwatched training."""
+PRELUDE = '''
+import functools, gc, time
+import psutil
+import cnnlab
+process = psutil.Process()
+
+def resident():
+    """MiB of this kernel."""
+    gc.collect()
+    return process.memory_info().rss / 2**20
+'''
+LAB = 'lab = cnnlab.Lab("question", learning_rate=1e-5, epochs=100_000); lab.choose_pace("full")'
+SPIES = '''
+from cnnlab import figures
+from cnnlab.run import Run
+began_with, frames, refreshes, last = [], [], [], [None]
+update, draw, refresh = Run.update, type(lab).draw, figures.refresh
+
+@functools.wraps(update)
+def stamped(self):
+    """An update that notes when it began and ended with knobs that were not in force before."""
+    start = time.time()
+    update(self)
+    if self.prepared_for is not last[0]:
+        last[0] = self.prepared_for
+        began_with.append((start, time.time(), last[0].learning_rate))
+
+def timed(function, times):
+    """The same, noting wall and processor time of each call in milliseconds."""
+    @functools.wraps(function)
+    def call(*arguments, **keywords):
+        wall, own = time.perf_counter(), time.thread_time()
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            times.append(((time.perf_counter() - wall) * 1e3, (time.thread_time() - own) * 1e3))
+    return call
+
+Run.update = stamped
+type(lab).draw = timed(draw, frames)
+figures.refresh = timed(refresh, refreshes)
+ask_for_next = lab.worker.ask_for_next
+'''
+LISTEN = """() => {
+    window.moves = [];
+    document.addEventListener("input", (event) => {
+        const at = performance.timeOrigin + performance.now();
+        setTimeout(() => window.moves.push([at, Number(event.target.nextElementSibling.value)]), 0);
+    }, true);
+}"""
+FIRST_FIGURE = """() => new Promise((resolve) => {
+    const start = performance.now();
+    window.jupyterapp.commands.execute("notebook:run-cell");
+    const look = () => {
+        const graph = document.querySelector(".jp-Notebook .cnnlab-lab .js-plotly-plot");
+        const there = graph?._fullLayout && graph.querySelector(".scatterlayer path") && graph.clientWidth > 0;
+        there ? requestAnimationFrame(() => resolve(performance.now() - start)) : requestAnimationFrame(look);
+    };
+    look();
+})"""
+ROUND_TRIP = """async () => {
+    const start = performance.now();
+    await window.jupyterapp.commands.execute("notebook:run-cell");
+    return performance.now() - start;
+}"""
+
+
+def main() -> None:
+    """Measure, print, and keep the table if that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--moves", type=int, default=80, help="slider moves (default: 80)")
+    parser.add_argument("--blocks", type=int, default=6, help="pairs of watched and unwatched blocks (default: 6)")
+    parser.add_argument("--write", action="store_true", help="keep the table in tests/benchmarks/results/live.md")
+    given = parser.parse_args()
+    with open_lab() as (notebook, first_figure):
+        lab = Lab(notebook, 2)
+        lab.wait_for_figure()
+        notebook.do(SPIES)
+        lab.press("Play")
+        lab.wait_for_update(50)
+        rows = [
+            *latency(notebook, lab, given.moves),
+            *frames(notebook, 15),
+            watching(notebook, given.blocks),
+            *other_cells(notebook, 15),
+            *memory(notebook, first_figure),
+        ]
+        assert notebook.value("lab.problem, lab.worker.error, lab.record.first_nonfinite") == ("", None, None)
+        browser = f"chromium {notebook.browser.version}"
+    table = written(rows, browser)
+    print(table)
+    if given.write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(table + "\n", encoding="utf-8")
+
+
+@contextmanager
+def open_lab() -> Iterator[tuple[Notebook, float]]:
+    """A notebook whose third cell has made a lab, and the milliseconds from running it to its first figure."""
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        jupyter = Jupyter(Path(home))
+        browser = launched(playwright)
+        try:
+            notebook = Notebook(jupyter, browser, "live", [PRELUDE, "1 + 1", LAB])
+            notebook.run(0)
+            notebook.edit(2)
+            yield notebook, notebook.page.evaluate(FIRST_FIGURE)
+        finally:
+            browser.close()
+            jupyter.close()
+
+
+def latency(notebook: Notebook, lab: Lab, moves: int) -> list[tuple[str, str, str]]:
+    """From the input event of a moved slider to the first update with its value."""
+    draw = random.Random(1)
+    slider = lab.slider("Learning rate")
+    slider.focus()
+    notebook.page.evaluate(LISTEN)
+    notebook.do("began_with.clear()")
+    for move in range(moves):
+        notebook.page.keyboard.press("ArrowRight" if move % 2 else "ArrowLeft")
+        time.sleep(draw.uniform(0.15, 0.9))
+    done = notebook.page.evaluate("window.moves")
+    assert len(done) == moves
+    until(lambda: notebook.value("began_with[-1][2]") == done[-1][1], "the last move to arrive")
+    seen = notebook.value("began_with")
+    found = [first_update(seen, *move) for move in done]
+    began = [entry[0] * 1e3 - at for entry, (at, _) in zip(found, done, strict=True)]
+    ended = [entry[1] * 1e3 - at for entry, (at, _) in zip(found, done, strict=True)]
+    return [
+        (
+            f"slider moved to the first update with the new value done, {moves} moves",
+            spread(ended),
+            "<= 30, p95 <= 100",
+        ),
+        ("the same, to that update's begin", spread(began), ""),
+    ]
+
+
+def first_update(seen: list[tuple[float, float, float]], moved: float, value: float) -> tuple[float, float, float]:
+    """Begin, end and value of the first update with a value that ended after the slider moved to it."""
+    return next(entry for entry in seen if entry[1] * 1e3 > moved and entry[2] == value)
+
+
+def spread(milliseconds: list[float]) -> str:
+    """Median, p90, p95 and largest."""
+    ordered = sorted(milliseconds)
+    cut = statistics.quantiles(ordered, n=20, method="inclusive")
+    return (
+        f"median {statistics.median(ordered):.0f} ms, p90 {cut[17]:.0f}, p95 {cut[18]:.0f}, largest {ordered[-1]:.0f}"
+    )
+
+
+def frames(notebook: Notebook, seconds: float) -> list[tuple[str, str, str]]:
+    """Frames that the browser says it has drawn, and what each costs."""
+    session = notebook.page.context.new_cdp_session(notebook.page)
+    session.send("Performance.enable")
+    notebook.do("answers = []\nlab.answer = lambda: (answers.append(1), type(lab).answer(lab))")
+    notebook.page.evaluate(
+        """() => {
+            window.plotted = 0;
+            document.querySelector(".js-plotly-plot").on("plotly_afterplot", () => (window.plotted += 1));
+        }"""
+    )
+    busy = task_seconds(session)
+    notebook.do("answers.clear(); frames.clear(); refreshes.clear()")
+    plotted, start = notebook.page.evaluate("window.plotted"), time.monotonic()
+    time.sleep(seconds)
+    answers, drawn, refreshed = notebook.value("len(answers), list(frames), list(refreshes)")
+    took = time.monotonic() - start
+    plotted = notebook.page.evaluate("window.plotted") - plotted
+    busy = task_seconds(session) - busy
+    rate = answers / took
+    return [
+        ("frames drawn a second, all plots", f"{rate:.1f} ({plotted / took:.1f} plots)", ">= 8"),
+        ("kernel's time a frame: processor, wall (the worker holds the GIL, too)", middle(drawn), ""),
+        ("of which the plots (figures.refresh)", middle(refreshed), ""),
+        ("browser's main thread a frame", f"{busy / max(answers, 1) * 1e3:.0f} ms", "< 60 ms"),
+    ]
+
+
+def task_seconds(session: Any) -> float:
+    """Seconds that the page's main thread has been busy."""
+    found = session.send("Performance.getMetrics")["metrics"]
+    return next(metric["value"] for metric in found if metric["name"] == "TaskDuration")
+
+
+def middle(times: list[tuple[float, float]]) -> str:
+    """Medians of processor and wall time."""
+    wall, own = zip(*times, strict=True)
+    return f"{statistics.median(own):.1f} ms, {statistics.median(wall):.1f} ms"
+
+
+def watching(notebook: Notebook, pairs: int) -> tuple[str, str, str]:
+    """How much slower training is while it is drawn: the same run and thread, in turns with and without drawing."""
+    rates: list[tuple[float, float]] = []
+    for pair in range(pairs):
+        found = {}
+        for watched in (True, False) if pair % 2 else (False, True):
+            notebook.do(
+                "lab.worker.ask_for_next = ask_for_next; lab.worker.ask()"
+                if watched
+                else "lab.worker.ask_for_next = lambda: None"
+            )
+            time.sleep(0.7)
+            before, start = notebook.value("lab.worker.run.updates, time.time()")
+            time.sleep(BLOCK)
+            after, end = notebook.value("lab.worker.run.updates, time.time()")
+            found[watched] = (after - before) / (end - start)
+        rates.append((found[True], found[False]))
+    notebook.do("lab.worker.ask_for_next = ask_for_next; lab.worker.ask()")
+    slower = statistics.median(1 - watched / alone for watched, alone in rates)
+    watched, alone = (statistics.median(column) for column in zip(*rates, strict=True))
+    said = f"{slower:.0%} slower ({watched:.1f} against {alone:.1f} updates a second)"
+    return f"training while watched, {pairs} pairs of blocks", said, "<= 20 %"
+
+
+def other_cells(notebook: Notebook, count: int) -> list[tuple[str, str, str]]:
+    """Round trip of another cell while training: in the page, and by the kernel alone."""
+    notebook.edit(1)
+    page, kernel = [], []
+    for _ in range(count):
+        page.append(notebook.page.evaluate(ROUND_TRIP))
+        time.sleep(0.2)
+        start = time.monotonic()
+        notebook.value("1 + 1")
+        kernel.append((time.monotonic() - start) * 1e3)
+    said = (f"median {statistics.median(times):.0f} ms, largest {max(times):.0f}" for times in (page, kernel))
+    return [
+        (f"another cell, run in the page while training, {count} times", next(said), "<= 300 ms"),
+        ("the same without the page", next(said), ""),
+    ]
+
+
+def memory(notebook: Notebook, first_figure: float) -> list[tuple[str, str, str]]:
+    """Memory of the kernel with one lab playing, and after the cell has run again."""
+    playing = notebook.value("resident()")
+    notebook.do("Run.update = update; type(lab).draw = draw; figures.refresh = refresh; del ask_for_next")
+    after = []
+    for _ in range(2):
+        lab = notebook.lab(index=2)
+        lab.press("Play")
+        lab.wait_for_update(50)
+        after.append(notebook.value("resident()"))
+    return [
+        ("kernel's memory with a lab playing", f"{playing:.0f} MiB", "<= 450 MiB"),
+        ("added by a second execution of the cell, by a third", f"{after[0] - playing:+.0f}, {after[1] - after[0]:+.0f}"
+         " MiB", ""),
+        ("cell started to first figure on screen, torch not yet imported", f"{first_figure / 1e3:.1f} s", ""),
+    ]  # fmt: skip
+
+
+def written(rows: list[tuple[str, str, str]], browser: str) -> str:
+    """The table in Markdown, with what it was measured on."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    lines = [
+        "# The live loop", "",
+        f"`python tests/benchmarks/live.py`, {time.strftime('%Y-%m-%d')}: {cores} cores ({platform.machine()}) for "
+        f"server, kernel and browser together, Python {platform.python_version()}, {versions}, {browser} (headless). "
+        'The run: `Lab("question", learning_rate=1e-5, epochs=100_000)` at full speed.', "",
+        "| | measured | to reach |", "|---|---|---|",
+        *(f"| {what} | {found} | {wanted} |" for what, found, wanted in rows),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

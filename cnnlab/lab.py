@@ -45,6 +45,17 @@ class LiveFigure(go.FigureWidget):
     """A FigureWidget that is freed when it is closed: its script is text, not a watched file (anywidget #929)."""
 
     _esm = str(go.FigureWidget._esm)
+    made = False
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        self.made = True
+        self.open()
+
+    def open(self) -> None:
+        """Tell the browser of the figure when it is complete: plotly tells of an empty one first, and may draw that."""
+        if self.made:
+            super().open()
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """The figure as it is now, for a page opened later; plotly's own would be the figure as it was made."""

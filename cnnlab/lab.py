@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import plotly.graph_objects as go
+from plotly.basedatatypes import Undefined
 
 from cnnlab import controls, figures, pictures, verdict
 from cnnlab.autosave import Autosave, place_of
@@ -23,6 +25,7 @@ from cnnlab.links import link_of, opened
 from cnnlab.records import Record
 from cnnlab.run import Run
 from cnnlab.settings import KNOB_FIELDS, Settings, settings
+from cnnlab.sheet import Place, Sheet
 from cnnlab.worker import View, Worker
 
 CONTROLS_WIDTH = 292
@@ -50,7 +53,31 @@ class LiveFigure(go.FigureWidget):
     def __init__(self, figure: go.Figure) -> None:
         super().__init__(figure)
         self.made = True
+        self._sent: dict[Place, Any] = {}
         self.open()
+
+    def take(self, sheet: Sheet) -> None:
+        """Take over what was drawn on a sheet, and send what has changed in one message.
+
+        This goes past plotly's validators, which would take most of the time of a frame.
+        """
+        style: dict[str, dict[int, Any]] = {}
+        axes: dict[str, Any] = {}
+        for place, value in sheet.values():
+            owner, name, *path = place
+            if owner == "data" and not same(self._sent.get(place), value):
+                self._sent[place] = value
+                put(self._data[name], path, value)
+                style.setdefault(".".join(path), {})[name] = value
+            elif owner == "layout" and self._layout[name].get(path[0]) != value:
+                axes |= {f"{name}.{key}": wanted for key, wanted in sheet.layout[name].items()}
+        for key, value in axes.items():
+            axis, _, property_name = key.partition(".")
+            self._layout[axis][property_name] = value
+        traces = sorted({trace for values in style.values() for trace in values})
+        if traces or axes:
+            restyle = {key: [values.get(trace, Undefined) for trace in traces] for key, values in style.items()}
+            self._send_update_msg(restyle, axes, traces)
 
     def open(self) -> None:
         """Tell the browser of the figure when it is complete: plotly tells of an empty one first, and may draw that."""
@@ -455,10 +482,11 @@ class Lab:
         shown = view.record.until(self.look) if past and self.look is not None else view.record
         ghosts = (view.record, *view.ghosts) if past else view.ghosts
         hover = False if view.training else "closest"
-        with self.figure.batch_update():
-            if self.figure.layout.hovermode != hover:
-                self.figure.layout.hovermode = hover
-            self.ranges = figures.refresh(self.figure, shown, ghosts, view.goal, self.held())
+        if self.figure.layout.hovermode != hover:
+            self.figure.layout.hovermode = hover
+        sheet = Sheet(trace.name for trace in self.figure.data)
+        self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held())
+        self.figure.take(sheet)
         if shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.patches()
         self.strip.state = self.strip_state(shown)
@@ -534,6 +562,20 @@ class Lab:
         self.pictured = self.view.record.settings.replace(seed=0)
         found = self.worker.run.patches()
         return "" if found is None else pictures.patches_picture(found[:120])
+
+
+def same(sent: Any, value: Any) -> bool:
+    """Whether a value is the one that was sent last."""
+    if isinstance(value, np.ndarray):
+        return isinstance(sent, np.ndarray) and np.array_equal(sent, value, equal_nan=value.dtype.kind == "f")
+    return type(sent) is type(value) and bool(sent == value)
+
+
+def put(properties: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a value below a dictionary of plotly's."""
+    for name in path[:-1]:
+        properties = properties.setdefault(name, {})
+    properties[path[-1]] = value
 
 
 def depth_of(number: int, family: dict[int, Record]) -> int:

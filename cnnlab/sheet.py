@@ -1,0 +1,56 @@
+"""What figures draw on when every millisecond counts: it notes what it is told and checks nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Place = tuple[str | int, ...]
+"""Where a value lies in a figure's JSON, such as ("data", 3, "marker", "color")."""
+
+
+class Leaf(dict[str, Any]):
+    """A trace or an axis that only notes what it is told."""
+
+    name = ""
+
+    def update(self, *parts: Any, **properties: Any) -> None:
+        """Note properties; those within another, such as a marker's, one by one."""
+        for name, value in {**dict(*parts), **properties}.items():
+            if isinstance(value, dict):
+                self.setdefault(name, Leaf()).update(value)
+            else:
+                self[name] = value
+
+    def values_below(self, place: Place) -> Iterator[tuple[Place, Any]]:
+        """Each noted value and its place."""
+        for name, value in self.items():
+            if isinstance(value, Leaf):
+                yield from value.values_below((*place, name))
+            else:
+                yield (*place, name), value
+
+
+class Sheet:
+    """What `figures.refresh` draws on in place of a plotly figure: ten times as fast, for it checks nothing."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.data = []
+        for name in names:
+            self.data.append(Leaf())
+            self.data[-1].name = name
+        self.layout: dict[str, Leaf] = {
+            f"{axis}axis{number}": Leaf() for axis in "xy" for number in ("", *range(2, 10))
+        }
+
+    def batch_update(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing to send, so nothing to gather."""
+        return contextlib.nullcontext()
+
+    def values(self) -> Iterator[tuple[Place, Any]]:
+        """Each noted value and its place in the figure's JSON."""
+        for number, trace in enumerate(self.data):
+            yield from trace.values_below(("data", number))
+        for name, axis in self.layout.items():
+            yield from axis.values_below(("layout", name))

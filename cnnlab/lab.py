@@ -484,7 +484,7 @@ class Lab:
         hover = False if view.training else "closest"
         if self.figure.layout.hovermode != hover:
             self.figure.layout.hovermode = hover
-        sheet = Sheet(trace.name for trace in self.figure.data)
+        sheet = Sheet(trace["name"] for trace in self.figure._data)
         self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held())
         self.figure.take(sheet)
         if shown.settings.replace(seed=0) != self.pictured:
@@ -495,13 +495,14 @@ class Lab:
 
     def held(self) -> frozenset[str]:
         """The axes whose range a person has set by zooming; a double click gives them back."""
-        return frozenset(name for name, wanted in self.ranges.items() if self.is_held(self.figure.layout[name], wanted))
+        shown = self.figure._layout  # past plotly's objects, which take longer than all the plots' curves
+        return frozenset(name for name, wanted in self.ranges.items() if self.is_held(shown[name], wanted["range"]))
 
-    def is_held(self, axis: Any, wanted: dict[str, Any]) -> bool:
+    def is_held(self, axis: dict[str, Any], wanted: Sequence[float]) -> bool:
         """Whether an axis shows another range than the one it was given."""
-        if axis.autorange or axis.range is None:
+        if axis.get("autorange") or axis.get("range") is None:
             return False
-        return not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(axis.range, wanted["range"], strict=True))
+        return not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(axis["range"], wanted, strict=True))
 
     def resize(self, width: float) -> None:
         """Fit the plots to the width of the cell's output, in pixels."""

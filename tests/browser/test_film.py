@@ -1,4 +1,4 @@
-"""The film in a real JupyterLab: drag back, change one thing, fork, see both curves; bring a run back after a restart."""
+"""The film in a real JupyterLab: drag back, change a knob, fork, see both curves; bring back a run after a restart."""
 
 from jupyter_page import LONG, until
 

@@ -130,7 +130,7 @@ def layer_lane(name: str, panel: str) -> go.Scatter:
 def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
     """Axes, titles and type; nothing that changes while a run trains but the ranges."""
     built: dict[str, Any] = {
-        "width": width, "height": round(396 * scale), "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
+        "width": width, "height": round(384 * scale), "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
         "font": {"size": 11 * scale, "color": INK, "family": FONTS},
         "paper_bgcolor": "white", "plot_bgcolor": "#F7F8FA", "showlegend": False, "hovermode": "closest",
         "uirevision": "kept", "dragmode": "zoom", "annotations": titles(scale), "shapes": lane_grounds(),

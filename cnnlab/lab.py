@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
-import numpy as np
-import plotly.graph_objects as go
-from plotly.basedatatypes import Undefined
 
 from cnnlab import controls, figures, pictures, verdict
 from cnnlab.autosave import Autosave, place_of
 from cnnlab.links import link_of, opened
+from cnnlab.live_figure import LiveFigure
 from cnnlab.records import Record
 from cnnlab.run import Run
 from cnnlab.settings import KNOB_FIELDS, Settings, settings
-from cnnlab.sheet import Place, Sheet
+from cnnlab.sheet import Sheet
 from cnnlab.worker import View, Worker
 
 CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""
+FRAMES = 12
+"""Frames a second at most: a browser that draws without a pause leaves less of two cores to the training."""
 PATIENCE = 1.0
 """Seconds to wait for a browser to say that a frame is drawn, before the next is sent all the same."""
 HEADLESS = 0.25
@@ -42,58 +42,6 @@ OFFER = "A run of this cell was interrupted when its kernel ended."
 """What the header says where an earlier kernel has left a run."""
 OPEN: dict[Lab, tuple[str, int]] = {}
 """Labs that are open -> the cell that made them, and the count of that execution."""
-
-
-class LiveFigure(go.FigureWidget):
-    """A FigureWidget that is freed when it is closed: its script is text, not a watched file (anywidget #929)."""
-
-    _esm = str(go.FigureWidget._esm)
-    made = False
-
-    def __init__(self, figure: go.Figure) -> None:
-        super().__init__(figure)
-        self.made = True
-        self._sent: dict[Place, Any] = {}
-        self.open()
-
-    def take(self, sheet: Sheet) -> None:
-        """Take over what was drawn on a sheet, and send what has changed in one message.
-
-        This goes past plotly's validators, which would take most of the time of a frame.
-        """
-        style: dict[str, dict[int, Any]] = {}
-        axes: dict[str, Any] = {}
-        for place, value in sheet.values():
-            owner, name, *path = place
-            if owner == "data" and not same(self._sent.get(place), value):
-                self._sent[place] = value
-                put(self._data[name], path, value)
-                style.setdefault(".".join(path), {})[name] = value
-            elif owner == "layout" and self._layout[name].get(path[0]) != value:
-                axes |= {f"{name}.{key}": wanted for key, wanted in sheet.layout[name].items()}
-        for key, value in axes.items():
-            axis, _, property_name = key.partition(".")
-            self._layout[axis][property_name] = value
-        traces = sorted({trace for values in style.values() for trace in values})
-        if traces or axes:
-            restyle = {key: [values.get(trace, Undefined) for trace in traces] for key, values in style.items()}
-            self._send_update_msg(restyle, axes, traces)
-
-    def open(self) -> None:
-        """Tell the browser of the figure when it is complete: plotly tells of an empty one first, and may draw that."""
-        if self.made:
-            super().open()
-
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
-        """The figure as it is now, for a page opened later; plotly's own would be the figure as it was made."""
-        state = super().get_state(key, drop_defaults)
-        for name, present in (("_widget_data", "_data"), ("_widget_layout", "_layout")):
-            if state.get(name):  # empty while the figure is being made
-                state[name] = self.trait_metadata(name, "to_json")(getattr(self, present), self)
-        return state
-
-    def _handler_js2py_traceDeltas(self, change: Any) -> None:
-        """Leave unread what the browser tells of the traces' defaults after each frame: it would only take time."""
 
 
 class Lab:
@@ -432,11 +380,12 @@ class Lab:
         while not self.closed:
             await self.awake.wait()
             self.awake.clear()
-            view = self.view
+            view, start = self.view, self.clock()
             self.drawn.clear()
             self.draw(view)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.drawn.wait(), PATIENCE if self.browser_seen else HEADLESS)
+            await asyncio.sleep(max(0.0, start + 1 / FRAMES - self.clock()))
             if self.browser_seen and self.clock() - self.answered > GONE:
                 self.browser_seen = 0.0
                 self.pause()
@@ -486,7 +435,7 @@ class Lab:
             self.figure.layout.hovermode = hover
         sheet = Sheet(trace["name"] for trace in self.figure._data)
         self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held())
-        self.figure.take(sheet)
+        self.figure.take(sheet, last=not view.training)
         if shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.patches()
         self.strip.state = self.strip_state(shown)
@@ -563,20 +512,6 @@ class Lab:
         self.pictured = self.view.record.settings.replace(seed=0)
         found = self.worker.run.patches()
         return "" if found is None else pictures.patches_picture(found[:120])
-
-
-def same(sent: Any, value: Any) -> bool:
-    """Whether a value is the one that was sent last."""
-    if isinstance(value, np.ndarray):
-        return isinstance(sent, np.ndarray) and np.array_equal(sent, value, equal_nan=value.dtype.kind == "f")
-    return type(sent) is type(value) and bool(sent == value)
-
-
-def put(properties: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set a value below a dictionary of plotly's."""
-    for name in path[:-1]:
-        properties = properties.setdefault(name, {})
-    properties[path[-1]] = value
 
 
 def depth_of(number: int, family: dict[int, Record]) -> int:

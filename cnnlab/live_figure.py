@@ -1,0 +1,131 @@
+"""The FigureWidget of a Lab, patched in place in one message a frame. Plotly and numpy; of cnnlab only the sheet."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.basedatatypes import Undefined
+
+from cnnlab.sheet import Place, Sheet
+
+PICTURES = 0.4
+"""Seconds between two pictures of the histograms over time, while curves and ridges move with every frame.
+
+A picture makes plotly draw the whole figure anew: 65 ms of the browser's main thread against 40.
+"""
+AT_ONCE = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"duration": 0, "redraw": False}}
+"""Plotly's options to move curves without drawing axes, titles and grounds again."""
+
+
+def lighter(script: str) -> str:
+    """Plotly's script without what it tells the kernel after each frame and nobody reads: 10 of 100 ms.
+
+    A frame that a newer one overtakes is no error either.
+    """
+    script = re.sub(r"(_send(?:TraceDeltas|LayoutDelta)\(\w+\)\{)", r"\1return;", script)
+    return re.sub(r"(\.animate\(this\.el,\w+,\w+\))(\.then\()", r"\1.catch(()=>{})\2", script)
+
+
+class LiveFigure(go.FigureWidget):
+    """A FigureWidget that is freed when it is closed: its script is text, not a watched file (anywidget #929)."""
+
+    _esm = lighter(str(go.FigureWidget._esm))
+    made = False
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        self.made = True
+        self._sent: dict[Place, Any] = {}
+        self._moved: set[Place] = set()
+        self._whole_at = 0.0
+        self.open()
+
+    def take(self, sheet: Sheet, last: bool = True) -> None:
+        """Take over what was drawn on a sheet, and send what has changed in one message.
+
+        This goes past plotly's validators, which would take most of the time of a frame. `last`: whether no other frame
+        follows soon, so that this one must leave nothing for later.
+        """
+        changed = {
+            place: value
+            for place, value in sheet.values()
+            if place[0] == "data" and not same(self._sent.get(place), value)
+        }
+        axes = self.changed_axes(sheet)
+        pictures = {place for place in changed if self._data[place[1]]["type"] == "image"}
+        moves = {place for place in changed if place[2:] in (("x",), ("y",))}
+        late = time.monotonic() - self._whole_at > PICTURES
+        whole = last or late or bool(axes or set(changed) - pictures - moves)
+        for place in changed if whole else moves:
+            self._sent[place] = changed[place]
+            put(self._data[place[1]], place[2:], changed[place])
+        if whole:
+            self.send_whole({**{place: self._sent[place] for place in self._moved}, **changed}, axes)
+        elif moves:
+            self.send_moves({place: changed[place] for place in moves})
+
+    def changed_axes(self, sheet: Sheet) -> dict[str, Any]:
+        """All that a sheet says of the axes of which it says something new."""
+        changed = {
+            name: axis
+            for name, axis in sheet.layout.items()
+            if any(self._layout[name].get(key) != value for key, value in axis.items())
+        }
+        for name, axis in changed.items():
+            self._layout[name].update(axis)
+        return {f"{name}.{key}": value for name, axis in changed.items() for key, value in axis.items()}
+
+    def send_whole(self, changed: dict[Place, Any], axes: dict[str, Any]) -> None:
+        """Have the figure drawn anew. What has only been moved comes along: a hidden page leaves moves out."""
+        self._moved.clear()
+        self._whole_at = time.monotonic()
+        traces = sorted({place[1] for place in changed})
+        if not traces and not axes:
+            return
+        style: dict[str, list[Any]] = {}
+        for (_, trace, *path), value in changed.items():
+            style.setdefault(".".join(map(str, path)), [Undefined] * len(traces))[traces.index(trace)] = value
+        self._send_update_msg(style, axes, traces)
+
+    def send_moves(self, changed: dict[Place, Any]) -> None:
+        """Have curves and marks drawn anew, and nothing else."""
+        self._moved |= set(changed)
+        styles: dict[int, dict[str, Any]] = {}
+        for (_, trace, name), value in changed.items():
+            styles.setdefault(trace, {})[name] = value
+        self._send_animate_msg(list(styles.values()), {}, list(styles), AT_ONCE)
+
+    def open(self) -> None:
+        """Tell the browser of the figure when it is complete: plotly tells of an empty one first, and may draw that."""
+        if self.made:
+            super().open()
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
+        """The figure as it is now, for a page opened later; plotly's own would be the figure as it was made."""
+        state = super().get_state(key, drop_defaults)
+        for name, present in (("_widget_data", "_data"), ("_widget_layout", "_layout")):
+            if state.get(name):  # empty while the figure is being made
+                state[name] = self.trait_metadata(name, "to_json")(getattr(self, present), self)
+        return state
+
+    def _handler_js2py_traceDeltas(self, change: Any) -> None:
+        """Leave unread what the browser would tell of the traces' defaults: it would only take time."""
+
+
+def same(sent: Any, value: Any) -> bool:
+    """Whether a value is the one that was sent last."""
+    if isinstance(value, np.ndarray):
+        return isinstance(sent, np.ndarray) and np.array_equal(sent, value, equal_nan=value.dtype.kind == "f")
+    return type(sent) is type(value) and bool(sent == value)
+
+
+def put(properties: dict[str, Any], path: Sequence[Any], value: Any) -> None:
+    """Set a value below a dictionary of plotly's."""
+    for name in path[:-1]:
+        properties = properties.setdefault(name, {})
+    properties[path[-1]] = value

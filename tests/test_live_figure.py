@@ -1,0 +1,90 @@
+"""The dashboard's figure in place: what it sends, what it keeps for later, and what it leaves out."""
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from cnnlab import live_figure
+from cnnlab.live_figure import LiveFigure
+from cnnlab.sheet import Sheet
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What a figure sends: ("whole", style, axes, traces) or ("moves", styles, traces)."""
+    found = []
+    monkeypatch.setattr(
+        LiveFigure, "_send_update_msg", lambda self, style, axes, traces: found.append(("whole", style, axes, traces))
+    )
+    monkeypatch.setattr(
+        LiveFigure, "_send_animate_msg", lambda self, styles, axes, traces, how: found.append(("moves", styles, traces))
+    )
+    return found
+
+
+@pytest.fixture
+def figure():
+    return LiveFigure(
+        go.Figure(
+            [go.Scatter(name="curve"), go.Scatter(name="marks"), go.Image(name="film")], {"xaxis": {"range": [0, 1]}}
+        )
+    )
+
+
+def drawn(height, source="a", colour="red", most=1):
+    sheet = Sheet(("curve", "marks", "film"))
+    sheet.data[0].update(x=np.array([1.0, 2.0]), y=np.array([height, np.nan]), line={"color": colour})
+    sheet.data[1].update(x=np.array([height]))
+    sheet.data[2].update(source=source)
+    sheet.layout["xaxis"].update(range=[0, most])
+    return sheet
+
+
+def test_what_has_not_changed_is_not_sent_again(figure, sent):
+    figure.take(drawn(1.0))
+    figure.take(drawn(1.0))
+    assert len(sent) == 1
+    figure.take(drawn(2.0))
+    _, style, axes, traces = sent[1]
+    assert sorted(style) == ["x", "y"]
+    assert traces == [0, 1]
+    assert axes == {}
+
+
+def test_while_more_frames_follow_only_curves_move_and_the_picture_comes_with_a_later_one(figure, sent, monkeypatch):
+    figure.take(drawn(1.0), last=False)
+    figure.take(drawn(2.0, source="b"), last=False)
+    kind, styles, traces = sent[1]
+    assert (kind, traces) == ("moves", [0, 1])
+    assert [sorted(style) for style in styles] == [["y"], ["x"]]
+    assert figure.data[2].source == "a"
+    monkeypatch.setattr(live_figure, "PICTURES", -1)
+    figure.take(drawn(3.0, source="c"), last=False)
+    kind, style, _, traces = sent[2]
+    assert (kind, traces) == ("whole", [0, 1, 2])
+    assert style["source"][2] == figure.data[2].source == "c"
+
+
+def test_the_last_frame_leaves_nothing_for_later_and_repeats_what_had_only_moved(figure, sent):
+    figure.take(drawn(1.0), last=False)
+    figure.take(drawn(2.0, source="b"), last=False)
+    figure.take(drawn(2.0, source="b"), last=True)
+    kind, style, _, traces = sent[-1]
+    assert (kind, traces) == ("whole", [0, 1, 2])
+    np.testing.assert_array_equal(style["y"][0], [2.0, np.nan])
+    assert style["x"][1] == [2.0]
+    assert style["source"][2] == "b"
+
+
+@pytest.mark.parametrize("change", [{"colour": "blue"}, {"most": 2}])
+def test_a_new_colour_or_range_draws_the_whole_figure(figure, sent, change):
+    figure.take(drawn(1.0), last=False)
+    figure.take(drawn(2.0, **change), last=False)
+    assert sent[-1][0] == "whole"
+
+
+def test_plotlys_script_still_has_what_is_left_out_of_it():
+    script = str(go.FigureWidget._esm)
+    lighter = live_figure.lighter(script)
+    assert lighter.count("{return;") - script.count("{return;") == 2
+    assert lighter.count(".catch(()=>{}).then(") == script.count(".catch(()=>{}).then(") + 1

@@ -72,7 +72,7 @@ class LiveFigure(go.FigureWidget):
         if whole:
             self.send_whole({**{place: self._sent[place] for place in self._moved}, **changed}, axes)
         elif moves:
-            self.send_moves({place: changed[place] for place in moves})
+            self.send_moves({place: changed[place] for place in sorted(moves)})
 
     def changed_axes(self, sheet: Sheet) -> dict[str, Any]:
         """All that a sheet says of the axes of which it says something new."""

@@ -28,7 +28,7 @@ from cnnlab.worker import View, Worker
 
 CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""
-FRAMES = 12
+FRAMES = 10
 """Frames a second at most: a browser that draws without a pause leaves less of two cores to the training."""
 PATIENCE = 1.0
 """Seconds to wait for a browser to say that a frame is drawn, before the next is sent all the same."""

@@ -233,11 +233,21 @@ function strip({ model, el }) {
   const draw = () => {
     const state = model.get("state");
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
-    const head = element("tr", {}, element("th", { scope: "col" }, ""), ...state.columns.map((name) => element("th", { scope: "col" }, name)));
-    const body = state.rows.map(([name, colour, cells]) => element("tr", {},
-      element("th", { scope: "row", style: `color: ${colour}`, title: name }, name),
-      ...cells.map((cell) => element("td", { class: /nan|inf/.test(cell) ? "cnnlab-lost" : "" }, cell))));
-    table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
+    const shape = JSON.stringify([state.columns.length, state.rows.map(([name, colour]) => [name, colour])]);
+    if (shape !== table.dataset.shape) {
+      table.dataset.shape = shape;
+      const head = element("tr", {}, element("th", { scope: "col" }, ""), ...state.columns.map(() => element("th", { scope: "col" })));
+      const body = state.rows.map(([name, colour, cells]) => element("tr", {},
+        element("th", { scope: "row", style: `color: ${colour}`, title: name }, name), ...cells.map(() => element("td"))));
+      table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
+    }
+    state.columns.forEach((name, place) => (table.tHead.rows[0].cells[place + 1].textContent = name));
+    state.rows.forEach(([, , cells], row) => cells.forEach((cell, place) => {
+      const shown = table.tBodies[0].rows[row].cells[place + 1];
+      if (shown.textContent === cell) return;
+      shown.textContent = cell;
+      shown.className = /nan|inf/.test(cell) ? "cnnlab-lost" : "";
+    }));
     fill(kernelsFigure, kernels, state.kernels, state.kernels_title);
     fill(patchesFigure, patches, model.get("patches"), state.patches_title);
   };

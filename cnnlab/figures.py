@@ -237,11 +237,17 @@ def power_ticks(first: int, last: int) -> tuple[list[float], list[str]]:
 
 
 def refresh(
-    figure: Any, record: Record, ghosts: Sequence[Record], goal: int, held: frozenset[str] = frozenset()
+    figure: Any,
+    record: Record,
+    ghosts: Sequence[Record],
+    goal: int,
+    held: frozenset[str] = frozenset(),
+    pictures: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Draw the record, with earlier ones as faint ghosts, into a figure of `dashboard` in one message.
 
-    `held` names axes (such as "yaxis") whose range a person has set: these stay as they are.
+    `held` names axes (such as "yaxis") whose range a person has set: these stay as they are. `pictures`: whether the
+    histograms over time are drawn, too, which takes more than half of the time.
     Returns the ranges wanted, by axis.
     """
     traces = {trace.name: trace for trace in figure.data}
@@ -249,7 +255,8 @@ def refresh(
         draw_cost(traces, record, ghosts)
         draw_accuracy(traces, record)
         draw_magnitudes(traces, record)
-        draw_over_time(traces, record)
+        if pictures:
+            draw_over_time(traces, record)
         draw_layers(traces, record, "gradient_norm", "gradient")
         draw_layers(traces, record, "update_ratio", "ratio")
         traces["yardstick"].update(x=[0, span(record, ghosts, goal)], y=[YARDSTICK, YARDSTICK])

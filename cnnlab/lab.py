@@ -28,7 +28,7 @@ from cnnlab.worker import View, Worker
 
 CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""
-FRAMES = 10
+FRAMES = 8.5
 """Frames a second at most: a browser that draws without a pause leaves less of two cores to the training."""
 PATIENCE = 1.0
 """Seconds to wait for a browser to say that a frame is drawn, before the next is sent all the same."""
@@ -377,15 +377,17 @@ class Lab:
 
     async def publish(self) -> None:
         """Draw each view that is posted; ask for the next one when the browser has drawn the last."""
+        due = 0.0
         while not self.closed:
             await self.awake.wait()
             self.awake.clear()
-            view, start = self.view, self.clock()
+            view = self.view
+            due = max(due, self.clock() - 0.5 / FRAMES) + 1 / FRAMES
             self.drawn.clear()
             self.draw(view)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.drawn.wait(), PATIENCE if self.browser_seen else HEADLESS)
-            await asyncio.sleep(max(0.0, start + 1 / FRAMES - self.clock()))
+            await asyncio.sleep(max(0.0, due - self.clock()))
             if self.browser_seen and self.clock() - self.answered > GONE:
                 self.browser_seen = 0.0
                 self.pause()
@@ -434,8 +436,9 @@ class Lab:
         if self.figure.layout.hovermode != hover:
             self.figure.layout.hovermode = hover
         sheet = Sheet(trace["name"] for trace in self.figure._data)
-        self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held())
-        self.figure.take(sheet, last=not view.training)
+        whole = not view.training or self.figure.pictures_are_due
+        self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held(), pictures=whole)
+        self.figure.take(sheet, whole)
         if shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.patches()
         self.strip.state = self.strip_state(shown)

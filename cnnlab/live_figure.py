@@ -15,7 +15,7 @@ from plotly.basedatatypes import Undefined
 
 from cnnlab.sheet import Place, Sheet
 
-PICTURES = 0.4
+PICTURES = 0.6
 """Seconds between two pictures of the histograms over time, while curves and ridges move with every frame.
 
 A picture makes plotly draw the whole figure anew: 65 ms of the browser's main thread against 40.
@@ -47,14 +47,19 @@ class LiveFigure(go.FigureWidget):
         self.made = True
         self._sent: dict[Place, Any] = {}
         self._moved: set[Place] = set()
-        self._whole_at = 0.0
+        self._pictured_at = 0.0
         self.open()
 
-    def take(self, sheet: Sheet, last: bool = True) -> None:
+    @property
+    def pictures_are_due(self) -> bool:
+        """Whether it is time for pictures again, with which the figure is drawn anew."""
+        return time.monotonic() - self._pictured_at > PICTURES
+
+    def take(self, sheet: Sheet, whole: bool = True) -> None:
         """Take over what was drawn on a sheet, and send what has changed in one message.
 
-        This goes past plotly's validators, which would take most of the time of a frame. `last`: whether no other frame
-        follows soon, so that this one must leave nothing for later.
+        This goes past plotly's validators, which would take most of the time of a frame. `whole`: have the figure drawn
+        anew, pictures and all; if not, curves and marks are moved, unless more than these has changed.
         """
         changed = {
             place: value
@@ -64,8 +69,9 @@ class LiveFigure(go.FigureWidget):
         axes = self.changed_axes(sheet)
         pictures = {place for place in changed if self._data[place[1]]["type"] == "image"}
         moves = {place for place in changed if place[2:] in (("x",), ("y",))}
-        late = time.monotonic() - self._whole_at > PICTURES
-        whole = last or late or bool(axes or set(changed) - pictures - moves)
+        if whole:
+            self._pictured_at = time.monotonic()
+        whole = whole or bool(axes or set(changed) - pictures - moves)
         for place in changed if whole else moves:
             self._sent[place] = changed[place]
             put(self._data[place[1]], place[2:], changed[place])
@@ -88,7 +94,6 @@ class LiveFigure(go.FigureWidget):
     def send_whole(self, changed: dict[Place, Any], axes: dict[str, Any]) -> None:
         """Have the figure drawn anew. What has only been moved comes along: a hidden page leaves moves out."""
         self._moved.clear()
-        self._whole_at = time.monotonic()
         traces = sorted({place[1] for place in changed})
         if not traces and not axes:
             return

@@ -51,24 +51,32 @@ def test_what_has_not_changed_is_not_sent_again(figure, sent):
     assert axes == {}
 
 
-def test_while_more_frames_follow_only_curves_move_and_the_picture_comes_with_a_later_one(figure, sent, monkeypatch):
-    figure.take(drawn(1.0), last=False)
-    figure.take(drawn(2.0, source="b"), last=False)
+def test_while_more_frames_follow_only_curves_move_and_the_picture_comes_with_a_later_one(figure, sent):
+    figure.take(drawn(1.0), whole=False)
+    figure.take(drawn(2.0, source="b"), whole=False)
     kind, styles, traces = sent[1]
     assert (kind, traces) == ("moves", [0, 1])
     assert [sorted(style) for style in styles] == [["y"], ["x"]]
     assert figure.data[2].source == "a"
-    monkeypatch.setattr(live_figure, "PICTURES", -1)
-    figure.take(drawn(3.0, source="c"), last=False)
+    figure.take(drawn(3.0, source="c"), whole=True)
     kind, style, _, traces = sent[2]
     assert (kind, traces) == ("whole", [0, 1, 2])
     assert style["source"][2] == figure.data[2].source == "c"
 
 
+def test_pictures_are_due_again_some_time_after_they_were_drawn(figure, monkeypatch):
+    assert figure.pictures_are_due
+    figure.take(drawn(1.0), whole=True)
+    assert not figure.pictures_are_due
+    figure.take(drawn(2.0, most=2), whole=False)  # draws the figure anew, but no pictures
+    monkeypatch.setattr(live_figure, "PICTURES", -1)
+    assert figure.pictures_are_due
+
+
 def test_the_last_frame_leaves_nothing_for_later_and_repeats_what_had_only_moved(figure, sent):
-    figure.take(drawn(1.0), last=False)
-    figure.take(drawn(2.0, source="b"), last=False)
-    figure.take(drawn(2.0, source="b"), last=True)
+    figure.take(drawn(1.0), whole=False)
+    figure.take(drawn(2.0, source="b"), whole=False)
+    figure.take(drawn(2.0, source="b"), whole=True)
     kind, style, _, traces = sent[-1]
     assert (kind, traces) == ("whole", [0, 1, 2])
     np.testing.assert_array_equal(style["y"][0], [2.0, np.nan])
@@ -78,8 +86,8 @@ def test_the_last_frame_leaves_nothing_for_later_and_repeats_what_had_only_moved
 
 @pytest.mark.parametrize("change", [{"colour": "blue"}, {"most": 2}])
 def test_a_new_colour_or_range_draws_the_whole_figure(figure, sent, change):
-    figure.take(drawn(1.0), last=False)
-    figure.take(drawn(2.0, **change), last=False)
+    figure.take(drawn(1.0), whole=False)
+    figure.take(drawn(2.0, **change), whole=False)
     assert sent[-1][0] == "whole"
 
 

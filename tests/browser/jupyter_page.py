@@ -238,10 +238,15 @@ class Notebook:
     def save(self) -> None:
         """Save the notebook with its outputs, and wait until it is on the disk."""
         self.page.keyboard.press("Control+s")
-        place = self.jupyter.root / self.name
-        until(
-            lambda: any(cell["outputs"] for cell in json.loads(place.read_text())["cells"]), "the notebook to be saved"
-        )
+        until(self.is_saved, "the notebook to be saved")
+
+    def is_saved(self) -> bool:
+        """Whether the file on the disk, which may be half written just now, holds outputs."""
+        try:
+            saved = json.loads((self.jupyter.root / self.name).read_text())
+        except json.JSONDecodeError:
+            return False
+        return any(cell["outputs"] for cell in saved["cells"])
 
     def disconnect(self) -> None:
         """Hang up the second line."""

@@ -18,7 +18,7 @@ import ipywidgets
 
 from cnnlab import controls, figures, pictures, verdict
 from cnnlab.autosave import Autosave, place_of
-from cnnlab.links import link_of, opened
+from cnnlab.links import link_of, moment_of, opened
 from cnnlab.live_figure import LiveFigure
 from cnnlab.records import Record
 from cnnlab.run import Run
@@ -50,8 +50,9 @@ class Lab:
     `Lab("question", learning_rate=1e-3)` takes a preset's name or Settings and any field by keyword; `scale=1.5`
     enlarges it for a projector; `network`, `data`, `cost`, `held_out` and `watch` are those of `cnnlab.Run`. Every
     control is also a call: `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that
-    was there. `Lab(lab.link())` opens what a link was taken of. In a notebook the run is kept safe every few seconds
-    (`autosave` may name another file, or be False), and a lab that finds one of an earlier kernel offers it.
+    was there. `Lab(lab.link())` opens what a link was taken of: it trains to the update that was shown, and pauses. In
+    a notebook the run is kept safe every few seconds (`autosave` may name another file, or be False), and a lab that
+    finds one of an earlier kernel offers it.
     """
 
     def __init__(
@@ -98,6 +99,9 @@ class Lab:
         self.publisher: asyncio.Task[None] | None = None
         self.start_publisher()
         self.show()
+        moment = moment_of(preset)
+        if moment:
+            self.worker.train(moment, hurried=True)
 
     def __repr__(self) -> str:
         return f"Lab({'closed, ' if self.closed else ''}{self.record!r})"
@@ -228,17 +232,18 @@ class Lab:
         self.worker.settle(RESTART_PATIENCE)
 
     def link(self) -> str:
-        """Settings and changes of knobs as a short text, such as "cnnlab:question?seed=3&at4.clip=norm".
+        """Settings, changes of knobs and the update shown as a short text: "cnnlab:question?at4.clip=norm&look=6".
 
-        `Lab(link)` opens it: the knobs change at the same updates as it trains. It tells of the present branch, and of
-        the knobs that are in force at its next update or planned after it. ValueError for a network of your own.
+        `Lab(link)` opens it: it trains to that update, with the same changes on the way, and pauses. It tells of the
+        present branch, and of the knobs that are in force at its next update or planned after it. ValueError for a
+        network of your own.
         """
         if self.own_network:
             return self.record.link()
         record, plan = self.record, self.worker.run.plan
         coming = len(record) + 1
         ahead = [entry for entry in plan if entry[0] >= coming] if plan else [(coming, self.settings.knobs)]
-        return link_of(record.settings, (*record.schedule, *ahead))
+        return link_of(record.settings, (*record.schedule, *ahead), self.shown_step)
 
     def bring_back(self) -> None:
         """Go on with the run that an earlier kernel left here; ValueError in a sentence if there is none to be read."""

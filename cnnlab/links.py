@@ -1,6 +1,7 @@
 """Settings and the changes of knobs on the way as a short text, such as "cnnlab:question?seed=3&at3.clip=norm".
 
-A link names what differs from its preset, and nothing else. Imports settings and the standard library only.
+A link names what differs from its preset and, as "look=4", the update that a lab is to show; nothing else. Imports
+settings and the standard library only.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ SCHEME = "cnnlab:"
 AT = re.compile(r"at([^.]*)\.(.*)", re.DOTALL)
 """A knob from an update on: at3.clip."""
 UPDATE = re.compile(r"[1-9][0-9]{0,11}")
+LOOK = "look"
+"""The part that says which update is shown."""
 SHOWN = 60
 """Characters of a link's part that an error repeats."""
 
@@ -36,8 +39,8 @@ Plan = tuple[tuple[int, Knobs], ...]
 """(first update, knobs in force from it on), in rising order."""
 
 
-def link_of(start: Settings, schedule: Iterable[tuple[int, Knobs]]) -> str:
-    """The link of settings and of a schedule (first update, knobs in force from it on), in rising order.
+def link_of(start: Settings, schedule: Iterable[tuple[int, Knobs]], look: int = 0) -> str:
+    """The link of settings, of a schedule (first update, knobs in force from it on; rising), and of an update shown.
 
     Equal runs have equal links; `opened` gives the same settings and changes back.
     """
@@ -52,6 +55,7 @@ def link_of(start: Settings, schedule: Iterable[tuple[int, Knobs]]) -> str:
             parts += [f"at{first}.{name}={written(value)}" for name, value in changes.items()]
         before = now
     parts = [f"{name}={written(value)}" for name, value in start.changes.items()] + parts
+    parts += [f"{LOOK}={look}"] if look else []
     return f"{SCHEME}{start.preset}{'?' if parts else ''}{'&'.join(parts)}"
 
 
@@ -76,6 +80,15 @@ def opened(preset: str | Settings = "question", **changes: Any) -> tuple[Setting
     return start, tuple(plan)
 
 
+def moment_of(preset: Any) -> int:
+    """The update that a link shows; 0, the start, for one that names none, and for all that is no link."""
+    if not isinstance(preset, str) or not preset.strip().startswith(SCHEME):
+        return 0
+    parts = (part.partition("=") for part in preset.strip().partition("?")[2].split("&"))
+    found = [update_of(unquote(text)) for name, _, text in parts if unquote(name) == LOOK]
+    return found[-1] if found else 0
+
+
 def parts_of(query: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """What a link changes at the start, and by update what it changes later; ValueError that names a part's fault."""
     at_start: dict[str, Any] = {}
@@ -83,10 +96,13 @@ def parts_of(query: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     for part in filter(None, query.split("&")):
         place, _, text = part.partition("=")
         try:
+            if unquote(place) == LOOK:
+                update_of(unquote(text))
+                continue
             found = AT.fullmatch(unquote(place))
             name = found[2] if found else unquote(place)
             value = read(name, unquote(text))
-            changes = later.setdefault(update_of(found[1], name), {}) if found else at_start
+            changes = later.setdefault(first_update(found[1], name), {}) if found else at_start
             if name in changes:
                 raise ValueError(f"{unquote(place)} is given twice")
         except (TypeError, ValueError) as error:
@@ -95,12 +111,18 @@ def parts_of(query: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     return at_start, later
 
 
-def update_of(text: str, name: str) -> int:
+def first_update(text: str, name: str) -> int:
     """The update from which a knob is in force; ValueError if it is none, or if the field is no knob."""
-    if not UPDATE.fullmatch(text):
-        raise ValueError(f"the update must be a whole number of at least 1, got {shortened(text)!r}")
+    update = update_of(text)
     if name not in KNOB_FIELDS:
         raise ValueError(f"{name} is what a run starts from; on the way change {', '.join(KNOB_FIELDS)}")
+    return update
+
+
+def update_of(text: str) -> int:
+    """The number of an update; ValueError if it is none."""
+    if not UPDATE.fullmatch(text):
+        raise ValueError(f"the update must be a whole number of at least 1, got {shortened(text)!r}")
     return int(text)
 
 

@@ -192,9 +192,37 @@ def test_a_lab_opens_its_own_link_with_what_is_still_to_come():
         assert opened(lab.link()) == opened(link)
         lab.step(4)
         lab.set(l1=0.5)
-        assert lab.link() == link_of(*opened(link)).removesuffix("&at9.clip=off") + "&at5.l1=0.5"
+        assert lab.link() == link_of(*opened(link)).removesuffix("&at9.clip=off") + "&at5.l1=0.5&look=4"
     finally:
         lab.close()
+
+
+def test_a_link_opens_at_the_update_that_was_shown_when_it_was_taken():
+    first = cnnlab.Lab("question", **SMALL)
+    second = None
+    try:
+        first.step(2)
+        first.set(learning_rate=0.5)
+        first.step(4)
+        first.look_at(3)
+        link = first.link()
+        assert link.endswith("&at3.learning_rate=0.5&look=3")
+        second = cnnlab.Lab(link)
+        assert second.wait(20)
+        np.testing.assert_array_equal(second.record.cost, first.record.cost[:3])
+        assert second.settings.learning_rate == 0.5
+        assert second.link() == link
+        np.testing.assert_array_equal(cnnlab.Run(link).advance(3).cost, second.record.cost[-1])
+    finally:
+        first.close()
+        if second is not None:
+            second.close()
+
+
+@pytest.mark.parametrize("look", ["0", "-1", "1.5", "nan", "", "9" * 99])
+def test_a_moment_that_is_none_is_refused_in_a_sentence(look):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+        cnnlab.Lab(f"cnnlab:question?look={look}")
 
 
 def test_a_lab_s_link_holds_a_knob_that_waits_for_the_next_update():
@@ -204,7 +232,7 @@ def test_a_lab_s_link_holds_a_knob_that_waits_for_the_next_update():
         assert "?clip=value&" in lab.link()
         lab.step(1)
         lab.set(clip="norm")
-        assert lab.link().endswith("&at2.clip=norm")
+        assert lab.link().endswith("&at2.clip=norm&look=1")
         assert "at2" not in lab.record.link()
     finally:
         lab.close()

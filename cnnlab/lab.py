@@ -446,7 +446,7 @@ class Lab:
         self.figure.take(sheet, whole)
         if shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.patches()
-        self.strip.state = self.strip_state(shown)
+        self.strip.state = self.strip_state(shown, whole)
         self.controls.state = self.controls_state(view)
         self.header.state = self.header_state(view, shown)
 
@@ -503,14 +503,15 @@ class Lab:
         ]
         return {"values": controls.values_of(self.worker.settings), "problem": self.problem, "branches": branches}
 
-    def strip_state(self, shown: Record) -> dict[str, Any]:
-        """What the strip below the plots shows."""
+    def strip_state(self, shown: Record, whole: bool = True) -> dict[str, Any]:
+        """What the strip below the plots shows; its picture is a new one only in a frame with all pictures."""
         layers = shown.layers
         colours = {name: figures.colour_of(place) for place, name in enumerate(layers)}
         kernels = shown.kernels[-1]
+        picture = pictures.kernels_picture(kernels[:64]) if whole and len(kernels) else ""
         return {
             **controls.table_of(shown, colours),
-            "kernels": pictures.kernels_picture(kernels[:64]) if len(kernels) else "",
+            "kernels": picture if whole else self.strip.state["kernels"],
             "kernels_title": f"{layers[0]}: {min(len(kernels), 64)} kernels" if len(kernels) else "",
             "patches_title": f"The {self.worker.settings.patches} training patches",
         }

@@ -78,7 +78,7 @@ class Run:
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
-        with self.one_thread():
+        with self.repeatable():
             self.prepare(network, data, cost, held_out)
             self.kernel_places, kernel_shape = kernels_of(self.layout, self.device)
             if isinstance(preset, Record):
@@ -248,7 +248,7 @@ class Run:
 
         If the network or the cost raises, the run stays as it was.
         """
-        with self.one_thread():
+        with self.repeatable():
             x, y = self.batch(self.updates + 1)
             knobs = self.knobs_in_force
             numbers, kind = self.prepared_knobs(knobs)
@@ -310,7 +310,7 @@ class Run:
         nearest = self.history.nearest(step)
         state = self.history.states[nearest]
         record = self.log.record()
-        with self.one_thread():
+        with self.repeatable():
             try:
                 for update in range(nearest + 1, step + 1):
                     x, y = self.batch(update)
@@ -372,7 +372,7 @@ class Run:
             return known
         x, y = self.held_out
         try:
-            with self.one_thread(), evaluation(self.network):
+            with self.repeatable(), evaluation(self.network):
                 accuracy = classification(self.descent.outputs(self.state, x), y)[0].item()
         finally:
             self.gauges.activations.clear()
@@ -396,8 +396,15 @@ class Run:
         return x[:, 0].to("cpu", torch.float32).numpy() if x.dim() == 4 else None
 
     @contextlib.contextmanager
-    def one_thread(self) -> Iterator[None]:
-        """One CPU thread for the question's network: the same bits under any load, and faster beside other work."""
+    def repeatable(self) -> Iterator[None]:
+        """One CPU thread for the question's network: the same bits under any load, and faster beside other work.
+
+        On a GPU, convolutions whose sums have a fixed order and no rounding to TF32, so that replay is exact there too.
+        """
+        if self.device.type == "cuda":
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+                yield
+            return
         before = torch.get_num_threads()
         if self.own_network or before == 1:
             yield

@@ -82,6 +82,16 @@ def test_another_number_of_torch_threads_gives_the_same_bits():
     assert traces[0] == traces[1] == traces[2]
 
 
+def test_on_a_gpu_sums_have_a_fixed_order_and_nothing_is_rounded_to_tf32_while_it_updates():
+    run = Run("question", **SMALL)
+    run.device = torch.device("cuda")  # only the flags are looked at; no kernel runs
+    flags = torch.backends.cudnn
+    before = flags.deterministic, flags.benchmark, flags.allow_tf32
+    with run.repeatable():
+        assert (flags.deterministic, flags.benchmark, flags.allow_tf32) == (True, False, False)
+    assert (flags.deterministic, flags.benchmark, flags.allow_tf32) == before
+
+
 def test_another_thread_gives_the_same_bits():
     traces = []
     worker = threading.Thread(target=lambda: traces.append(trace(small())))

@@ -78,7 +78,7 @@ class Run:
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
-        with self.repeatable():
+        with self.one_thread():
             self.prepare(network, data, cost, held_out)
             self.kernel_places, kernel_shape = kernels_of(self.layout, self.device)
             if isinstance(preset, Record):
@@ -248,7 +248,7 @@ class Run:
 
         If the network or the cost raises, the run stays as it was.
         """
-        with self.repeatable():
+        with self.one_thread():
             x, y = self.batch(self.updates + 1)
             knobs = self.knobs_in_force
             numbers, kind = self.prepared_knobs(knobs)
@@ -310,7 +310,7 @@ class Run:
         nearest = self.history.nearest(step)
         state = self.history.states[nearest]
         record = self.log.record()
-        with self.repeatable():
+        with self.one_thread():
             try:
                 for update in range(nearest + 1, step + 1):
                     x, y = self.batch(update)
@@ -372,7 +372,7 @@ class Run:
             return known
         x, y = self.held_out
         try:
-            with self.repeatable(), evaluation(self.network):
+            with self.one_thread(), evaluation(self.network):
                 accuracy = classification(self.descent.outputs(self.state, x), y)[0].item()
         finally:
             self.gauges.activations.clear()
@@ -396,7 +396,7 @@ class Run:
         return x[:, 0].to("cpu", torch.float32).numpy() if x.dim() == 4 else None
 
     @contextlib.contextmanager
-    def repeatable(self) -> Iterator[None]:
+    def one_thread(self) -> Iterator[None]:
         """One CPU thread for the question's network: the same bits under any load, and faster beside other work.
 
         On a GPU, convolutions whose sums have a fixed order and no rounding to TF32, so that replay is exact there too.

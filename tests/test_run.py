@@ -87,7 +87,7 @@ def test_on_a_gpu_sums_have_a_fixed_order_and_nothing_is_rounded_to_tf32_while_i
     run.device = torch.device("cuda")  # only the flags are looked at; no kernel runs
     flags = torch.backends.cudnn
     before = flags.deterministic, flags.benchmark, flags.allow_tf32
-    with run.repeatable():
+    with run.one_thread():
         assert (flags.deterministic, flags.benchmark, flags.allow_tf32) == (True, False, False)
     assert (flags.deterministic, flags.benchmark, flags.allow_tf32) == before
 

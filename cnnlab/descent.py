@@ -85,12 +85,15 @@ class Descent:
     is_weight: Tensor
     """Bool, one for each parameter: those that L1 and L2 act on."""
 
-    def step(self, state: State, x: Tensor, y: Tensor, knobs: KnobTensors, kind: Kind) -> Step:
+    def step(self, state: State, x: Any, y: Any, knobs: KnobTensors, kind: Kind) -> Step:
         """One update from `state` on the batch (x, y); nothing that is passed in is changed."""
         parameters, velocity = state.parameters, state.velocity
         leaf = parameters.detach().requires_grad_()
         buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
-        outputs = functional_call(self.network, {**self.layout.views(leaf), **buffers}, (x,))
+        tensors = {**self.layout.views(leaf), **buffers}
+        outputs = functional_call(self.network, tensors, *arguments(x))
+        # A module may write into a buffer, or put another tensor in its place, which functional_call hands back.
+        buffers = {name: tensors[name].detach() for name in buffers}
         data_cost = scalar(self.cost(outputs, y, knobs.epsilon))
         with_penalty = kind.penalised and kind.penalty_in == "cost"
         extra = penalty(self.weights(leaf), knobs.l1, knobs.l2) if with_penalty else None
@@ -118,10 +121,18 @@ class Descent:
         """The flat vector with biases and scales at 0, which L1 and L2 leave alone."""
         return torch.where(self.is_weight, flat, 0)
 
-    def outputs(self, state: State, x: Tensor) -> Any:
+    def outputs(self, state: State, x: Any) -> Any:
         """What the network returns for x in this state, without a gradient."""
         with torch.no_grad():
-            return functional_call(self.network, {**self.layout.views(state.parameters), **state.buffers}, (x,))
+            tensors = {**self.layout.views(state.parameters), **state.buffers}
+            return functional_call(self.network, tensors, *arguments(x))
+
+
+def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a network: one tensor, several as a tuple, or several by name."""
+    if isinstance(x, dict):
+        return (), x
+    return (x, {}) if isinstance(x, tuple) else ((x,), {})
 
 
 def scalar(cost: Any) -> Tensor:

@@ -58,6 +58,8 @@ class Activations:
         """The hook that counts NaN and inf in a layer's output."""
 
         def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if not torch.is_grad_enabled():  # a look at held-out examples, or what checkpointing will run again
+                return
             tensor = next((part for part in flat_parts(output) if part.is_floating_point()), None)
             if tensor is None:
                 return
@@ -72,7 +74,7 @@ class Activations:
 
     def saw_relu(self, _module: nn.Module, inputs: Any) -> None:
         """The hook that looks for dead units in what a ReLU is given, on the account of the layer that ran last."""
-        if self.last is None:
+        if self.last is None or not torch.is_grad_enabled():
             return
         given = inputs[0].detach()
         units = self.unit_axis[self.last] % max(given.dim(), 1)

@@ -21,7 +21,7 @@ from cnnlab.autosave import Autosave, place_of
 from cnnlab.links import link_of, opened
 from cnnlab.live_figure import LiveFigure
 from cnnlab.records import Record
-from cnnlab.run import Run
+from cnnlab.run import Run, own_start
 from cnnlab.settings import KNOB_FIELDS, Settings, settings
 from cnnlab.sheet import Sheet
 from cnnlab.worker import View, Worker
@@ -60,9 +60,9 @@ class Lab:
         *,
         scale: float = 1.0,
         network: Any = None,
-        data: tuple[Any, Any] | None = None,
+        data: Any = None,
         cost: Callable[..., Any] | str | None = None,
-        held_out: tuple[Any, Any] | None = None,
+        held_out: Any = None,
         watch: Sequence[str] | None = None,
         autosave: bool | str | os.PathLike[str] = True,
         **changes: Any,
@@ -71,6 +71,8 @@ class Lab:
             raise ValueError(f"scale must lie in [0.5, 4], got {scale!r}")
         if network is None and isinstance(cost, str):
             changes["cost"], cost = cost, None
+        if network is not None:
+            data, changes = own_start(preset, network, data, changes)
         start, plan = opened(preset, **changes)
         own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
         self.own_network = network is not None

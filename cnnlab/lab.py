@@ -18,6 +18,7 @@ import ipywidgets
 
 from cnnlab import controls, figures, pictures, verdict
 from cnnlab.autosave import Autosave, place_of
+from cnnlab.groups import group_of_layers
 from cnnlab.links import link_of, opened
 from cnnlab.live_figure import LiveFigure
 from cnnlab.records import Record
@@ -503,7 +504,7 @@ class Lab:
     def strip_state(self, shown: Record) -> dict[str, Any]:
         """What the strip below the plots shows."""
         layers = shown.layers
-        colours = {name: figures.colour_of(place) for place, name in enumerate(layers)}
+        colours = {name: figures.colour_of(place) for name, place in group_of_layers(layers).items()}
         kernels = shown.kernels[-1]
         return {
             **controls.table_of(shown, colours),

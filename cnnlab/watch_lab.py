@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import html
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 
 from cnnlab import figures, verdict
 from cnnlab.live_figure import LiveFigure
 from cnnlab.sheet import Sheet
-
-if TYPE_CHECKING:
-    from cnnlab.watching import Watch
 
 FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
@@ -25,9 +22,9 @@ COLOURS = {verdict.CALM: "#1B7837", verdict.RISING: "#B35806", verdict.BROKEN: "
 
 
 class WatchLab:
-    """What `watch.show()` displays; `draw` brings it up to date, `close` ends it."""
+    """What `watch.show()` of a `cnnlab.Watch` displays; `draw` brings it up to date, `close` ends it."""
 
-    def __init__(self, watch: Watch, width: int = 1080) -> None:
+    def __init__(self, watch: Any, width: int = 1080) -> None:
         self.watch = watch
         self.closed = False
         record = watch.record
@@ -39,8 +36,8 @@ class WatchLab:
             layout=ipywidgets.Layout(width="96px", flex="0 0 auto"),
         )  # fmt: skip
         self.button.on_click(lambda _button: watch.pause())
-        header = ipywidgets.HBox([self.button, self.line], layout=ipywidgets.Layout(align_items="center"))
-        self.box = ipywidgets.VBox([header, self.figure])
+        self.header = ipywidgets.HBox([self.button, self.line], layout=ipywidgets.Layout(align_items="center"))
+        self.box = ipywidgets.VBox([self.header, self.figure])
         self.box.add_class("cnnlab-watch")
         self.draw()
         self.display()
@@ -80,6 +77,7 @@ class WatchLab:
         if self.closed:
             return
         self.closed = True
-        for widget in (self.button, self.line, *self.box.children, self.box):
+        for widget in (self.button, self.line, self.header, self.box):
             widget.layout.close()
             widget.close()
+        self.figure.close()

@@ -317,7 +317,7 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:
     return (model, False) if inner is None else (inner, True)
 
 
-def knobs_of(optimizer: Any) -> dict[str, float]:
+def knobs_of(optimizer: Any) -> dict[str, Any]:
     """Learning rate, momentum and weight decay of an optimiser's first group, within the ranges that knobs have."""
     group = optimizer.param_groups[0]
     betas = group.get("betas") or (0.0,)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from records import record_of
 
 from cnnlab import figures
 from cnnlab.groups import MOST, first_of_groups, group_of_layers, grouped, names_of
-from records import record_of
 
 DEEP = tuple(f"blocks.{block}.{part}" for block in range(10) for part in ("first", "second", "norm"))
 
@@ -65,8 +65,10 @@ def test_histograms_of_a_group_hold_all_weights_of_its_layers():
     assert (parts[1][:, 3] == whole[1][::3, 3] * 3).all()
 
 
-@given(st.lists(st.sampled_from("abc").flatmap(lambda a: st.sampled_from([a, f"{a}.x", f"{a}.x.y", f"{a}.z"])),
-                min_size=1, max_size=60).map(lambda names: [f"{name}.{at}" for at, name in enumerate(names)]))  # fmt: skip
+HEADS = st.lists(st.sampled_from(["a", "a.x", "a.x.y", "b", "b.z", "c"]), min_size=1, max_size=60)
+
+
+@given(HEADS.map(lambda heads: [f"{head}.{place}" for place, head in enumerate(heads)]))
 def test_any_names_make_few_groups_with_names_of_their_own(layers):
     firsts = first_of_groups(layers, MOST)
     assert firsts[0] == 0

@@ -112,8 +112,8 @@ def main() -> int:
     lines = [
         "# What the gauges cost with a network of one's own",
         "",
-        f"torch {torch.__version__.partition('+')[0]}, x86-64, one thread, images of 32 x 32, processor time; all gauges",
-        f"at every update. {chosen.blocks} turns of the small network times 5, the ratio is the median over turns.",
+        f"torch {torch.__version__.partition('+')[0]}, x86-64, one thread, images of 32 x 32, processor time;",
+        f"all gauges at every update. {chosen.blocks} turns of the small network times 5, the ratio is the median over turns.",
         "",
         "| network | layers | numbers | bare, ms | Run.update, ms | ratio |",
         "|---|---|---|---|---|---|",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
     from cnnlab.script import export_script
+    from cnnlab.watching import Watch, watch
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,8 @@ ROOMS = {
     "state_line": "verdict",
     "export_html": "page",
     "export_script": "script",
+    "Watch": "watching",
+    "watch": "watching",
 }
 """Public name -> the module that it is fetched from at first use."""
 
@@ -41,6 +44,7 @@ __all__ = [
     "Record",
     "Run",
     "Settings",
+    "Watch",
     "before_explosion",
     "export_html",
     "export_script",
@@ -48,6 +52,7 @@ __all__ = [
     "presets",
     "settings",
     "state_line",
+    "watch",
 ]
 
 

@@ -5,7 +5,7 @@ The only gradient in the package.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from cnnlab.clipping import CLIPS
 from cnnlab.history import State
+from cnnlab.long_vectors import LONG
 from cnnlab.network import Layout
 from cnnlab.objective import Cost, penalty, penalty_gradient
 from cnnlab.settings import Knobs
@@ -54,7 +55,10 @@ class Kind:
 
 
 class Step(NamedTuple):
-    """What one update made, all on the device; flat vectors share the layout of the parameters."""
+    """What one update made, all on the device; flat vectors share the layout of the parameters.
+
+    Of a long network `gradient` and `update` hold until the next update of the same Descent.
+    """
 
     parameters: Tensor
     """After the update."""
@@ -84,31 +88,59 @@ class Descent:
     cost: Cost
     is_weight: Tensor
     """Bool, one for each parameter: those that L1 and L2 act on."""
+    scratch: dict[str, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Memory of long vectors that no state keeps, used again at every update: fresh pages take longer than the sums."""
 
-    def step(self, state: State, x: Tensor, y: Tensor, knobs: KnobTensors, kind: Kind) -> Step:
+    def step(self, state: State, x: Any, y: Any, knobs: KnobTensors, kind: Kind) -> Step:
         """One update from `state` on the batch (x, y); nothing that is passed in is changed."""
         parameters, velocity = state.parameters, state.velocity
-        leaf = parameters.detach().requires_grad_()
-        buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
-        outputs = functional_call(self.network, {**self.layout.views(leaf), **buffers}, (x,))
-        data_cost = scalar(self.cost(outputs, y, knobs.epsilon))
         with_penalty = kind.penalised and kind.penalty_in == "cost"
+        leaf = parameters.detach().requires_grad_()
+        # Of a long vector the pieces are leaves, so that their gradients can be put together in memory that is there.
+        whole = with_penalty or len(parameters) < LONG
+        views = self.layout.views(leaf if whole else parameters)
+        leaves = [leaf] if whole else [view.detach().requires_grad_() for view in views.values()]
+        buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
+        tensors = {**(views if whole else dict(zip(views, leaves, strict=True))), **buffers}
+        outputs = functional_call(self.network, tensors, *arguments(x))
+        # A module may write into a buffer, or put another tensor in its place, which functional_call hands back.
+        buffers = {name: tensors[name].detach() for name in buffers}
+        data_cost = scalar(self.cost(outputs, y, knobs.epsilon))
         extra = penalty(self.weights(leaf), knobs.l1, knobs.l2) if with_penalty else None
         total = data_cost if extra is None else data_cost + extra
-        (gradient,) = torch.autograd.grad(total, leaf)
+        gradient = self.gradient(total, leaves)
         with torch.no_grad():
             clipped = gradient if kind.clip == "off" else self.clip(gradient, parameters, knobs, kind)
             direction = clipped
             if kind.momentum and velocity is not None:
                 direction = (knobs.momentum * velocity).add_(clipped)
             velocity = direction if kind.momentum else None
+            if velocity is not None and velocity is self.scratch.get("gradient"):
+                velocity = velocity.clone()
             if kind.penalised and kind.penalty_in == "update":
                 direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
-            update = knobs.learning_rate * direction
+            update = torch.mul(direction, knobs.learning_rate, out=self.room("update", direction))
             moved = parameters - update
         return Step(
             moved, velocity, gradient, clipped, update, detached(outputs), data_cost.detach(), detached(extra), buffers
         )
+
+    def gradient(self, total: Tensor, leaves: list[Tensor]) -> Tensor:
+        """The gradient as one flat vector; 0 where the cost does not depend on a parameter."""
+        if len(leaves) == 1:
+            return torch.autograd.grad(total, leaves)[0].reshape(-1)
+        found = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        room = self.room("gradient", leaves[0], sum(self.layout.sizes))
+        return torch.cat([part.reshape(-1) for part in found], out=room)
+
+    def room(self, name: str, like: Tensor, size: int | None = None) -> Tensor | None:
+        """Memory for a long vector on the CPU, the same at every update; None for a short one."""
+        size = len(like) if size is None else size
+        if size < LONG or like.device.type != "cpu":
+            return None
+        if name not in self.scratch or self.scratch[name].dtype != like.dtype:
+            self.scratch[name] = torch.empty(size, dtype=like.dtype)
+        return self.scratch[name]
 
     def clip(self, gradient: Tensor, parameters: Tensor, knobs: KnobTensors, kind: Kind) -> Tensor:
         """The gradient clipped as the knobs say."""
@@ -118,10 +150,18 @@ class Descent:
         """The flat vector with biases and scales at 0, which L1 and L2 leave alone."""
         return torch.where(self.is_weight, flat, 0)
 
-    def outputs(self, state: State, x: Tensor) -> Any:
+    def outputs(self, state: State, x: Any) -> Any:
         """What the network returns for x in this state, without a gradient."""
         with torch.no_grad():
-            return functional_call(self.network, {**self.layout.views(state.parameters), **state.buffers}, (x,))
+            tensors = {**self.layout.views(state.parameters), **state.buffers}
+            return functional_call(self.network, tensors, *arguments(x))
+
+
+def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a network: one tensor, several as a tuple, or several by name."""
+    if isinstance(x, dict):
+        return (), x
+    return (x, {}) if isinstance(x, tuple) else ((x,), {})
 
 
 def scalar(cost: Any) -> Tensor:

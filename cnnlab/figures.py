@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from cnnlab.groups import grouped
 from cnnlab.pictures import NONFINITE, bands_picture
 from cnnlab.records import Exponents, Record
 
@@ -62,6 +63,7 @@ def branch_colour(number: int) -> str:
 
 def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800) -> go.Figure:
     """The figure of a record whose run goes up to update `goal`; `scale` enlarges it, `width` is in pixels."""
+    record = grouped(record)
     layers = len(record.layers)
     figure = go.Figure(layout=layout(record, scale, width))
     figure.add_traces(
@@ -250,6 +252,7 @@ def refresh(
     histograms over time are drawn, too, which takes more than half of the time.
     Returns the ranges wanted, by axis.
     """
+    record = grouped(record)
     traces = {trace.name: trace for trace in figure.data}
     with figure.batch_update():
         draw_cost(traces, record, ghosts)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cnnlab.clipping import safe_norm
 from cnnlab.descent import Step
+from cnnlab.long_vectors import LONG, long_norms, survey
 from cnnlab.network import Layout
 from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES
 
@@ -58,6 +59,8 @@ class Activations:
         """The hook that counts NaN and inf in a layer's output."""
 
         def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if not torch.is_grad_enabled():  # a look at held-out examples, or what checkpointing will run again
+                return
             tensor = next((part for part in flat_parts(output) if part.is_floating_point()), None)
             if tensor is None:
                 return
@@ -72,7 +75,7 @@ class Activations:
 
     def saw_relu(self, _module: nn.Module, inputs: Any) -> None:
         """The hook that looks for dead units in what a ReLU is given, on the account of the layer that ran last."""
-        if self.last is None:
+        if self.last is None or not torch.is_grad_enabled():
             return
         given = inputs[0].detach()
         units = self.unit_axis[self.last] % max(given.dim(), 1)
@@ -165,28 +168,30 @@ class Gauges:
         self.integer, self.shift = EXPONENT_SHIFT[parameters.dtype]
         self.classes = EXPONENTS[str(parameters.dtype).removeprefix("torch.")].count
         sizes = torch.tensor(layout.layer_sizes)
-        first_class = (torch.arange(len(sizes)) * self.classes).repeat_interleave(sizes)
-        self.first_class = first_class.to(self.device, torch.int64 if self.integer == torch.int64 else torch.int32)
+        self.long = len(parameters) >= LONG and may_ask(self.device)
         # Working memory, written anew at every update: fewer operations, and no fresh pages to fetch from the system.
-        self.magnitudes = torch.empty_like(parameters)
+        room = parameters[:0] if self.long else parameters
+        self.magnitudes = torch.empty_like(room)
+        first_class = (torch.arange(len(sizes)) * self.classes).repeat_interleave(sizes)[: len(room)]
+        self.first_class = first_class.to(self.device, torch.int64 if self.integer == torch.int64 else torch.int32)
         self.exponents = torch.empty_like(self.first_class)
-        self.widened = torch.empty_like(parameters, dtype=self.wide)
+        self.widened = torch.empty_like(room, dtype=self.wide)
         self.none = [0.0] * len(layout.layers)
         self.unknown = [math.nan] * len(layout.layers)
         self.known = parameters, self.norms(parameters)[0]
 
     def start(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Row and histogram of weights that no update has touched; every gauge of an update is NaN."""
-        magnitudes = torch.abs(parameters, out=self.magnitudes)
-        gauges = self.of_weights(parameters, magnitudes, self.norms(parameters))
-        return self.row(gauges, parameters), self.histogram(magnitudes)
+        largest, histogram = self.survey(parameters)
+        gauges = self.of_weights(parameters, largest, self.norms(parameters))
+        return self.row(gauges, parameters), histogram
 
     def measure(self, before: Tensor, step: Step, targets: Any) -> tuple[Tensor, Tensor]:
         """Row and histogram of a step from the parameters `before`; the activations are those of its forward pass."""
         norms = self.norms(step.parameters, step.gradient, step.update)
         met = self.known[1] if before is self.known[0] else self.norms(before)[0]
-        magnitudes = torch.abs(step.parameters, out=self.magnitudes)
-        gauges = self.of_weights(step.parameters, magnitudes, norms)
+        largest, histogram = self.survey(step.parameters)
+        gauges = self.of_weights(step.parameters, largest, norms)
         gauges |= self.of_update(step, norms, met) | self.activations.taken()
         self.known = step.parameters, norms[0]
         gauges["data_cost"] = gauges["cost"] = step.data_cost
@@ -195,7 +200,7 @@ class Gauges:
             gauges |= {"penalty": step.penalty, "cost": step.data_cost + step.penalty}
         if is_classification(step.outputs, targets):
             gauges["accuracy"], gauges["logit_gap"] = classification(step.outputs, targets)
-        return self.row(gauges, step.parameters), self.histogram(magnitudes)
+        return self.row(gauges, step.parameters), histogram
 
     def row(self, gauges: dict[str, Numbers], parameters: Tensor) -> Tensor:
         """One vector in the order of a Record's table; a gauge that was not measured is NaN."""
@@ -218,10 +223,17 @@ class Gauges:
             counts = places.new_zeros(count).scatter_add_(0, places, torch.ones_like(places))
         return counts.view(len(self.layout.layers), self.classes)
 
-    def of_weights(self, parameters: Tensor, magnitudes: Tensor, norms: Tensor) -> dict[str, Numbers]:
+    def survey(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Largest magnitude and histogram of each layer."""
+        if self.long:
+            return survey(self.layout.by_layer(parameters), self.integer, self.shift, self.classes)
+        magnitudes = torch.abs(parameters, out=self.magnitudes)
+        largest = torch.stack([part.amax() for part in self.layout.by_layer(magnitudes)])
+        return largest, self.histogram(magnitudes)
+
+    def of_weights(self, parameters: Tensor, largest: Tensor, norms: Tensor) -> dict[str, Numbers]:
         """The gauges of the weights alone."""
         nan, inf = self.nonfinite(parameters, norms[0])
-        largest = torch.stack([part.amax() for part in self.layout.by_layer(magnitudes)])
         return {"weight_norm": norms[0], "largest_weight": largest, "weight_nan": nan, "weight_inf": inf}
 
     def of_update(self, step: Step, norms: Tensor, met: Tensor) -> dict[str, Numbers]:
@@ -243,6 +255,8 @@ class Gauges:
 
     def norms(self, *flats: Tensor) -> Tensor:
         """Euclidean norms (vectors, layers) in the widest type; of scaled values where squares leave its range."""
+        if self.long:
+            return torch.stack([long_norms(self.layout.by_layer(flat)) for flat in flats]).to(self.wide)
         squares = [part.dot(part) for flat in flats for part in self.layout.by_layer(self.widened.copy_(flat))]
         norms = torch.stack(squares).sqrt().view(len(flats), -1)
         if flats[0].dtype != self.wide:

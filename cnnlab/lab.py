@@ -18,10 +18,11 @@ import ipywidgets
 
 from cnnlab import controls, figures, pictures, verdict
 from cnnlab.autosave import Autosave, place_of
+from cnnlab.groups import group_of_layers
 from cnnlab.links import link_of, moment_of, opened
 from cnnlab.live_figure import LiveFigure
 from cnnlab.records import Record
-from cnnlab.run import Run
+from cnnlab.run import Run, own_start
 from cnnlab.settings import KNOB_FIELDS, Settings, settings
 from cnnlab.sheet import Sheet
 from cnnlab.worker import View, Worker
@@ -61,9 +62,9 @@ class Lab:
         *,
         scale: float = 1.0,
         network: Any = None,
-        data: tuple[Any, Any] | None = None,
+        data: Any = None,
         cost: Callable[..., Any] | str | None = None,
-        held_out: tuple[Any, Any] | None = None,
+        held_out: Any = None,
         watch: Sequence[str] | None = None,
         autosave: bool | str | os.PathLike[str] = True,
         **changes: Any,
@@ -72,6 +73,8 @@ class Lab:
             raise ValueError(f"scale must lie in [0.5, 4], got {scale!r}")
         if network is None and isinstance(cost, str):
             changes["cost"], cost = cost, None
+        if network is not None:
+            data, changes = own_start(preset, network, data, changes)
         start, plan = opened(preset, **changes)
         own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
         self.own_network = network is not None
@@ -506,7 +509,7 @@ class Lab:
     def strip_state(self, shown: Record, whole: bool = True) -> dict[str, Any]:
         """What the strip below the plots shows; its picture is a new one only in a frame with all pictures."""
         layers = shown.layers
-        colours = {name: figures.colour_of(place) for place, name in enumerate(layers)}
+        colours = {name: figures.colour_of(place) for name, place in group_of_layers(layers).items()}
         kernels = shown.kernels[-1]
         picture = pictures.kernels_picture(kernels[:64]) if whole and len(kernels) else ""
         return {

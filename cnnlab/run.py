@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import itertools
 import math
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,10 +23,9 @@ from cnnlab.initializers import initial_parameters
 from cnnlab.links import Plan, opened
 from cnnlab.network import Layout, question_network
 from cnnlab.objective import Cost, question_cost
+from cnnlab.own_data import Examples, Pair, examples_of, mapped
 from cnnlab.records import Branch, Frame, Log, Record, Snapshot
 from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names
-
-Pair = tuple[Tensor, Tensor]
 
 HISTORY_BYTES = 64 * 2**20
 """Memory that the states kept for rewinding may take, unless a run is told otherwise."""
@@ -41,7 +41,9 @@ class Run:
     `Run("question", seed=3, learning_rate=1e-2)` trains the question's network on patches of one image.
     `Run(network=module, data=(x, y), cost=cost)` trains a copy of any module, from the weights it has:
     `cost(outputs, y)` returns one number (or is the name of one of the question's costs), `x` (examples, ...) and
-    `y` (examples, ...) are tensors or numpy arrays and are copied, `held_out` is another such pair.
+    `y` (examples, ...) are tensors or numpy arrays and are copied; a tuple `x` holds several inputs, a dict inputs by
+    name. `data` may be a Dataset or DataLoader too (see `cnnlab.own_data`), and `held_out` is any of these. Chance
+    within the network (dropout) is a function of seed and update.
     `watch` names single weights whose values are kept at every update, such as "hid1.weight[0,5]"; `history_bytes` is
     the memory that rewinding may take.
     `Run(record)` goes on where a record ended, to the bit, with its settings, past and branch; what it was trained on
@@ -58,9 +60,9 @@ class Run:
         preset: str | Settings | Record = "question",
         *,
         network: nn.Module | None = None,
-        data: tuple[Any, Any] | None = None,
+        data: Any = None,
         cost: Callable[..., Tensor] | str | None = None,
-        held_out: tuple[Any, Any] | None = None,
+        held_out: Any = None,
         watch: Sequence[str] | None = None,
         history_bytes: int = HISTORY_BYTES,
         plan: Plan = (),
@@ -72,8 +74,9 @@ class Run:
             self.settings = same_settings(preset, changes)
             watch = same_watched(preset, watch)
         else:
-            follows = {} if network is None else what_follows_from(network, data)
-            self.settings, planned = opened(preset, **{**follows, **changes})
+            if network is not None:
+                data, changes = own_start(preset, network, data, changes)
+            self.settings, planned = opened(preset, **changes)
             plan = plan or planned
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
@@ -101,17 +104,17 @@ class Run:
     def prepare(
         self,
         network: nn.Module | None,
-        data: tuple[Any, Any] | None,
+        data: Any,
         cost: Callable[..., Tensor] | str | None,
-        held_out: tuple[Any, Any] | None,
+        held_out: Any,
     ) -> None:
         """Bring network, data, cost and first parameters together on the device."""
         if network is None:
             if data is not None or callable(cost) or held_out is not None:
                 raise TypeError("data, held_out and cost go with a network of your own: pass network=")
             patches = image_data.patches_of(self.settings)
-            self.data: Pair = self.on_device(patches.x, patches.y)
-            self.held_out: Pair | None = self.on_device(patches.held_x, patches.held_y)
+            examples = Examples(patches.x, patches.y)
+            held: Examples | None = Examples(patches.held_x, patches.held_y)
             self.network: nn.Module = question_network(self.settings)
             objective: Cost = question_cost(self.settings)
             self.layout = Layout.of(self.network)
@@ -121,15 +124,19 @@ class Run:
                 raise TypeError("a network of your own needs data=(x, y) and cost=, a function of outputs and y")
             if not isinstance(cost, str) and not callable(cost):
                 raise TypeError(f"cost must be a function of outputs and y, got {type(cost).__name__}")
-            self.data = self.on_device(*pair("data", data))
-            self.held_out = None if held_out is None else self.on_device(*pair("held_out", held_out))
-            self.network = copy.deepcopy(network).to(self.device)
+            examples = examples_of("data", data)
+            held = None if held_out is None else examples_of("held_out", held_out)
+            self.network = copy_of(network).to(self.device)
             for buffer in (*self.network.parameters(), *self.network.buffers()):
                 if buffer.is_floating_point():
                     buffer.data = buffer.data.to(self.dtype)
             objective = question_cost(self.settings) if isinstance(cost, str) else without_epsilon(cost)
             self.layout = Layout.of(self.network)
             start = self.layout.flatten(dict(self.network.named_parameters()))
+        self.given = examples
+        self.examples = examples.placed(self.placed)
+        self.data: Pair = self.examples.pair
+        self.held_out: Pair | None = None if held is None else held.placed(self.placed).pair
         buffers = {} if network is None else dict(self.network.named_buffers())
         self.state = State(start.to(self.device, self.dtype), None, buffers)
         self.blank = copy.deepcopy(self.network)
@@ -178,10 +185,6 @@ class Run:
         parameters, velocity = tensors.pop("parameters"), tensors.pop("velocity", None)
         return State(parameters, velocity, {name.removeprefix("buffer."): part for name, part in tensors.items()})
 
-    def on_device(self, x: Tensor, y: Tensor) -> Pair:
-        """Examples on the run's device, floating-point ones in its precision."""
-        return self.placed(x), self.placed(y)
-
     def placed(self, tensor: Tensor) -> Tensor:
         """One tensor on the run's device, in its precision if it is floating-point."""
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
@@ -192,7 +195,7 @@ class Run:
     @property
     def updates_per_epoch(self) -> int:
         """Updates in one pass over the training patches."""
-        return image_data.updates_per_epoch(len(self.data[0]), self.settings.batch_size)
+        return self.examples.updates_per_epoch(self.settings.batch_size)
 
     @property
     def knobs_in_force(self) -> Knobs:
@@ -328,9 +331,18 @@ class Run:
         if not self.own_network:
             yield
             return
+        seed = self.settings.seed * 1_000_003 + step
+        # A network may draw from Python's and numpy's generators, too.
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.settings.seed * 1_000_003 + step)
-            yield
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            try:
+                yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy)  # noqa: NPY002
 
     @property
     def parameters(self) -> Tensor:
@@ -344,14 +356,14 @@ class Run:
             self.prepared_for = knobs
         return self.prepared
 
-    def batch(self, step: int) -> Pair:
+    def batch(self, step: int) -> tuple[Any, Any]:
         """The examples of an update, counted from 1: a function of seed and step alone."""
         x, y = self.data
-        indices = image_data.batch_indices(len(x), self.settings.batch_size, self.settings.seed, step)
+        indices = self.examples.indices(self.settings.batch_size, self.settings.seed, step)
         if indices is None:
-            return self.data
-        indices = indices.to(self.device)
-        return x[indices], y[indices]
+            return x, y
+        places = indices.to(self.device)
+        return mapped(lambda tensor: tensor[places], x), mapped(lambda tensor: tensor[places], y)
 
     def flush(self) -> None:
         """Bring the gauges that wait on the device to the host, all at once."""
@@ -372,7 +384,7 @@ class Run:
             return known
         x, y = self.held_out
         try:
-            with self.one_thread(), evaluation(self.network):
+            with self.one_thread(), evaluation(self.network), self.randomness(self.updates):
                 accuracy = classification(self.descent.outputs(self.state, x), y)[0].item()
         finally:
             self.gauges.activations.clear()
@@ -393,7 +405,8 @@ class Run:
     def patches(self) -> np.ndarray | None:
         """The training patches as images (patches, height, width); None if the data are no images."""
         x = self.data[0]
-        return x[:, 0].to("cpu", torch.float32).numpy() if x.dim() == 4 else None
+        there = isinstance(x, Tensor) and x.dim() == 4 and x.is_floating_point()
+        return x[:, 0].to("cpu", torch.float32).numpy() if there else None
 
     @contextlib.contextmanager
     def one_thread(self) -> Iterator[None]:
@@ -502,13 +515,26 @@ def evaluation(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def what_follows_from(network: nn.Module, data: Any) -> dict[str, Any]:
-    """Settings that a network of one's own and its data decide: precision, and how many patches a batch may hold."""
+def own_start(
+    preset: Any, network: nn.Module, data: Any, changes: dict[str, Any]
+) -> tuple[Examples | None, dict[str, Any]]:
+    """Data as examples, and the changes with what follows from network and data; Settings ready-made say it all."""
+    examples = None if data is None else examples_of("data", data)
+    follows = what_follows_from(network, examples)
+    if isinstance(preset, Settings):
+        follows = {name: value for name, value in follows.items() if name == "patches"}
+    return examples, {**follows, **changes}
+
+
+def what_follows_from(network: nn.Module, data: Examples | None) -> dict[str, Any]:
+    """Settings that a network of one's own and its data decide: precision, batch size, how many a batch may hold."""
     most = LIMITS["patches"]
     assert isinstance(most, Number)
     follows: dict[str, Any] = {"precision": precision_of(network)}
     if data is not None:
-        follows["patches"] = int(min(max(len(pair("data", data)[0]), most.low), most.high))
+        follows["patches"] = int(min(max(len(data), most.low), most.high))
+        if data.batch_size is not None:
+            follows["batch_size"] = min(data.batch_size, follows["patches"])
     return follows
 
 
@@ -520,15 +546,18 @@ def precision_of(network: nn.Module) -> str:
     return "float32" if first is None else str(first.dtype).removeprefix("torch.")
 
 
-def pair(name: str, value: Any) -> Pair:
-    """Two tensors of the same length, copied; TypeError or ValueError in a sentence if it is something else."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise TypeError(f"{name} must be a pair (x, y), got {type(value).__name__}")
-    x, y = (part.detach().clone() if isinstance(part, Tensor) else torch.tensor(np.asarray(part)) for part in value)
-    if x.dim() == 0 or y.dim() == 0 or len(x) != len(y) or len(x) == 0:
-        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
-        raise ValueError(f"{name} must hold x and y of the same length of at least 1, got shapes {shapes}")
-    return x, y
+def copy_of(network: nn.Module) -> nn.Module:
+    """A copy that shares nothing; ValueError in a sentence for a module that cannot be copied or is not ready."""
+    lazy = [name for name, part in network.named_parameters() if isinstance(part, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"network must have its shapes: pass one batch through it first, {lazy[0]} has none yet")
+    odd = [name for name, part in network.named_parameters() if part.requires_grad and part.is_complex()]
+    if odd:
+        raise ValueError(f"network must have real parameters, got complex ones in {odd[0]}")
+    try:
+        return copy.deepcopy(network)
+    except (RuntimeError, TypeError) as reason:
+        raise ValueError(f"network must be a module that copy.deepcopy can copy: {reason}".splitlines()[0]) from None
 
 
 def without_epsilon(cost: Callable[..., Tensor]) -> Cost:

@@ -482,7 +482,7 @@ def test_data_of_different_or_no_length_are_refused(data):
 
 
 def test_data_that_are_no_pair_are_refused():
-    with pytest.raises(TypeError, match=r"^data must be a pair \(x, y\), got ndarray$"):
+    with pytest.raises(TypeError, match=r"^data must be a pair \(x, y\), a Dataset or a DataLoader, got ndarray$"):
         own(data=np.zeros((3, 2)))
 
 

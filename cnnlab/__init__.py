@@ -13,10 +13,12 @@ from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 if TYPE_CHECKING:
     from cnnlab.files import load
     from cnnlab.lab import Lab
+    from cnnlab.maps import Map
     from cnnlab.page import export_html
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
     from cnnlab.script import export_script
+    from cnnlab.survey import sweep
 
 __version__ = "0.1.0"
 
@@ -30,6 +32,8 @@ ROOMS = {
     "state_line": "verdict",
     "export_html": "page",
     "export_script": "script",
+    "Map": "maps",
+    "sweep": "survey",
 }
 """Public name -> the module that it is fetched from at first use."""
 
@@ -37,6 +41,7 @@ __all__ = [
     "Frame",
     "Knobs",
     "Lab",
+    "Map",
     "Recipe",
     "Record",
     "Run",
@@ -48,6 +53,7 @@ __all__ = [
     "presets",
     "settings",
     "state_line",
+    "sweep",
 ]
 
 

@@ -13,10 +13,12 @@ from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 if TYPE_CHECKING:
     from cnnlab.files import load
     from cnnlab.lab import Lab
+    from cnnlab.maps import Map
     from cnnlab.page import export_html
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
     from cnnlab.script import export_script
+    from cnnlab.survey import sweep
     from cnnlab.watching import Watch, watch
 
 __version__ = "0.1.0"
@@ -31,6 +33,8 @@ ROOMS = {
     "state_line": "verdict",
     "export_html": "page",
     "export_script": "script",
+    "Map": "maps",
+    "sweep": "survey",
     "Watch": "watching",
     "watch": "watching",
 }
@@ -40,6 +44,7 @@ __all__ = [
     "Frame",
     "Knobs",
     "Lab",
+    "Map",
     "Recipe",
     "Record",
     "Run",
@@ -52,6 +57,7 @@ __all__ = [
     "presets",
     "settings",
     "state_line",
+    "sweep",
     "watch",
 ]
 

@@ -54,6 +54,15 @@ class Kind:
         return cls(knobs.clip, knobs.momentum > 0, knobs.l1 > 0 or knobs.l2 > 0, knobs.penalty_in)
 
 
+class Move(NamedTuple):
+    """What an update makes of a gradient, by the names that `Step` uses."""
+
+    parameters: Tensor
+    velocity: Tensor | None
+    clipped: Tensor
+    update: Tensor
+
+
 class Step(NamedTuple):
     """What one update made, all on the device; flat vectors share the layout of the parameters.
 
@@ -110,20 +119,27 @@ class Descent:
         total = data_cost if extra is None else data_cost + extra
         gradient = self.gradient(total, leaves)
         with torch.no_grad():
-            clipped = gradient if kind.clip == "off" else self.clip(gradient, parameters, knobs, kind)
-            direction = clipped
-            if kind.momentum and velocity is not None:
-                direction = (knobs.momentum * velocity).add_(clipped)
-            velocity = direction if kind.momentum else None
-            if velocity is not None and velocity is self.scratch.get("gradient"):
-                velocity = velocity.clone()
-            if kind.penalised and kind.penalty_in == "update":
-                direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
-            update = torch.mul(direction, knobs.learning_rate, out=self.room("update", direction))
-            moved = parameters - update
+            move = self.move(parameters, velocity, gradient, knobs, kind)
         return Step(
-            moved, velocity, gradient, clipped, update, detached(outputs), data_cost.detach(), detached(extra), buffers
-        )
+            move.parameters, move.velocity, gradient, move.clipped, move.update, detached(outputs), data_cost.detach(),
+            detached(extra), buffers,
+        )  # fmt: skip
+
+    def move(
+        self, parameters: Tensor, velocity: Tensor | None, gradient: Tensor, knobs: KnobTensors, kind: Kind
+    ) -> Move:
+        """What an update makes of a gradient; no more than arithmetic, so that it can be done for many at once."""
+        clipped = gradient if kind.clip == "off" else self.clip(gradient, parameters, knobs, kind)
+        direction = clipped
+        if kind.momentum and velocity is not None:
+            direction = (knobs.momentum * velocity).add_(clipped)
+        velocity = direction if kind.momentum else None
+        if velocity is not None and velocity is self.scratch.get("gradient"):
+            velocity = velocity.clone()
+        if kind.penalised and kind.penalty_in == "update":
+            direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
+        update = torch.mul(direction, knobs.learning_rate, out=self.room("update", direction))
+        return Move(parameters - update, velocity, clipped, update)
 
     def gradient(self, total: Tensor, leaves: list[Tensor]) -> Tensor:
         """The gradient as one flat vector; 0 where the cost does not depend on a parameter."""

@@ -1,0 +1,281 @@
+"""Maps of trainability: what became of many runs, by one or two fields and by seed. Settings and numpy only.
+
+A map in a file is lines of strict JSON: what it is a map of, then a line for each run, added as it is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnlab.settings import LIMITS, Settings, settings, short
+
+if TYPE_CHECKING:
+    from cnnlab.run import Run
+
+CONVERGED, STALLED, DIVERGED, UNKNOWN = "converged", "stalled", "diverged", ""
+"""The labels of a run; one that is not computed yet has none."""
+FALLEN = 0.9
+"""A run has converged only if its cost has come below so many times the cost that it began with."""
+COIN = math.log(2)
+"""The data cost of a patch when each of two classes is given a probability of one half."""
+NEAR_COIN = 0.02
+"""A cost this close to COIN, as a share of it, is that of a coin: the run has stalled there."""
+Axis = tuple[str, tuple[float, ...]]
+"""A field's name and its values, in rising order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """What became of runs that differ in one or two fields and in their seed.
+
+    Arrays have the axes in the order given, and the seeds last: (values of the first field, of the second, seeds).
+    Without fields they are (seeds,). A cell that is not computed yet is "" among labels, False in `done` and NaN or 0
+    elsewhere.
+
+    A run has *diverged* when a cost was NaN or infinite. It has *converged* when its data cost at the end is at most
+    0.9 of that at its beginning and not within 2 % of ln 2, what a coin costs. Any other has *stalled*. Beginning and
+    end are means over an epoch's updates, or over a quarter of the run if that is shorter.
+    """
+
+    settings: Settings
+    """What all runs share."""
+    axes: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    """How many updates each run has, unless it diverges before."""
+    done: NDArray[np.bool_]
+    cost: NDArray[np.float64]
+    """Of every update, on one more axis; NaN after the first that was NaN or infinite."""
+    began: NDArray[np.float64]
+    """Mean data cost of a patch at the beginning."""
+    ended: NDArray[np.float64]
+    """The same at the end."""
+    held_out_accuracy: NDArray[np.float64]
+    """At the end."""
+
+    @classmethod
+    def empty(cls, start: Settings, axes: tuple[Axis, ...], seeds: tuple[int, ...], steps: int) -> Map:
+        """A map of which nothing is computed yet."""
+        shape = (*(len(values) for _, values in axes), len(seeds))
+        numbers = [np.full(size, np.nan) for size in ((*shape, steps), shape, shape, shape)]
+        return cls(start, axes, seeds, steps, np.zeros(shape, dtype=bool), *numbers)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Values along each axis, seeds last."""
+        return self.done.shape
+
+    @cached_property
+    def first_nonfinite(self) -> NDArray[np.int64]:
+        """The first update whose cost was NaN or infinite; 0 where there was none."""
+        bad = ~np.isfinite(self.cost)
+        return np.where(self.done & bad.any(axis=-1), bad.argmax(axis=-1) + 1, 0)
+
+    @property
+    def diverged(self) -> NDArray[np.bool_]:
+        """Whether a cost was NaN or infinite."""
+        return self.first_nonfinite > 0
+
+    @cached_property
+    def final_cost(self) -> NDArray[np.float64]:
+        """The last cost that was measured: NaN or inf where a run has diverged."""
+        last = np.where(self.diverged, self.first_nonfinite, self.steps) - 1
+        return np.take_along_axis(self.cost, last[..., None], axis=-1)[..., 0]
+
+    @cached_property
+    def labels(self) -> NDArray[np.str_]:
+        """ "converged", "stalled", "diverged", or "" where nothing is computed yet."""
+        with np.errstate(invalid="ignore"):
+            fallen = (self.ended <= FALLEN * self.began) & (abs(self.ended - COIN) > NEAR_COIN * COIN)
+        found = np.where(self.diverged, DIVERGED, np.where(fallen, CONVERGED, STALLED))
+        return np.where(self.done, found, UNKNOWN)
+
+    def share(self, label: str) -> NDArray[np.float64]:
+        """The share of the seeds, among those computed, that have a label; NaN where none is computed."""
+        counts = self.done.sum(axis=-1)
+        with np.errstate(invalid="ignore"):
+            return np.where(counts, (self.labels == label).sum(axis=-1) / np.maximum(counts, 1), np.nan)
+
+    def place(self, *where: int) -> tuple[int, ...]:
+        """A place on each axis and among the seeds (0, if it is left out); IndexError in a sentence outside them."""
+        full = (*where, 0) if len(where) == len(self.axes) else where
+        if len(full) != len(self.shape):
+            names = [name for name, _ in self.axes]
+            raise IndexError(f"a run is found by its place on {', '.join([*names, 'seeds'])}, got {len(where)} places")
+        for name, place, size in zip([*(name for name, _ in self.axes), "seeds"], full, self.shape, strict=True):
+            if not 0 <= place < size:
+                raise IndexError(f"the place on {name} must lie in [0, {size - 1}], got {place}")
+        return tuple(int(place) for place in full)
+
+    def settings_at(self, *where: int) -> Settings:
+        """The settings of a run by its place on each axis, and among the seeds (0, if it is left out)."""
+        *places, seed = self.place(*where)
+        changes = {name: values[place] for (name, values), place in zip(self.axes, places, strict=True)}
+        return self.settings.replace(**typed(changes), seed=self.seeds[seed])
+
+    def run(self, *where: int) -> Run:
+        """A new Run of a cell, at update 0; trained for `steps`, it shares the cell's label."""
+        from cnnlab.run import Run  # not above: a map is looked at without torch
+
+        return Run(self.settings_at(*where))
+
+    def members(self) -> Iterator[Settings]:
+        """The settings of every run, the last axis fastest."""
+        for place in np.ndindex(self.shape):
+            yield self.settings_at(*place)
+
+    def at(self, *where: int) -> str:
+        """A sentence on one run, such as "learning_rate 0.01, seed 3: diverged at update 4"."""
+        place = self.place(*where)
+        parts = [f"{name} {short_of(values[at])}" for (name, values), at in zip(self.axes, place, strict=False)]
+        said = f"{', '.join([*parts, f'seed {self.seeds[place[-1]]}'])}: "
+        if not self.done[place]:
+            return said + "not computed yet"
+        if self.diverged[place]:
+            return said + f"diverged at update {self.first_nonfinite[place]}"
+        ended = f"cost {self.final_cost[place]:.3g}, held-out accuracy {self.held_out_accuracy[place]:.2f}"
+        return f"{said}{self.labels[place]}, {ended}"
+
+    def __repr__(self) -> str:
+        sizes = " x ".join([*(f"{len(values)} {name}" for name, values in self.axes), f"{len(self.seeds)} seeds"])
+        counts = [f"{(self.labels == label).sum()} {label}" for label in (CONVERGED, STALLED, DIVERGED)]
+        left = "" if self.done.all() else f", {(~self.done).sum()} not computed"
+        return f"Map({self.settings!r}, {sizes}, {self.steps} updates: {', '.join(counts)}{left})"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the map to a file that `Map.load` reads and that `cnnlab.sweep(.., path=path)` goes on with."""
+        arrays = (self.cost, self.began, self.ended, self.held_out_accuracy)
+        places = [(int(index), np.unravel_index(index, self.shape)) for index in np.flatnonzero(self.done)]
+        lines = [self.heading(), *(line_of(index, *(array[place] for array in arrays)) for index, place in places)]
+        temporary = Path(f"{os.fspath(path)}.part")
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Map:
+        """Read what `save` or a sweep has written; ValueError in a sentence if it is no map."""
+        return read(path)[0]
+
+    def heading(self) -> str:
+        """The first line of a file: what it is a map of."""
+        what = {"settings": dataclasses.asdict(self.settings), "axes": self.axes}
+        return json.dumps({"cnnlab map": 1, **what, "seeds": self.seeds, "steps": self.steps})
+
+    def put(self, index: int, cost: Any, began: float, ended: float, held_out: float) -> None:
+        """Write a run's numbers into a map that is being computed (`frozen` gives one that stays as it is)."""
+        place = np.unravel_index(index, self.shape)
+        self.cost[place][: len(cost)] = cost
+        self.began[place], self.ended[place], self.held_out_accuracy[place] = began, ended, held_out
+        self.done[place] = True
+
+    def frozen(self) -> Map:
+        """A copy whose arrays cannot be written to."""
+        copy = self.thawed()
+        for name in ARRAYS:
+            getattr(copy, name).flags.writeable = False
+        return copy
+
+    def thawed(self) -> Map:
+        """A copy whose arrays can be written to."""
+        return dataclasses.replace(self, **{name: getattr(self, name).copy() for name in ARRAYS})
+
+
+ARRAYS = ("done", "cost", "began", "ended", "held_out_accuracy")
+"""The arrays of a map."""
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Map, int]:
+    """The map in a file, and how many bytes of the file are whole lines: the last one may have been cut short."""
+    content = Path(path).read_bytes()
+    whole = content.rfind(b"\n") + 1
+    first, *lines = content[:whole].split(b"\n")[:-1] or [b""]
+    try:
+        told = json.loads(first)
+        if told.get("cnnlab map") != 1:
+            raise ValueError("it is of another kind or version")
+        axes = tuple((name, tuple(values)) for name, values in told["axes"])
+        made = Map.empty(settings(**told["settings"]), axes, tuple(told["seeds"]), told["steps"])
+        for line in lines:
+            run = json.loads(line)
+            cost = [float(value) for value in run["cost"]]
+            made.put(run["run"], cost, *(float(run[name]) for name in ("began", "ended", "held_out_accuracy")))
+    except (ValueError, TypeError, KeyError, AttributeError) as reason:
+        raise ValueError(f"{os.fspath(path)} holds no map that can be read: {reason}") from None
+    return made.frozen(), whole
+
+
+def line_of(index: int, cost: NDArray[np.float64], began: float, ended: float, held_out: float) -> str:
+    """A line of a file: the run of that number, the last axis fastest."""
+    bad = np.flatnonzero(~np.isfinite(cost))
+    told = [strict(value) for value in cost[: bad[0] + 1 if len(bad) else None]]
+    numbers = {"began": began, "ended": ended, "held_out_accuracy": held_out}
+    return json.dumps({"run": index, "cost": told, **{name: strict(value) for name, value in numbers.items()}})
+
+
+def strict(value: float) -> float | str:
+    """A number as strict JSON can hold it: what is not finite as text."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def typed(changes: dict[str, float]) -> dict[str, float | int]:
+    """Values of axes as their fields want them: whole numbers as int."""
+    return {name: int(value) if LIMITS[name].whole else value for name, value in changes.items()}  # type: ignore[union-attr]
+
+
+def short_of(value: float) -> str:
+    """A number in few characters: three digits, for the values of an axis need no more."""
+    return short(float(f"{value:.3g}"))
+
+
+def is_logarithmic(values: Iterable[float]) -> bool:
+    """Whether an axis is spaced by factors rather than by differences."""
+    found = np.asarray(list(values), dtype=float)
+    if len(found) < 3 or found.min() <= 0:
+        return bool(len(found) == 2 and found.min() > 0 and found.max() >= 10 * found.min())
+    factors, differences = np.diff(np.log(found)), np.diff(found)
+    return bool(np.ptp(factors) / factors.mean() < np.ptp(differences) / differences.mean())
+
+
+def between(values: tuple[float, ...], low: float, high: float) -> tuple[float, ...]:
+    """As many values as before between two places on an axis (0 is its first value, and they need not be whole).
+
+    On a whole-numbered axis there may be fewer; see `refined`.
+    """
+    known = np.log(values) if is_logarithmic(values) else np.asarray(values)
+    places = np.linspace(low, high, len(values))
+    inner = np.interp(places, np.arange(len(values)), known)
+    return tuple(float(value) for value in (np.exp(inner) if is_logarithmic(values) else inner))
+
+
+def refined(axis: Axis, low: float, high: float) -> Axis:
+    """An axis whose values lie between two places on it; ValueError if there are fewer than two."""
+    name, values = axis
+    last = len(values) - 1
+    low, high = (min(max(end, 0), last) for end in sorted((low, high)))
+    finer = between(values, low, high)
+    if LIMITS[name].whole:  # type: ignore[union-attr]
+        finer = tuple(float(value) for value in sorted({round(value) for value in finer}))
+    if len(set(finer)) < 2:
+        raise ValueError(f"{name} has no two values between {short_of(finer[0])} and {short_of(finer[-1])}")
+    return name, finer
+
+
+def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """The interval of Wilson (1927) for a share seen as `hits` of `count`: 95 % by default; (0, 1) if count is 0."""
+    if not count:
+        return 0.0, 1.0
+    share, square = hits / count, z * z / count
+    centre = (share + square / 2) / (1 + square)
+    half = z / (1 + square) * math.sqrt(share * (1 - share) / count + square / (4 * count))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,146 @@
+"""Many members: one by one as a loop of Run to the bit, together as one by one, each undisturbed by those that die."""
+
+import numpy as np
+import pytest
+import torch
+
+import cnnlab
+from cnnlab import ensemble
+
+SMALL = cnnlab.settings(relu="none", channels=4, hidden=(8, 8), patch_size=14, patches=20)
+KINDS = {
+    "plain": {},
+    "every ReLU": {"relu": "softmax_too"},
+    "momentum": {"momentum": 0.9},
+    "norm": {"clip": "norm"},
+    "adaptive, l2": {"clip": "adaptive", "l2": 0.1},
+    "value, l1 in the update": {"clip": "value", "l1": 0.01, "penalty_in": "update"},
+    "batches": {"batch_size": 7},
+    "epsilon, sum": {"cost": "softmax_log", "reduction": "sum", "epsilon": 1e-8},
+}
+every_kind = pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+every_way = pytest.mark.parametrize("way", ensemble.WAYS)
+
+
+def members(**changes):
+    """Twelve members of which some explode at once, some later and some never."""
+    return [
+        SMALL.replace(learning_rate=rate, init_scale=scale, seed=seed, **changes)
+        for rate in (1e-4, 1e-2, 0.3)
+        for scale in (0.5, 1.5)
+        for seed in (0, 1)
+    ]
+
+
+@every_kind
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_one_by_one_is_a_loop_of_runs_to_the_bit(changes, precision):
+    some = members(precision=precision, **changes)[::3]
+    fates = ensemble.compute(some, 9)
+    for member, cost, held_out in zip(some, fates.cost, fates.held_out, strict=True):
+        run = cnnlab.Run(member)
+        run.advance(9, until="nonfinite")
+        assert np.array_equal(run.record.cost, cost[: len(run.record)], equal_nan=True)
+        assert np.isnan(cost[len(run.record) :]).all()
+        assert held_out == run.measure_held_out()
+
+
+@every_kind
+@every_way
+def test_together_in_float64_each_member_fares_as_one_by_one(changes, way):
+    some = members(precision="float64", **changes)
+    alone, along = ensemble.compute(some, 9, "one by one"), ensemble.compute(some, 9, way)
+    assert np.array_equal(np.isfinite(alone.cost), np.isfinite(along.cost))
+    explodes = not {"relu", "clip", "epsilon"} & set(changes)
+    assert np.isnan(alone.cost[:, -1]).any() == explodes
+    np.testing.assert_allclose(along.cost, alone.cost, rtol=1e-8)
+    np.testing.assert_allclose(along.ended, alone.ended, rtol=1e-8)
+    assert np.array_equal(alone.held_out, along.held_out)
+
+
+@every_way
+def test_together_in_float32_as_many_members_explode(way):
+    some = [SMALL.replace(learning_rate=3e-3, init_scale=0.5, seed=seed) for seed in range(24)]
+    alone, along = (np.isnan(ensemble.compute(some, 12, way).cost[:, -1]) for way in ("one by one", way))
+    assert 0 < alone.sum() < 24
+    assert abs(int(alone.sum()) - int(along.sum())) <= 3
+
+
+@every_way
+def test_a_member_that_dies_does_not_touch_the_others(way):
+    calm = [SMALL.replace(learning_rate=1e-4, init_scale=0.5, seed=seed, precision="float64") for seed in range(3)]
+    wild = [SMALL.replace(learning_rate=1e3, init_scale=2.0, seed=seed, precision="float64") for seed in range(3)]
+    mixed = ensemble.compute([*wild, *calm], 6, way)
+    assert np.isnan(mixed.cost[:3, -1]).all()
+    np.testing.assert_allclose(mixed.cost[3:], ensemble.compute(calm, 6, way).cost, rtol=1e-12)
+
+
+def test_each_member_has_knobs_of_its_own_when_some_have_a_penalty():
+    some = [SMALL.replace(learning_rate=1e-5, init_scale=0.5, l2=l2, precision="float64") for l2 in (0.0, 0.1, 10.0)]
+    alone, along = ensemble.compute(some, 4, "one by one"), ensemble.compute(some, 4, "vmap")
+    np.testing.assert_allclose(along.cost, alone.cost, rtol=1e-9)
+    assert len(np.unique(along.cost[:, 1])) == 3
+
+
+def test_members_of_several_structures_keep_their_places():
+    some = [
+        SMALL.replace(channels=channels, learning_rate=1e-6, init_scale=0.5, precision="float64")
+        for channels in (2, 5, 2, 3)
+    ]
+    along = ensemble.compute(some, 3, "groups")
+    np.testing.assert_allclose(along.cost, ensemble.compute(some, 3).cost, rtol=1e-9)
+    assert np.array_equal(along.cost[0], along.cost[2])
+
+
+def test_little_memory_makes_small_batches_of_the_same_members(monkeypatch):
+    some = members(precision="float64")
+    at_once = ensemble.compute(some, 4, "groups")
+    group = ensemble.group_of(some[0])
+    monkeypatch.setattr(ensemble, "CPU_BYTES", 3 * ensemble.bytes_of_a_member(group))
+    assert ensemble.room_for(group) == 3
+    assert [len(batch) for batch in ensemble.batches(some, "groups")] == [3, 3, 3, 3]
+    np.testing.assert_allclose(ensemble.compute(some, 4, "groups").cost, at_once.cost, rtol=1e-9)
+
+
+def test_a_member_is_never_too_large_to_be_computed_alone(monkeypatch):
+    monkeypatch.setattr(ensemble, "CPU_BYTES", 1)
+    assert ensemble.room_for(ensemble.group_of(SMALL)) == 1
+
+
+def test_the_fastest_way_is_one_that_was_measured(monkeypatch):
+    taken = {"vmap": 3.0, "groups": 1.0, "unfold": 2.0}
+    monkeypatch.setattr(ensemble, "seconds_together", lambda settings, count, way: taken[way])
+    ensemble.fastest_way.cache_clear()
+    assert ensemble.fastest_way(ensemble.structure(SMALL), 8) == "groups"
+    ensemble.fastest_way.cache_clear()
+
+
+@every_way
+def test_a_way_can_be_timed(way):
+    assert ensemble.seconds_together(ensemble.structure(SMALL), 4, way) > 0
+
+
+def test_on_the_cpu_members_go_one_by_one():
+    assert ensemble.automatic_way(SMALL, 100) == "one by one"
+
+
+def test_an_unknown_way_is_refused():
+    with pytest.raises(ValueError, match="way must be 'auto', 'one by one' or one of 'vmap', 'groups', 'unfold'"):
+        ensemble.compute([SMALL], 1, "fast")
+
+
+def test_the_number_of_threads_is_given_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    ensemble.compute([SMALL], 1)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_beginning_and_end_are_means_over_an_epoch_but_a_quarter_of_the_run_at_most():
+    assert ensemble.window(SMALL, 20) == 1
+    assert ensemble.window(SMALL.replace(batch_size=5), 40) == 4
+    assert ensemble.window(SMALL.replace(batch_size=5), 8) == 2
+    fates = ensemble.compute([SMALL.replace(batch_size=5, learning_rate=1e-7)], 8)
+    assert fates.began[0] == pytest.approx(fates.cost[0, :2].mean())
+    assert fates.ended[0] == pytest.approx(fates.cost[0, -2:].mean())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
+    from cnnlab.curvature import Critical, critical_learning_rate
     from cnnlab.files import load
     from cnnlab.lab import Lab
     from cnnlab.page import export_html
@@ -26,6 +27,8 @@ ROOMS = {
     "Record": "records",
     "Frame": "records",
     "load": "files",
+    "Critical": "curvature",
+    "critical_learning_rate": "curvature",
     "before_explosion": "verdict",
     "state_line": "verdict",
     "export_html": "page",
@@ -34,6 +37,7 @@ ROOMS = {
 """Public name -> the module that it is fetched from at first use."""
 
 __all__ = [
+    "Critical",
     "Frame",
     "Knobs",
     "Lab",
@@ -42,6 +46,7 @@ __all__ = [
     "Run",
     "Settings",
     "before_explosion",
+    "critical_learning_rate",
     "export_html",
     "export_script",
     "load",

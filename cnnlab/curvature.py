@@ -215,7 +215,9 @@ def largest(
     """
     size = like.numel()
     room = max(8, KEPT_BYTES // (size * like.element_size()))
-    basis, diagonal, beside = [begun(like, start)], [], []
+    basis = [begun(like, start)]
+    diagonal: list[float] = []
+    beside: list[float] = []
     for done in range(1, most + 1):
         image = product(basis[-1])
         diagonal.append(float((image * basis[-1]).sum(dtype=torch.float64)))

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
+    from cnnlab.curvature import Critical, critical_learning_rate
+    from cnnlab.edge import advance_safely
     from cnnlab.files import load
     from cnnlab.lab import Lab
     from cnnlab.maps import Map
     from cnnlab.page import export_html
+    from cnnlab.prediction import Prediction, predict
+    from cnnlab.rates import rate_plan
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
     from cnnlab.script import export_script
@@ -29,6 +33,12 @@ ROOMS = {
     "Record": "records",
     "Frame": "records",
     "load": "files",
+    "Critical": "curvature",
+    "critical_learning_rate": "curvature",
+    "Prediction": "prediction",
+    "predict": "prediction",
+    "rate_plan": "rates",
+    "advance_safely": "edge",
     "before_explosion": "verdict",
     "state_line": "verdict",
     "export_html": "page",
@@ -41,20 +51,26 @@ ROOMS = {
 """Public name -> the module that it is fetched from at first use."""
 
 __all__ = [
+    "Critical",
     "Frame",
     "Knobs",
     "Lab",
     "Map",
+    "Prediction",
     "Recipe",
     "Record",
     "Run",
     "Settings",
     "Watch",
+    "advance_safely",
     "before_explosion",
+    "critical_learning_rate",
     "export_html",
     "export_script",
     "load",
+    "predict",
     "presets",
+    "rate_plan",
     "settings",
     "state_line",
     "sweep",

@@ -14,6 +14,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
+from cnnlab.rates import SCHEDULE
 from cnnlab.records import Record
 from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Pair, Recipe, Settings, field_meanings, presets
 
@@ -61,6 +62,7 @@ class Controls(Part):
 
     limits = traitlets.Dict().tag(sync=True)
     groups = traitlets.List().tag(sync=True)
+    schedules = traitlets.List().tag(sync=True)
 
     def __init__(
         self,
@@ -74,8 +76,9 @@ class Controls(Part):
         groups = [["In force at the next update", list(LIVE)], ["Starts again from update 0", list(restart)]]
         limits = {name: described(name) for name in (*LIVE, *restart)}
         super().__init__(
-            received, part="controls", scale=scale, state=state, limits=limits, groups=groups, layout=layout
-        )
+            received, part="controls", scale=scale, state=state, limits=limits, groups=groups, layout=layout,
+            schedules=list(SCHEDULE.options),
+        )  # fmt: skip
 
 
 class Strip(Part):

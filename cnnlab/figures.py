@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cnnlab.groups import grouped
 from cnnlab.pictures import NONFINITE, bands_picture
 from cnnlab.records import Exponents, Record
+from cnnlab.stability import draw_stability, shown_heights
 
 PALETTE = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
 """Paul Tol's "muted" scheme: nine colours that all kinds of colour vision tell apart. One a layer, everywhere."""
@@ -36,11 +37,13 @@ PANELS = {
     "cost": (0.042, 0.305, 0.57, 0.94),
     "magnitudes": (0.385, 0.655, 0.57, 0.94),
     "over_time": (0.715, 0.99, 0.57, 0.94),
-    "accuracy": (0.042, 0.305, 0.07, 0.44),
+    "accuracy": (0.042, 0.305, 0.07, 0.185),
     "gradient": (0.385, 0.655, 0.07, 0.44),
     "ratio": (0.735, 0.99, 0.07, 0.44),
 }
 """Panel -> left, right, bottom, top as shares of the figure; in the order of their axes."""
+STABILITY = (0.042, 0.305, 0.25, 0.44)
+"""The same of the cost's companion, whose axes are x10 and y10; y11 is its lane."""
 TITLES = {
     "cost": "Cost",
     "magnitudes": "Weights of each layer by magnitude",
@@ -78,6 +81,9 @@ def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800
             go.Image(name="over time", xaxis="x3", yaxis="y3", hoverinfo="skip", zsmooth=False),
             curve("yardstick", "ratio", FAINT, width=1, dash="dash"),
             lane("lost weights", "magnitudes", RED),
+            curve("threshold", "stability", "#D55E00", width=1.5, dash="dash"),
+            curve("sharpness", "stability", INK, width=1.5, mode="lines+markers", marker={"size": 3}, cliponaxis=False),
+            lane("sharpness marks", "stability", RED),
             layer_lane("gradient marks", "gradient"),
             layer_lane("ratio marks", "ratio"),
         ]
@@ -96,7 +102,9 @@ def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800
 
 
 def axis_of(panel: str) -> str:
-    """The suffix of a panel's axes: '' for the first, then 2, 3, .."""
+    """The suffix of a panel's axes: '' for the first, then 2, 3, ..; 10 for the cost's companion."""
+    if panel == "stability":
+        return "10"
     place = list(PANELS).index(panel) + 1
     return "" if place == 1 else str(place)
 
@@ -112,7 +120,7 @@ def curve(
 
 def lane(name: str, panel: str, colour: str, size: int = 7) -> go.Scatter:
     """Empty marks on a panel's lane axis, which runs from 0 to 1 whatever the panel shows."""
-    lanes = {"cost": "y7", "magnitudes": "y2", "gradient": "y8", "ratio": "y9"}
+    lanes = {"cost": "y7", "magnitudes": "y2", "gradient": "y8", "ratio": "y9", "stability": "y11"}
     marker = {"color": colour, "size": size, "symbol": "x"}
     return go.Scatter(name=name, mode="markers", marker=marker, xaxis=f"x{axis_of(panel)}", yaxis=lanes[panel])
 
@@ -137,7 +145,7 @@ def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
         "paper_bgcolor": "white", "plot_bgcolor": "#F7F8FA", "showlegend": False, "hovermode": "closest",
         "uirevision": "kept", "dragmode": "zoom", "annotations": titles(scale), "shapes": lane_grounds(),
     }  # fmt: skip
-    for panel, (left, right, bottom, top) in PANELS.items():
+    for panel, (left, right, bottom, top) in {**PANELS, "stability": STABILITY}.items():
         suffix = axis_of(panel)
         plain = {
             "showline": False,
@@ -149,9 +157,10 @@ def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
         }
         built[f"xaxis{suffix}"] = {**plain, "domain": [left, right], "anchor": f"y{suffix}", "nticks": 6}
         built[f"yaxis{suffix}"] = {**plain, "domain": [bottom, top], "anchor": f"x{suffix}", "nticks": 6}
-    for panel in ("cost", "gradient", "ratio"):
+    for panel in ("cost", "gradient", "ratio", "stability"):
         built[f"yaxis{axis_of(panel)}"] |= {"type": "log", "exponentformat": "power", "tick0": 0}
-    for name, over in (("yaxis7", ""), ("yaxis8", "5"), ("yaxis9", "6")):
+    built["xaxis10"] |= {"showticklabels": False}
+    for name, over in (("yaxis7", ""), ("yaxis8", "5"), ("yaxis9", "6"), ("yaxis11", "10")):
         built[name] = {
             "overlaying": f"y{over}",
             "anchor": f"x{over}",
@@ -191,6 +200,13 @@ def titles(scale: float) -> list[dict[str, Any]]:
     key = f"<span style='color:{INK}'>training</span>  <span style='color:#D55E00'>held out</span>"
     left, right, _, top = PANELS["accuracy"]
     found.append({**plain, "x": right, "y": top + 0.008, "xanchor": "right", "yanchor": "bottom", "text": key})
+    left, right, _, top = STABILITY
+    key = f"<span style='color:{INK}'>λ</span>  <span style='color:#D55E00'>2/learning rate</span>"
+    heading = {**plain, "y": top + 0.008, "yanchor": "bottom"}
+    found += [
+        {**heading, "x": left, "text": "<b>Curvature</b>", "font": {"size": 12 * scale}},
+        {**heading, "x": right, "xanchor": "right", "text": key},
+    ]
     _, right, _, top = PANELS["ratio"]
     found.append(
         {
@@ -262,6 +278,7 @@ def refresh(
             draw_over_time(traces, record)
         draw_layers(traces, record, "gradient_norm", "gradient")
         draw_layers(traces, record, "update_ratio", "ratio")
+        draw_stability(traces, record, span(record, ghosts, goal))
         traces["yardstick"].update(x=[0, span(record, ghosts, goal)], y=[YARDSTICK, YARDSTICK])
         wanted = ranges(record, ghosts, goal)
         for axis, range_and_ticks in wanted.items():
@@ -286,6 +303,7 @@ def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dic
     return {
         "xaxis2": magnitudes,
         "xaxis": time, "xaxis3": {"range": [-0.5, last + 0.5]}, "xaxis4": time, "xaxis5": time, "xaxis6": time,
+        "xaxis10": time, "yaxis10": decades(shown_heights(record)),
         "yaxis": decades(costs), "yaxis5": decades(record.gradient_norm),
         "yaxis6": decades(np.append(record.update_ratio.ravel(), YARDSTICK)),
     }  # fmt: skip

@@ -18,9 +18,11 @@ import ipywidgets
 
 from cnnlab import controls, figures, pictures, verdict
 from cnnlab.autosave import Autosave, place_of
+from cnnlab.band import band_of
 from cnnlab.groups import group_of_layers
 from cnnlab.links import link_of, moment_of, opened
 from cnnlab.live_figure import LiveFigure
+from cnnlab.rates import SHARE
 from cnnlab.records import Record
 from cnnlab.run import Run, own_start
 from cnnlab.settings import KNOB_FIELDS, Settings, settings
@@ -105,6 +107,9 @@ class Lab:
         moment = moment_of(preset)
         if moment:
             self.worker.train(moment, hurried=True)
+        if self.loop is not None:  # outside a notebook nobody sees what is measured at rest
+            self.worker.watching = True
+            self.worker.ask()
 
     def __repr__(self) -> str:
         return f"Lab({'closed, ' if self.closed else ''}{self.record!r})"
@@ -159,6 +164,17 @@ class Lab:
             self.worker.set_knobs(new)
         else:
             self.restart(new)
+        self.problem = ""
+        self.worker.ask()
+
+    def schedule(self, name: str, share: float = SHARE) -> None:
+        """Have the learning rate follow a schedule from the next update to the planned end, the present one at most.
+
+        "constant", "warm_up", "step" or "cosine" (see `cnnlab.rate_plan`), or "as_high_as_is_safe": at every update
+        `share` times the critical learning rate, measured before it. What is done lands in the record's knobs. A
+        learning rate set by hand ends it.
+        """
+        self.worker.set_schedule(name, share)
         self.problem = ""
         self.worker.ask()
 
@@ -269,6 +285,7 @@ class Lab:
 
     def choose(self, preset: str) -> None:
         """Start again with a preset."""
+        self.worker.schedule = "constant"
         self.restart(settings(preset))
         self.choose_pace(controls.pace_for(settings(preset).epochs * self.worker.run.updates_per_epoch))
 
@@ -336,6 +353,8 @@ class Lab:
             actions[message["do"]]()
         if "set" in message:
             self.set(**controls.typed(message["set"]))
+        if "schedule" in message:
+            self.schedule(message["schedule"])
         if "look" in message:
             self.look_at(message["look"])
         if "preset" in message:
@@ -414,7 +433,9 @@ class Lab:
         self.figure.layout.on_change(lambda *_: self.worker.ask(), *zoomable)
         self.header = controls.Header(self.received, scale, self.header_state(view, view.record))
         fixed = ipywidgets.Layout(width=f"{wide}px", flex="0 0 auto")
-        self.controls = controls.Controls(self.received, scale, self.controls_state(view), self.own_network, fixed)
+        self.controls = controls.Controls(
+            self.received, scale, self.controls_state(view, view.record), self.own_network, fixed
+        )
         self.strip = controls.Strip(scale, self.strip_state(view.record), self.patches())
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
@@ -450,7 +471,7 @@ class Lab:
         if shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.patches()
         self.strip.state = self.strip_state(shown, whole)
-        self.controls.state = self.controls_state(view)
+        self.controls.state = self.controls_state(view, shown)
         self.header.state = self.header_state(view, shown)
 
     def held(self) -> frozenset[str]:
@@ -473,10 +494,11 @@ class Lab:
     def header_state(self, view: View, shown: Record) -> dict[str, Any]:
         """What the header shows."""
         updates = len(shown)
+        forecast, rate = None if updates else view.forecast, f"learning rate {view.settings.learning_rate:g}"
         return {
             "frame": self.frame,
-            "line": verdict.state_line(shown),
-            "tone": verdict.tone(shown),
+            "line": verdict.state_line(shown) if forecast is None else f"ready at update 0: at {rate} it {forecast}",
+            "tone": verdict.RISING if forecast is not None and forecast.diverges else verdict.tone(shown),
             "trained": len(view.record),
             "training": view.training,
             "epoch": updates // view.record.updates_per_epoch,
@@ -491,7 +513,7 @@ class Lab:
             "problem": view.error or self.worker.autosave.problem,
         }
 
-    def controls_state(self, view: View) -> dict[str, Any]:
+    def controls_state(self, view: View, shown: Record) -> dict[str, Any]:
         """What the controls show."""
         family = {record.branch.number: record for record in (view.record, *view.record.others)}
         branches = [
@@ -504,7 +526,13 @@ class Lab:
             }
             for number, record in sorted(family.items())
         ]
-        return {"values": controls.values_of(self.worker.settings), "problem": self.problem, "branches": branches}
+        return {
+            "values": controls.values_of(self.worker.settings),
+            "schedule": view.schedule,
+            "band": band_of(shown, self.worker.settings, view.no_curvature),
+            "problem": self.problem,
+            "branches": branches,
+        }
 
     def strip_state(self, shown: Record, whole: bool = True) -> dict[str, Any]:
         """What the strip below the plots shows; its picture is a new one only in a frame with all pictures."""

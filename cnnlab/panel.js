@@ -165,7 +165,29 @@ function controls({ model, el }) {
         say(value);
       },
     };
-    return element("div", { class: "cnnlab-row", title: limit.meaning }, element("span", { class: "cnnlab-name" }, limit.label), slider, box);
+    const row = element("div", { class: "cnnlab-row", title: limit.meaning }, element("span", { class: "cnnlab-name" }, limit.label), slider, box);
+    if (name !== "learning_rate") return row;
+    place = (value) => (100 * Math.min(Math.max(Math.log(value / low) / Math.log(high / low), 0), 1));
+    return element("div", {}, row, band);
+  };
+
+  // Under the learning rate's slider: green up to the critical rate, amber up to ten times that, red beyond.
+  let place = () => 0;
+  const colours = element("div", { class: "cnnlab-colours", "aria-hidden": "true" });
+  const words = element("span", { class: "cnnlab-critical", role: "status" });
+  const schedule = element("select", { class: "cnnlab-select cnnlab-schedule", "aria-label": "Schedule of the learning rate",
+    title: "How the learning rate goes on", onchange: () => model.send({ schedule: schedule.value }) },
+    ...model.get("schedules").map((name) => element("option", { value: name }, name.replaceAll("_", " "))));
+  const band = element("div", { class: "cnnlab-band" }, schedule, colours, words);
+  const drawBand = ({ edges, said, title }) => {
+    colours.dataset.edges = edges ? edges.join(" ") : "";
+    colours.classList.toggle("cnnlab-unknown", !edges);
+    if (edges) {
+      colours.style.setProperty("--cnnlab-critical", `${place(edges[0])}%`);
+      colours.style.setProperty("--cnnlab-beyond", `${place(edges[1])}%`);
+    }
+    words.textContent = said;
+    band.title = title;
   };
 
   const choice = (name, limit) => {
@@ -199,6 +221,8 @@ function controls({ model, el }) {
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
     const state = model.get("state");
     for (const [name, row] of Object.entries(rows)) row.show(state.values[name]);
+    drawBand(state.band);
+    if (document.activeElement !== schedule) schedule.value = state.schedule;
     problem.textContent = state.problem || "";
     const drawn = JSON.stringify(state.branches);
     if (tree.dataset.drawn !== drawn) {

@@ -50,6 +50,8 @@ class Frame:
     """Euclidean norm of the whole gradient before clipping."""
     clipped: float
     """Share of the gradient's values that clipping changed."""
+    sharpness: float
+    """Largest eigenvalue of the cost's Hessian after this update; inf if it is not finite, NaN if not measured."""
     weight_norm: PerLayer
     """Euclidean norm of each layer's weights and biases."""
     largest_weight: PerLayer

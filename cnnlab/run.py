@@ -391,6 +391,17 @@ class Run:
         self.log.measured("held_out_accuracy", self.updates, accuracy)
         return accuracy
 
+    def note_sharpness(self, step: int, eigenvalue: float) -> None:
+        """Keep a measured largest eigenvalue of the Hessian after update `step` in its frame; NaN: it is not finite."""
+        self.flush()
+        self.log.measured("sharpness", self.checked_step(step), math.inf if math.isnan(eigenvalue) else eigenvalue)
+
+    @property
+    def sharpness(self) -> float:
+        """The largest eigenvalue of the Hessian at the present weights, if it was noted; NaN if not."""
+        self.flush()
+        return self.log.last("sharpness")
+
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of all parameters by name, as numpy arrays of float64 at present."""
         return {

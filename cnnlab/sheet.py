@@ -41,7 +41,7 @@ class Sheet:
             self.data.append(Leaf())
             self.data[-1].name = name
         self.layout: dict[str, Leaf] = {
-            f"{axis}axis{number}": Leaf() for axis in "xy" for number in ("", *range(2, 10))
+            f"{axis}axis{number}": Leaf() for axis in "xy" for number in ("", *range(2, 12))
         }
 
     def batch_update(self) -> contextlib.AbstractContextManager[None]:

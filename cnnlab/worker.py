@@ -16,7 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cnnlab.autosave import Autosave
+from cnnlab.edge import Edge
 from cnnlab.links import Plan
+from cnnlab.prediction import Forecast, Prediction
+from cnnlab.rates import SAFE, SCHEDULE, SHARE, rate_plan, safe_rate
 from cnnlab.records import Record
 from cnnlab.run import Run
 from cnnlab.settings import Settings
@@ -45,6 +48,12 @@ class View:
     """Updates a second, over the last second or so; 0 when paused."""
     error: str | None
     """What went wrong in the last update or job; None if nothing did."""
+    schedule: str = "constant"
+    """How the learning rate goes on; see `rates.SCHEDULE`."""
+    forecast: Prediction | None = None
+    """Before the first update: whether it will diverge; None while that is not known, and later."""
+    no_curvature: str = ""
+    """Why the curvature cannot be measured; nothing if it can."""
 
 
 class Worker:
@@ -78,6 +87,11 @@ class Worker:
         self.times: deque[float] = deque(maxlen=64)
         self.held_out_due = 0.0
         self.tidied = 0.0
+        self.watching = False
+        self.pondering = False
+        self.edge = Edge()
+        self.forecast = Forecast(make_run)
+        self.schedule, self.share, self.peak, self.free = "constant", SHARE, start.learning_rate, True
 
     @property
     def training(self) -> bool:
@@ -135,19 +149,58 @@ class Worker:
     def set_knobs(self, new: Settings) -> None:
         """Have the next update use the knobs of these settings."""
         with self.changed:
+            by_hand = new.learning_rate != self.settings.learning_rate
+            plan = () if by_hand or self.schedule in ("constant", SAFE) else self.run.plan
+            self.schedule = "constant" if by_hand else self.schedule
             self.settings = new
             self.run.choose(new.knobs)
+            self.run.plan = tuple(
+                (first, dataclasses.replace(new.knobs, learning_rate=knobs.learning_rate)) for first, knobs in plan
+            )
             self.changed.notify_all()
+
+    def set_schedule(self, name: str, share: float = SHARE) -> None:
+        """Have the learning rate follow a schedule from the next update to the planned end, the present one at most."""
+        SCHEDULE.check("schedule", name)
+        with self.changed:
+            safe_rate(1.0, self.settings.knobs, share, free=True)
+            start = self.settings.knobs
+            if self.schedule not in ("constant", SAFE):
+                start = dataclasses.replace(start, learning_rate=self.peak)
+            self.schedule, self.share, self.peak, self.free = name, share, start.learning_rate, True
+            self.run.choose(start)
+            done = self.run.updates
+            if name != SAFE:
+                left = self.planned - done if self.planned > done else self.length
+                self.run.plan = rate_plan(name, start, left, first=done + 1)
+            self.settings = self.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
+            self.changed.notify_all()
+
+    def keep_safe(self) -> None:
+        """Take the learning rate as high as is safe for the next update."""
+        eigenvalue = self.edge.measure(self.run)
+        with self.changed:
+            rate = safe_rate(eigenvalue, self.run.knobs_in_force, self.share, self.free)
+            self.free = False
+            if self.schedule == SAFE and not self.edge.problem:
+                self.settings = self.settings.replace(learning_rate=rate)
+                self.run.choose(dataclasses.replace(self.run.knobs_in_force, learning_rate=rate))
 
     def set_settings(self, new: Settings) -> None:
         """Have the next branch or start use these settings; the present run keeps its knobs."""
         with self.changed:
             self.run.choose(self.run.knobs_in_force)
+            self.schedule = SAFE if self.schedule == SAFE else "constant"
             self.settings = new
 
     def restart(self, new: Settings, plan: Plan = ()) -> None:
         """Start again from update 0; if the run was training, the new one trains to its end."""
         with self.changed:
+            if self.schedule not in ("constant", SAFE):
+                kept = new.learning_rate == self.settings.learning_rate
+                self.peak = self.peak if kept else new.learning_rate
+                new = new.replace(learning_rate=self.peak)
+            self.free = True
             self.settings = new
             self.order(lambda: self.begin(new, plan))
 
@@ -187,7 +240,12 @@ class Worker:
     def wait(self, timeout: float | None = None) -> bool:
         """Block until there is nothing left to do; False if that took longer than `timeout` seconds."""
         with self.changed:
-            return self.changed.wait_for(lambda: self.thread is None, timeout)
+            return self.changed.wait_for(self.is_done, timeout)
+
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do but to measure the curvature of a paused run."""
+        at_rest = self.pondering and not (self.closed or self.jobs or self.training or self.wanted)
+        return self.thread is None or at_rest
 
     def settle(self, timeout: float) -> bool:
         """Block until the restarts that were asked for are done; False if that took longer than `timeout` seconds."""
@@ -214,14 +272,19 @@ class Worker:
         """What the thread does: jobs, then updates, a View in between where one is wanted; then it ends."""
         while True:
             with self.changed:
-                if self.closed or not (self.jobs or self.training or self.wanted):
+                asked = bool(self.jobs or self.training or self.wanted)
+                self.pondering = not (asked or self.closed or self.knows())
+                if self.closed or not (asked or self.pondering):
                     self.thread = None
                     self.changed.notify_all()
                     return
+                if self.pondering:
+                    self.changed.notify_all()
                 job = self.jobs[0] if self.jobs else None
                 wanted = self.wanted and job is None
                 self.wanted = self.wanted and not wanted
-            self.attempt(job or (self.update if self.training and not wanted else self.post))
+            act = self.ponder if self.pondering else self.update if self.training and not wanted else self.post
+            self.attempt(job or act)
             with self.changed:
                 # Only now, so that what is asked for meanwhile comes after it; closing has emptied the queue.
                 if job is not None and self.jobs:
@@ -244,9 +307,15 @@ class Worker:
         """One update, when it is due."""
         if not self.is_due():
             return
+        if self.schedule == SAFE:
+            self.keep_safe()
+        began = time.monotonic()
         self.run.update()
         self.follow_plan()
         now = time.monotonic()
+        if self.watching:
+            self.edge.earn(now - began)
+            self.edge.spend(self.run)
         self.times.append(now)
         self.autosave.keep(self.tree(), now, at_once=False)
         if now - self.tidied > TIDY:
@@ -268,9 +337,29 @@ class Worker:
             if self.pace is None or self.hurried or not self.times:
                 return True
             left = self.times[-1] + 1 / self.pace - time.monotonic()
-            if left > 0:
+            idle = self.watching and left > 1.5 * self.edge.took and not self.edge.knows(self.run)
+            if left > 0 and not idle:
                 self.changed.wait(left)
-            return left <= 0
+        if idle:
+            self.edge.piece(self.run)
+        return left <= 0
+
+    def knows(self) -> bool:
+        """Whether all is known of a paused run that can be: its curvature, and at its start how it will end."""
+        if not self.watching:
+            return True
+        return self.edge.knows(self.run) and (self.run.updates > 0 or self.forecast.knows(self.run))
+
+    def ponder(self) -> None:
+        """Measure a piece of what is not known of a paused run, and show what has been found."""
+        if not self.edge.knows(self.run):
+            self.edge.at_rest(self.run)
+            found = self.edge.knows(self.run)
+        else:
+            self.forecast.piece(self.run)
+            found = self.forecast.knows(self.run)
+        if found:
+            self.posted(self.view())
 
     def begin(self, new: Settings, plan: Plan) -> None:
         """Start again with a new run; the old one becomes a ghost if it trained at all."""
@@ -283,9 +372,13 @@ class Worker:
             run.plan = plan
             if self.settings.knobs != new.knobs:
                 run.choose(self.settings.knobs)
+            self.edge.forget()
             self.run = run
             self.runs = {1: run}
             self.planned = self.length
+            if not run.plan and self.schedule not in ("constant", SAFE):
+                run.plan = rate_plan(self.schedule, self.settings, self.length)
+                self.settings = self.settings.replace(**dataclasses.asdict(run.knobs_in_force))
             self.goal = self.planned if was_training else 0
             self.error = None
             self.times.clear()
@@ -331,6 +424,8 @@ class Worker:
     def settled(self) -> None:
         """Pause at the present update of the present branch, and show it."""
         with self.changed:
+            self.edge.forget()
+            self.schedule = "constant" if not self.run.plan and self.schedule != SAFE else self.schedule
             self.planned = max(self.length, self.run.updates)
             self.goal = self.run.updates
             self.error = None
@@ -372,7 +467,7 @@ class Worker:
         """The present moment."""
         return View(
             self.tree(), self.ghosts, self.settings, self.planned, self.training, self.rate(),
-            self.error,
+            self.error, self.schedule, self.forecast.found(self.run), self.edge.problem,
         )  # fmt: skip
 
     def rate(self) -> float:

@@ -148,18 +148,22 @@ def cases() -> list[Case]:
         add(f"{kind}: the gradient of a overflows", lambda k=kind, b=big: run_of([1e-3, 100.0], b / 10, k, total),
             1, "gradient", "a", "overflow")  # fmt: skip
         add(f"{kind}: the gradient of b overflows",
-            lambda k=kind, b=big: run_of([1.0, 1e-3, 100.0], b / 10, k, total), 1, "gradient", "b", "overflow")  # fmt: skip
+            lambda k=kind, b=big: run_of([1.0, 1e-3, 100.0], b / 10, k, total),
+            1, "gradient", "b", "overflow")  # fmt: skip
         for layer, weights in (("a", [square, tiny]), ("b", [tiny, square])):
             add(f"{kind}: the square of a weight of {layer} overflows in the penalty",
-                lambda k=kind, w=weights: run_of(w, 1.0, k, total, l2=1.0), 1, "penalty", layer, "overflow")  # fmt: skip
+                lambda k=kind, w=weights: run_of(w, 1.0, k, total, l2=1.0),
+                1, "penalty", layer, "overflow")  # fmt: skip
         slope = {"float16": 1e3, "bfloat16": 1e35, "float32": 1e35, "float64": 1e303}[kind]
         add(f"{kind}: the update overflows", lambda k=kind, s=slope: run_of([1.0], 1.0, k, steep(s), learning_rate=1e6),
             1, "update", "a", "overflow")  # fmt: skip
         push = {"float16": 1.0, "bfloat16": 1e32, "float32": 1e32, "float64": 1e302}[kind]
-        add(f"{kind}: a weight overflows", lambda k=kind, b=big, p=push: run_of([b], 1.0, k, steep(p), learning_rate=1e4 if k == "float16" else 1e6),
+        add(f"{kind}: a weight overflows",
+            lambda k=kind, b=big, p=push: run_of([b], 1.0, k, steep(p), learning_rate=1e4 if k == "float16" else 1e6),
             1, "weight", "a", "overflow")  # fmt: skip
         add(f"{kind}: the gradient of b's inputs overflows",
-            lambda k=kind, b=big, p=push: run_of([1.0, b], 1.0, k, steep(max(p, 1e3))), 1, "gradient", "b", "overflow")  # fmt: skip
+            lambda k=kind, b=big, p=push: run_of([1.0, b], 1.0, k, steep(max(p, 1e3))),
+            1, "gradient", "b", "overflow")  # fmt: skip
         add(f"{kind}: the data hold NaN", lambda k=kind: run_of([1.0, 1.0], math.nan, k, total),
             1, "input", "", "given", nan=(1, "input", "", "given"))  # fmt: skip
         add(f"{kind}: w grows ninefold", lambda k=kind: growing(k), updates_until_the_square_overflows(kind),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pickle
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -213,9 +214,21 @@ def entries() -> Iterator[Entry]:
     rates = (1e-1, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
     good = {"init": "he_normal", "init_scale": 1.0, "input_scaling": "standardised"}
     yield from question("question, narrow", 10, 30, learning_rate=rates, **inits)
+    wide = {"channels": 32, "hidden": (128, 128), "patch_size": 16}
+    yield from question("question, wide", 30, 20, wide, learning_rate=(1e-2, 1e-3, 1e-4))
     yield from question(
-        "question, wide", 12, 20, {"channels": 32, "hidden": (128, 128), "patch_size": 16},
-        learning_rate=(1e-2, 1e-3, 1e-4),
+        "question, wide",
+        8,
+        20,
+        wide,
+        learning_rate=(1e-2, 1e-3),
+        precision=("bfloat16", "float64"),
+        momentum=(0.0, 0.9),
+    )
+    yield from question("question, wide", 8, 33, wide | {"batch_size": 6}, learning_rate=(1e-2, 1e-3, 1e-4))
+    yield from question(
+        "log of a softmax", 16, 99, wide | good | {"cost": "softmax_log", "momentum": 0.9, "batch_size": 2},
+        learning_rate=(0.03,), clip=("norm",), clip_threshold=(40.0,), epsilon=(0.0,),
     )  # fmt: skip
     yield from question(
         "mini-batches", 8, 66, {"batch_size": 6}, learning_rate=(1e-2, 1e-3, 1e-4, 1e-5), momentum=(0.0, 0.9)
@@ -279,8 +292,9 @@ def trained(entry: Entry) -> Outcome:
 
 def outcomes(kept_in: Path | None) -> Iterator[Outcome]:
     """Every run of the grid, from the folder if it has been trained before, else trained and kept there."""
-    for number, entry in enumerate(entries()):
-        path = None if kept_in is None else kept_in / f"{number:05d}.pickle"
+    for entry in entries():
+        name = re.sub("[^a-z0-9.+-]+", "_", f"{entry.family} {entry.name} {entry.seed}".lower())
+        path = None if kept_in is None else kept_in / f"{name}.pickle"
         if path is not None and path.is_file():
             yield Outcome(*pickle.loads(path.read_bytes()))
             continue

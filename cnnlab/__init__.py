@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
+    from cnnlab.diagnosis import autopsy
     from cnnlab.files import load
     from cnnlab.lab import Lab
     from cnnlab.page import export_html
@@ -26,6 +27,7 @@ ROOMS = {
     "Record": "records",
     "Frame": "records",
     "load": "files",
+    "autopsy": "diagnosis",
     "before_explosion": "verdict",
     "state_line": "verdict",
     "export_html": "page",
@@ -41,6 +43,7 @@ __all__ = [
     "Record",
     "Run",
     "Settings",
+    "autopsy",
     "before_explosion",
     "export_html",
     "export_script",

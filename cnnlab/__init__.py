@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
     from cnnlab.script import export_script
+    from cnnlab.warning import overflow_clock
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ ROOMS = {
     "Record": "records",
     "Frame": "records",
     "load": "files",
+    "overflow_clock": "warning",
     "autopsy": "diagnosis",
     "before_explosion": "verdict",
     "state_line": "verdict",
@@ -48,6 +50,7 @@ __all__ = [
     "export_html",
     "export_script",
     "load",
+    "overflow_clock",
     "presets",
     "settings",
     "state_line",

@@ -12,6 +12,7 @@ from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
     from cnnlab.curvature import Critical, critical_learning_rate
+    from cnnlab.diagnosis import autopsy
     from cnnlab.edge import advance_safely
     from cnnlab.files import load
     from cnnlab.lab import Lab
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cnnlab.run import Run
     from cnnlab.script import export_script
     from cnnlab.survey import sweep
+    from cnnlab.warning import overflow_clock
     from cnnlab.watching import Watch, watch
 
 __version__ = "0.1.0"
@@ -39,6 +41,8 @@ ROOMS = {
     "predict": "prediction",
     "rate_plan": "rates",
     "advance_safely": "edge",
+    "overflow_clock": "warning",
+    "autopsy": "diagnosis",
     "before_explosion": "verdict",
     "state_line": "verdict",
     "export_html": "page",
@@ -63,11 +67,13 @@ __all__ = [
     "Settings",
     "Watch",
     "advance_safely",
+    "autopsy",
     "before_explosion",
     "critical_learning_rate",
     "export_html",
     "export_script",
     "load",
+    "overflow_clock",
     "predict",
     "presets",
     "rate_plan",

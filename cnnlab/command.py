@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match given.command:
             case "run":
-                return train(*chosen(given, rest), as_json=given.json)
+                return train(*chosen(given, rest), as_json=given.json, explain=given.explain)
             case "check":
                 refuse(rest)
                 return check()
@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     names = f"one of {', '.join(presets())}, or a link (default: question)"
     run.add_argument("preset", nargs="?", default="question", help=names)
     run.add_argument("--json", action="store_true", help="one JSON object; nan, inf and -inf are written as text")
+    run.add_argument("--explain", action="store_true", help="say why it broke, where, and which remedies mend it")
     for name, limit in LIMITS.items():
         add_setting(run, name, limit)
 
@@ -155,7 +156,7 @@ def without_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
     return {**page, "disabledExtensions": sorted({*page.get("disabledExtensions", ()), NEWS})}
 
 
-def train(start: Settings, plan: Plan, *, as_json: bool) -> int:
+def train(start: Settings, plan: Plan, *, as_json: bool, explain: bool = False) -> int:
     """Train for the epochs that the settings ask for and print what happened. Divergence is data: its status is 0."""
     from cnnlab import tables
     from cnnlab.run import Run
@@ -165,7 +166,10 @@ def train(start: Settings, plan: Plan, *, as_json: bool) -> int:
     except (RuntimeError, ValueError) as error:  # such as a device that is not there
         raise Misuse(str(error).splitlines()[0]) from None
     finished = advance(run, start.epochs)
-    tables.write_json(run.record) if as_json else tables.show(run.record)
+    found = cnnlab.autopsy(run) if explain and finished else None
+    tables.write_json(run.record, found) if as_json else tables.show(run.record)
+    if found is not None and not as_json:
+        print(f"\n{found}")
     if finished:
         return 0
     print(f"cnnlab: stopped after {len(run.record)} of {start.epochs * run.updates_per_epoch} updates", file=sys.stderr)

@@ -75,8 +75,11 @@ def number(value: float) -> str:
     return f"{value:.2f}" if size >= 1000 else f"{value:.6f}"
 
 
-def write_json(record: Record) -> None:
-    """Print a record as one strict JSON object: an entry an update, and for watched weights one more for the start."""
+def write_json(record: Record, autopsy: Any = None) -> None:
+    """Print a record as one strict JSON object: an entry an update, and for watched weights one more for the start.
+
+    An autopsy, if there is one, goes in as `explanation`, with all its fields.
+    """
     values = {
         "settings": dataclasses.asdict(record.settings),
         "updates_per_epoch": record.updates_per_epoch,
@@ -86,6 +89,8 @@ def write_json(record: Record) -> None:
         "watched": dict(zip(record.watched, record.watched_values.T, strict=True)),
         "verdict": state_line(record),
     }
+    if autopsy is not None:
+        values["explanation"] = dataclasses.asdict(autopsy)
     print(json.dumps(plain(values), allow_nan=False))
 
 

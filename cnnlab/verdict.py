@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from cnnlab.records import Record
+from cnnlab.warning import present_warning
 
 CALM, RISING, BROKEN = "calm", "rising", "broken"
 """The tones of a state line."""
@@ -28,13 +29,15 @@ def state_line(record: Record) -> str:
     cost = record.cost[-1]
     least = int(np.argmin(record.cost))
     updates = len(record) - 1 - least
-    if tone(record) == RISING:
+    if rises(record):
         said = f"cost {number(cost)}: {times(cost, record.cost[least])} in {count(updates)}"
     elif len(record) > 1:
         said = f"cost {number(record.cost[0])} to {number(cost)} in {count(len(record) - 1)}"
     else:
         said = f"cost {number(cost)} at update 1"
-    return f"{said}; {accuracy(record)}{weights(record)}"
+    warned = present_warning(record)
+    ahead = "" if warned is None else f"Warning: {warned}. "
+    return f"{ahead}{said}; {accuracy(record)}{weights(record)}"
 
 
 def before_explosion(record: Record) -> int:
@@ -73,12 +76,19 @@ def said(value: float | str) -> str:
 
 
 def tone(record: Record) -> str:
-    """How serious it is: calm, rising (cost above 3 times its least) or broken (a cost that was NaN or inf)."""
+    """How serious it is: calm, rising (cost above 3 times its least, or a warning), broken (a cost of NaN or inf)."""
     if record.first_nonfinite is not None:
         return BROKEN
     if not len(record):
         return CALM
-    return RISING if record.cost[-1] > RISE * record.cost.min() and record.cost[-1] > 0.1 else CALM
+    if present_warning(record) is not None:
+        return RISING
+    return RISING if rises(record) else CALM
+
+
+def rises(record: Record) -> bool:
+    """Whether the cost is above 3 times its least."""
+    return bool(record.cost[-1] > RISE * record.cost.min() and record.cost[-1] > 0.1)
 
 
 def broken_line(record: Record) -> str:

@@ -1,0 +1,277 @@
+"""The first NaN or inf is found at the very place, in cases built so that the place is known beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cnnlab
+from cnnlab.provenance import provenance
+
+PRECISIONS = ("float16", "bfloat16", "float32", "float64")
+BIG = {"float16": 6e4, "bfloat16": 3e38, "float32": 3e38, "float64": 1.7e308}
+"""Near the largest number of each type: ten times as much overflows."""
+SQUARE = {"float16": 300.0, "bfloat16": 1e25, "float32": 1e25, "float64": 1e200}
+"""Numbers whose square overflows."""
+NAMES = ("a", "b", "c", "d")
+
+
+class Case(NamedTuple):
+    """A network, its data and cost, and where its first non-finite value and its first NaN are."""
+
+    name: str
+    make: Callable[[], cnnlab.Run]
+    first: tuple[int, str, str, str]
+    """Update, phase, layer, operation."""
+    nan: tuple[int, str, str, str] | None
+
+
+def chain(weights: list[float], precision: str, outputs: int = 1) -> nn.Sequential:
+    """Layers a, b, c, .. of one number each; the last one gives its weight, and then zeros, as outputs."""
+    network = nn.Sequential()
+    for place, weight in enumerate(weights):
+        last = place == len(weights) - 1
+        layer = nn.Linear(1, outputs if last else 1, bias=False, dtype=torch.float64)
+        with torch.no_grad():
+            layer.weight.zero_()
+            layer.weight[0, 0] = weight
+        network.add_module(NAMES[place], layer)
+    return network.to(getattr(torch, precision))
+
+
+def run_of(
+    weights: list[float], x: float, precision: str, cost: object, y: object = 0.0, **changes: object
+) -> cnnlab.Run:
+    """A run of a chain on one example."""
+    outputs = 2 if cost in ("log_softmax", "softmax_log") or y == 1 else 1
+    target = torch.tensor([y]) if isinstance(y, int) else torch.tensor([[y]], dtype=torch.float64)
+    data = (torch.tensor([[x]], dtype=torch.float64), target)
+    return cnnlab.Run(network=chain(weights, precision, outputs), data=data, cost=cost, device="cpu", **changes)
+
+
+def total(outputs: Tensor, _targets: Tensor) -> Tensor:
+    return outputs.sum()
+
+
+def squares(outputs: Tensor, _targets: Tensor) -> Tensor:
+    return outputs.square().sum()
+
+
+def by_hand(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy with an exp that nobody has made safe."""
+    powers = outputs.exp()
+    return -(powers / powers.sum(1, keepdim=True))[0, targets[0]].log()
+
+
+def steep(factor: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """A cost that is 0 and whose gradient is -factor."""
+    return lambda outputs, _targets: (outputs.detach() - outputs).sum() * factor
+
+
+class Casting(nn.Module):
+    """Layers a and b with a cast to float16 after one of them."""
+
+    def __init__(self, after: str) -> None:
+        super().__init__()
+        self.after = after
+        self.a, self.b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        with torch.no_grad():
+            self.a.weight.fill_(1.0)
+            self.b.weight.fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name, layer in (("a", self.a), ("b", self.b)):
+            x = layer(x)
+            if name == self.after:
+                x = x.half().to(layer.weight.dtype)
+        return x
+
+
+def casting(after: str, precision: str) -> cnnlab.Run:
+    data = (torch.tensor([[1e5]]), torch.tensor([[0.0]]))
+    network = Casting(after).to(getattr(torch, precision))
+    return cnnlab.Run(network=network, data=data, cost=total, device="cpu")
+
+
+def growing(precision: str) -> cnnlab.Run:
+    """w becomes -9 w in every update, and the cost is w squared."""
+    return run_of([1.0], 1.0, precision, squares, learning_rate=5.0)
+
+
+def updates_until_the_square_overflows(precision: str) -> int:
+    """The first k for which 9^(2 (k - 1)) is beyond the type."""
+    largest = {"float16": 65520.0, "bfloat16": 3.4e38, "float32": 3.4028235e38, "float64": 1.797e308}[precision]
+    return 1 + math.floor(math.log(largest) / math.log(81)) + 1
+
+
+def cases() -> list[Case]:
+    made: list[Case] = []
+
+    def add(name: str, make: Callable[[], cnnlab.Run], *first: object, nan: tuple | None = None) -> None:
+        made.append(Case(name, make, first, nan))
+
+    for kind in PRECISIONS:
+        big, square = BIG[kind], SQUARE[kind]
+        tiny = 1 / square
+        for place, layer in enumerate("abc"):
+            weights = [1.0, 1.0, 1.0, 1.0]
+            weights[place] = big
+            x = 10.0 if place == 0 else 1.0
+            weights[max(place - 1, 0)] *= 1.0 if place == 0 else 10.0
+            add(f"{kind}: activation of {layer} overflows", lambda w=weights, x=x, k=kind: run_of(w, x, k, total),
+                1, "activation", layer, "overflow")  # fmt: skip
+        add(f"{kind}: a logit overflows, and log-softmax takes inf from it",
+            lambda k=kind, b=big: run_of([10.0, b], 1.0, k, "log_softmax", 1), 1, "logit", "b", "overflow",
+            nan=(1, "cost", "", "inf-inf"))  # fmt: skip
+        add(f"{kind}: a logit overflows, and softmax takes inf from it",
+            lambda k=kind, b=big: run_of([1.0, 10.0, b], 1.0, k, "softmax_log", 1), 1, "logit", "c", "overflow",
+            nan=(1, "probability", "c", "inf-inf"))  # fmt: skip
+        add(f"{kind}: inf meets a weight of 0", lambda k=kind, b=big: run_of([10.0, b, 0.0], 1.0, k, total),
+            1, "activation", "b", "overflow", nan=(1, "activation", "c", "inf*0"))  # fmt: skip
+        gap = {"float16": 40.0, "bfloat16": 150.0, "float32": 150.0, "float64": 1000.0}[kind]
+        add(f"{kind}: log of a probability of 0", lambda k=kind, g=gap: run_of([1.0, g], 1.0, k, "softmax_log", 1),
+            1, "cost", "", "log(0)", nan=(1, "gradient", "b", "inf*0"))  # fmt: skip
+        high = {"float16": 20.0, "bfloat16": 100.0, "float32": 100.0, "float64": 800.0}[kind]
+        add(f"{kind}: exp overflows", lambda k=kind, h=high: run_of([h, 1.0], 1.0, k, by_hand, 1),
+            1, "probability", "b", "exp overflow")  # fmt: skip
+        add(f"{kind}: a cost of squares overflows", lambda k=kind, s=square: run_of([s, 1.0], 1.0, k, squares),
+            1, "cost", "", "overflow")  # fmt: skip
+        # p is so small that 1/p overflows while log p is still a number.
+        edge = {"float16": 13.0, "bfloat16": 89.5, "float32": 95.0, "float64": 720.0}[kind]
+        add(f"{kind}: 1/p overflows in the gradient", lambda k=kind, e=edge: run_of([1.0, e], 1.0, k, "softmax_log", 1),
+            1, "gradient", "b", "overflow")  # fmt: skip
+        add(f"{kind}: the gradient of a overflows", lambda k=kind, b=big: run_of([1e-3, 100.0], b / 10, k, total),
+            1, "gradient", "a", "overflow")  # fmt: skip
+        add(f"{kind}: the gradient of b overflows",
+            lambda k=kind, b=big: run_of([1.0, 1e-3, 100.0], b / 10, k, total),
+            1, "gradient", "b", "overflow")  # fmt: skip
+        for layer, weights in (("a", [square, tiny]), ("b", [tiny, square])):
+            add(f"{kind}: the square of a weight of {layer} overflows in the penalty",
+                lambda k=kind, w=weights: run_of(w, 1.0, k, total, l2=1.0),
+                1, "penalty", layer, "overflow")  # fmt: skip
+        slope = {"float16": 1e3, "bfloat16": 1e35, "float32": 1e35, "float64": 1e303}[kind]
+        add(f"{kind}: the update overflows", lambda k=kind, s=slope: run_of([1.0], 1.0, k, steep(s), learning_rate=1e6),
+            1, "update", "a", "overflow")  # fmt: skip
+        push = {"float16": 1.0, "bfloat16": 1e32, "float32": 1e32, "float64": 1e302}[kind]
+        add(f"{kind}: a weight overflows",
+            lambda k=kind, b=big, p=push: run_of([b], 1.0, k, steep(p), learning_rate=1e4 if k == "float16" else 1e6),
+            1, "weight", "a", "overflow")  # fmt: skip
+        add(f"{kind}: the gradient of b's inputs overflows",
+            lambda k=kind, b=big, p=push: run_of([1.0, b], 1.0, k, steep(max(p, 1e3))),
+            1, "gradient", "b", "overflow")  # fmt: skip
+        add(f"{kind}: the data hold NaN", lambda k=kind: run_of([1.0, 1.0], math.nan, k, total),
+            1, "input", "", "given", nan=(1, "input", "", "given"))  # fmt: skip
+        add(f"{kind}: w grows ninefold", lambda k=kind: growing(k), updates_until_the_square_overflows(kind),
+            "cost", "", "overflow")  # fmt: skip
+        zero = {"float16": -20.0, "bfloat16": -150.0, "float32": -150.0, "float64": -1000.0}[kind]
+
+        def nothing_left(outputs: Tensor, _targets: Tensor) -> Tensor:
+            powers = outputs.exp()
+            return (powers / powers.sum()).log().sum()
+
+        add(f"{kind}: 0/0, for exp underflows", lambda k=kind, z=zero, c=nothing_left: run_of([z], 1.0, k, c),
+            1, "probability", "a", "0/0", nan=(1, "probability", "a", "0/0"))  # fmt: skip
+    for kind in ("bfloat16", "float32", "float64"):
+        for layer in "ab":
+            add(f"{kind}: a cast to float16 after {layer}", lambda k=kind, a=layer: casting(a, k),
+                1, "activation", layer, "cast")  # fmt: skip
+    add("initial weights beyond float16", lambda: cnnlab.Run("overflow", init_scale=1e6, device="cpu"),
+        0, "weight", "cv0", "cast")  # fmt: skip
+    return made
+
+
+CASES = cases()
+
+
+def test_there_are_at_least_forty_cases():
+    assert len(CASES) >= 40
+    assert {case.first[3] for case in CASES} >= {"overflow", "log(0)", "0/0", "exp overflow", "cast", "given"}
+    assert {case.first[1] for case in CASES} >= {
+        "activation", "logit", "probability", "cost", "penalty", "gradient", "update", "weight"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_update_phase_layer_and_operation_are_exact(case):
+    run = case.make()
+    if case.first[0]:
+        run.advance(case.first[0])
+    found = provenance(run)
+    assert (found.first.step, found.first.phase, found.first.layer, found.first.operation) == case.first
+    if case.nan is not None:
+        assert (found.nan.step, found.nan.phase, found.nan.layer, found.nan.operation) == case.nan
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_healthy_run_has_no_provenance(precision):
+    run = run_of([0.5, 0.5], 1.0, precision, squares, learning_rate=0.1)
+    run.advance(20)
+    assert provenance(run) is None
+
+
+def test_an_infinity_that_reaches_no_result_is_not_reported():
+    def sigmoid_by_hand(outputs: Tensor, _targets: Tensor) -> Tensor:
+        return (1 / (1 + (-outputs.detach()).exp()) + outputs).sum()
+
+    run = run_of([-200.0, 1.0], 1.0, "float32", sigmoid_by_hand)
+    run.advance(3)
+    assert provenance(run) is None
+
+
+def test_a_mask_of_minus_infinity_is_meant_but_a_row_of_nothing_else_is_not():
+    def masked(outputs: Tensor, targets: Tensor) -> Tensor:
+        everywhere = torch.ones_like(outputs, dtype=torch.bool)
+        return outputs.masked_fill(everywhere, float("-inf")).softmax(1)[0, targets[0]]
+
+    run = run_of([1.0, 1.0], 1.0, "float32", masked, 1)
+    run.advance(1)
+    found = provenance(run)
+    assert (found.first.phase, found.first.layer, found.first.operation) == ("probability", "b", "inf-inf")
+
+
+@pytest.mark.parametrize("clip", ["value", "norm", "adaptive"])
+def test_clipping_is_not_blamed_for_what_it_is_given(clip):
+    run = run_of([1e-3, 100.0], 3e37, "float32", total, clip=clip)
+    run.advance(1)
+    assert provenance(run).first.phase == "gradient"
+    run = run_of([1.0], 1e38, "float32", total, clip=clip)
+    run.advance(1)
+    assert provenance(run) is None
+
+
+def test_looking_for_it_leaves_the_run_as_it_was():
+    run, twin = cnnlab.Run("question", device="cpu"), cnnlab.Run("question", device="cpu")
+    for each in (run, twin):
+        each.advance(4)
+    before = run.record.table.copy()
+    provenance(run)
+    assert (run.state.parameters.isnan() == twin.state.parameters.isnan()).all()
+    run.advance(1)
+    assert (run.record.table[:5] == before).sum() == (before == before).sum()
+    assert not run.network.cv0._forward_pre_hooks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_question_s_network_overflows_in_a_convolution_where_the_gauges_first_see_it(seed):
+    run = cnnlab.Run("question", seed=seed, device="cpu")
+    run.advance(6, until="nonfinite")
+    record, found = run.record, provenance(run)
+    bad = (record.activation_inf[-1] + record.activation_nan[-1]) > 0
+    assert found.first.step == record.first_nonfinite
+    assert found.first.layer == record.layers[int(bad.argmax())]
+    assert (found.first.phase, found.first.operation, found.first.function) == ("activation", "overflow", "convolution")
+    assert found.first.reached > 3.4e38
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_half_precision_overflows_where_float32_would_not(seed):
+    run = cnnlab.Run("overflow", seed=seed, device="cpu")
+    run.advance(6, until="nonfinite")
+    found = provenance(run)
+    assert found.first.operation == "overflow"
+    assert 65504 < found.first.reached < 3e38

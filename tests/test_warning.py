@@ -1,0 +1,190 @@
+"""Warnings come before the cost breaks and stay away from what is healthy; the overflow clock is right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from records import record_of
+
+import cnnlab
+from cnnlab.rules import BOOKS
+from cnnlab.verdict import state_line, tone
+from cnnlab.warning import first_warning, present_warning
+
+BOOK = {book.name: book for book in BOOKS}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_question_is_warned_of_at_least_one_update_before_it_breaks(seed):
+    run = cnnlab.Run("question", seed=seed, device="cpu")
+    run.advance(10, until="nonfinite")
+    assert first_warning(run.record).step < run.record.first_nonfinite
+
+
+def test_the_live_line_says_the_warning_first_and_changes_its_tone():
+    run = cnnlab.Run("question", device="cpu")
+    run.advance(2)
+    line = state_line(run.record)
+    assert line.startswith("Warning: update 2 was ")
+    assert "times as long as the weights of cv" in line
+    assert tone(run.record) == "rising"
+
+
+def test_a_broken_run_is_no_longer_warned_of():
+    run = cnnlab.Run("question", device="cpu")
+    run.advance(10, until="nonfinite")
+    assert "Warning" not in state_line(run.record)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        [5.0, 3.0, 2.0, 1.0, 0.5],
+        [1.0, 40.0, 300.0, 20.0, 0.5, 0.3],
+        [0.7, 0.7, 0.7, 0.7],
+        [0.7, 0.2, 0.9, 0.1, 1.5, 0.05, 0.8],
+    ],
+    ids=["falling", "catapult", "plateau", "noisy mini-batches"],
+)
+def test_what_is_healthy_is_not_warned_of(cost):
+    record = record_of(cost, update_ratio=1e-3)
+    assert first_warning(record) is None
+    assert "Warning" not in state_line(record)
+
+
+def test_the_live_warning_is_the_one_that_the_whole_record_gives():
+    run = cnnlab.Run("question", device="cpu", learning_rate=1e-3, seed=23)
+    run.advance(9, until="nonfinite")
+    whole = first_warning(run.record)
+    assert present_warning(run.record.until(whole.step)) == whole
+    assert present_warning(run.record.until(whole.step - 1)) is None
+
+
+def test_an_old_warning_is_forgotten():
+    ratio = np.full((12, 3), 1e-3)
+    ratio[2] = 50
+    record = record_of([1.0] * 11, update_ratio=ratio)
+    assert present_warning(record.until(3)) is not None
+    assert present_warning(record) is None
+
+
+def test_a_logit_gap_near_the_end_of_exp_is_warned_of_only_where_a_log_of_it_is_taken():
+    safe = record_of([0.1, 0.1], logit_gap=80.0)
+    assert first_warning(safe) is None
+    run = cnnlab.Run("sudden_nan", device="cpu")
+    run.advance(132, until="nonfinite")
+    assert first_warning(run.record).words.endswith("log(0) is near")
+
+
+def regression(precision: str, multiple: float) -> cnnlab.Run:
+    """Linear regression of one number at a multiple of its critical rate, 2: the cost grows geometrically."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    network = network.to(getattr(torch, precision))
+    data = (torch.ones(8, 1, dtype=torch.float64), torch.zeros(8, 1, dtype=torch.float64))
+    return cnnlab.Run(
+        network=network, data=data, cost=lambda o, t: 0.5 * (o - t).square().mean(), learning_rate=2 * multiple,
+        device="cpu",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("multiple", [1.3, 1.5, 2.0, 4.0])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "float32", "float64"])
+def test_the_overflow_clock_is_right_within_one_update(precision, multiple):
+    run = regression(precision, multiple)
+    run.advance(3 if precision == "float16" else 12)
+    told = cnnlab.overflow_clock(run.record)[precision]
+    run.advance(1500, until="nonfinite")
+    assert abs(told - run.record.first_nonfinite) <= 1
+
+
+@pytest.mark.parametrize("multiple", [1.5, 4.0])
+def test_a_run_in_float64_tells_when_the_other_types_would_have_ended(multiple):
+    run = regression("float64", multiple)
+    run.advance(12)
+    clock = cnnlab.overflow_clock(run.record)
+    for precision, told in clock.items():
+        other = regression(precision, multiple)
+        other.advance(1500, until="nonfinite")
+        assert abs(told - other.record.first_nonfinite) <= 1
+    assert clock["float16"] < clock["float32"] < clock["float64"]
+
+
+def test_a_cost_that_falls_overflows_nowhere():
+    assert set(cnnlab.overflow_clock(record_of([2.0, 1.0])).values()) == {None}
+    assert set(cnnlab.overflow_clock(record_of([])).values()) == {None}
+
+
+def test_every_book_has_a_source_and_its_thresholds():
+    assert len(BOOKS) == 9
+    assert all(book.source and book.rules for book in BOOKS)
+
+
+def fired(name: str, record: cnnlab.Record, every_update: bool = True) -> int | None:
+    return BOOK[name].first(record, every_update)
+
+
+def test_keras_and_theano_fire_at_the_nan_itself_and_at_1e10():
+    record = record_of([1.0, 2.0, 1e11, math.nan])
+    assert fired("TerminateOnNaN", record) == 4
+    assert fired("NanGuardMode", record) == 3
+
+
+def test_fast_ai_fires_at_3_times_the_least():
+    assert fired("fast.ai", record_of([2.0, 1.0, 2.9, 3.1])) == 4
+
+
+def test_autotrainer_looks_every_third_epoch():
+    record = record_of([1.0, 1.0, 1.0, 2000.0, 1.0, 2000.0], dead_relu=0.0)
+    assert fired("AutoTrainer", record) == 4
+    assert fired("AutoTrainer", record, every_update=False) == 6
+
+
+def test_autotrainer_s_gradient_ratios_and_dead_units():
+    exploding = np.ones((4, 3))
+    exploding[3, 0] = 71
+    assert fired("AutoTrainer", record_of([1.0] * 3, gradient_norm=exploding, dead_relu=0.0)) == 3
+    dead = np.zeros((4, 3))
+    dead[2] = 0.7
+    assert fired("AutoTrainer", record_of([1.0] * 3, dead_relu=dead)) == 2
+
+
+def test_deepdiagnosis_wants_updates_within_its_band():
+    quiet = {"dead_relu": 0.0, "weight_norm": 1.0}
+    assert fired("DeepDiagnosis", record_of([1.0] * 3, update_ratio=1e-3, **quiet)) is None
+    assert fired("DeepDiagnosis", record_of([1.0] * 3, update_ratio=0.2, **quiet)) == 1
+
+
+def test_umlaut_objects_to_rates_above_0_01_and_to_raw_inputs():
+    slow = {"learning_rate": 0.01, "device": "cpu", "channels": 2, "hidden": (4, 4), "patch_size": 13}
+    for changes, expected in (
+        ({"input_scaling": "unit"}, None),
+        ({}, 1),
+        ({"input_scaling": "unit", "learning_rate": 0.02}, 1),
+    ):
+        run = cnnlab.Run("question", **slow | changes)
+        run.advance(2)
+        assert fired("UMLAUT", run.record) == expected
+
+
+def test_sagemaker_s_default_cadence_misses_what_it_would_see_at_every_update():
+    run = cnnlab.Run("question", device="cpu")
+    run.advance(10, until="nonfinite")
+    assert fired("SageMaker Debugger", run.record, every_update=False) is None
+    assert fired("SageMaker Debugger", run.record) < run.record.first_nonfinite
+
+
+def test_thedeepchecker_fires_at_twice_the_least_of_five():
+    quiet = {"update_ratio": 1e-2}
+    assert fired("TheDeepChecker", record_of([1.0] * 8, **quiet)) is None
+    assert fired("TheDeepChecker", record_of([1.0] * 6 + [2.0], **quiet)) == 7
+
+
+def test_no_book_raises_on_nan_or_on_a_run_that_has_not_begun():
+    for record in (record_of([]), record_of([math.nan, math.inf])):
+        for book in BOOKS:
+            book.first(record)

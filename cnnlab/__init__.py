@@ -12,6 +12,7 @@ from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
     from cnnlab.files import load
+    from cnnlab.given_image import own_image
     from cnnlab.lab import Lab
     from cnnlab.page import export_html
     from cnnlab.records import Frame, Record
@@ -29,6 +30,7 @@ ROOMS = {
     "load": "files",
     "before_explosion": "verdict",
     "state_line": "verdict",
+    "own_image": "given_image",
     "export_html": "page",
     "export_script": "script",
     "Watch": "watching",
@@ -49,6 +51,7 @@ __all__ = [
     "export_html",
     "export_script",
     "load",
+    "own_image",
     "presets",
     "settings",
     "state_line",

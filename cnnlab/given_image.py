@@ -62,9 +62,7 @@ def name_of(image: Grey, mask: Grey) -> str:
 def kept(name: str) -> tuple[Grey, Grey]:
     """Grey values and labels by name; ValueError if this session was not given the image."""
     if name not in KEPT:
-        raise ValueError(
-            f"image {name!r} is one of your own that this session does not hold: call cnnlab.own_image again"
-        )
+        raise ValueError(f"image {name!r} is one of yours that this session does not hold: call cnnlab.own_image again")
     return KEPT[name]
 
 

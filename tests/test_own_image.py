@@ -177,9 +177,7 @@ def chosen(content: bytes) -> tuple[dict, ...]:
 def test_an_upload_is_handed_on_or_refused_in_a_sentence():
     told: list[dict] = []
     upload = Upload(told.append)
-    upload.file.value = (
-        {"name": "a.png", "type": "image/png", "size": 1, "content": memoryview(png(NOISE)), "last_modified": 0},
-    )
+    upload.file.value = chosen(png(NOISE))
     upload.labels.value = "labels: texture"
     assert [told[0], told[1]] == [
         {"set": {"image": cnnlab.own_image(NOISE)}},

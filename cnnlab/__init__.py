@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cnnlab.diagnosis import autopsy
     from cnnlab.edge import advance_safely
     from cnnlab.files import load
+    from cnnlab.given_image import own_image
     from cnnlab.lab import Lab
     from cnnlab.maps import Map
     from cnnlab.page import export_html
@@ -45,6 +46,7 @@ ROOMS = {
     "autopsy": "diagnosis",
     "before_explosion": "verdict",
     "state_line": "verdict",
+    "own_image": "given_image",
     "export_html": "page",
     "export_script": "script",
     "Map": "maps",
@@ -74,6 +76,7 @@ __all__ = [
     "export_script",
     "load",
     "overflow_clock",
+    "own_image",
     "predict",
     "presets",
     "rate_plan",

@@ -1,6 +1,6 @@
 """Patches of one labelled image, training ones from its left half, held-out ones from its right; the order of batches.
 
-From cnnlab only settings may be imported. Nothing here draws from a global generator.
+From cnnlab only settings and given_image may be imported. Nothing here draws from a global generator.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib.resources import files
 import numpy as np
 import torch
 
+from cnnlab import given_image
 from cnnlab.settings import Settings
 
 CLASSES = ("gravel", "brick")
@@ -47,6 +48,8 @@ class Data:
 
 def load_image(name: str) -> tuple[np.ndarray, np.ndarray]:
     """The image (uint8, 0..255) and the mask (uint8, 1 where the label is 1), of equal shape (rows, columns)."""
+    if name.startswith("own_"):
+        return given_image.kept(name)
     content = (files("cnnlab") / "images" / f"{name}.npz").read_bytes()
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return arrays["image"], arrays["mask"]
@@ -60,8 +63,9 @@ def patches_of(settings: Settings) -> Data:
     """
     image, mask = load_image(settings.image)
     size, middle = settings.patch_size, image.shape[1] // 2
+    held_out = check_room(mask, size, settings.patches) if settings.image.startswith("own_") else HELD_OUT
     positions = positions_in(mask[:, :middle], size, settings.patches)
-    held_positions = positions_in(mask[:, middle:], size, HELD_OUT)
+    held_positions = positions_in(mask[:, middle:], size, held_out)
     held_positions[:, 1] += middle
     pixels, held_pixels = cut(image, positions, size), cut(image, held_positions, size)
     shift, scale = shift_and_scale(pixels, settings.input_scaling)
@@ -73,6 +77,23 @@ def patches_of(settings: Settings) -> Data:
         positions=positions,
         held_positions=held_positions,
     )
+
+
+def check_room(mask: np.ndarray, size: int, patches: int) -> int:
+    """How many held-out patches an image of one's own has room for; ValueError if the training ones do not fit."""
+    rows, middle = mask.shape[0], mask.shape[1] // 2
+    if rows < size or middle < size:
+        got = f"{mask.shape[1]}x{rows}"
+        raise ValueError(f"image must have {size} rows and {2 * size} columns for patches of {size}, got {got} pixels")
+    room = []
+    for half in (mask[:, :middle], mask[:, middle:]):
+        inside = pixels_inside(half, size)
+        room.append(2 * int(min((inside == 0).sum(), (inside == size * size).sum())))
+    if room[0] < patches or room[1] < 2:
+        where = f"{room[0]} in its left half and {room[1]} in its right one"
+        wanted = f"{patches} patches of {size}x{size}, half of them of each label"
+        raise ValueError(f"image must have room for {wanted}, got room for {where}")
+    return min(room[1], HELD_OUT)
 
 
 def positions_in(mask: np.ndarray, size: int, count: int) -> np.ndarray:

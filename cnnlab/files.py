@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab import archive
+from cnnlab import archive, given_image
 from cnnlab.consistency import check_tree, require
 from cnnlab.records import (
     EXPONENTS,
@@ -50,8 +50,34 @@ def save(record: Record, path: str | os.PathLike[str]) -> None:
         arrays |= {f"branch_{branch.branch.number}/{name}": array for name, array in tables(branch).items()}
     states: dict[bytes, int] = {}
     branches = [{**described(branch), "snapshots": stored(kept, states, arrays)} for branch, kept in tree.items()]
+    for name in {branch.settings.image for branch in tree}:
+        arrays |= own_image_in(name)
     header = {"gauges": GAUGES, "layer_gauges": LAYER_GAUGES, "branches": branches}
     archive.write(path, header, arrays)
+
+
+MOST_PIXELS = 4_000_000
+"""Most pixels of an image of the reader's own that a file holds; a record of a larger one needs it given again."""
+
+
+def own_image_in(name: str) -> Arrays:
+    """The arrays of an image of the reader's own, if it is here and small enough; none for one that is shipped."""
+    if name not in given_image.KEPT or given_image.KEPT[name][0].size > MOST_PIXELS:
+        return {}
+    image, mask = given_image.KEPT[name]
+    return {f"images/{name}/grey": image, f"images/{name}/mask": mask}
+
+
+def take_images(tree: Sequence[Record], arrays: Arrays) -> None:
+    """Have the images of the reader's own in a file at hand again; ValueError if one is not what its name says."""
+    for name in {record.settings.image for record in tree}:
+        if f"images/{name}/grey" not in arrays:
+            continue
+        image, mask = (found(arrays, f"images/{name}/{part}") for part in ("grey", "mask"))
+        require(image.dtype == mask.dtype == np.uint8 and image.ndim == 2, "an image must be bytes with two axes")
+        require(image.shape == mask.shape and mask.max(initial=0) <= 1, "the labels of an image must fit it")
+        require(given_image.name_of(image, mask) == name, f"the image must be the one that {name} names")
+        given_image.KEPT[name] = image, mask
 
 
 def kept_of(record: Record) -> tuple[Snapshot, ...]:
@@ -113,6 +139,7 @@ def load(path: str | os.PathLike[str]) -> Record:
         header, arrays = archive.read(path)
         tree = [record_of(part, header, arrays) for part in field(header, "branches", list)]
         check_tree({record: record.take_snapshots() for record in tree})
+        take_images(tree, arrays)
     except OSError:
         raise
     except Exception as reason:  # whatever a stranger's file brings about, it is one sentence

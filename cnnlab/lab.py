@@ -27,6 +27,7 @@ from cnnlab.records import Record
 from cnnlab.run import Run, own_start
 from cnnlab.settings import KNOB_FIELDS, Settings, settings
 from cnnlab.sheet import Sheet
+from cnnlab.upload import Upload
 from cnnlab.worker import View, Worker
 
 CONTROLS_WIDTH = 292
@@ -308,7 +309,8 @@ class Lab:
         self.worker.autosave.close()
         if self.publisher is not None:
             self.publisher.cancel()
-        for widget in (self.header, self.controls, self.strip, self.plots, self.body, self.box):
+        parts = (self.header, self.controls, self.upload, self.column, self.strip, self.plots, self.body, self.box)
+        for widget in parts:
             widget.layout.close()
             widget.close()
         self.figure.close()
@@ -344,6 +346,8 @@ class Lab:
             "choose_branch": lambda: self.choose_branch(message["branch"]),
             "delete_branch": lambda: self.delete_branch(message["branch"]),
         }
+        if "problem" in message:
+            raise ValueError(message["problem"])
         if "width" in message:
             self.wake(lambda: self.resize(message["width"]))
         if "drawn" in message:
@@ -432,15 +436,16 @@ class Lab:
         zoomable = [f"{axis}.autorange" for axis in figures.ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: self.worker.ask(), *zoomable)
         self.header = controls.Header(self.received, scale, self.header_state(view, view.record))
-        fixed = ipywidgets.Layout(width=f"{wide}px", flex="0 0 auto")
-        self.controls = controls.Controls(
-            self.received, scale, self.controls_state(view, view.record), self.own_network, fixed
-        )
+        state, layout = self.controls_state(view, view.record), fixed_column(wide)
+        self.controls = controls.Controls(self.received, scale, state, self.own_network, layout)
         self.strip = controls.Strip(scale, self.strip_state(view.record), self.patches())
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
-        self.body = ipywidgets.HBox([self.controls, self.plots])
+        self.upload = Upload(self.received)
+        column = [self.controls] if self.own_network else [self.controls, self.upload]
+        self.column = ipywidgets.VBox(column, layout=fixed_column(wide))
+        self.body = ipywidgets.HBox([self.column, self.plots])
         self.box = ipywidgets.VBox([self.header, self.body])
         self.box.add_class("cnnlab-lab")
 
@@ -552,6 +557,11 @@ class Lab:
         self.pictured = self.view.record.settings.replace(seed=0)
         found = self.worker.run.patches()
         return "" if found is None else pictures.patches_picture(found[:120])
+
+
+def fixed_column(width: int) -> ipywidgets.Layout:
+    """The layout of a column so many pixels wide."""
+    return ipywidgets.Layout(width=f"{width}px", flex="0 0 auto")
 
 
 def depth_of(number: int, family: dict[int, Record]) -> int:

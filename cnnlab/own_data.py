@@ -128,9 +128,7 @@ def of_dataset(name: str, dataset: Any, collate: Callable[[list[Any]], Any]) -> 
         wanted = memory(pieces[0]) * count / min(AT_ONCE, count)
         if wanted > MOST_BYTES:
             size = f"{wanted / 2**30:.1f} GiB"
-            raise ValueError(
-                f"{name} must fit {MOST_BYTES / 2**30:g} GiB of memory, for a run reads it once, got {size}"
-            )
+            raise ValueError(f"{name} must fit {MOST_BYTES / 2**30:g} GiB of memory, where a run keeps it, got {size}")
     try:
         x_all, y_all = (joined([piece[part] for piece in pieces]) for part in range(2))
     except RuntimeError:

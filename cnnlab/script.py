@@ -24,6 +24,8 @@ WIDTH = 118
 """Characters in a line of prose."""
 MOST_LINES = 150
 """Lines of a script."""
+MOST_PIXELS = 500_000
+"""Most pixels in the left half of the image, which a script holds as text."""
 LAYERS = ("cv0", "cv1", "cv2", "cv3", "cv4", "cv5", "hid1", "hid2", "softmax")
 """The layers of the question's network."""
 
@@ -107,6 +109,8 @@ def data(settings: Settings) -> str:
     """The left half of the image as text, and the patches cut from it."""
     image, _ = load_image(settings.image)
     picture = image[:, : image.shape[1] // 2]
+    if picture.size > MOST_PIXELS:
+        raise ValueError(f"export_script writes images of at most {2 * MOST_PIXELS:,} pixels, got {image.size:,}")
     packed = base64.b64encode(zlib.compress(picture.tobytes(), 9)).decode()
     corners = ", ".join(f"({row}, {column})" for row, column in patches_of(settings).positions)
     count, size, device = settings.patches, settings.patch_size, placed(settings)

@@ -12,6 +12,7 @@ import inspect
 import itertools
 import json
 import numbers
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,19 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class ImageName(Choice):
+    """The name of an image that is shipped, or one that `cnnlab.own_image` gave."""
+
+    def check(self, name: str, value: Any) -> str:
+        """The name itself; ValueError if it is none such."""
+        if isinstance(value, str) and re.fullmatch("own_[0-9a-f]{16}", value):
+            return value
+        if not isinstance(value, str) or value not in self.options:
+            raise ValueError(f"{name} must {self} or a name given by cnnlab.own_image, got {value!r:.100}")
+        return value
+
+
+@dataclass(frozen=True)
 class Pair:
     """Two whole numbers, each within the same range."""
 
@@ -116,7 +130,7 @@ LIMITS: dict[str, Number | Choice | Pair] = {
     "hidden": Pair("Hidden units", Number("Hidden units", 1, 4096, (1, 512), whole=True)),
     "patch_size": Number("Patch size", 13, 40, (13, 40), whole=True, logarithmic=False),
     "patches": Number("Patches", 2, 1000, (2, 200), whole=True),
-    "image": Choice("Image", ("mosaic",)),
+    "image": ImageName("Image", ("mosaic",)),
     "device": Choice("Device", ("auto", "cpu", "cuda", "mps")),
     "epochs": Number("Epochs", 1, 1_000_000, (1, 1000), whole=True),
 }
@@ -187,7 +201,7 @@ class Recipe(Checked):
     patches: int = 66
     """Training patches cut from the left half of the image; 132 held-out ones come from its right half."""
     image: str = "mosaic"
-    """Name of the image shipped with the package."""
+    """Name of the image shipped with the package, or of one's own as `cnnlab.own_image` gives it."""
     device: str = "auto"
     """Where the run computes; auto: cuda, else mps, else cpu."""
 

@@ -77,6 +77,8 @@ class WatchLab:
         if self.closed:
             return
         self.closed = True
+        self.button.style.close()
+        self.line.style.close()
         for widget in (self.button, self.line, self.header, self.box):
             widget.layout.close()
             widget.close()

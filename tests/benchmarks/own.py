@@ -113,7 +113,7 @@ def main() -> int:
         "# What the gauges cost with a network of one's own",
         "",
         f"torch {torch.__version__.partition('+')[0]}, x86-64, one thread, images of 32 x 32, processor time;",
-        f"all gauges at every update. {chosen.blocks} turns of the small network times 5, the ratio is the median over turns.",
+        f"all gauges at every update. {chosen.blocks} turns, 5 times as many of the small network; the median ratio.",
         "",
         "| network | layers | numbers | bare, ms | Run.update, ms | ratio |",
         "|---|---|---|---|---|---|",

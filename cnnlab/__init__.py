@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
+    from cnnlab.atlas import Atlas
+    from cnnlab.fan import Fan, Remedies
     from cnnlab.files import load
     from cnnlab.lab import Lab
     from cnnlab.maps import Map
@@ -33,17 +35,23 @@ ROOMS = {
     "export_html": "page",
     "export_script": "script",
     "Map": "maps",
+    "Atlas": "atlas",
+    "Fan": "fan",
+    "Remedies": "fan",
     "sweep": "survey",
 }
 """Public name -> the module that it is fetched from at first use."""
 
 __all__ = [
+    "Atlas",
+    "Fan",
     "Frame",
     "Knobs",
     "Lab",
     "Map",
     "Recipe",
     "Record",
+    "Remedies",
     "Run",
     "Settings",
     "before_explosion",

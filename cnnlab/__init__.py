@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
+    from cnnlab.atlas import Atlas
     from cnnlab.curvature import Critical, critical_learning_rate
     from cnnlab.diagnosis import autopsy
     from cnnlab.edge import advance_safely
+    from cnnlab.fan import Fan, Remedies
     from cnnlab.files import load
     from cnnlab.given_image import own_image
     from cnnlab.lab import Lab
@@ -50,6 +52,9 @@ ROOMS = {
     "export_html": "page",
     "export_script": "script",
     "Map": "maps",
+    "Atlas": "atlas",
+    "Fan": "fan",
+    "Remedies": "fan",
     "sweep": "survey",
     "Watch": "watching",
     "watch": "watching",
@@ -57,7 +62,9 @@ ROOMS = {
 """Public name -> the module that it is fetched from at first use."""
 
 __all__ = [
+    "Atlas",
     "Critical",
+    "Fan",
     "Frame",
     "Knobs",
     "Lab",
@@ -65,6 +72,7 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Record",
+    "Remedies",
     "Run",
     "Settings",
     "Watch",

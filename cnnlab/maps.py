@@ -96,9 +96,7 @@ class Map:
     @cached_property
     def labels(self) -> NDArray[np.str_]:
         """ "converged", "stalled", "diverged", or "" where nothing is computed yet."""
-        with np.errstate(invalid="ignore"):
-            fallen = (self.ended <= FALLEN * self.began) & (abs(self.ended - COIN) > NEAR_COIN * COIN)
-        found = np.where(self.diverged, DIVERGED, np.where(fallen, CONVERGED, STALLED))
+        found = labels_of(self.diverged, self.began, self.ended)
         return np.where(self.done, found, UNKNOWN)
 
     def share(self, label: str) -> NDArray[np.float64]:
@@ -221,6 +219,13 @@ def line_of(index: int, cost: NDArray[np.float64], began: float, ended: float, h
     told = [strict(value) for value in cost[: bad[0] + 1 if len(bad) else None]]
     numbers = {"began": began, "ended": ended, "held_out_accuracy": held_out}
     return json.dumps({"run": index, "cost": told, **{name: strict(value) for name, value in numbers.items()}})
+
+
+def labels_of(diverged: Any, began: Any, ended: Any) -> NDArray[np.str_]:
+    """The labels of runs by the rule of `Map`, from the data costs of a patch at the beginning and at the end."""
+    with np.errstate(invalid="ignore"):
+        fallen = (ended <= FALLEN * np.asarray(began)) & (abs(np.asarray(ended) - COIN) > NEAR_COIN * COIN)
+    return np.where(diverged, DIVERGED, np.where(fallen, CONVERGED, STALLED))
 
 
 def strict(value: float) -> float | str:

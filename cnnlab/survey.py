@@ -197,14 +197,19 @@ class Survey:
         self.lock = threading.Lock()
         self.going = threading.Event()
         self.going.set()
-        self.cancelled = False
         self.spent = 0.0
         self.computed = 0
         self.seconds_a_run: float | None = None
+        self.make_ready()
+
+    def make_ready(self) -> None:
+        """Have `pieces` compute what is left, after a cancel too."""
+        self.cancelled = False
         left = np.flatnonzero(~self.growing.done)
         # In an order by chance the map fills in everywhere at once, and what is left takes as long as what was.
-        cells = np.random.default_rng(0).permutation(math.prod(plan.shape[:-1]))
-        rank = np.argsort(cells)[left // plan.shape[-1]] + left % plan.shape[-1] * len(cells)
+        size, seeds = self.growing.done[..., 0].size, len(self.growing.seeds)
+        cells = np.argsort(np.random.default_rng(0).permutation(size))
+        rank = cells[left // seeds] + left % seeds * size
         self.left = deque(int(index) for index in left[np.argsort(rank)])
 
     @property
@@ -227,6 +232,11 @@ class Survey:
     def seconds_left(self) -> float | None:
         """How long the rest will take, by what was computed so far; None before there is any."""
         return self.spent / self.computed * (self.total - self.done) if self.computed else None
+
+    @property
+    def paused(self) -> bool:
+        """Whether no more work is given out."""
+        return not self.going.is_set()
 
     def pause(self) -> None:
         """Give out no more work; what was given out is still computed."""

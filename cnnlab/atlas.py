@@ -1,0 +1,193 @@
+"""The map of trainability as a dashboard: it fills in while it is computed, a click opens a run, a box zooms."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import ipywidgets
+import numpy as np
+
+from cnnlab import map_figures, maps
+from cnnlab.board import Board
+from cnnlab.lab import Lab
+from cnnlab.map_figures import COLOURS, LATE, NOT_YET, SOON, VIEWS
+from cnnlab.maps import CONVERGED, DIVERGED, STALLED, Map
+from cnnlab.settings import Settings
+from cnnlab.survey import Survey, planned
+
+BUSY_CELLS = 400
+"""Most cells whose texts for the pointer are written anew while a map is being computed."""
+
+
+class OpenedLab(Lab):
+    """A Lab below a map, which shows it."""
+
+    def show(self) -> None:
+        """Leave it to the map."""
+
+
+class Atlas(Board):
+    """A map over one or two fields that fills in while it is computed; it displays itself.
+
+    `Atlas("question", learning_rate=[..], init_scale=[..], seeds=4, steps=20)` takes what `cnnlab.sweep` takes. Nothing
+    is computed until *Start* or `start()`. Rest the pointer on a cell to read its numbers; a click (or `open`) opens a
+    run of it in a Lab below and plays it; a box drawn with the mouse (or `zoom`) is computed finer, and `back` leaves
+    it again. `map` is the map so far, `lab` the Lab below.
+    """
+
+    survey: Survey
+
+    def __init__(
+        self,
+        preset: str | Settings = "question",
+        *,
+        seeds: int | Sequence[int] = 1,
+        steps: int = 20,
+        executor: Executor | None = None,
+        path: str | os.PathLike[str] | None = None,
+        **fields: Any,
+    ) -> None:
+        plan = planned(preset, seeds, steps, fields)
+        if not plan.axes:
+            raise ValueError("an atlas has one axis or two: give a field a list of values; for seeds alone see Fan")
+        self.executor = executor
+        self.survey = Survey(plan, executor, path)
+        self.outer: list[Survey] = []
+        self.view = "what happened"
+        self.cell: tuple[int, ...] | None = None
+        self.lab: OpenedLab | None = None
+        self.choice = ipywidgets.Dropdown(options=list(VIEWS), description="Show", layout={"width": "22em"})
+        self.choice.observe(self.chosen, "value")
+        self.back_button = ipywidgets.Button(description="Zoom out", layout={"width": "7em"}, disabled=True)
+        self.back_button.on_click(lambda _button: self.later(self.back))
+        self.key = ipywidgets.HTML(key())
+        self.below = ipywidgets.VBox([])
+        self.second = ipywidgets.HBox([self.choice, self.back_button, self.key])
+        super().__init__(map_figures.map_figure(self.map), self.below)
+        self.box.children = (self.tools, self.second, self.figure, self.below)
+        self.figure.data[0].on_click(self.clicked)
+        self.figure.layout.on_change(self.boxed, "xaxis.range", "yaxis.range")
+
+    def __repr__(self) -> str:
+        return f"Atlas({'closed, ' if self.closed else ''}{self.map!r})"
+
+    @property
+    def map(self) -> Map:
+        """The map that is shown, as far as it is computed."""
+        return self.survey.map
+
+    def open(self, *where: int) -> None:
+        """Open a run by its place on each axis, and among the seeds, in a Lab below, and play it.
+
+        Without a seed it is the first one that fared as the cell's colour says. IndexError outside the map.
+        """
+        shown = self.map
+        if len(where) == len(shown.axes):
+            where = (*where, typical_seed(shown, where))
+        *cell, _ = place = shown.place(*where)
+        self.cell = tuple(cell)
+        start = shown.settings_at(*place)
+        if self.lab is None or self.lab.closed:
+            self.lab = OpenedLab(start, autosave=False)
+            self.below.children = (self.lab.box,)
+        else:
+            self.lab.restart(start)
+        self.lab.play(shown.steps)
+        self.draw()
+
+    def zoom(self, left: float, right: float, low: float = 0.0, high: float = 0.0) -> None:
+        """Compute the region between two places on the first axis, and two on the second, as finely as the whole map.
+
+        The first value of an axis is at 0, the second at 1; places need not be whole. ValueError if there is nothing
+        between them.
+        """
+        shown = self.map
+        axes = [maps.refined(shown.axes[0], left, right)]
+        if len(shown.axes) == 2:
+            axes.append(maps.refined(shown.axes[1], low, high))
+        plan = Map.empty(shown.settings, tuple(axes), shown.seeds, shown.steps)
+        self.halt()
+        self.outer.append(self.survey)
+        self.survey = Survey(plan, self.executor)
+        self.cell = None
+        self.start()
+        self.draw()
+
+    def back(self) -> None:
+        """Back to the map before the last zoom, as far as it was computed."""
+        if not self.outer:
+            raise ValueError("this is the whole map already")
+        self.halt()
+        self.survey = self.outer.pop()
+        self.cell = None
+        self.draw()
+
+    def close(self) -> None:
+        """End the atlas and the Lab below it: no thread, process, widget, comm or figure stays."""
+        if not self.closed and self.lab is not None:
+            self.lab.close()
+            self.below.children = ()
+        super().close()
+
+    # -- what the figure tells
+
+    def clicked(self, _trace: Any, points: Any, _state: Any) -> None:
+        """Open the cell that was clicked (called in whatever thread the kernel handles messages)."""
+        if points.xs:
+            where = [round(points.xs[0]), round(points.ys[0])]
+            self.later(lambda: self.open(*where))
+
+    def boxed(self, _layout: Any, across: Any, up: Any) -> None:
+        """Zoom into the box that was drawn; not where the ranges are those that we have set."""
+        if across is None or up is None or not self.is_another((*across, *up)):
+            return
+        left, right = (place - 0.5 * side for place, side in zip(across, (-1, 1), strict=True))
+        low, high = (place - 0.5 * side for place, side in zip(up, (-1, 1), strict=True))
+        self.later(lambda: self.zoom(min(left, right), max(left, right), min(low, high), max(low, high)))
+
+    def is_another(self, ranges: Sequence[float]) -> bool:
+        """Whether the axes show something else than the whole map that is shown."""
+        return not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(ranges, self.ranges(), strict=True))
+
+    def ranges(self) -> tuple[float, float, float, float]:
+        """The ranges of the axes that show the whole map."""
+        shape = self.survey.growing.shape
+        return -0.5, shape[0] - 0.5, -0.5, shape[1] - 0.5
+
+    def chosen(self, change: Any) -> None:
+        """Show another view."""
+        self.view = change["new"]
+        self.touch()
+        if self.loop is None:
+            self.draw()
+
+    def draw_figure(self, idle: bool) -> None:
+        """Draw the map, and the curves of the cell that was clicked."""
+        shown = self.map
+        hover = idle or math.prod(shown.shape[:2]) <= BUSY_CELLS
+        map_figures.refresh_map(self.figure, shown, self.view, self.cell, hover)
+        self.back_button.disabled = not self.outer
+        self.key.layout.visibility = "visible" if self.view == "what happened" else "hidden"
+
+
+def typical_seed(shown: Map, cell: tuple[int, ...]) -> int:
+    """The place of the first seed that fared as most did, the worse of two kinds; 0 where nothing is computed."""
+    labels = shown.labels[tuple(cell)]
+    counts = [(labels == label).sum() for label in (DIVERGED, STALLED, CONVERGED)]
+    wanted = (DIVERGED, STALLED, CONVERGED)[int(np.argmax(counts))]
+    return int(np.argmax(labels == wanted))
+
+
+def key() -> str:
+    """What the colours of the first view mean."""
+    colours = ((COLOURS[CONVERGED], CONVERGED), (COLOURS[STALLED], STALLED), (LATE, "diverged late"))
+    named = (*colours, (SOON, "diverged at once"), (NOT_YET, "not computed"))
+    return "".join(
+        f"<span style='white-space:nowrap;margin-left:1em'><span style='display:inline-block;width:.9em;height:.9em;"
+        f"background:{colour};vertical-align:-.1em'></span> {name}</span>"
+        for colour, name in named
+    )

@@ -19,7 +19,7 @@ from cnnlab.run import Run
 TIME_SHARE = 0.15
 """Largest share of the training's time that measuring may take at full speed, so that an update takes 1.2 times."""
 SAVED = 0.5
-"""Most seconds of measuring that may be saved up."""
+"""Most seconds of measuring that may be saved up, if a piece does not take longer."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Edge:
 
     def earn(self, seconds: float) -> None:
         """Put aside a share of the time that an update took."""
-        self.credit = min(self.credit + TIME_SHARE * seconds, SAVED)
+        self.credit = min(self.credit + TIME_SHARE * seconds, max(SAVED, 2 * self.took))
 
     def spend(self, run: Run) -> None:
         """A piece, if training has paid for one."""

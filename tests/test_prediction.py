@@ -1,0 +1,134 @@
+"""Whether a run will diverge is said before its first update, and rightly where it is beyond doubt."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import cnnlab
+from cnnlab.prediction import SEEDS, SIGNS, Forecast, Prediction, chance_of, logarithm, percent, rule, signs_of
+from cnnlab.run import Run
+
+SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
+
+
+@pytest.mark.parametrize(("rate", "diverges"), [(1e-2, True), (1e-5, False)])
+def test_the_question_s_network_is_foretold_to_diverge_at_its_rate_and_not_at_a_small_one(rate, diverges):
+    run = Run("question", learning_rate=rate, device="cpu")
+    said = cnnlab.predict(run)
+    assert said.diverges == diverges
+    assert run.updates == 0
+    assert run.advance(20, until="nonfinite").nonfinite == diverges
+
+
+def test_a_higher_rate_has_no_lower_chance():
+    chances = [cnnlab.predict(Run("question", learning_rate=rate, **SMALL)).chance for rate in (1e-6, 1e-3, 1.0)]
+    assert chances == sorted(chances)
+
+
+def test_clipping_lowers_the_chance():
+    plain, clipped = (Run("question", device="cpu", clip=kind, clip_threshold=0.01) for kind in ("off", "norm"))
+    assert cnnlab.predict(clipped).chance < 0.5 < cnnlab.predict(plain).chance
+
+
+def test_predicting_changes_nothing_of_the_run():
+    plain, foretold = (Run("question", learning_rate=1e-3, momentum=0.5, **SMALL) for _ in range(2))
+    for _ in range(3):
+        cnnlab.predict(foretold)
+        plain.step()
+        foretold.step()
+    assert foretold.record.table.tobytes() == plain.record.table.tobytes()
+
+
+def test_the_rule_is_the_fitted_one_and_rises_with_each_sign():
+    assert set(rule()) == {"constant", *SIGNS}
+    middle = dict.fromkeys(SIGNS, 1.0)
+    for name in SIGNS:
+        assert chance_of({**middle, name: 100.0}) > chance_of(middle)
+
+
+def test_what_is_not_finite_counts_as_the_worst_and_what_is_zero_as_the_best():
+    worst, best = (dict.fromkeys(SIGNS, value) for value in (math.nan, 0.0))
+    assert chance_of(worst) > 0.99
+    assert chance_of(best) < 0.01
+    assert logarithm(math.inf) == logarithm(math.nan) == 6
+    assert logarithm(-1.0) == logarithm(0.0) == -6
+
+
+def test_the_critical_sign_is_the_rate_over_the_critical_one():
+    run = Run("question", learning_rate=1e-3, **SMALL)
+    critical = cnnlab.critical_learning_rate(run)
+    assert signs_of(run, critical)["critical"] == pytest.approx(1e-3 / critical.value)
+
+
+@pytest.mark.parametrize(("chance", "words"), [(0.0, "under 1 %"), (0.5, "50 %"), (0.999, "over 99 %")])
+def test_a_chance_is_said_without_false_certainty(chance, words):
+    assert percent(chance) == words
+    assert words in str(Prediction(chance))
+
+
+def test_a_forecast_is_the_mean_over_seeds():
+    run = Run("question", learning_rate=1e-3, **SMALL)
+    forecast = Forecast(Run)
+    while not forecast.knows(run):
+        assert forecast.found(run) is None
+        forecast.piece(run)
+    chances = [
+        cnnlab.predict(Run("question", learning_rate=1e-3, **{**SMALL, "seed": seed})).chance
+        for seed in range(1 + SEEDS)
+    ]
+    assert forecast.found(run).chance == pytest.approx(sum(chances) / len(chances))
+    assert f"over {1 + SEEDS} seeds" in str(forecast.found(run))
+
+
+def test_a_forecast_is_made_anew_for_another_rate_from_the_same_starts():
+    run = Run("question", learning_rate=1e-6, **SMALL)
+    forecast = Forecast(Run)
+    while not forecast.knows(run):
+        forecast.piece(run)
+    low, starts = forecast.found(run), [start for start, _ in forecast.starts]
+    run.set(learning_rate=10.0)
+    assert not forecast.knows(run)
+    while not forecast.knows(run):
+        forecast.piece(run)
+    assert forecast.found(run).chance > low.chance
+    assert all(now is before for (now, _), before in zip(forecast.starts, starts, strict=True))
+
+
+def test_a_forecast_of_a_network_of_one_s_own_is_of_its_start_alone():
+    torch.manual_seed(0)
+    data = (torch.randn(8, 3), torch.randint(2, (8,)))
+    run = Run(network=nn.Linear(3, 2), data=data, cost=nn.functional.cross_entropy, device="cpu", learning_rate=0.1)
+    forecast = Forecast(Run)
+    forecast.piece(run)
+    assert forecast.knows(run)
+    assert forecast.found(run).starts == 1
+    assert not forecast.found(run).diverges
+
+
+def test_there_is_no_forecast_once_the_run_has_begun():
+    run = Run("question", learning_rate=1e-4, **SMALL)
+    forecast = Forecast(Run)
+    while not forecast.knows(run):
+        forecast.piece(run)
+    run.step()
+    assert forecast.found(run) is None
+
+
+def test_a_network_for_which_nothing_can_be_foretold_has_no_forecast_and_no_error():
+    run = Run("question", **SMALL)
+
+    def no_other(settings):
+        raise MemoryError("no room for another")
+
+    forecast = Forecast(no_other)
+    forecast.piece(run)
+    forecast.piece(run)
+    assert forecast.knows(run)
+    assert forecast.found(run) is None
+
+
+def test_mini_batches_are_foretold_from_their_first_batch():
+    run = Run("question", batch_size=2, learning_rate=1e-9, **SMALL)
+    assert cnnlab.predict(run).chance < 0.5

@@ -26,7 +26,7 @@ function curve(powers, broken, label) {
   const last = Math.max(powers.length, broken.length, 2) - 1;
   const x = (place) => 4 + (place / last) * (WIDE - 8);
   const y = (power) => HIGH - 3 - ((Math.min(power, high) - low) / (high - low)) * (HIGH - TOP - 5);
-  const picture = drawing("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": label, class: "cnnlab-curve" });
+  const picture = drawing("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", role: "img", "aria-label": label, class: "cnnlab-curve" });
   const line = (values, kind) => {
     const points = values.map((power, place) => (power === null ? null : `${x(place).toFixed(1)},${y(power).toFixed(1)}`));
     picture.append(drawing("polyline", { points: points.filter(Boolean).join(" "), class: kind }));

@@ -11,7 +11,10 @@ import torch
 import cnnlab
 from cnnlab.doctor import lamps
 
-SMALL = {"channels": 8, "hidden": (32, 32), "patch_size": 14, "device": "cpu", "learning_rate": 0.3, "autosave": False}
+SMALL = {
+    "channels": 8, "hidden": (32, 32), "patch_size": 14, "device": "cpu", "learning_rate": 0.1, "init_scale": 2.0,
+    "autosave": False,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ Plain values; what needs torch (the replay, the probes, the trials) is fetched w
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,13 +92,14 @@ def autopsy(
     network: Any = None,
     data: tuple[Any, Any] | None = None,
     cost: Any = None,
+    going: Callable[[], bool] = lambda: True,
 ) -> Autopsy:
     """Why a run got into trouble: the first NaN or inf and how it came about, the causes ranked, the remedies tried.
 
     The last updates before the trouble are replayed from a state that the record holds; the record stays as it is. A
     record of a network of your own needs `network`, `data` and `cost` again, or a `Run` in its place; without them, or
     without states, the place is read off the gauges and the operation is 'unknown'. `prove=False` tries no remedies,
-    which takes a few seconds. Divergence is data: nothing is raised for it.
+    which takes a few seconds, and none is begun once `going` says no. Divergence is data: nothing is raised for it.
     """
     from cnnlab.run import Run
 
@@ -119,7 +121,7 @@ def autopsy(
     causes = ranked(seen, event, numbers)
     if event is None and causes[0].name in FROM_THE_START:
         before = 0
-    trials = proved(run, causes, before, numbers.critical) if prove and numbers is not None else ()
+    trials = proved(run, causes, before, numbers.critical, going) if prove and numbers is not None else ()
     return made(seen, event, found, causes, before, trials)
 
 

@@ -19,6 +19,8 @@ import ipywidgets
 from cnnlab import controls, figures, pictures, verdict
 from cnnlab.autosave import Autosave, place_of
 from cnnlab.band import band_of
+from cnnlab.diagnosis import Autopsy
+from cnnlab.doctor import Doctor
 from cnnlab.groups import group_of_layers
 from cnnlab.links import link_of, moment_of, opened
 from cnnlab.live_figure import LiveFigure
@@ -230,6 +232,41 @@ class Lab:
         """The update that is shown: the present one, or the one that is looked at."""
         return len(self.record) if self.look is None else self.look
 
+    def explain(self) -> Autopsy:
+        """Why the present run got into trouble: cause, place and remedies, shown in a panel and returned.
+
+        Remedies are tried on copies of the run, which itself stays as it is; that takes some seconds.
+        """
+        self.examine()
+        self.doctor.wait()
+        self.doctor.show()
+        if self.doctor.error is not None:
+            raise self.doctor.error
+        assert self.doctor.found is not None
+        return self.doctor.found
+
+    def examine(self) -> None:
+        """Begin to find out why, in a thread of its own, and show the panel."""
+        self.doctor.ask(self.view.record, self.copy_of, lambda: self.wake(self.doctor.show))
+        self.wake(self.doctor.show)
+
+    def copy_of(self, record: Record) -> Run:
+        """A run of its own that goes on where a record of this lab ended."""
+        return Run(record, **{name: value for name, value in self.own.items() if value is not None and name != "watch"})
+
+    def apply(self, remedy: int) -> None:
+        """Apply one of the remedies that `explain` has tried, by its place: as a new branch, or from a new start."""
+        found, record = self.doctor.found, self.doctor.record
+        if found is None or record is None or not 0 <= remedy < len(found.remedies):
+            raise ValueError(f"remedy must be one of those that explain() has tried, got {remedy!r}")
+        trial = found.remedies[remedy]
+        if trial.remedy.restarts:
+            self.set(**trial.remedy.changes)
+            return
+        if record.branch.number != self.record.branch.number:
+            self.choose_branch(record.branch.number)
+        self.fork(trial.start, **trial.remedy.changes)
+
     def leave_the_past(self) -> None:
         """If an earlier update is looked at, fork there."""
         if self.look is not None:
@@ -307,10 +344,11 @@ class Lab:
         self.worker.close()
         self.worker.wait(10)
         self.worker.autosave.close()
+        self.doctor.stop()
         if self.publisher is not None:
             self.publisher.cancel()
-        parts = (self.header, self.controls, self.upload, self.column, self.strip, self.plots, self.body, self.box)
-        for widget in parts:
+        parts = (self.header, self.doctor, self.controls, self.upload, self.column, self.strip, self.plots)
+        for widget in (*parts, self.body, self.box):
             widget.layout.close()
             widget.close()
         self.figure.close()
@@ -342,6 +380,8 @@ class Lab:
             "rewind": self.rewind,
             "bring_back": self.bring_back,
             "leave_behind": self.leave_behind,
+            "explain": self.examine,
+            "hide_doctor": self.doctor.hide,
             "fork": self.fork,
             "choose_branch": lambda: self.choose_branch(message["branch"]),
             "delete_branch": lambda: self.delete_branch(message["branch"]),
@@ -359,6 +399,8 @@ class Lab:
             self.set(**controls.typed(message["set"]))
         if "schedule" in message:
             self.schedule(message["schedule"])
+        if "apply" in message:
+            self.apply(message["apply"])
         if "look" in message:
             self.look_at(message["look"])
         if "preset" in message:
@@ -446,7 +488,8 @@ class Lab:
         column = [self.controls] if self.own_network else [self.controls, self.upload]
         self.column = ipywidgets.VBox(column, layout=fixed_column(wide))
         self.body = ipywidgets.HBox([self.column, self.plots])
-        self.box = ipywidgets.VBox([self.header, self.body])
+        self.doctor = Doctor(self.received, scale)
+        self.box = ipywidgets.VBox([self.header, self.doctor, self.body])
         self.box.add_class("cnnlab-lab")
 
     def show(self) -> None:
@@ -504,6 +547,7 @@ class Lab:
             "frame": self.frame,
             "line": verdict.state_line(shown) if forecast is None else f"ready at update 0: at {rate} it {forecast}",
             "tone": verdict.RISING if forecast is not None and forecast.diverges else verdict.tone(shown),
+            "trouble": verdict.tone(view.record) != verdict.CALM,
             "trained": len(view.record),
             "training": view.training,
             "epoch": updates // view.record.updates_per_epoch,

@@ -26,6 +26,7 @@ function header({ model, el }) {
   const button = (label, title, action, kind = "") =>
     element("button", { type: "button", class: `cnnlab-button ${kind}`, title, "aria-label": title, onclick: action }, label);
   const line = element("div", { class: "cnnlab-line", role: "status", "aria-live": "polite" });
+  const why = button("Why?", "Find out why, and try remedies on copies of the run", () => send({ do: "explain" }), "cnnlab-why");
   const play = button("▶ Play", "Play", () => send({ do: model.get("state").training ? "pause" : "play" }), "cnnlab-play");
   const many = element("input", { type: "number", min: 1, max: 1000000, value: 5, class: "cnnlab-number", "aria-label": "How many updates to step" });
   const choose = (label, options, action) =>
@@ -47,7 +48,7 @@ function header({ model, el }) {
     button("Bring it back", "Go on with the interrupted run", () => send({ do: "bring_back" })),
     button("Leave it", "Forget the interrupted run", () => send({ do: "leave_behind" })));
   const shownStep = element("span", { class: "cnnlab-counter cnnlab-shown" });
-  const root = element("div", { class: "cnnlab cnnlab-header" }, line,
+  const root = element("div", { class: "cnnlab cnnlab-header" }, element("div", { class: "cnnlab-headline" }, line, why),
     element("div", { class: "cnnlab-transport" },
       play,
       button("Step", "One update", () => send({ do: "step", updates: 1 })),
@@ -75,6 +76,7 @@ function header({ model, el }) {
     line.textContent = state.line;
     line.title = state.line;
     line.dataset.tone = state.tone;
+    why.hidden = !state.trouble;
     play.textContent = state.training ? "❚❚ Pause" : "▶ Play";
     play.setAttribute("aria-label", state.training ? "Pause" : "Play");
     play.title = state.training ? "Pause" : `Play: train ${state.length} updates`;

@@ -6,6 +6,7 @@ Knows run and the rooms below it. A trial ends in one of three words: mends, onl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,14 +64,20 @@ class Trial:
         return f"{self.verdict}: {self.remedy}: {self.reason}"
 
 
-def prove(run: Run, causes: tuple[Cause, ...], before: int, critical: float | None = None) -> tuple[Trial, ...]:
+def prove(
+    run: Run,
+    causes: tuple[Cause, ...],
+    before: int,
+    critical: float | None = None,
+    going: Callable[[], bool] = lambda: True,
+) -> tuple[Trial, ...]:
     """Try what fits the causes, and always the five remedies of the posted answer; those that mend come first.
 
-    `critical` is the critical learning rate there, if it is known.
+    `critical` is the critical learning rate there, if it is known; no further remedy is tried once `going` says no.
     """
     if causes[0].name == "healthy":
         return ()
-    trials = [tried(run, remedy, before) for remedy in fitting(run, causes, before, critical)]
+    trials = [tried(run, remedy, before) for remedy in fitting(run, causes, before, critical) if going()]
     order = (MENDS, HIDES, USELESS)
     return tuple(sorted(trials, key=lambda trial: order.index(trial.verdict)))
 
@@ -173,10 +180,10 @@ def judged(record: Record, start: int) -> tuple[str, str]:
     last = float(np.median(costs[-5:]))
     accuracy = float(record.accuracy[-1])
     wrong = accuracy == accuracy and accuracy < 1
-    if norm == 0 and wrong:
-        return HIDES, f"finite, but the gradient is 0 at a logit gap of {number(gap)}: nothing is learnt any more"
     if (hidden := by_epsilon(record, gap)) and wrong:
         return HIDES, hidden
+    if norm == 0 and wrong:
+        return HIDES, f"finite, but the gradient is 0 at a logit gap of {number(gap)}: nothing is learnt any more"
     if dead.max() == 1:
         name = record.layers[int(dead.argmax())] or "network"
         return HIDES, f"finite, but every unit of {name} is dead: the cost stays at {number(last)}"

@@ -77,7 +77,7 @@ def autotrainer(record: Record) -> Fired:
     exploding = first / last > 70
     vanishing = (first / last < 1e-3) & (first < 1e-4)
     dying = (np.nan_to_num(record.dead_relu) >= 0.7).any(axis=1)
-    return exploding | vanishing | dying | ~(record.cost < 1e3)
+    return np.asarray(exploding | vanishing | dying | ~(record.cost < 1e3), dtype=bool)
 
 
 def deepdiagnosis(record: Record) -> Fired:
@@ -94,7 +94,7 @@ def umlaut(record: Record) -> Fired:
     """A learning rate outside a band; inputs outside [-1, 1], where they are the question's patches."""
     rates = np.array([record.knobs_at(step).learning_rate for step in range(1, len(record) + 1)])
     outside = not record.own_network and record.settings.input_scaling != "unit"
-    return (rates > 0.01) | (rates < 1e-7) | outside
+    return np.asarray((rates > 0.01) | (rates < 1e-7) | outside, dtype=bool)
 
 
 def sagemaker(record: Record) -> Fired:
@@ -127,7 +127,7 @@ def thedeepchecker(record: Record) -> Fired:
 def nanguard(record: Record) -> Fired:
     """NaN, inf, or a number beyond 1e10."""
     large = (record.largest_weight > 1e10).any(axis=1) | (np.abs(record.cost) > 1e10)
-    return broken(record) | large | (record.total_gradient_norm > 1e10)
+    return np.asarray(broken(record) | large | (record.total_gradient_norm > 1e10), dtype=bool)
 
 
 def terminate_on_nan(record: Record) -> Fired:

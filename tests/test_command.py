@@ -366,3 +366,17 @@ def test_jupyterlab_opens_on_the_first_lab_and_asks_nothing_about_news(address):
         assert page.get_by_text("official Jupyter news").count() == 0
         assert page.locator(".Toastify__toast").count() == 0
         browser.close()
+
+
+def test_explain_says_why_it_broke_below_the_tables(capsys):
+    status, out, _ = said(capsys, [*EXPLODING, "--explain"])
+    assert status == 0
+    assert out.index("cost NaN since") < out.index("Cause: ") < out.index("First value that is not finite: update ")
+    assert "Remedies, tried from update" in out
+
+
+def test_explain_goes_into_json_with_its_place(capsys):
+    _, out, _ = said(capsys, [*EXPLODING, "--explain", "--json"])
+    found = strict(out)["explanation"]
+    assert found["step"] == strict(out)["first_nonfinite"]
+    assert {trial["verdict"] for trial in found["remedies"]} <= {"mends", "only hides", "does not help"}

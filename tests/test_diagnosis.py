@@ -135,7 +135,8 @@ def test_the_five_remedies_of_the_posted_answer_are_tried(found):
 def test_an_epsilon_only_hides_and_the_reason_is_a_gradient_of_zero(found):
     trial = next(trial for trial in found.remedies if "epsilon" in trial.remedy.changes)
     assert trial.verdict == HIDES
-    assert "gradient is 0" in trial.reason
+    assert "capped at 18.42" in trial.reason
+    assert "gradient of a wrong one is exactly 0" in trial.reason
 
 
 def test_a_remedy_s_curve_is_what_a_run_with_its_changes_gives(question, found):

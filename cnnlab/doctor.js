@@ -1,0 +1,99 @@
+// The panel that says why a run broke: cause and chain at the left, remedies as cards with small curves, lamps below.
+// Python sends one dictionary in `state`; closing the panel and applying a remedy go back as messages.
+
+const element = (tag, attributes = {}, ...children) => {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") made.className = value;
+    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+};
+
+const WIDE = 150, HIGH = 46, TOP = 9;
+const drawing = (tag, attributes) => {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+};
+
+// Costs on a logarithmic axis; what is no number gets a cross in the lane along the top.
+function curve(powers, broken, label) {
+  const numbers = powers.filter((power) => power !== null);
+  const low = Math.min(...numbers, -0.5) - 0.2, high = Math.max(Math.min(Math.max(...numbers), 8), 1.5) + 0.2;
+  const last = Math.max(powers.length, broken.length, 2) - 1;
+  const x = (place) => 4 + (place / last) * (WIDE - 8);
+  const y = (power) => HIGH - 3 - ((Math.min(power, high) - low) / (high - low)) * (HIGH - TOP - 5);
+  const picture = drawing("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", role: "img", "aria-label": label, class: "cnnlab-curve" });
+  const line = (values, kind) => {
+    const points = values.map((power, place) => (power === null ? null : `${x(place).toFixed(1)},${y(power).toFixed(1)}`));
+    picture.append(drawing("polyline", { points: points.filter(Boolean).join(" "), class: kind }));
+    const lost = values.findIndex((power) => power === null);
+    if (lost >= 0) {
+      const cross = drawing("text", { x: x(lost), y: TOP - 1, class: `${kind} cnnlab-cross`, "text-anchor": "middle" });
+      cross.textContent = "✕";
+      picture.append(cross);
+    }
+  };
+  line(broken, "cnnlab-before");
+  line(powers, "cnnlab-after");
+  return picture;
+}
+
+const list = (items, kind) => element("ul", { class: kind }, ...items.map((item) => element("li", {}, item)));
+
+function render({ model, el }) {
+  const send = (message) => model.send(message);
+  const root = element("section", { class: "cnnlab cnnlab-doctor", "aria-label": "Why", hidden: true });
+  el.append(root);
+
+  const card = (trial, place, broken) => element("div", { class: "cnnlab-card", "data-verdict": trial.verdict },
+    element("div", { class: "cnnlab-card-head" },
+      element("span", { class: "cnnlab-verdict" }, trial.verdict),
+      element("button", { type: "button", class: "cnnlab-button", "aria-label": `Apply: ${trial.name}`,
+        title: trial.restarts ? "Start again from update 0 with this change" : `Begin a new branch after update ${trial.start} with this change`,
+        onclick: () => send({ apply: place }) }, "Apply")),
+    element("div", { class: "cnnlab-card-name", title: trial.changes }, trial.name, trial.posted ? element("span", { class: "cnnlab-posted", title: "One of the five remedies of the posted answer" }, " ★") : ""),
+    element("div", { class: "cnnlab-changes", title: trial.changes }, trial.changes),
+    curve(trial.curve, broken, `Cost with ${trial.name}: ${trial.verdict}`),
+    element("div", { class: "cnnlab-reason", title: trial.reason }, trial.reason));
+
+  const lamp = (book) => element("span", { class: "cnnlab-lamp", title: book.title, "data-lit": String(book.lit), "data-early": String(book.early) },
+    element("span", { class: "cnnlab-bulb", "aria-hidden": "true" }), `${book.name}: ${book.said}`);
+
+  const draw = () => {
+    const state = model.get("state");
+    root.style.setProperty("--cnnlab-scale", model.get("scale"));
+    root.hidden = !state.open;
+    if (!state.open) return root.replaceChildren();
+    const close = element("button", { type: "button", class: "cnnlab-drop", "aria-label": "Close this panel", title: "Close", onclick: () => send({ do: "hide_doctor" }) }, "✕");
+    if (state.busy || state.problem) {
+      const said = state.problem || "Looking for the first NaN, and trying remedies on copies of the run …";
+      return root.replaceChildren(element("div", { class: "cnnlab-busy", role: state.problem ? "alert" : "status" }, said), close);
+    }
+    const place = state.place ? [element("p", {}, element("b", {}, "First value that is not finite: "), state.place)] : [];
+    const others = state.others.map(([name, why]) => element("li", { title: why }, element("b", {}, name), `: ${why}`));
+    const left = element("div", { class: "cnnlab-findings", tabindex: "0" },
+      element("h3", { title: state.meaning }, `${state.cause} `, element("small", {}, `confidence ${state.confidence}`)),
+      element("p", {}, state.meaning), ...place,
+      element("b", {}, state.chain.length ? "How it came about" : "Evidence"), list(state.chain.length ? state.chain : state.evidence, "cnnlab-chain"),
+      ...(others.length ? [element("b", {}, "It may also be"), element("ul", { class: "cnnlab-chain" }, ...others)] : []),
+      ...(state.rules.length ? [list(state.rules, "cnnlab-rules")] : []));
+    const cards = element("div", { class: "cnnlab-cards", tabindex: "0" }, ...state.trials.map((trial, place) => card(trial, place, state.broken)));
+    const legend = element("div", { class: "cnnlab-legend" },
+      state.trials.length ? `Remedies tried from update ${state.before} on, on copies of the run (grey: as it went; ★: in the posted answer)` : "Nothing to mend.");
+    const lamps = element("div", { class: "cnnlab-lamps" }, element("b", {}, "Rule books"), ...state.lamps.map(lamp), element("span", { class: "cnnlab-clock" }, state.clock));
+    root.replaceChildren(close, element("div", { class: "cnnlab-columns" }, left, element("div", { class: "cnnlab-remedies" }, legend, cards)), lamps);
+  };
+  const keep = (event) => {
+    if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+  };
+  el.addEventListener("keydown", keep);
+  model.on("change:state", draw);
+  draw();
+  return () => model.off("change:state", draw);
+}
+
+export default { render };

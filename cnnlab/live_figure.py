@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import traitlets
 from plotly.basedatatypes import Undefined
 
 from cnnlab.sheet import Place, Sheet
@@ -37,9 +38,13 @@ def script() -> str:
 
 
 class LiveFigure(go.FigureWidget):
-    """A FigureWidget that is freed when it is closed: its script is text, not a watched file (anywidget #929)."""
+    """A FigureWidget that is freed when it is closed: its script is text, not a watched file (anywidget #929).
 
-    _esm = script()
+    Plotly's script is read after the widget is there, however long that takes, and no frame is lost meanwhile.
+    """
+
+    _esm = (files("cnnlab") / "live_figure.js").read_text(encoding="utf-8")
+    _plotly = traitlets.Unicode(script()).tag(sync=True)
     made = False
 
     def __init__(self, figure: go.Figure) -> None:

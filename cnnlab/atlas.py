@@ -67,8 +67,7 @@ class Atlas(Board):
         self.key = ipywidgets.HTML(key())
         self.below = ipywidgets.VBox([])
         self.second = ipywidgets.HBox([self.choice, self.back_button, self.key])
-        super().__init__(map_figures.map_figure(self.map), self.below)
-        self.box.children = (self.tools, self.second, self.figure, self.below)
+        super().__init__(map_figures.map_figure(self.map), [self.second], [self.below])
         self.figure.data[0].on_click(self.clicked)
         self.figure.layout.on_change(self.boxed, "xaxis.range", "yaxis.range")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cnnlab.fan import Fan, Remedies
     from cnnlab.files import load
     from cnnlab.lab import Lab
-    from cnnlab.maps import Map
+    from cnnlab.maps import Map, wilson
     from cnnlab.page import export_html
     from cnnlab.records import Frame, Record
     from cnnlab.run import Run
@@ -35,6 +35,7 @@ ROOMS = {
     "export_html": "page",
     "export_script": "script",
     "Map": "maps",
+    "wilson": "maps",
     "Atlas": "atlas",
     "Fan": "fan",
     "Remedies": "fan",
@@ -62,6 +63,7 @@ __all__ = [
     "settings",
     "state_line",
     "sweep",
+    "wilson",
 ]
 
 

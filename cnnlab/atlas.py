@@ -175,7 +175,7 @@ class Atlas(Board):
 
 def typical_seed(shown: Map, cell: tuple[int, ...]) -> int:
     """The place of the first seed that fared as most did, the worse of two kinds; 0 where nothing is computed."""
-    labels = shown.labels[tuple(cell)]
+    labels = shown.labels[shown.place(*cell)[:-1]]
     counts = [(labels == label).sum() for label in (DIVERGED, STALLED, CONVERGED)]
     wanted = (DIVERGED, STALLED, CONVERGED)[int(np.argmax(counts))]
     return int(np.argmax(labels == wanted))

@@ -177,8 +177,8 @@ class Board:
         while self.actions and not self.closed:
             try:
                 self.actions.popleft()()
-            except (TypeError, ValueError, IndexError, RuntimeError) as error:
-                self.error = str(error)
+            except Exception as error:  # whatever it is, it is shown, and the board goes on
+                self.error = str(error) or type(error).__name__
 
     async def publish(self) -> None:
         """Obey and draw whenever something has changed, a few times a second."""

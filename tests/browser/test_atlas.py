@@ -67,6 +67,7 @@ def test_a_map_fills_in_and_a_click_on_a_red_cell_opens_a_run_that_explodes(map_
     picture(notebook, "atlas")
     assert notebook.value("str(atlas.map.labels[2, 2, 0])") == "diverged"
     notebook.page.mouse.click(*figure.evaluate(PLACE, [2, 2]))
+    until(lambda: notebook.value("atlas.lab is not None"), "the run")
     lab = notebook.output().locator(".cnnlab-lab")
     lab.wait_for(timeout=LONG)
     until(lambda: "NaN" in lab.locator(".cnnlab-line").inner_text(), "the explosion", 60)

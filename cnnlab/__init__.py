@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cnnlab.files import load
     from cnnlab.given_image import own_image
     from cnnlab.lab import Lab
-    from cnnlab.maps import Map
+    from cnnlab.maps import Map, wilson
     from cnnlab.page import export_html
     from cnnlab.prediction import Prediction, predict
     from cnnlab.rates import rate_plan
@@ -52,6 +52,7 @@ ROOMS = {
     "export_html": "page",
     "export_script": "script",
     "Map": "maps",
+    "wilson": "maps",
     "Atlas": "atlas",
     "Fan": "fan",
     "Remedies": "fan",
@@ -92,6 +93,7 @@ __all__ = [
     "state_line",
     "sweep",
     "watch",
+    "wilson",
 ]
 
 

@@ -67,8 +67,7 @@ class Atlas(Board):
         self.key = ipywidgets.HTML(key())
         self.below = ipywidgets.VBox([])
         self.second = ipywidgets.HBox([self.choice, self.back_button, self.key])
-        super().__init__(map_figures.map_figure(self.map), self.below)
-        self.box.children = (self.tools, self.second, self.figure, self.below)
+        super().__init__(map_figures.map_figure(self.map), [self.second], [self.below])
         self.figure.data[0].on_click(self.clicked)
         self.figure.layout.on_change(self.boxed, "xaxis.range", "yaxis.range")
 
@@ -176,7 +175,7 @@ class Atlas(Board):
 
 def typical_seed(shown: Map, cell: tuple[int, ...]) -> int:
     """The place of the first seed that fared as most did, the worse of two kinds; 0 where nothing is computed."""
-    labels = shown.labels[tuple(cell)]
+    labels = shown.labels[shown.place(*cell)[:-1]]
     counts = [(labels == label).sum() for label in (DIVERGED, STALLED, CONVERGED)]
     wanted = (DIVERGED, STALLED, CONVERGED)[int(np.argmax(counts))]
     return int(np.argmax(labels == wanted))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import ipywidgets
@@ -51,7 +51,7 @@ class Board:
     survey: Computation
     """What is computed; children set it before they call `__init__` here."""
 
-    def __init__(self, figure: Any, *more: ipywidgets.Widget) -> None:
+    def __init__(self, figure: Any, above: Sequence[Any] = (), below: Sequence[Any] = ()) -> None:
         self.closed = False
         self.error = ""
         self.thread: threading.Thread | None = None
@@ -65,7 +65,7 @@ class Board:
         self.button.on_click(lambda _button: self.later(self.toggle))
         self.stop_button.on_click(lambda _button: self.later(self.cancel))
         self.tools = ipywidgets.HBox([self.button, self.stop_button, self.bar, self.words])
-        self.box = ipywidgets.VBox([self.tools, self.figure, *more])
+        self.box = ipywidgets.VBox([self.tools, *above, self.figure, *below])
         self.box.add_class("cnnlab-board")
         close_boards_of_this_cell()
         OPEN[self] = current_cell()
@@ -177,8 +177,8 @@ class Board:
         while self.actions and not self.closed:
             try:
                 self.actions.popleft()()
-            except (TypeError, ValueError, IndexError, RuntimeError) as error:
-                self.error = str(error)
+            except Exception as error:  # whatever it is, it is shown, and the board goes on
+                self.error = str(error) or type(error).__name__
 
     async def publish(self) -> None:
         """Obey and draw whenever something has changed, a few times a second."""

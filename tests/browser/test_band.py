@@ -22,7 +22,7 @@ def test_the_band_is_there_before_play_and_moves_with_the_start_and_with_trainin
     slider = shown.slider("Learning rate").bounding_box()
     assert slider["x"] <= bar["x"] < bar["x"] + bar["width"] <= slider["x"] + slider["width"]
     assert 0 < bar["y"] - slider["y"] < 30
-    shown.press("Step")
+    shown.press("One update")
     shown.wait_for_update(1)
     until(lambda: edge(shown) != before, "the band to move")
 

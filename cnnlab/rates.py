@@ -55,7 +55,8 @@ def rate_plan(name: str, start: Settings | Knobs, updates: int, first: int = 1) 
     if name == "warm_up":
         shares.append((first + warming(updates), 1.0))
     changes = [next(group) for _, group in itertools.groupby(sorted(set(shares)), key=lambda pair: pair[1])]
-    return tuple((step, dataclasses.replace(knobs, learning_rate=knobs.learning_rate * part)) for step, part in changes)
+    rates = [(step, float(f"{knobs.learning_rate * part:.6g}")) for step, part in changes]
+    return tuple((step, dataclasses.replace(knobs, learning_rate=rate)) for step, rate in rates)
 
 
 def share(name: str, done: int, updates: int) -> float:

@@ -316,3 +316,46 @@ def test_the_lab_on_rewinding_keeps_its_branches_in_the_ledger():
 
 def test_the_lab_on_rewinding_s_rule_finds_the_latest_rescue():
     assert executed(REWIND)["solved"].strip() == "Right! The rule says [1, 1]."
+
+
+STEP = ROOT / "labs" / "01_how_large_a_step.ipynb"
+START = ROOT / "labs" / "02_how_large_a_start.ipynb"
+
+
+def measured(path: Path, pattern: str, name: str) -> tuple[float, ...]:
+    """The numbers that a pattern finds in what a cell of a lab shows."""
+    return tuple(map(float, re.search(pattern, executed(path)[name]).groups()))
+
+
+def test_the_lab_on_steps_is_far_above_the_edge_at_the_question_s_rate():
+    assert 50 < measured(STEP, r"Measured for seed 0: (\d+) times", "edge-compare")[0] < 150
+
+
+def test_the_lab_on_steps_loses_no_run_below_the_edge_and_some_far_above():
+    below, between, above = measured(STEP, r"\{0.5: (\d), 4: (\d), 64: (\d)\}", "gamble-run")
+    assert below == 0
+    assert between <= above
+    assert 2 <= above <= 3
+
+
+def test_the_lab_on_steps_ends_near_the_edge_of_stability():
+    assert 0.7 < measured(STEP, r"Measured: (\S+)\.$", "stability-compare")[0] < 1.2
+
+
+def test_the_lab_on_steps_is_saved_by_warm_up_and_by_clipping():
+    assert measured(STEP, r"Measured: (\d) of 3", "high-compare") == (2,)
+    warm, clipped, safe = measured(STEP, r"'warm-up': (\S+),\s+'clipped': (\S+),\s+'safe': (\S+)\}", "high-run")
+    assert warm < min(clipped, safe)
+
+
+def test_the_lab_on_starts_measures_what_it_says_of_weights_pixels_and_sums():
+    assert measured(START, r"Measured: (\d+) times", "scale-compare")[0] > 1000
+    unit, standardised = measured(START, r"Measured: (\d+) times; standardised (\d+) times", "input-compare")
+    assert 100 < standardised < unit < 65_025 / 10
+    assert measured(START, r"Measured: (\S+)\.$", "sum-compare")[0] == pytest.approx(66, rel=0.01)
+
+
+def test_the_lab_on_starts_is_saved_from_its_bad_start():
+    assert measured(START, r"Measured: (\d+) times", "lsuv-compare")[0] > 20
+    assert re.search(r"'bad': 'critical \S+, (nan|inf)'", executed(START)["lsuv-run"])
+    assert measured(START, r"'lsuv, scaled': 'critical (\S+), ", "lsuv-run")[0] > 1e-3

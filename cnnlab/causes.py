@@ -264,7 +264,9 @@ def momentum(case: Case) -> Iterator[Cause]:
     """Momentum of 1, or so near to 1 that past steps add up a hundredfold."""
     kept = case.knobs.momentum
     if kept >= 1 and len(case.record):
-        yield Cause("momentum", 0.99 if case.diverged else 0.6, ("momentum is 1: no past step ever fades",))
+        costs = case.record.cost
+        trouble = case.diverged or costs[-1] > 0.5 * costs[0]
+        yield Cause("momentum", 0.99 if trouble else 0.6, ("momentum is 1: no past step ever fades",))
     elif case.diverged and kept >= 0.5 and case.excess is not None:
         # Far below the critical rate it is the sum of steps that is too long; far above, any step is.
         longer = 1 / (1 - kept)

@@ -96,11 +96,16 @@ class Case:
 
     @property
     def rose(self) -> bool:
-        """Whether the cost rose to 3 times its least and has not come back, or an update was as long as the weights."""
+        """Whether the cost rose: to 3 times its least before a NaN, else in the end to 3 times the first one.
+
+        A run that breaks with updates as long as the weights has risen too, if only its last cost had no time to tell.
+        """
         costs = self.finite
+        if self.event is None:
+            return len(costs) > 1 and bool(np.median(costs[-5:]) > RISE * costs[0] and costs[-1] > 0.1)
         climbed = len(costs) > 1 and costs[-1] > RISE * costs.min() and costs[-1] > 0.1
         ratios = self.record.update_ratio[: len(costs)]
-        return bool(climbed or (self.event is not None and (np.nan_to_num(ratios, nan=np.inf) > 1).any()))
+        return bool(climbed or (np.nan_to_num(ratios, nan=np.inf) > 1).any())
 
     @property
     def excess(self) -> float | None:
@@ -258,11 +263,11 @@ def penalty(case: Case) -> Iterator[Cause]:
 def momentum(case: Case) -> Iterator[Cause]:
     """Momentum of 1, or so near to 1 that past steps add up a hundredfold."""
     kept = case.knobs.momentum
-    if not kept or not case.diverged:
-        return
-    if kept >= 1:
-        yield Cause("momentum", 0.98, ("momentum is 1: no past step ever fades",))
-    elif kept >= 0.5 and case.excess is not None:
+    if kept >= 1 and len(case.record):
+        costs = case.record.cost
+        trouble = case.diverged or costs[-1] > 0.5 * costs[0]
+        yield Cause("momentum", 0.99 if trouble else 0.6, ("momentum is 1: no past step ever fades",))
+    elif case.diverged and kept >= 0.5 and case.excess is not None:
         # Far below the critical rate it is the sum of steps that is too long; far above, any step is.
         longer = 1 / (1 - kept)
         said = f"momentum {kept:g} makes a steady step {longer:.3g} times as long"

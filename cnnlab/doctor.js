@@ -63,8 +63,15 @@ function render({ model, el }) {
   const lamp = (book) => element("span", { class: "cnnlab-lamp", title: book.title, "data-lit": String(book.lit), "data-early": String(book.early) },
     element("span", { class: "cnnlab-bulb", "aria-hidden": "true" }), `${book.name}: ${book.said}`);
 
+  const lampsOf = (state) => element("div", { class: "cnnlab-lamps" }, element("b", {}, "Rule books, on the present run"), ...state.lamps.map(lamp), element("span", { class: "cnnlab-clock" }, state.clock));
+
+  let drawn = "";
   const draw = () => {
     const state = model.get("state");
+    // Lamps change while the run trains; what was found out stays, and with it where a person has scrolled to.
+    const rest = JSON.stringify({ ...state, lamps: null, clock: null });
+    if (state.lamps && rest === drawn) return root.querySelector(".cnnlab-lamps").replaceWith(lampsOf(state));
+    drawn = rest;
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
     root.hidden = !state.open;
     if (!state.open) return root.replaceChildren();
@@ -84,8 +91,7 @@ function render({ model, el }) {
     const cards = element("div", { class: "cnnlab-cards", tabindex: "0" }, ...state.trials.map((trial, place) => card(trial, place, state.broken)));
     const legend = element("div", { class: "cnnlab-legend" },
       state.trials.length ? `Remedies tried from update ${state.before} on, on copies of the run (grey: as it went; ★: in the posted answer)` : "Nothing to mend.");
-    const lamps = element("div", { class: "cnnlab-lamps" }, element("b", {}, "Rule books"), ...state.lamps.map(lamp), element("span", { class: "cnnlab-clock" }, state.clock));
-    root.replaceChildren(close, element("div", { class: "cnnlab-columns" }, left, element("div", { class: "cnnlab-remedies" }, legend, cards)), lamps);
+    root.replaceChildren(close, element("div", { class: "cnnlab-columns" }, left, element("div", { class: "cnnlab-remedies" }, legend, cards)), lampsOf(state));
   };
   const keep = (event) => {
     if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();

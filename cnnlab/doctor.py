@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 CLOSED: dict[str, Any] = {"open": False}
 """The state of a panel that shows nothing."""
 
+LONGEST = 3000
+"""Updates up to which the lamps follow a run that trains: some books take their time over a long record."""
+
 
 class Doctor(Part):
     """The panel, and the thread that makes its autopsy."""
@@ -39,6 +43,7 @@ class Doctor(Part):
         self.record: Record | None = None
         self.thread: threading.Thread | None = None
         self.going = True
+        self.followed = 0.0
 
     def ask(self, record: Record, rebuilt: Callable[[Record], Run], done: Callable[[], None]) -> None:
         """Begin an autopsy of a record, unless one is being made; `done` is called in its thread when it is there."""
@@ -69,6 +74,16 @@ class Doctor(Part):
         if self.record is None:
             return
         self.state = shown(self.record, self.found, self.error)
+
+    def follow(self, record: Record) -> None:
+        """Have the lamps and the clock of an open panel tell of the present run, once a second at most."""
+        now = time.monotonic()
+        if "lamps" not in self.state or len(record) > LONGEST or now - self.followed < 1:
+            return
+        self.followed = now
+        lit = {"lamps": lamps(record), "clock": clock(record)}
+        if any(self.state[name] != value for name, value in lit.items()):
+            self.state = {**self.state, **lit}
 
     def hide(self) -> None:
         """Close the panel."""

@@ -520,6 +520,7 @@ class Lab:
             self.strip.patches = self.patches()
         self.strip.state = self.strip_state(shown, whole)
         self.controls.state = self.controls_state(view, shown)
+        self.doctor.follow(view.record)
         self.header.state = self.header_state(view, shown)
 
     def held(self) -> frozenset[str]:

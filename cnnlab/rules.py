@@ -87,7 +87,7 @@ def deepdiagnosis(record: Record) -> Fired:
     variance = mean_weight(record) ** 2
     spread = ((variance < 1e-5) | ~(variance <= 10)).any(axis=1)
     band = ~((record.update_ratio >= 1e-5) & (record.update_ratio <= 1e-1)).all(axis=1)
-    return gradient | dead | spread | band
+    return np.asarray(gradient | dead | spread | band, dtype=bool)
 
 
 def umlaut(record: Record) -> Fired:
@@ -142,7 +142,7 @@ def fastai(record: Record) -> Fired:
 
 def ours(record: Record) -> Fired:
     """The four signs of `cnnlab.warning`."""
-    return signs(record).any(axis=0)
+    return np.asarray(signs(record).any(axis=0), dtype=bool)
 
 
 BOOKS = (

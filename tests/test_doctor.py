@@ -70,6 +70,18 @@ def test_a_lamp_for_each_book_says_when_it_fired_and_whether_in_time(exploded):
     assert "before" in lit["cnnlab"]["said"]
 
 
+def test_the_lamps_follow_the_run_that_trains_now(exploded):
+    exploded.reset()
+    exploded.doctor.followed = 0.0
+    exploded.step(1)
+    lit = {lamp["name"]: lamp["said"] for lamp in exploded.doctor.state["lamps"]}
+    assert lit["TerminateOnNaN"] == "never"
+    exploded.doctor.followed = 0.0
+    exploded.step(9)
+    lit = {lamp["name"]: lamp["said"] for lamp in exploded.doctor.state["lamps"]}
+    assert lit["TerminateOnNaN"].endswith("too late")
+
+
 def test_a_remedy_is_applied_as_a_branch_or_as_a_new_start(exploded):
     found = exploded.doctor.found
     knob = next(place for place, trial in enumerate(found.remedies) if not trial.remedy.restarts)

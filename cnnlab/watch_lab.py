@@ -1,4 +1,4 @@
-"""The dashboard beside a training loop of the reader's own: state line, Pause and the live figure.
+"""The dashboard beside a training loop of the reader's own: state line, live figure, Pause where it can be heard.
 
 It is drawn by the loop's own thread, from what the watch has measured; it trains nothing and imports no torch.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import threading
 from typing import Any
 
 import ipywidgets
@@ -68,9 +69,11 @@ class WatchLab:
         self.figure.take(sheet, whole)
         said = self.watch.stopped or verdict.state_line(record)
         tone = verdict.BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else verdict.tone(record)
-        place = f"update {len(record)}" + ("" if self.watch.handles else ", loop ended")
+        place = f"update {len(record)}, " + ("■ pauses" if self.watch.handles else "loop ended")
         self.line.value = f"<b style='color:{COLOURS[tone]}'>{html.escape(said)}</b> &nbsp;({place})"
-        self.button.disabled = not self.watch.handles
+        # While a cell runs in the kernel's own thread no press of a button reaches it: the kernel's interrupt does.
+        reachable = threading.current_thread() is not threading.main_thread()
+        self.button.layout.display = None if reachable and self.watch.handles else "none"
 
     def close(self) -> None:
         """End the dashboard; the watch goes on."""

@@ -305,8 +305,9 @@ def watch(model: nn.Module, optimizer: Any, **options: Any) -> Watch:
 
     `optimizer` is any torch.optim one, or a list of them. `scaler`: the GradScaler of mixed precision, so that the cost
     is known without its scale. `stop_before_nan=True` ends the block before a NaN or inf gets into the weights, which
-    stay the last good ones; `watch.pause()` or one interrupt ends it before the next update. `watch` names single weights to follow.
-    `show` draws a dashboard beside the loop; by default in a notebook only. Afterwards `watch.record` holds all of it.
+    stay the last good ones; `watch.pause()`, or one interrupt, ends it before the next update. `watch` names single
+    weights to follow. `show` draws a dashboard beside the loop; by default in a notebook only. Afterwards
+    `watch.record` holds all of it. With several watches at once each hears every cost: name it with `watch.step(loss)`.
     TypeError if model or optimizer is something else, ValueError for a model without trainable parameters.
     """
     if not isinstance(model, nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import html
 import threading
+import time
 from typing import Any
 
 import ipywidgets
@@ -18,6 +19,8 @@ from cnnlab.sheet import Sheet
 
 FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
+SETTLING = 15.0
+"""Seconds within which a page should show the figure; until then every frame is complete."""
 COLOURS = {verdict.CALM: "#1B7837", verdict.RISING: "#B35806", verdict.BROKEN: "#B2182B"}
 """Tone of the state line -> its colour."""
 
@@ -28,6 +31,7 @@ class WatchLab:
     def __init__(self, watch: Any, width: int = 1080) -> None:
         self.watch = watch
         self.closed = False
+        self.made = time.monotonic()
         record = watch.record
         self.figure = LiveFigure(figures.dashboard(record, FIRST_GOAL, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
@@ -64,6 +68,8 @@ class WatchLab:
         while goal < len(record):
             goal = goal * 3 // 2
         sheet = Sheet(trace["name"] for trace in self.figure._data)
+        if time.monotonic() - self.made < SETTLING:
+            self.figure._sent.clear()  # the page may not show the figure yet: send all there is
         whole = not self.watch.handles or self.figure.pictures_are_due
         figures.refresh(sheet, record, (), goal, pictures=whole)
         self.figure.take(sheet, whole)

@@ -46,6 +46,8 @@ def test_the_dashboard_draws_while_the_cell_trains_and_an_interrupt_pauses_it(fi
     until(lambda: points(plots) > seen + 10, "a curve that grows")
     ridges = plots.evaluate("graph => graph.data.filter((trace) => trace.name.startsWith('magnitudes')).length")
     assert ridges <= 12
+    # Frames that came before the figure was on the page have taken no colour away.
+    assert plots.evaluate("graph => graph.data.find((trace) => trace.name === 'accuracy').line.color") == "#222222"
     notebook.interrupt()
     box = notebook.output().locator(".cnnlab-watch")
     until(lambda: "paused before update" in box.inner_text(), "the loop to end")

@@ -104,8 +104,21 @@ class LiveFigure(go.FigureWidget):
             return
         style: dict[str, list[Any]] = {}
         for (_, trace, *path), value in changed.items():
-            style.setdefault(".".join(map(str, path)), [Undefined] * len(traces))[traces.index(trace)] = value
+            name = ".".join(map(str, path))
+            if name not in style:
+                style[name] = [self.small(trace, path) for trace in traces]
+            style[name][traces.index(trace)] = value
         self._send_update_msg(style, axes, traces)
+
+    def small(self, trace: int, path: Sequence[Any]) -> Any:
+        """A property as it is, such as a colour; undefined for curves, and where there is none.
+
+        What a message leaves undefined plotly's widget takes away if it comes before the figure is on the page.
+        """
+        value: Any = Undefined if path in (["x"], ["y"]) else self._data[trace]
+        for name in path:
+            value = value[name] if isinstance(value, dict) and name in value else Undefined
+        return value
 
     def send_moves(self, changed: dict[Place, Any]) -> None:
         """Have curves and marks drawn anew, and nothing else."""

@@ -1,4 +1,4 @@
-"""The dashboard beside a training loop of the reader's own: state line, Pause and the live figure.
+"""The dashboard beside a training loop of the reader's own: state line, live figure, Pause where it can be heard.
 
 It is drawn by the loop's own thread, from what the watch has measured; it trains nothing and imports no torch.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import html
+import threading
+import time
 from typing import Any
 
 import ipywidgets
@@ -17,6 +19,8 @@ from cnnlab.sheet import Sheet
 
 FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
+SETTLING = 15.0
+"""Seconds within which a page should show the figure; until then every frame is complete."""
 COLOURS = {verdict.CALM: "#1B7837", verdict.RISING: "#B35806", verdict.BROKEN: "#B2182B"}
 """Tone of the state line -> its colour."""
 
@@ -27,6 +31,7 @@ class WatchLab:
     def __init__(self, watch: Any, width: int = 1080) -> None:
         self.watch = watch
         self.closed = False
+        self.made = time.monotonic()
         record = watch.record
         self.figure = LiveFigure(figures.dashboard(record, FIRST_GOAL, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
@@ -63,14 +68,18 @@ class WatchLab:
         while goal < len(record):
             goal = goal * 3 // 2
         sheet = Sheet(trace["name"] for trace in self.figure._data)
+        if time.monotonic() - self.made < SETTLING:
+            self.figure._sent.clear()  # the page may not show the figure yet: send all there is
         whole = not self.watch.handles or self.figure.pictures_are_due
         figures.refresh(sheet, record, (), goal, pictures=whole)
         self.figure.take(sheet, whole)
         said = self.watch.stopped or verdict.state_line(record)
         tone = verdict.BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else verdict.tone(record)
-        place = f"update {len(record)}" + ("" if self.watch.handles else ", loop ended")
+        place = f"update {len(record)}, " + ("■ pauses" if self.watch.handles else "loop ended")
         self.line.value = f"<b style='color:{COLOURS[tone]}'>{html.escape(said)}</b> &nbsp;({place})"
-        self.button.disabled = not self.watch.handles
+        # While a cell runs in the kernel's own thread no press of a button reaches it: the kernel's interrupt does.
+        reachable = threading.current_thread() is not threading.main_thread()
+        self.button.layout.display = None if reachable and self.watch.handles else "none"
 
     def close(self) -> None:
         """End the dashboard; the watch goes on."""

@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import functools
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -85,6 +87,7 @@ class Watch:
         self.stopped: str | None = None
         self.skipped = 0
         self.handles: list[Any] = []
+        self.interrupt_before: Any = None
         self.forget()
         self.lab: Any = None
         self.drawn_at = self.draw_due = 0.0
@@ -102,12 +105,17 @@ class Watch:
         self.pausing, self.stopped = False, None
         self.forget()
         listen(self)
+        if threading.current_thread() is threading.main_thread():
+            self.interrupt_before = signal.signal(signal.SIGINT, self.interrupted)
         if self.wants_show or (self.wants_show is None and in_notebook()):
             self.show()
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         deafen(self)
+        if self.interrupt_before is not None:
+            signal.signal(signal.SIGINT, self.interrupt_before)
+            self.interrupt_before = None
         for handle in self.handles:
             handle.remove()
         self.handles = []
@@ -122,6 +130,12 @@ class Watch:
         Entering the same watch again goes on with its record.
         """
         self.pausing = True
+
+    def interrupted(self, number: int, frame: Any) -> None:
+        """Pause at the first interrupt (■ in JupyterLab, Ctrl-C), between two updates; obey a second one at once."""
+        if self.pausing:
+            raise KeyboardInterrupt
+        self.pause()
 
     def step(self, loss: Any) -> None:
         """Say the cost of the update just made, where it is not sent backward by torch's own backward. Optional."""
@@ -291,8 +305,9 @@ def watch(model: nn.Module, optimizer: Any, **options: Any) -> Watch:
 
     `optimizer` is any torch.optim one, or a list of them. `scaler`: the GradScaler of mixed precision, so that the cost
     is known without its scale. `stop_before_nan=True` ends the block before a NaN or inf gets into the weights, which
-    stay the last good ones; `watch.pause()` ends it before the next update. `watch` names single weights to follow.
-    `show` draws a dashboard beside the loop; by default in a notebook only. Afterwards `watch.record` holds all of it.
+    stay the last good ones; `watch.pause()`, or one interrupt, ends it before the next update. `watch` names single
+    weights to follow. `show` draws a dashboard beside the loop; by default in a notebook only. Afterwards
+    `watch.record` holds all of it. With several watches at once each hears every cost: name it with `watch.step(loss)`.
     TypeError if model or optimizer is something else, ValueError for a model without trainable parameters.
     """
     if not isinstance(model, nn.Module):

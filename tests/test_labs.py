@@ -21,6 +21,8 @@ FIRST = ROOT / "labs" / "00_start_here.ipynb"
 REWIND = ROOT / "labs" / "06_rewind_and_fork.ipynb"
 OURS = sys.stdlib_module_names | {"cnnlab", "numpy"}
 """What a lab may import."""
+OWN = ROOT / "labs" / "09_your_own_network.ipynb"
+"""The lab on networks of one's own, which may import torch, too."""
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
 every_lab = pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
@@ -112,7 +114,7 @@ def test_a_lab_imports_only_cnnlab_numpy_and_the_standard_library(path):
     for node in ast.walk(ast.parse("\n".join(cell.source for cell in cells(path, "code")))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert {name.partition(".")[0] for name in names} <= OURS
+        assert {name.partition(".")[0] for name in names} <= OURS | ({"torch"} if path == OWN else set())
 
 
 @every_lab
@@ -359,3 +361,32 @@ def test_the_lab_on_starts_is_saved_from_its_bad_start():
     assert measured(START, r"Measured: (\d+) times", "lsuv-compare")[0] > 20
     assert re.search(r"'bad': 'critical \S+, (nan|inf)'", executed(START)["lsuv-run"])
     assert measured(START, r"'lsuv, scaled': 'critical (\S+), ", "lsuv-run")[0] > 1e-3
+
+
+def owned(pattern: str, name: str) -> tuple[float, ...]:
+    """The numbers that a pattern finds in what a cell of the lab on networks of one's own shows."""
+    return tuple(map(float, re.search(pattern, executed(OWN)[name]).groups()))
+
+
+def test_the_lab_on_own_networks_breaks_where_it_says_by_a_constant_factor():
+    assert owned(r"Measured: update (\d+)", "slope-compare") == (8,)
+    factors = [float(text) for text in re.findall(r"x ([\d.e+]+)", executed(OWN)["slope-run"])]
+    assert factors == pytest.approx([(1 - 0.01 * 50055) ** 2] * 5, rel=1e-3)
+
+
+def test_the_lab_on_own_networks_keeps_its_weight_finite_longer_than_its_cost():
+    assert owned(r"Measured: (\d+); the cost broke at (\d+)", "loop-compare") == (13, 8)
+    assert "the gradient of update 14 holds NaN or inf in weight" in executed(OWN)["loop-run"]
+    assert abs(owned(r"the weight is (\S+)", "loop-run")[0]) < 3.4e38
+
+
+def test_the_lab_on_own_networks_has_a_gradient_that_breaks_before_its_cost():
+    assert owned(r"Measured: update (\d+)", "root-compare") == (2,)
+    first, bad, lost = owned(r"1: cost (\S+), NaN in gradient (\d+), in weights (\d+)", "root-run")
+    assert first == pytest.approx(0.2, abs=0.1)
+    assert bad >= 16
+    assert lost >= 16
+
+
+def test_the_lab_on_own_networks_trains_on_an_own_image():
+    assert "image='own_" in executed(OWN)["ledger"]

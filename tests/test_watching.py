@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import threading
 
 import numpy as np
@@ -204,6 +205,52 @@ def test_pause_ends_the_block_before_the_next_update_and_it_can_be_entered_again
     with watch:
         train(model, optimizer, 2)
     assert len(watch.record) == done + 2
+
+
+def test_one_interrupt_pauses_between_two_updates_and_a_second_one_ends_at_once():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    before = signal.getsignal(signal.SIGINT)
+    with cnnlab.watch(model, optimizer) as watch:
+        train(model, optimizer, 2)
+        signal.raise_signal(signal.SIGINT)
+        train(model, optimizer, 1)
+        pytest.fail("the loop went on")
+    assert watch.stopped == "paused before update 3"
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def impatient() -> None:
+        with watch:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        impatient()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_loop_in_a_thread_has_a_button_that_pauses_it():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    watch = cnnlab.watch(model, optimizer)
+    lab = watch.show()
+    displayed = []
+
+    def loop() -> None:
+        with watch:
+            train(model, optimizer, 1)
+            lab.draw()
+            displayed.append(lab.button.layout.display)
+            lab.button.click()
+            train(model, optimizer, 100_000)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join(60)
+    assert displayed == [None]
+    assert watch.stopped == "paused before update 2"
+    assert lab.button.layout.display == "none"
+    lab.close()
 
 
 def test_an_optimiser_of_half_the_parameters_shows_the_other_half_standing_still():

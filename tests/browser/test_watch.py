@@ -1,0 +1,84 @@
+"""The dashboard beside a loop of one's own, and an image of one's own, in a real JupyterLab."""
+
+import io
+
+import numpy as np
+import pytest
+from jupyter_page import until
+from PIL import Image
+
+LOOP = """import torch
+from torch import nn
+import cnnlab
+torch.manual_seed(0)
+model = nn.Sequential(*(part for _ in range(20) for part in (nn.Linear(64, 64), nn.ReLU())), nn.Linear(64, 3))
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+x, y = torch.randn(256, 64), torch.arange(256) % 3
+with cnnlab.watch(model, optimizer) as watch:
+    for _ in range(100_000):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+"""
+
+
+@pytest.fixture
+def figure(open_notebook):
+    """A notebook whose cell trains without end, and the figure beside the loop."""
+    notebook = open_notebook(LOOP)
+    notebook.edit(0)
+    # Not waited for: the cell runs until it is paused.
+    notebook.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+    figure = notebook.output().locator(".js-plotly-plot")
+    figure.wait_for(timeout=60_000)
+    return notebook, figure
+
+
+def points(figure) -> int:
+    """How many updates the cost curve shows."""
+    return figure.evaluate("graph => (graph.data?.find((trace) => trace.name === 'cost')?.x ?? []).length")
+
+
+def test_the_dashboard_draws_while_the_cell_trains_and_an_interrupt_pauses_it(figure):
+    notebook, plots = figure
+    until(lambda: points(plots) > 10, "a curve beside the running cell")
+    seen = points(plots)
+    until(lambda: points(plots) > seen + 10, "a curve that grows")
+    ridges = plots.evaluate("graph => graph.data.filter((trace) => trace.name.startsWith('magnitudes')).length")
+    assert ridges <= 12
+    # Frames that came before the figure was on the page have taken no colour away.
+    assert plots.evaluate("graph => graph.data.find((trace) => trace.name === 'accuracy').line.color") == "#222222"
+    notebook.interrupt()
+    box = notebook.output().locator(".cnnlab-watch")
+    until(lambda: "paused before update" in box.inner_text(), "the loop to end")
+    assert "loop ended" in box.inner_text()
+    assert notebook.value("len(watch.record)") > seen
+    assert notebook.value("bool(watch.record.first_nonfinite)") is False
+    plots.scroll_into_view_if_needed()
+    shot(notebook, "watch")
+
+
+def shot(notebook, name: str) -> None:
+    """Keep a picture of the page, where CNNLAB_SCREENSHOTS names a directory."""
+    from jupyter_page import Lab
+
+    Lab(notebook, 0).screenshot(name)
+
+
+def test_an_image_is_uploaded_and_another_file_is_refused_in_a_sentence(open_notebook):
+    notebook = open_notebook("import cnnlab\nlab = cnnlab.Lab('question')")
+    lab = notebook.lab()
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")
+    with notebook.page.expect_file_chooser() as chooser:
+        lab.area.get_by_role("button", name="Your image").click()
+    chooser.value.set_files({"name": "noise.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    until(lambda: notebook.value("lab.settings.image").startswith("own_"), "the image to be taken")
+    lab.press("Play")
+    lab.wait_for_update(1)
+    lab.screenshot("own-image")
+    with notebook.page.expect_file_chooser() as chooser:
+        lab.area.get_by_role("button", name="Your image").click()
+    chooser.value.set_files({"name": "no.png", "mimeType": "image/png", "buffer": b"no image"})
+    until(lambda: "image must be a picture" in lab.area.inner_text(), "the sentence")

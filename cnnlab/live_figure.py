@@ -106,16 +106,16 @@ class LiveFigure(go.FigureWidget):
         for (_, trace, *path), value in changed.items():
             name = ".".join(map(str, path))
             if name not in style:
-                style[name] = [self.small(trace, path) for trace in traces]
+                style[name] = [self.present(trace, path) for trace in traces]
             style[name][traces.index(trace)] = value
         self._send_update_msg(style, axes, traces)
 
-    def small(self, trace: int, path: Sequence[Any]) -> Any:
-        """A property as it is, such as a colour; undefined for curves, and where there is none.
+    def present(self, trace: int, path: Sequence[Any]) -> Any:
+        """A property as it is; undefined where there is none.
 
         What a message leaves undefined plotly's widget takes away if it comes before the figure is on the page.
         """
-        value: Any = Undefined if path in (["x"], ["y"]) else self._data[trace]
+        value: Any = self._data[trace]
         for name in path:
             value = value[name] if isinstance(value, dict) and name in value else Undefined
         return value

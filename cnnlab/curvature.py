@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from cnnlab.descent import KnobTensors, scalar
+from cnnlab.descent import KnobTensors, arguments, scalar
 from cnnlab.objective import penalty
+from cnnlab.own_data import mapped
 
 if TYPE_CHECKING:
     from cnnlab.run import Run
@@ -119,14 +120,17 @@ def search(
         raise ValueError(f"most must be a whole number of at least 1, got {most!r}")
     x, y = run.data if of == "all" else run.batch(run.updates + 1)
     momentum, step = run.knobs_in_force.momentum, run.updates
-    batch = min(run.settings.batch_size or len(run.data[0]), len(run.data[0]))
+    everything = len(run.examples)
+    batch = min(run.settings.batch_size or everything, everything)
     with run.one_thread():
         product, like = hessian_of(run, x, y)
     value, vector, iterations, converged = math.nan, None, 0, True
     for iterations, (value, vector, converged) in enumerate(largest(product, like, start, tolerance, most), start=1):  # noqa: B007
         yield None
     bound = 2 * (1 + momentum) / value if value > 0 else math.nan if math.isnan(value) else math.inf
-    yield Critical(bound, value, momentum, iterations, converged, of, len(x), batch, step, vector)
+    yield Critical(
+        bound, value, momentum, iterations, converged, of, everything if of == "all" else batch, batch, step, vector
+    )
 
 
 def hessian_of(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
@@ -153,7 +157,7 @@ def hessian_of(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tenso
 
     def first() -> Tensor | None:
         with run.randomness(run.updates + 1):
-            outputs = functional_call(network, {**layout.views(leaf), **buffers}, (copied(x, dtype),))
+            outputs = functional_call(network, {**layout.views(leaf), **buffers}, *arguments(copied(x, dtype)))
         cost = scalar(run.descent.cost(outputs, copied(y, dtype), knobs.epsilon)) + curved_penalty(run, leaf, knobs)
         (gradient,) = torch.autograd.grad(cost, leaf, create_graph=True)
         if any("Error" in name for name in operations(gradient)):
@@ -198,10 +202,8 @@ def curved_penalty(run: Run, leaf: Tensor, knobs: KnobTensors) -> Tensor:
 
 
 def copied(value: Any, dtype: torch.dtype) -> Any:
-    """A floating-point tensor in another type, any other tensor cloned, anything else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(dtype, copy=True) if value.is_floating_point() else value.clone()
+    """Floating-point tensors in another type, other tensors cloned; several in a tuple or dict as they come."""
+    return mapped(lambda part: part.to(dtype, copy=True) if part.is_floating_point() else part.clone(), value)
 
 
 def largest(

@@ -71,7 +71,7 @@ class Edge:
             if self.pieces is None:
                 if self.knows(run):
                     return
-                whole = run.settings.batch_size is None or run.settings.batch_size >= len(run.data[0])
+                whole = run.settings.batch_size is None or run.settings.batch_size >= len(run.examples)
                 self.pieces = search(run, of="all" if whole else "batch", start=self.vector)
                 self.asked = what_counts(run)
             found = next(self.pieces)

@@ -71,22 +71,24 @@ def signs_of(run: Run, critical: Critical | None = None) -> dict[str, float]:
     and the one after it, over the weights that it meets, in the layer where that is largest; and the cost before and
     after a trial update.
     """
-    mini = run.settings.batch_size is not None and run.settings.batch_size < len(run.data[0])
+    mini = run.settings.batch_size is not None and run.settings.batch_size < len(run.examples)
     critical = critical or measured(run)
     x, y = run.batch(run.updates + 1) if mini else run.data
     numbers, kind = run.prepared_knobs(run.knobs_in_force)
     with run.one_thread(), run.randomness(run.updates + 1):
         try:
             step = run.descent.step(run.state, x, y, numbers, kind)
+            same = step.clipped is step.gradient
+            clipped = 1.0 if same else (safe_norm(step.clipped) / safe_norm(step.gradient)).item()
+            ratio = longest(run, step.update, run.parameters)  # now: a long network's next update writes over this one
             state = run.state._replace(parameters=step.parameters, velocity=step.velocity, buffers=step.buffers)
             after = run.descent.step(state, x, y, numbers, kind)
         finally:
             run.gauges.activations.clear()
-    clipped = (safe_norm(step.clipped) / safe_norm(step.gradient)).item() if step.clipped is not step.gradient else 1.0
     rate = run.knobs_in_force.learning_rate * (clipped if math.isfinite(clipped) else 1.0)
     return {
         "critical": rate * critical.eigenvalue / (2 * (1 + critical.momentum)),
-        "ratio": longest(run, step.update, run.parameters),
+        "ratio": ratio,
         "next_ratio": longest(run, after.update, step.parameters),
         "eigenvalue": critical.eigenvalue,
         "cost": step.data_cost.item(),
@@ -96,7 +98,7 @@ def signs_of(run: Run, critical: Critical | None = None) -> dict[str, float]:
 
 def measured(run: Run) -> Critical:
     """The curvature at a run's present weights, to a few per cent."""
-    mini = run.settings.batch_size is not None and run.settings.batch_size < len(run.data[0])
+    mini = run.settings.batch_size is not None and run.settings.batch_size < len(run.examples)
     return critical_learning_rate(run, of="batch" if mini else "all", tolerance=0.05, most=30)
 
 

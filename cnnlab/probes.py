@@ -5,22 +5,14 @@ Knows run and the rooms below it; plain numbers come out. Nothing here changes t
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cnnlab.curvature import critical_learning_rate
 from cnnlab.run import Run
-
-ROUNDS = 9
-"""Rounds of power iteration: the largest eigenvalue to a tenth or so, which is enough to tell 6 from 60 times."""
-
-EXAMPLES = 66
-"""Examples that the curvature is measured on, the question's whole batch: more would take long and tell little more."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +40,10 @@ class Probe:
 
 def probe(run: Run, step: int) -> Probe:
     """Probe a run as it was after update `step`."""
-    x = run.data[0].to(torch.float64)
-    bad = ~x.reshape(len(x), -1).isfinite().all(dim=1)
+    given = run.data[0]
+    parts = [given] if isinstance(given, Tensor) else list(given.values() if isinstance(given, dict) else given)
+    x = torch.cat([part.to(torch.float64).reshape(len(part), -1) for part in parts], dim=1)
+    bad = ~x.isfinite().all(dim=1)
     start = run.state_at(0).parameters.to(torch.float64)
     critical = critical_rate(run.fork(step))
     return Probe(
@@ -85,42 +79,7 @@ def otherwise(run: Run, critical: float | None, **changes: str | float) -> float
 def critical_rate(run: Run) -> float | None:
     """The critical learning rate at the present weights; None where it cannot be measured."""
     try:
-        room = importlib.import_module("cnnlab.curvature")
-    except ModuleNotFoundError:
-        return by_power_iteration(run)
-    value = room.critical_learning_rate(run).value
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def by_power_iteration(run: Run) -> float | None:
-    """2 / lambda_max over the first EXAMPLES by power iteration, with differences of gradients for the Hessian."""
-    if run.dtype not in (torch.float32, torch.float64):
+        eigenvalue = critical_learning_rate(run, tolerance=0.05, most=30).eigenvalue
+    except (ValueError, RuntimeError):
         return None
-    here = run.parameters
-    slope = slope_of(run)
-    direction = torch.randn(here.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(here)
-    distance = 1e-3 * float(here.norm()) or 1e-3
-    curvature = math.nan
-    for _ in range(ROUNDS):
-        direction = direction / direction.norm()
-        bent = (slope(here + distance * direction) - slope(here - distance * direction)) / (2 * distance)
-        curvature, direction = float(direction.dot(bent)), bent
-        if not math.isfinite(curvature) or float(bent.norm()) == 0:
-            return None
-    return 2 / curvature if curvature > 0 else None
-
-
-def slope_of(run: Run) -> Callable[[Tensor], Tensor]:
-    """The gradient of the cost over the first EXAMPLES as a function of the parameters."""
-    numbers, kind = run.prepared_knobs(dataclasses.replace(run.knobs_in_force, l1=0.0, l2=0.0))
-    x, y = (part[:EXAMPLES] for part in run.data)
-
-    def slope(parameters: Tensor) -> Tensor:
-        try:
-            with run.one_thread(), run.randomness(run.updates + 1):
-                made = run.descent.step(run.state._replace(parameters=parameters), x, y, numbers, kind)
-        finally:
-            run.gauges.activations.clear()
-        return made.gradient
-
-    return slope
+    return 2 / eigenvalue if eigenvalue > 0 else None

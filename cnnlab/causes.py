@@ -119,6 +119,12 @@ class Case:
         """How well another critical rate would have spared the run: near 1 if the learning rate is far below it."""
         return 0.0 if critical is None else share(critical * (1 + self.knobs.momentum) / self.knobs.learning_rate)
 
+    def explained(self, factor: float) -> float:
+        """What share of the excess over the critical rate, in powers of ten, a factor accounts for: 0 to 1."""
+        if self.excess is None or self.excess <= 1:
+            return 0.0
+        return min(1.0, math.log(factor) / math.log(self.excess))
+
     @property
     def diverged(self) -> bool:
         """Whether a NaN was made by steps, not given, or the cost climbs."""
@@ -212,7 +218,7 @@ def summed(case: Case) -> Iterator[Cause]:
     confidence = 0.6
     if case.probe.critical is not None:
         evidence.append(f"with the mean the critical learning rate would be {number(case.probe.critical * count)}")
-        confidence = 0.98 * (1 + case.spared(case.probe.critical * count)) / 2
+        confidence = 0.98 * max((1 + case.spared(case.probe.critical * count)) / 2, case.explained(count))
     yield Cause("cost summed", confidence, tuple(evidence))
 
 

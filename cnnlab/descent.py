@@ -138,7 +138,7 @@ class Descent:
             velocity = velocity.clone()
         if kind.penalised and kind.penalty_in == "update":
             direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
-        update = torch.mul(direction, knobs.learning_rate, out=self.room("update", direction))
+        update = torch.mul(knobs.learning_rate, direction, out=self.room("update", direction))
         return Move(parameters - update, velocity, clipped, update)
 
     def gradient(self, total: Tensor, leaves: list[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 
 from cnnlab import Run
@@ -63,7 +64,10 @@ def executed(path: Path) -> dict[str, str]:
     # Without folders to look in there is only the native kernel, which is this very Python.
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     client = NotebookClient(notebook, km=manager, timeout=600, store_widget_state=False)
-    client.execute()
+    try:
+        client.execute()
+    finally:
+        run_sync(manager.shutdown_kernel)(now=True)  # which nbclient leaves to whoever made it
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     wrong = [output for cell in code for output in cell.outputs if output.output_type == "error"]
     wrong += [output for cell in code for output in cell.outputs if output.get("name") == "stderr"]

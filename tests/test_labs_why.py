@@ -44,9 +44,9 @@ def test_the_first_nan_is_made_in_an_early_convolution_by_an_overflow():
     assert "times the critical one" in executed(AUTOPSY)["chain"]
 
 
-def test_the_rate_is_a_hundred_times_too_high_for_raw_pixels_and_below_for_standardised_ones():
+def test_the_rate_is_about_a_hundred_times_too_high_for_raw_pixels_and_below_for_standardised_ones():
     raw, scaled = map(float, re.findall(r"0\.01 is (\S+) times that", executed(AUTOPSY)["critical-run"]))
-    assert raw > 100
+    assert 80 < raw < 125
     assert scaled < 1
 
 

@@ -12,13 +12,16 @@ LEFT = (
 LOOP = "import asyncio\nimport cnnlab\nloop = asyncio.get_running_loop()"
 LONG_LAB = 'lab = cnnlab.Lab("question", learning_rate=1e-5, epochs=100_000)'
 RAISES = """
+import traceback
 import torch
 calls = 0
 class Stumbling(torch.nn.Linear):
     def forward(self, x):
         global calls
-        calls += 1
+        # In an update of the run; what measures curvature and what forecasts call it, too.
+        calls += any(frame.name == "update" and frame.filename.endswith("run.py") for frame in traceback.extract_stack())
         if calls == 4:
+            calls += 1
             raise RuntimeError("the fourth call stumbles")
         return super().forward(x)
 x = torch.linspace(-1, 1, 8)[:, None]
@@ -157,4 +160,5 @@ def test_a_lab_that_nobody_drives_runs_and_ends_in_a_cell(open_notebook):
     notebook = open_notebook('import cnnlab\nlab = cnnlab.Lab("question", learning_rate=1e-5)\nlab.step(3)')
     lab = notebook.lab()
     lab.wait_for_update(3)
-    assert notebook.value("len(lab.record), lab.worker.thread") == (3, None)
+    until(lambda: notebook.value("lab.worker.thread is None"), "the last measurement")
+    assert notebook.value("len(lab.record)") == 3

@@ -19,7 +19,8 @@ class Stumbling(torch.nn.Linear):
     def forward(self, x):
         global calls
         # In an update of the run; what measures curvature and what forecasts call it, too.
-        calls += any(frame.name == "update" and frame.filename.endswith("run.py") for frame in traceback.extract_stack())
+        frames = traceback.extract_stack()
+        calls += any(frame.name == "update" and frame.filename.endswith("run.py") for frame in frames)
         if calls == 4:
             calls += 1
             raise RuntimeError("the fourth call stumbles")

@@ -68,6 +68,16 @@ def by_hand(outputs: Tensor, targets: Tensor) -> Tensor:
     return -(powers / powers.sum(1, keepdim=True))[0, targets[0]].log()
 
 
+def one_over(outputs: Tensor, _targets: Tensor) -> Tensor:
+    return (1 / outputs).sum()
+
+
+def quotient_of_powers(outputs: Tensor, _targets: Tensor) -> Tensor:
+    """A softmax by hand, of one output, taken as the cost."""
+    powers = outputs.exp()
+    return (powers / powers.sum()).sum()
+
+
 def steep(factor: float) -> Callable[[Tensor, Tensor], Tensor]:
     """A cost that is 0 and whose gradient is -factor."""
     return lambda outputs, _targets: (outputs.detach() - outputs).sum() * factor
@@ -176,6 +186,14 @@ def cases() -> list[Case]:
 
         add(f"{kind}: 0/0, for exp underflows", lambda k=kind, z=zero, c=nothing_left: run_of([z], 1.0, k, c),
             1, "probability", "a", "0/0", nan=(1, "probability", "a", "0/0"))  # fmt: skip
+        add(f"{kind}: a number over 0", lambda k=kind: run_of([1.0, 0.0], 1.0, k, one_over), 1, "cost", "", "x/0",
+            nan=(1, "gradient", "b", "inf*0"))  # fmt: skip
+        add(f"{kind}: inf over inf", lambda k=kind, h=high: run_of([h, 1.0], 1.0, k, quotient_of_powers),
+            1, "probability", "b", "exp overflow", nan=(1, "probability", "b", "inf/inf"))  # fmt: skip
+        for function, named in ((Tensor.log, "log of a negative number"), (Tensor.sqrt, "root of a negative number")):
+            add(f"{kind}: {named}",
+                lambda k=kind, f=function: run_of([1.0, -2.0], 1.0, k, lambda outputs, _: f(outputs).sum()),
+                1, "cost", "", named, nan=(1, "cost", "", named))  # fmt: skip
     for kind in ("bfloat16", "float32", "float64"):
         for layer in "ab":
             add(f"{kind}: a cast to float16 after {layer}", lambda k=kind, a=layer: casting(a, k),
@@ -190,7 +208,11 @@ CASES = cases()
 
 def test_there_are_at_least_forty_cases():
     assert len(CASES) >= 40
-    assert {case.first[3] for case in CASES} >= {"overflow", "log(0)", "0/0", "exp overflow", "cast", "given"}
+    assert {case.first[3] for case in CASES} >= {
+        "overflow", "log(0)", "0/0", "x/0", "exp overflow", "cast", "given", "log of a negative number",
+        "root of a negative number",
+    }  # fmt: skip
+    assert {case.nan[3] for case in CASES if case.nan} >= {"inf-inf", "inf*0", "inf/inf"}
     assert {case.first[1] for case in CASES} >= {
         "activation", "logit", "probability", "cost", "penalty", "gradient", "update", "weight"
     }  # fmt: skip

@@ -261,9 +261,12 @@ class Gauges:
         norms = torch.stack(squares).sqrt().view(len(flats), -1)
         if flats[0].dtype != self.wide:
             return norms
-        if may_ask(self.device) and bool(((norms > 1e-140) & norms.isfinite()).all()):
+        # Each number decides for itself, so that a vector's norm does not depend on which are measured beside it.
+        in_range = (norms > 1e-140) & norms.isfinite()
+        if may_ask(self.device) and bool(in_range.all()):
             return norms
-        return torch.stack([torch.cat([safe_norm(part) for part in self.layout.by_layer(flat)]) for flat in flats])
+        scaled = [torch.cat([safe_norm(part) for part in self.layout.by_layer(flat)]) for flat in flats]
+        return torch.where(in_range, norms, torch.stack(scaled))
 
     def nonfinite(self, flat: Tensor, norms: Tensor) -> tuple[Numbers, Numbers]:
         """Counts of NaN and of inf in each layer, whose norm is finite only where the layer is."""

@@ -153,6 +153,17 @@ def test_norms_do_not_overflow_or_underflow(precision, size):
     assert_same(found["update_ratio"], [1.0, 1.0])
 
 
+@pytest.mark.parametrize("beside", SPECIAL)
+def test_the_norm_of_a_vector_does_not_depend_on_what_is_measured_beside_it(beside):
+    gauges = Gauges(NETWORK, LAYOUT, flat_of([0.0] * COUNT, "float64"), [])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        flat = torch.randn(COUNT, generator=generator, dtype=torch.float64)
+        together = gauges.norms(flat, flat_of([beside] * COUNT, "float64"))[0]
+        assert together.tolist() == gauges.norms(flat)[0].tolist()
+    gauges.activations.release()
+
+
 def test_clipped_is_the_share_of_values_that_clipping_changed():
     gradient = flat_of([1.0] * COUNT)
     gradient[0] = math.nan

@@ -169,7 +169,8 @@ def hessian_of(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tenso
     def product(vector: Tensor) -> Tensor:
         if gradient is None:
             return torch.zeros_like(vector)
-        return second(lambda: torch.autograd.grad(gradient, leaf, vector, retain_graph=True)[0]).detach()
+        # A number needs no vector of weights to go backward: given one, torch would import all of sympy: 22 MiB.
+        return second(lambda: torch.autograd.grad(gradient.dot(vector), leaf, retain_graph=True)[0]).detach()
 
     return product, leaf.detach()
 
@@ -217,31 +218,36 @@ def largest(
     """
     size = like.numel()
     room = max(8, KEPT_BYTES // (size * like.element_size()))
-    basis = [begun(like, start)]
+    # Memory for all vectors at once, whose pages the system gives when they are written to.
+    basis = torch.empty(min(room, most), size, dtype=like.dtype, device=like.device)
+    basis[0], count = begun(like, start), 1
     diagonal: list[float] = []
     beside: list[float] = []
     for done in range(1, most + 1):
-        image = product(basis[-1])
-        diagonal.append(float((image * basis[-1]).sum(dtype=torch.float64)))
+        kept = basis[:count]
+        image = product(kept[-1])
+        diagonal.append(float((image * kept[-1]).sum(dtype=torch.float64)))
         if not math.isfinite(diagonal[-1]):
             yield math.nan, None, True
             return
-        kept = torch.stack(basis)
         for _ in range(2):
             image = image - kept.T @ (kept @ image)
         length = float(torch.linalg.vector_norm(image, dtype=torch.float64))
         value, weights = top_of(diagonal, beside)
         noise = ROUNDING * max(map(abs, (*diagonal, *beside)))
-        ended = length <= noise or len(basis) == size
+        ended = length <= noise or count == size
         close = length * abs(weights[-1]) <= max(tolerance * abs(value), noise) and done >= LEAST
         if ended or close or done == most:
             yield value, best_of(kept, weights), ended or close
             return
         yield value, None, False
-        beside.append(length)
-        basis.append(image / length)
-        if len(basis) > room:
-            basis, diagonal, beside = [best_of(kept, weights)], [], []
+        if count < len(basis):
+            beside.append(length)
+            basis[count] = image / length
+            count += 1
+        else:
+            basis[0], count = best_of(kept, weights), 1
+            diagonal, beside = [], []
 
 
 def best_of(basis: Tensor, weights: np.ndarray) -> Tensor:

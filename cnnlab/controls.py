@@ -30,10 +30,15 @@ LASTING = 10.0
 """Seconds that a whole run should take at the speed that a preset starts with."""
 
 
+def script(name: str) -> str:
+    """The script of a part of the dashboard, with the helper that all of them make elements with."""
+    return "\n".join((files("cnnlab") / part).read_text(encoding="utf-8") for part in ("element.js", name))
+
+
 class Part(anywidget.AnyWidget):
     """One part of the dashboard; `part` chooses what panel.js draws."""
 
-    _esm = (files("cnnlab") / "panel.js").read_text(encoding="utf-8")
+    _esm = script("panel.js")
     _css = (files("cnnlab") / "panel.css").read_text(encoding="utf-8")
 
     part = traitlets.Unicode().tag(sync=True)

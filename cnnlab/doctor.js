@@ -1,17 +1,6 @@
 // The panel that says why a run broke: cause and chain at the left, remedies as cards with small curves, lamps below.
 // Python sends one dictionary in `state`; closing the panel and applying a remedy go back as messages.
 
-const element = (tag, attributes = {}, ...children) => {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "class") made.className = value;
-    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
-  }
-  made.append(...children);
-  return made;
-};
-
 const WIDE = 150, HIGH = 46, TOP = 9;
 const drawing = (tag, attributes) => {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);

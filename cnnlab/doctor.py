@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from cnnlab.causes import CAUSES
-from cnnlab.controls import Part
+from cnnlab.controls import Part, script
 from cnnlab.diagnosis import Autopsy, autopsy
 from cnnlab.records import Record
 from cnnlab.rules import BOOKS
@@ -33,7 +33,7 @@ LONGEST = 3000
 class Doctor(Part):
     """The panel, and the thread that makes its autopsy."""
 
-    _esm = (files("cnnlab") / "doctor.js").read_text(encoding="utf-8")
+    _esm = script("doctor.js")
     _css = (files("cnnlab") / "doctor.css").read_text(encoding="utf-8")
 
     def __init__(self, received: Callable[[dict[str, Any]], None], scale: float) -> None:

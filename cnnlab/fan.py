@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -18,7 +17,7 @@ from cnnlab.maps import Map
 from cnnlab.records import Record
 from cnnlab.run import Run
 from cnnlab.settings import Settings, settings
-from cnnlab.survey import Survey, planned
+from cnnlab.survey import Pausable, Survey, planned
 
 REMEDIES: dict[str, dict[str, Any]] = {
     "As posted": {},
@@ -77,17 +76,13 @@ class Fan(Board):
         map_figures.refresh_fan(self.figure, self.map)
 
 
-class Race:
+class Race(Pausable):
     """Several runs, an update each in turn, so that their curves grow side by side; a board shows it as a survey."""
 
     def __init__(self, starts: Sequence[Settings], steps: int) -> None:
+        super().__init__()
         self.runs = [Run(start) for start in starts]
         self.steps = steps
-        self.going = threading.Event()
-        self.going.set()
-        self.cancelled = False
-        self.spent = 0.0
-        self.computed = 0
 
     @property
     def running(self) -> list[Run]:
@@ -105,32 +100,10 @@ class Race:
         return self.total - len(self.running)
 
     @property
-    def paused(self) -> bool:
-        """Whether nothing is trained for the moment."""
-        return not self.going.is_set()
-
-    @property
     def seconds_left(self) -> float | None:
         """How long the rest takes if nothing more diverges; None before the first update."""
         left = sum(self.steps - run.updates for run in self.running)
         return self.spent / self.computed * left if self.computed else None
-
-    def make_ready(self) -> None:
-        """Have `pieces` go on after a cancel."""
-        self.cancelled = False
-
-    def pause(self) -> None:
-        """Train nothing until `go_on`."""
-        self.going.clear()
-
-    def go_on(self) -> None:
-        """Train again."""
-        self.going.set()
-
-    def cancel(self) -> None:
-        """End after the present update."""
-        self.cancelled = True
-        self.going.set()
 
     def pieces(self) -> Iterator[Run]:
         """Train each run that is not over by an update, again and again; gives each run after its update."""

@@ -2,17 +2,6 @@
 // Python sends one dictionary a frame in `state`; a person's actions go back as messages. Native inputs only, so that
 // keyboard and screen readers work as everywhere.
 
-const element = (tag, attributes = {}, ...children) => {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "class") made.className = value;
-    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
-  }
-  made.append(...children);
-  return made;
-};
-
 const shown = (value) => {
   if (value === null || value === undefined) return "all";
   if (value === 0) return "0";

@@ -182,7 +182,42 @@ def duration(seconds: float) -> str:
 # How it is computed.
 
 
-class Survey:
+class Pausable:
+    """Work in pieces that any thread may pause and cancel."""
+
+    def __init__(self) -> None:
+        self.going = threading.Event()
+        self.going.set()
+        self.cancelled = False
+        self.spent = 0.0
+        """Seconds of work so far."""
+        self.computed = 0
+        """How much was done in them."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether no more work is given out."""
+        return not self.going.is_set()
+
+    def pause(self) -> None:
+        """Give out no more work; what was given out is still computed."""
+        self.going.clear()
+
+    def go_on(self) -> None:
+        """Give out work again."""
+        self.going.set()
+
+    def cancel(self) -> None:
+        """End soon; what is done is kept."""
+        self.cancelled = True
+        self.going.set()
+
+    def make_ready(self) -> None:
+        """Have the work go on after a cancel."""
+        self.cancelled = False
+
+
+class Survey(Pausable):
     """The computing of a map: pieces of work go to an executor, results come back, into a file too, in any order.
 
     `pieces` is gone through in one thread; `pause`, `go_on`, `cancel` and `map` are for any thread.
@@ -191,20 +226,17 @@ class Survey:
     def __init__(self, plan: Map, executor: Executor | None = None, path: str | os.PathLike[str] | None = None) -> None:
         if executor is not None and not callable(getattr(executor, "submit", None)):
             raise TypeError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
+        super().__init__()
         self.growing = taken_up(plan, path)
         self.path = path
         self.executor = executor
         self.lock = threading.Lock()
-        self.going = threading.Event()
-        self.going.set()
-        self.spent = 0.0
-        self.computed = 0
         self.seconds_a_run: float | None = None
         self.make_ready()
 
     def make_ready(self) -> None:
         """Have `pieces` compute what is left, after a cancel too."""
-        self.cancelled = False
+        super().make_ready()
         left = np.flatnonzero(~self.growing.done)
         # In an order by chance the map fills in everywhere at once, and what is left takes as long as what was.
         size, seeds = self.growing.done[..., 0].size, len(self.growing.seeds)
@@ -232,24 +264,6 @@ class Survey:
     def seconds_left(self) -> float | None:
         """How long the rest will take, by what was computed so far; None before there is any."""
         return self.spent / self.computed * (self.total - self.done) if self.computed else None
-
-    @property
-    def paused(self) -> bool:
-        """Whether no more work is given out."""
-        return not self.going.is_set()
-
-    def pause(self) -> None:
-        """Give out no more work; what was given out is still computed."""
-        self.going.clear()
-
-    def go_on(self) -> None:
-        """Give out work again."""
-        self.going.set()
-
-    def cancel(self) -> None:
-        """End soon; what is done is kept."""
-        self.cancelled = True
-        self.going.set()
 
     def pieces(self) -> Iterator[list[int]]:
         """Compute what is left; gives the numbers of the runs of each piece of work when it is done."""

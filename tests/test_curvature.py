@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from once import Once
 from torch import nn
 
 import cnnlab
@@ -212,16 +213,6 @@ def test_a_hessian_that_is_not_finite_is_said_to_be_so():
 
 
 def test_a_layer_without_a_second_derivative_gets_one_clear_sentence():
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(context, x):
-            return x * 2
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(context, gradient):
-            return gradient * 2
-
     class Layer(nn.Linear):
         def forward(self, x):
             return Once.apply(super().forward(x))

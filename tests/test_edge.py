@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from once import Once
 from torch import nn
 
 import cnnlab
@@ -33,16 +34,6 @@ def no_second_derivative() -> Run:
     class Layer(nn.Linear):
         def forward(self, x):
             return torch.nn.functional.linear(Once.apply(x @ self.weight.T), torch.eye(2))
-
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(context, x):
-            return x * 2
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(context, gradient):
-            return gradient * 2
 
     data = (torch.randn(6, 3), torch.randint(2, (6,)))
     return Run(network=Layer(3, 2, bias=False), data=data, cost=nn.functional.cross_entropy, device="cpu")

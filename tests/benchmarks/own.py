@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
+from turns import in_turns
 
 from cnnlab import Run
 
@@ -92,14 +92,9 @@ def compare(network: nn.Module, batch: int, blocks: int) -> tuple[float, float, 
     run = Run(network=network, data=(x, y), cost=nn.functional.cross_entropy, learning_rate=1e-4, device="cpu")
     bare = bare_loop(network, x, y)
     bare(), run.update()
-    times = []
-    for block in range(blocks):
-        first, second = (bare, run.update) if block % 2 else (run.update, bare)
-        one, two = seconds(first), seconds(second)
-        times.append((one, two) if block % 2 else (two, one))
+    found = in_turns(bare, run.update, seconds, blocks)
     assert run.record.first_nonfinite is None
-    bare_ms, ours_ms = (statistics.median(column) * 1e3 for column in zip(*times, strict=True))
-    return bare_ms, ours_ms, statistics.median(ours / theirs for theirs, ours in times)
+    return found
 
 
 def main() -> int:

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import importlib.util
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from turns import in_turns
 
 LIMIT = 1.10
 """Most that a watched loop may take, as a multiple of the bare one."""
@@ -177,13 +177,7 @@ def compare(make: Callable[[contextlib.ExitStack], Callable[[], object]], blocks
     with contextlib.ExitStack() as stack:
         plain, watched = bare(stack), make(stack)
         seconds(plain), seconds(watched)
-        times = []
-        for block in range(blocks):
-            first, second = (plain, watched) if block % 2 else (watched, plain)
-            one, two = seconds(first), seconds(second)
-            times.append((one, two) if block % 2 else (two, one))
-    before, after = (statistics.median(column) * 1e3 for column in zip(*times, strict=True))
-    return before, after, statistics.median(ours / theirs for theirs, ours in times)
+        return in_turns(plain, watched, seconds, blocks)
 
 
 def main() -> int:

@@ -130,6 +130,11 @@ class Case:
         """Whether a NaN was made by steps, not given, or the cost climbs."""
         return self.rose if self.event is None else self.event.operation != "given"
 
+    @property
+    def before_any_step(self) -> bool:
+        """Whether it went wrong before the learning rate had acted at all."""
+        return self.event is not None and self.event.step <= 1 and self.event.phase not in ("update", "weight")
+
 
 def share(ratio: float) -> float:
     """From a ratio to 0..1: 1 gives a half, 9 gives 0.9."""
@@ -139,7 +144,7 @@ def share(ratio: float) -> float:
 def learning_rate(case: Case) -> Iterator[Cause]:
     """Divergence: the rate is above 2 / lambda_max, and the cost rose."""
     excess, rate = case.excess, case.knobs.learning_rate
-    if not case.diverged or not (case.rose or (excess or 0) > 1):
+    if case.before_any_step or not case.diverged or not (case.rose or (excess or 0) > 1):
         return
     confidence = 0.6 if excess is None else share(excess)
     evidence = [f"the learning rate is {number(rate)}"]
@@ -225,14 +230,16 @@ def summed(case: Case) -> Iterator[Cause]:
 def saturation(case: Case) -> Iterator[Cause]:
     """The label's probability is 0, or so small that 1/p is beyond the type."""
     event = case.event
-    if event is None or case.record.settings.cost != "softmax_log":
+    if event is None or not (case.record.own_network or case.record.settings.cost == "softmax_log"):
         return
-    underflow = event.operation == "log(0)"
+    underflow = event.operation == "log(0)" and event.function.startswith("log")
     steep = event.phase == "gradient" and event.operation in ("overflow", "x/0", "0/0") and event.function == "div"
+    steep &= not case.record.own_network  # whose quotients may be others than 1/p
     if not (underflow or steep):
         return
     gap = case.record.logit_gap[event.step - 1]
-    evidence = [f"the logits are {number(float(gap))} apart, so that a label's probability is next to 0"]
+    apart = f"the outputs are {number(float(gap))} apart, so that" if gap == gap else "the network is so sure that"
+    evidence = [f"{apart} a label's probability is next to 0"]
     evidence.append("log(0) is -inf" if underflow else f"1/p would be {number(event.reached)}")
     long = np.nan_to_num(case.record.update_ratio[: event.step - 1]).max(initial=0)
     yield Cause("log(0) by saturation", 0.97 if long < 10 else 0.6, tuple(evidence), ("b",))
@@ -248,7 +255,8 @@ def precision(case: Case) -> Iterator[Cause]:
         return
     evidence = (f"the value would be {number(largest)}, and float16 ends at 65504; float32 would hold it",)
     calm = len(case.finite) < 2 or case.finite[-1] < 1e3 * max(case.finite.min(), 1e-30)
-    yield Cause("overflow of the precision", 0.96 if calm else 0.7, evidence, ("c",))
+    confidence = 0.99 if event.step == 1 else 0.96 if calm else 0.7
+    yield Cause("overflow of the precision", confidence, evidence, ("c",))
 
 
 def penalty(case: Case) -> Iterator[Cause]:
@@ -273,7 +281,7 @@ def momentum(case: Case) -> Iterator[Cause]:
         costs = case.record.cost
         trouble = case.diverged or costs[-1] > 0.5 * costs[0]
         yield Cause("momentum", 0.99 if trouble else 0.6, ("momentum is 1: no past step ever fades",))
-    elif case.diverged and kept >= 0.5 and case.excess is not None:
+    elif case.diverged and not case.before_any_step and kept >= 0.5 and case.excess is not None:
         # Far below the critical rate it is the sum of steps that is too long; far above, any step is.
         longer = 1 / (1 - kept)
         said = f"momentum {kept:g} makes a steady step {longer:.3g} times as long"

@@ -115,7 +115,8 @@ def replayed(run: Run, step: int) -> Provenance | None:
     x, y = run.batch(step)
     numbers, kind = run.prepared_knobs(run.record.knobs_at(step))
     watch = Watch(run, step)
-    watch.give(x, "input", "")
+    for part in tensors_in(x):
+        watch.give(part, "input", "")
     watch.give(state.parameters, "weight", "")
     watched = dataclasses.replace(run.descent, cost=watch.around(run.descent.cost))
     with run.one_thread(), watch.layers(), run.randomness(step):
@@ -368,6 +369,10 @@ SUMS_OF_PRODUCTS = {
     "mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot", "convolution", "convolution_backward", "linear", "matmul",
     "mkldnn_convolution", "einsum",
 }  # fmt: skip
+NOTHING_TO_AVERAGE = {"nll_loss_forward", "nll_loss2d_forward", "mean"}
+"""Operations that are NaN without a NaN or inf among their inputs where they average over nothing."""
+ALIGNMENTS = {"_ctc_loss", "_cudnn_ctc_loss"}
+"""Costs that are inf where no alignment is possible, whose probability is 0."""
 CLIP_CODES = {function.__code__ for function in CLIPS.values()}
 PENALTY_CODES = {objective.penalty.__code__, objective.penalty_gradient.__code__}
 
@@ -424,6 +429,10 @@ def operation(
         return "root of a negative number"
     if name in ("div", "reciprocal", "rsqrt", "true_divide"):
         return of_division(name, args, inputs, result)
+    if name in NOTHING_TO_AVERAGE and not inf_in and bool(result.isnan().any()):
+        return "0/0"
+    if name in ALIGNMENTS and not inf_in:
+        return "log(0)"
     if not inf_in:
         return "overflow"
     if name in ("_softmax_backward_data", "_log_softmax_backward_data"):

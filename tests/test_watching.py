@@ -142,6 +142,37 @@ def test_mixed_precision_is_recorded_without_its_scale(precision):
     assert watch.record.accuracy[0] == pytest.approx(watch.record.accuracy[0])
 
 
+def test_a_lightning_trainer_is_a_loop_like_any_other(tmp_path):
+    import pytorch_lightning as lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network = mlp()
+            self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1)
+
+        def training_step(self, batch, _index):
+            x, y = batch
+            return ce(self.network(x), y)
+
+        def configure_optimizers(self):
+            return self.optimizer
+
+    plain = mlp()
+    costs = train(plain, torch.optim.SGD(plain.parameters(), 0.1), 4)
+    module = Module()
+    trainer = lightning.Trainer(
+        max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=len(X))
+    with cnnlab.watch(module, module.optimizer) as watch:
+        trainer.fit(module, loader)
+    np.testing.assert_allclose(watch.record.cost, costs, rtol=1e-6)
+    assert watch.record.layers == ("network.0", "network.2")
+    assert (watch.record.gradient_norm > 0).all()
+
+
 def test_an_update_that_the_scaler_skips_is_no_row_and_its_cost_is_not_carried_on():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -303,14 +303,14 @@ def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dic
     return {
         "xaxis2": magnitudes,
         "xaxis": time, "xaxis3": {"range": [-0.5, last + 0.5]}, "xaxis4": time, "xaxis5": time, "xaxis6": time,
-        "xaxis10": time, "yaxis10": decades(shown_heights(record)),
+        "xaxis10": time, "yaxis10": decades(shown_heights(record), ticks=3),
         "yaxis": decades(costs), "yaxis5": decades(record.gradient_norm),
         "yaxis6": decades(np.append(record.update_ratio.ravel(), YARDSTICK)),
     }  # fmt: skip
 
 
-def decades(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Range (in powers of ten) and ticks of a log axis that shows all finite positive values below its lanes."""
+def decades(values: NDArray[np.float64], ticks: int = 5) -> dict[str, Any]:
+    """Range (in powers of ten) and about so many ticks of a log axis: all finite positive values, below its lanes."""
     shown = np.isfinite(values) & (values > 0)
     if not shown.any():
         return {"range": [-1, 2], "dtick": 1}
@@ -321,7 +321,7 @@ def decades(values: NDArray[np.float64]) -> dict[str, Any]:
     height = (high - low) / 0.8
     return {
         "range": [low - 0.07 * height, low + 0.93 * height],
-        "dtick": max(1, coarse * round((high - low) / coarse / 5)),
+        "dtick": max(1, coarse * round((high - low) / coarse / ticks)),
     }
 
 

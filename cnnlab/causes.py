@@ -33,6 +33,7 @@ CAUSES = {
     "vanishing gradient": "Next to no gradient reaches the first layer.",
     "masked, not mended": "Epsilon or clipping hides the trouble, and the gradient is gone with it.",
     "data hold NaN": "The data themselves are not finite.",
+    "undefined operation": "An operation has no finite answer, or no finite slope, for what it was given.",
     "undecided": "A NaN or inf was made, and none of the causes above fits the numbers.",
     "healthy": "Nothing is wrong.",
 }
@@ -43,6 +44,19 @@ RULES = {
     "c": "rule (c) of the posted answer: floating point: numbers so large that inf/inf, inf-inf, inf*0 or 0/0 appear",
 }
 """The three rules for telling a cause that the question was answered with."""
+UNDEFINED = {
+    "0/0": "nothing over nothing, as a mean over no examples",
+    "x/0": "a quotient by 0, which the slope of a root at 0 is too",
+    "inf/inf": "a quotient of infinities",
+    "inf-inf": "infinities taken from each other, as in a softmax over -inf alone",
+    "inf*0": "an infinity times 0, as where a branch is not taken whose slope is infinite",
+    "log(0)": "the log of 0, as where what is asked for has no probability at all",
+    "log of a negative number": "there is none",
+    "root of a negative number": "there is none",
+}
+"""Operation -> why it has no finite answer."""
+CALM = 1e6
+"""Numbers below this are not those of a run that explodes."""
 USUAL_RATE = 1e-2
 """A learning rate above this is unusual by itself (the threshold of UMLAUT's rule)."""
 USUAL_INPUTS = 3.0
@@ -364,6 +378,17 @@ def given(case: Case) -> Iterator[Cause]:
         yield Cause("data hold NaN", 1.0, (f"{count} of the examples hold a NaN or inf",))
 
 
+def undefined(case: Case) -> Iterator[Cause]:
+    """An operation within a reader's network or cost that is wrong for numbers of usual size."""
+    event = case.event
+    if event is None or not case.record.own_network or event.operation not in UNDEFINED or event.largest > CALM:
+        return
+    place = f"{event.phase} of {event.layer}" if event.layer else event.phase
+    said = f"update {event.step}, {place}: {event.operation} in {event.function}: {UNDEFINED[event.operation]}"
+    evidence = (said, f"the largest number it was given is {number(event.largest)}")
+    yield Cause("undefined operation", 0.4 if case.rose else 0.9, evidence, ("b",))
+
+
 def floating_point(case: Case) -> Iterator[Cause]:
     """Initial weights that their type does not hold."""
     if case.event is not None and case.event.step == 0:
@@ -383,7 +408,8 @@ def nothing_found(case: Case) -> Cause:
 
 
 WITH_NAN = (
-    learning_rate, inputs, initial_weights, summed, saturation, precision, penalty, momentum, given, floating_point,
+    learning_rate, inputs, initial_weights, summed, saturation, precision, penalty, momentum, given, undefined,
+    floating_point,
 )  # fmt: skip
 WITHOUT = (dead, vanishing, masked)
 """The rules, each a Case -> causes. Those of the first kind need a NaN or a climbing cost."""

@@ -421,18 +421,17 @@ FOUND = {
     "line of large features": ("learning rate above critical", "cost", "", "overflow"),
     "cubic function": ("initial weights too large", "cost", "", "overflow"),
     "many layers without a norm": ("learning rate above critical", "activation", "4", "overflow"),
-    "root of zero": ("undecided", "gradient", "embed", "x/0"),
+    "root of zero": ("undefined operation", "gradient", "embed", "x/0"),
     "the branch not taken": ("inputs not scaled", "activation", "scale", "exp overflow"),
-    "all keys masked": ("undecided", "activation", "query", "inf-inf"),
-    "all labels ignored": ("undecided", "cost", "", "0/0"),
+    "all keys masked": ("undefined operation", "activation", "query", "inf-inf"),
+    "all labels ignored": ("undefined operation", "cost", "", "0/0"),
     "variance without a bound": ("learning rate above critical", "activation", "spread", "exp overflow"),
-    "targets too long to align": ("undecided", "cost", "", "log(0)"),
+    "targets too long to align": ("undefined operation", "cost", "", "log(0)"),
     "softmax and log apart": ("log(0) by saturation", "cost", "", "log(0)"),
     "half precision overflows": ("overflow of the precision", "logit", "8", "overflow"),
     "a missing value": ("data hold NaN", "input", "", "given"),
 }
-"""Case -> cause, phase, layer and operation. What lies within a network or a cost is in no list of causes: there the
-operation is the answer."""
+"""Case -> cause, phase, layer and operation."""
 
 
 @pytest.mark.parametrize("name", CASES)

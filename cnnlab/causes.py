@@ -386,7 +386,8 @@ def undefined(case: Case) -> Iterator[Cause]:
     place = f"{event.phase} of {event.layer}" if event.layer else event.phase
     said = f"update {event.step}, {place}: {event.operation} in {event.function}: {UNDEFINED[event.operation]}"
     evidence = (said, f"the largest number it was given is {number(event.largest)}")
-    yield Cause("undefined operation", 0.4 if case.rose else 0.9, evidence, ("b",))
+    calm = case.before_any_step or not case.rose
+    yield Cause("undefined operation", 0.9 if calm else 0.4, evidence, ("b",))
 
 
 def floating_point(case: Case) -> Iterator[Cause]:

@@ -443,6 +443,7 @@ def draw_over_time(traces: dict[str, Any], record: Record) -> None:
     traces["over time"].update(
         source=bands_picture(shares, lost, colours),
         dx=every, x0=(every - 1) / 2, dy=1 / bins, y0=-0.5 + 0.5 / bins,
+        meta=[len(shares), len(record.layers) * bins],
     )  # fmt: skip
 
 

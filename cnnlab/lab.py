@@ -513,12 +513,12 @@ class Lab:
         if self.figure.layout.hovermode != hover:
             self.figure.layout.hovermode = hover
         sheet = Sheet(trace["name"] for trace in self.figure._data)
-        whole = not view.training or self.figure.pictures_are_due
-        self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held(), pictures=whole)
-        self.figure.take(sheet, whole)
+        with_pictures = not view.training or self.figure.pictures_are_due
+        self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held(), pictures=with_pictures)
+        self.figure.take(sheet, whole=not view.training)
         if shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.patches()
-        self.strip.state = self.strip_state(shown, whole)
+        self.strip.state = self.strip_state(shown, with_pictures)
         self.controls.state = self.controls_state(view, shown)
         self.doctor.follow(view.record)
         self.header.state = self.header_state(view, shown)
@@ -584,15 +584,15 @@ class Lab:
             "branches": branches,
         }
 
-    def strip_state(self, shown: Record, whole: bool = True) -> dict[str, Any]:
+    def strip_state(self, shown: Record, with_pictures: bool = True) -> dict[str, Any]:
         """What the strip below the plots shows; its picture is a new one only in a frame with all pictures."""
         layers = shown.layers
         colours = {name: figures.colour_of(place) for name, place in group_of_layers(layers).items()}
         kernels = shown.kernels[-1]
-        picture = pictures.kernels_picture(kernels[:64]) if whole and len(kernels) else ""
+        picture = pictures.kernels_picture(kernels[:64]) if with_pictures and len(kernels) else ""
         return {
             **controls.table_of(shown, colours),
-            "kernels": picture if whole else self.strip.state["kernels"],
+            "kernels": picture if with_pictures else self.strip.state["kernels"],
             "kernels_title": f"{layers[0]}: {min(len(kernels), 64)} kernels" if len(kernels) else "",
             "patches_title": f"The {self.worker.settings.patches} training patches",
         }

@@ -31,10 +31,12 @@ def script() -> str:
     A frame that a newer one overtakes is no error in it either. Characters beyond Latin-1 are written as JavaScript's
     escapes, for a single one doubles the 5 MB that the text takes.
     """
+    moves = (files("cnnlab") / "moves.js").read_text(encoding="utf-8")
     text = (files("plotly") / "package_data" / "widgetbundle.js").read_text(encoding="utf-8")
     text = re.sub(r"(_send(?:TraceDeltas|LayoutDelta)\(\w+\)\{)", r"\1return;", text)
-    text = re.sub(r"(\.animate\(this\.el,\w+,\w+\))(\.then\()", r"\1.catch(()=>{})\2", text)
-    return re.sub("[^\0-\xff]+", lambda found: json.dumps(found[0])[1:-1], text)
+    move = r"(\w+\.default\.animate\(this\.el,(\w+),\w+\))(\.then\()"
+    text = re.sub(move, r"(moveCurves(this.el,\2)?Promise.resolve():\1.catch(()=>{}))\3", text)
+    return moves + re.sub("[^\0-\xff]+", lambda found: json.dumps(found[0])[1:-1], text)
 
 
 class LiveFigure(go.FigureWidget):
@@ -73,10 +75,10 @@ class LiveFigure(go.FigureWidget):
         }
         axes = self.changed_axes(sheet)
         pictures = {place for place in changed if self._data[place[1]]["type"] == "image"}
-        moves = {place for place in changed if place[2:] in (("x",), ("y",))}
-        if whole:
+        moves = pictures | {place for place in changed if place[2:] in (("x",), ("y",))}
+        if pictures:
             self._pictured_at = time.monotonic()
-        whole = whole or bool(axes or set(changed) - pictures - moves)
+        whole = whole or bool(axes or set(changed) - moves)
         for place in changed if whole else moves:
             self._sent[place] = changed[place]
             put(self._data[place[1]], place[2:], changed[place])

@@ -36,6 +36,11 @@ CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""
 FRAMES = 8.5
 """Frames a second at most: a browser that draws without a pause leaves less of two cores to the training."""
+ASKED = 4
+"""While a run trains and the browser keeps up, one of so many frames asks it to say that it is drawn; else every one.
+
+JupyterLab shows a busy kernel at each such message, which takes the page as long as the plots do.
+"""
 PATIENCE = 1.0
 """Seconds to wait for a browser to say that a frame is drawn, before the next is sent all the same."""
 HEADLESS = 0.25
@@ -87,7 +92,7 @@ class Lab:
         self.closed = False
         self.problem = ""
         self.look: int | None = None
-        self.frame = 0
+        self.frame = self.asked = 0
         self.width = 1080
         self.browser_seen = self.answered = 0.0
         self.ranges: dict[str, Any] = {}
@@ -449,17 +454,20 @@ class Lab:
         self.start_publisher()
 
     async def publish(self) -> None:
-        """Draw each view that is posted; ask for the next one when the browser has drawn the last."""
-        due = 0.0
+        """Draw each view that is posted; ask for the next one when the browser has drawn what it was asked about."""
+        due, prompt = 0.0, False
         while not self.closed:
             await self.awake.wait()
             self.awake.clear()
-            view = self.view
-            due = max(due, self.clock() - 0.5 / FRAMES) + 1 / FRAMES
-            self.drawn.clear()
+            view, began = self.view, self.clock()
+            due = max(due, began - 0.5 / FRAMES) + 1 / FRAMES
+            if not (prompt and view.training) or self.frame + 1 >= self.asked + ASKED:
+                self.asked = self.frame + 1
+                self.drawn.clear()
             self.draw(view)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.drawn.wait(), PATIENCE if self.browser_seen else HEADLESS)
+            prompt = self.drawn.is_set() and self.clock() - began < 1 / FRAMES
             await asyncio.sleep(max(0.0, due - self.clock()))
             if self.browser_seen and self.clock() - self.answered > GONE:
                 self.browser_seen = 0.0
@@ -515,13 +523,14 @@ class Lab:
         sheet = Sheet(trace["name"] for trace in self.figure._data)
         with_pictures = not view.training or self.figure.pictures_are_due
         self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held(), pictures=with_pictures)
-        self.figure.take(sheet, whole=not view.training)
+        strip, column = self.strip_state(shown, with_pictures), self.controls_state(view, shown)
+        header = self.header_state(view, shown)
         if shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.patches()
-        self.strip.state = self.strip_state(shown, with_pictures)
-        self.controls.state = self.controls_state(view, shown)
+        self.figure.take(sheet, whole=not view.training)  # from here on close together: one picture on the screen
+        self.strip.state, self.controls.state = strip, column
         self.doctor.follow(view.record)
-        self.header.state = self.header_state(view, shown)
+        self.header.state = header
 
     def held(self) -> frozenset[str]:
         """The axes whose range a person has set by zooming; a double click gives them back."""
@@ -546,6 +555,7 @@ class Lab:
         forecast, rate = None if updates else view.forecast, f"learning rate {view.settings.learning_rate:g}"
         return {
             "frame": self.frame,
+            "asked": self.frame == self.asked or self.loop is None,
             "line": verdict.state_line(shown) if forecast is None else f"ready at update 0: at {rate} it {forecast}",
             "tone": verdict.RISING if forecast is not None and forecast.diverges else verdict.tone(shown),
             "trouble": verdict.tone(view.record) != verdict.CALM,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import sys
 import time
-from collections.abc import Sequence
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -16,11 +20,32 @@ from plotly.basedatatypes import Undefined
 
 from cnnlab.sheet import Place, Sheet
 
-PICTURES = 0.6
-"""Seconds between two pictures of the histograms over time, while curves and ridges move with every frame.
 
-A picture makes plotly draw the whole figure anew: 65 ms of the browser's main thread against 40.
-"""
+class Later(types.ModuleType):
+    """Stands for a module until something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def later(name: str) -> Iterator[None]:
+    """Whoever imports this module meanwhile gets it when it is used."""
+    if name in sys.modules or importlib.util.find_spec(name) is None:
+        yield
+        return
+    sys.modules[name] = Later(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with later("nbformat"):  # plotly reads it for its version when a figure is shown by itself: 25 MiB of the kernel
+    importlib.import_module("plotly.io._renderers")
+
+PICTURES = 0.6
+"""Seconds between two pictures of the histograms over time, while curves and ridges move with every frame."""
 AT_ONCE = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"duration": 0, "redraw": False}}
 """Plotly's options to move curves without drawing axes, titles and grounds again."""
 

@@ -2,6 +2,11 @@
 // Python sends one dictionary a frame in `state`; a person's actions go back as messages. Native inputs only, so that
 // keyboard and screen readers work as everywhere.
 
+// Writes a text that is a new one: whatever is written is laid out and painted again.
+const say = (node, text) => {
+  if (node.textContent !== text) node.textContent = text;
+};
+
 const shown = (value) => {
   if (value === null || value === undefined) return "all";
   if (value === 0) return "0";
@@ -60,28 +65,29 @@ function header({ model, el }) {
   const draw = () => {
     const state = model.get("state");
     offer.hidden = !state.offer;
-    offer.firstChild.textContent = state.offer;
+    say(offer.firstChild, state.offer);
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
-    line.textContent = state.line;
+    say(line, state.line);
     line.title = state.line;
     line.dataset.tone = state.tone;
     why.hidden = !state.trouble;
-    play.textContent = state.training ? "❚❚ Pause" : "▶ Play";
+    say(play, state.training ? "❚❚ Pause" : "▶ Play");
     play.setAttribute("aria-label", state.training ? "Pause" : "Play");
     play.title = state.training ? "Pause" : `Play: train ${state.length} updates`;
-    counter.textContent = `epoch ${state.epoch} · update ${state.step} of ${state.goal}`;
-    rate.textContent = state.training ? `${state.rate} updates/s` : "paused";
+    say(counter, `epoch ${state.epoch} · update ${state.step} of ${state.goal}`);
+    say(rate, state.training ? `${state.rate} updates/s` : "paused");
     bar.value = state.progress;
     scrubber.max = state.trained;
     if (document.activeElement !== scrubber || state.training) scrubber.value = state.step;
     scrubber.setAttribute("aria-valuetext", `update ${state.step}`);
     scrubber.style.setProperty("--cnnlab-filled", `${state.trained ? (100 * state.step) / state.trained : 0}%`);
-    shownStep.textContent = state.step < state.trained ? `as after update ${state.step}` : "the present";
+    say(shownStep, state.step < state.trained ? `as after update ${state.step}` : "the present");
     if (document.activeElement !== preset) preset.value = state.preset;
     if (document.activeElement !== pace) pace.value = state.pace;
-    problem.textContent = state.problem || "";
-    // The next frame is sent only once this one is on the screen; the plots' message came before this one.
+    say(problem, state.problem || "");
+    // When asked, say that this frame is on the screen; the plots' message came before this one.
     // A tab in the background draws nothing, but is there: it answers too.
+    if (!state.asked) return;
     const answer = () => send({ drawn: state.frame, width: root.clientWidth });
     document.hidden ? setTimeout(answer, 0) : requestAnimationFrame(answer);
   };
@@ -131,14 +137,14 @@ function controls({ model, el }) {
     };
     const slider = element("input", { type: "range", min: 0, max: last, step: 1, class: "cnnlab-slider", "aria-label": limit.label });
     const box = element("input", { type: "text", inputmode: "decimal", class: "cnnlab-box", "aria-label": `${limit.label}, value`, spellcheck: "false" });
-    const say = (value) => {
+    const mark = (value) => {
       slider.setAttribute("aria-valuetext", shown(value));
       slider.style.setProperty("--cnnlab-filled", `${(100 * slider.value) / last}%`);
     };
     slider.addEventListener("input", () => {
       const value = valueAt(Number(slider.value));
       box.value = shown(value);
-      say(value);
+      mark(value);
       send(name, value);
     });
     const commit = () => {
@@ -153,7 +159,7 @@ function controls({ model, el }) {
         if (touched === name && performance.now() - touchedAt < 500 && document.activeElement === slider) return;
         if (document.activeElement !== box || performance.now() - touchedAt < 2000) box.value = shown(value);
         slider.value = positionOf(value);
-        say(value);
+        mark(value);
       },
     };
     const row = element("div", { class: "cnnlab-row", title: limit.meaning }, element("span", { class: "cnnlab-name" }, limit.label), slider, box);
@@ -177,7 +183,7 @@ function controls({ model, el }) {
       colours.style.setProperty("--cnnlab-critical", `${place(edges[0])}%`);
       colours.style.setProperty("--cnnlab-beyond", `${place(edges[1])}%`);
     }
-    words.textContent = said;
+    say(words, said);
     band.title = title;
   };
 
@@ -214,7 +220,7 @@ function controls({ model, el }) {
     for (const [name, row] of Object.entries(rows)) row.show(state.values[name]);
     drawBand(state.band);
     if (document.activeElement !== schedule) schedule.value = state.schedule;
-    problem.textContent = state.problem || "";
+    say(problem, state.problem || "");
     const drawn = JSON.stringify(state.branches);
     if (tree.dataset.drawn !== drawn) {
       tree.dataset.drawn = drawn;
@@ -243,7 +249,7 @@ function strip({ model, el }) {
   const fill = (figure, image, source, title) => {
     figure.hidden = !source;
     if (source && image.getAttribute("src") !== source) image.src = source;
-    figure.firstChild.textContent = title;
+    say(figure.firstChild, title);
   };
   const draw = () => {
     const state = model.get("state");
@@ -256,7 +262,7 @@ function strip({ model, el }) {
         element("th", { scope: "row", style: `color: ${colour}`, title: name }, name), ...cells.map(() => element("td"))));
       table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
     }
-    state.columns.forEach((name, place) => (table.tHead.rows[0].cells[place + 1].textContent = name));
+    state.columns.forEach((name, place) => say(table.tHead.rows[0].cells[place + 1], name));
     state.rows.forEach(([, , cells], row) => cells.forEach((cell, place) => {
       const shown = table.tBodies[0].rows[row].cells[place + 1];
       if (shown.textContent === cell) return;

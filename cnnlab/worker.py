@@ -28,6 +28,8 @@ GHOSTS = 3
 """How many earlier runs are kept to compare with."""
 HELD_OUT_SHARE = 0.03
 """Largest share of the time that measuring held-out accuracy may take while training."""
+HAND = 1.0
+"""Seconds after a knob was turned in which nothing is measured between updates: more turns are likely to follow."""
 TIDY = 2.0
 """Seconds of training between two calls of `give_back_memory`."""
 
@@ -86,7 +88,7 @@ class Worker:
         self.thread: threading.Thread | None = None
         self.times: deque[float] = deque(maxlen=64)
         self.held_out_due = 0.0
-        self.tidied = 0.0
+        self.tidied = self.turned = 0.0
         self.watching = False
         self.pondering = False
         self.edge = Edge()
@@ -149,6 +151,7 @@ class Worker:
     def set_knobs(self, new: Settings) -> None:
         """Have the next update use the knobs of these settings."""
         with self.changed:
+            self.turned = time.monotonic()
             by_hand = new.learning_rate != self.settings.learning_rate
             plan = () if by_hand or self.schedule in ("constant", SAFE) else self.run.plan
             self.schedule = "constant" if by_hand else self.schedule
@@ -315,7 +318,8 @@ class Worker:
         now = time.monotonic()
         if self.watching:
             self.edge.earn(now - began)
-            self.edge.spend(self.run)
+            if now > self.turned + HAND:
+                self.edge.spend(self.run)
         self.times.append(now)
         self.autosave.keep(self.tree(), now, at_once=False)
         if now - self.tidied > TIDY:
@@ -436,7 +440,7 @@ class Worker:
         """Measure held-out accuracy if that is due, and hand over a View."""
         self.wanted_after = None
         now = time.monotonic()
-        if not self.training or now >= self.held_out_due:
+        if not self.training or now >= max(self.held_out_due, self.turned + HAND):
             self.run.measure_held_out()
             spent = time.monotonic() - now
             self.held_out_due = now + spent / HELD_OUT_SHARE

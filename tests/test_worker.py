@@ -1,5 +1,6 @@
 """The worker trains towards a goal, takes new knobs at the next update, and leaves no thread behind."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import torch
 
 import cnnlab
 from cnnlab.run import Run
-from cnnlab.worker import View, Worker
+from cnnlab.worker import HANDOVER, View, Worker
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
 
@@ -41,6 +42,40 @@ def test_no_thread_lives_before_training_and_none_after(worker: Worker) -> None:
     assert worker.wait(10)
     assert worker.thread is None
     assert not [thread for thread in threading.enumerate() if thread.name == "cnnlab-worker"]
+
+
+def test_threads_take_turns_more_often_while_a_worker_trains_and_as_before_when_the_last_one_is_done(
+    worker: Worker, views: list[View]
+) -> None:
+    usual = sys.getswitchinterval()
+    other = Worker(Run, worker.settings, views.append)
+    for each in (worker, other):
+        each.set_pace(50)
+        each.train(1000, hurried=False)
+    until(lambda: len(views) > 0 or worker.run.updates + other.run.updates > 2)
+    assert sys.getswitchinterval() == pytest.approx(HANDOVER)
+    other.close()
+    assert other.wait(5)
+    assert sys.getswitchinterval() == pytest.approx(HANDOVER)
+    worker.pause()
+    assert worker.wait(5)
+    assert sys.getswitchinterval() == pytest.approx(usual)
+
+
+def test_while_a_knob_is_turned_nothing_is_measured(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+    worker.watching = True
+    worker.edge.credit = 100.0
+    monkeypatch.setattr(worker.edge, "spend", lambda run: measured.append(run.updates))
+    monkeypatch.setattr("cnnlab.worker.HAND", 0.3)
+    worker.train(100_000, hurried=True)
+    until(lambda: bool(measured))
+    worker.set_knobs(worker.settings.replace(learning_rate=2e-4))
+    before = len(measured)
+    time.sleep(0.1)
+    assert len(measured) <= before + 1  # one may have been under way
+    until(lambda: len(measured) > before + 2)
+    worker.pause()
 
 
 def test_it_trains_to_the_goal_and_posts_a_last_view(worker: Worker, views: list[View]) -> None:

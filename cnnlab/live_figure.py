@@ -53,8 +53,9 @@ AT_ONCE = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"durati
 def script() -> str:
     """The script of plotly's widget, without what it tells the kernel after each frame and nobody reads: 10 of 100 ms.
 
-    A frame that a newer one overtakes is no error in it either. Characters beyond Latin-1 are written as JavaScript's
-    escapes, for a single one doubles the 5 MB that the text takes.
+    What moves is written by moves.js, in 3 ms where plotly takes 17; plotly moves what that leaves. A frame that a
+    newer one overtakes is no error in it either. Characters beyond Latin-1 are written as JavaScript's escapes, for a
+    single one doubles the 5 MB that the text takes.
     """
     moves = (files("cnnlab") / "moves.js").read_text(encoding="utf-8")
     text = (files("plotly") / "package_data" / "widgetbundle.js").read_text(encoding="utf-8")
@@ -91,7 +92,7 @@ class LiveFigure(go.FigureWidget):
         """Take over what was drawn on a sheet, and send what has changed in one message.
 
         This goes past plotly's validators, which would take most of the time of a frame. `whole`: have the figure drawn
-        anew, pictures and all; if not, curves and marks are moved, unless more than these has changed.
+        anew; if not, curves, marks and the picture are moved, unless more than these has changed.
         """
         changed = {
             place: value
@@ -148,7 +149,7 @@ class LiveFigure(go.FigureWidget):
         return value
 
     def send_moves(self, changed: dict[Place, Any]) -> None:
-        """Have curves and marks drawn anew, and nothing else."""
+        """Have curves, marks and the picture drawn anew, and nothing else."""
         self._moved |= set(changed)
         styles: dict[int, dict[str, Any]] = {}
         for (_, trace, name), value in changed.items():

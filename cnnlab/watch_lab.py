@@ -70,9 +70,9 @@ class WatchLab:
         sheet = Sheet(trace["name"] for trace in self.figure._data)
         if time.monotonic() - self.made < SETTLING:
             self.figure._sent.clear()  # the page may not show the figure yet: send all there is
-        whole = not self.watch.handles or self.figure.pictures_are_due
-        figures.refresh(sheet, record, (), goal, pictures=whole)
-        self.figure.take(sheet, whole)
+        ended = not self.watch.handles
+        figures.refresh(sheet, record, (), goal, pictures=ended or self.figure.pictures_are_due)
+        self.figure.take(sheet, whole=ended)
         said = self.watch.stopped or verdict.state_line(record)
         tone = verdict.BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else verdict.tone(record)
         place = f"update {len(record)}, " + ("■ pauses" if self.watch.handles else "loop ended")

@@ -64,10 +64,18 @@ function writeMarkers(node, { marker }, at) {
   return true;
 }
 
+function newImage() {
+  const image = document.createElementNS("http://www.w3.org/2000/svg", "image");
+  image.setAttribute("preserveAspectRatio", "none");
+  image.setAttribute("style", "image-rendering: pixelated");
+  return image;
+}
+
 // The figure's one picture, whose `meta` is its size: columns, rows.
 function writePicture(graph, number, moved, [xAxis, yAxis]) {
-  const image = graph.querySelector(".imagelayer .im > image");
-  if (!image) return true; // comes with the next whole figure, as everything that moved does
+  const box = graph.querySelector(".imagelayer .im");
+  if (!box) return true; // comes with the next whole figure, as everything that moved does
+  const image = box.querySelector("image") ?? box.appendChild(newImage()); // plotly takes away one of no width
   const { source, x0, dx, y0, dy, meta: [columns, rows] } = Object.assign(graph.data[number], moved);
   const [left, right] = [x0 - dx / 2, x0 + (columns - 0.5) * dx].map((x) => Math.round(xAxis.c2p(x)));
   const [top, bottom] = [y0 - dy / 2, y0 + (rows - 0.5) * dy].map((y) => Math.round(yAxis.c2p(y)));

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -23,15 +27,42 @@ class State(NamedTuple):
         tensors = [self.parameters, *self.buffers.values(), *([] if self.velocity is None else [self.velocity])]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
+    def laid_down(self) -> State:
+        """The same state with its long vectors in files, so that it takes no memory until it is asked for."""
+        velocity = None if self.velocity is None else laid_down(self.velocity)
+        return State(laid_down(self.parameters), velocity, self.buffers)
+
 
 DENSE = 8
 """Every state of the last so many updates is kept."""
 WIDEST = 32
 """Largest distance of two kept states while the budget lasts, and so the most updates that a rewind replays."""
+OLD = DENSE * WIDEST // 2
+"""Updates after which a state that is still kept is laid down in a file."""
+LONG_ENOUGH = 2**16
+"""Bytes from which on a vector is worth a file."""
+
+
+def laid_down(vector: Tensor) -> Tensor:
+    """A vector with the same numbers, which the system reads from a temporary file when they are asked for.
+
+    The file has no name any more, and is gone with the vector. A short vector, one that is on a GPU, and any where
+    there is no room for files comes back as it is; on Windows, where a file in use keeps its name, too.
+    """
+    if os.name == "nt" or vector.device.type != "cpu" or vector.nbytes < LONG_ENOUGH:
+        return vector
+    with contextlib.suppress(OSError, RuntimeError), tempfile.NamedTemporaryFile(prefix="cnnlab-") as file:
+        file.write(vector.contiguous().view(torch.uint8).numpy().data)
+        file.flush()
+        return torch.from_file(file.name, shared=False, size=vector.numel(), dtype=vector.dtype)
+    return vector
 
 
 class History:
-    """States by update. Keeping one costs next to nothing: states are never written to, so none is copied."""
+    """States by update. Keeping one costs next to nothing: states are never written to, so none is copied.
+
+    The start and the last updates are in memory, what is older than that in files.
+    """
 
     def __init__(self, start: State, budget: int) -> None:
         self.budget = budget
@@ -42,10 +73,12 @@ class History:
     @classmethod
     def of(cls, states: dict[int, State], budget: int) -> History:
         """A history of these states, that of update 0 among them."""
-        history = cls(states[0], budget)
-        history.states = dict(sorted(states.items()))
+        history, last = cls(states[0], budget), max(states)
+        history.states = {
+            step: state.laid_down() if 0 < step < last - OLD else state for step, state in sorted(states.items())
+        }
         history.bytes = sum(state.bytes for state in states.values())
-        history.thin(max(states))
+        history.thin(last)
         return history
 
     def keep(self, step: int, state: State) -> None:
@@ -62,6 +95,8 @@ class History:
             if old > 0 and old % (2 * distance):
                 self.forget(old)
             distance *= 2
+        if now - OLD in self.states and now > OLD:
+            self.states[now - OLD] = self.states[now - OLD].laid_down()
         while self.bytes > self.budget and self.widest < now:
             self.widest *= 2
             for step in [step for step in self.states if step % self.widest and step < now - DENSE * self.widest // 2]:

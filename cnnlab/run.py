@@ -28,7 +28,7 @@ from cnnlab.records import Branch, Frame, Log, Record, Snapshot
 from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names
 
 HISTORY_BYTES = 64 * 2**20
-"""Memory that the states kept for rewinding may take, unless a run is told otherwise."""
+"""Bytes that the states kept for rewinding may take, most of them in files, unless a run is told otherwise."""
 MOST_KERNEL_NUMBERS = 1024
 """Most numbers of the first convolution that are kept at every update."""
 FLUSH_EVERY = 256
@@ -45,7 +45,7 @@ class Run:
     name. `data` may be a Dataset or DataLoader too (see `cnnlab.own_data`), and `held_out` is any of these. Chance
     within the network (dropout) is a function of seed and update.
     `watch` names single weights whose values are kept at every update, such as "hid1.weight[0,5]"; `history_bytes` is
-    the memory that rewinding may take.
+    what the states to rewind to may take: the last 128 updates' in memory, older ones in temporary files.
     `Run(record)` goes on where a record ended, to the bit, with its settings, past and branch; what it was trained on
     is no part of a record, so that a network of your own, its data and its cost are given again.
     `Run("cnnlab:question?seed=3&at3.clip=norm")` opens a link as `record.link()` gives it: the knobs that it plans come

@@ -1,15 +1,20 @@
 """A run is a film: it can be taken back to any update, to the bit, within a byte budget."""
 
 import dataclasses
+import errno
+import sys
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnlab import Run
-from cnnlab.history import DENSE, WIDEST, History, State
+from cnnlab import history as history_room
+from cnnlab.history import DENSE, WIDEST, History, State, laid_down
+from cnnlab.worker import give_back_memory
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 12}
 
@@ -180,6 +185,38 @@ def test_the_budget_is_kept_whenever_two_states_fit(size: int, updates: int, bud
         assert history.bytes <= max(budget, 2 * 4 * size)
         assert history.bytes == 4 * size * len(history.states)
         assert {0, step} <= set(history.states)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the C library of Linux gives freed memory back when told to")
+def test_old_states_lie_in_files_and_take_no_memory() -> None:
+    size = 2**18
+    start = State(torch.zeros(size), torch.ones(size), {})
+    history, process = History(start, budget=10**9), psutil.Process()
+    before = process.memory_info().rss
+    for step in range(1, 3001):
+        history.keep(step, State(torch.full((size,), float(step)), torch.ones(size), {}))
+    assert history.bytes > 200e6
+    give_back_memory()
+    assert process.memory_info().rss - before < 100e6
+    assert all((state.parameters == step).all() for step, state in history.states.items() if step)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_a_vector_laid_down_is_the_same_to_the_bit(dtype: torch.dtype) -> None:
+    vector = torch.randn(50_000).to(dtype)
+    vector[:3] = torch.tensor([torch.nan, torch.inf, -0.0])
+    again = laid_down(vector)
+    assert again.dtype == dtype
+    assert again.view(torch.uint8).equal(vector.view(torch.uint8))
+
+
+def test_without_room_for_files_states_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_keywords: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(history_room.tempfile, "NamedTemporaryFile", full)
+    vector = torch.randn(50_000)
+    assert laid_down(vector) is vector
 
 
 def test_a_small_budget_still_rewinds_to_the_bit() -> None:

@@ -290,7 +290,7 @@ def memory(notebook: Notebook, early: float, first_figure: float) -> list[tuple[
         after.append(notebook.value("resident()"))
     return [
         ("kernel's memory with a lab playing, after 100 updates", f"{early:.0f} MiB", "<= 450 MiB"),
-        (f"the same after {updates:,}, up to 64 MiB of it states to rewind to", f"{playing:.0f} MiB", "<= 450 MiB"),
+        (f"the same after {updates:,}, the states to rewind to in files", f"{playing:.0f} MiB", "<= 450 MiB"),
         ("added by a second execution of the cell, by a third", f"{after[0] - playing:+.0f}, {after[1] - after[0]:+.0f}"
          " MiB", ""),
         ("cell started to first figure on screen, torch not yet imported", f"{first_figure / 1e3:.1f} s", ""),

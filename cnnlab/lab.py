@@ -91,6 +91,7 @@ class Lab:
         self.scale = float(scale)
         self.closed = False
         self.problem = ""
+        self.heard: list[float] = [0, 0]  # which page's hand, and which of its settings, was obeyed or refused last
         self.look: int | None = None
         self.frame = self.asked = 0
         self.width = 1080
@@ -372,6 +373,9 @@ class Lab:
         except (TypeError, ValueError) as error:
             self.problem = str(error)
             self.worker.ask()
+        if "hand" in message:
+            self.heard = message["hand"]
+            self.worker.ask()
 
     def obey(self, message: dict[str, Any]) -> None:
         """Do what a message asks; ValueError or TypeError in a sentence if it cannot be done."""
@@ -587,6 +591,7 @@ class Lab:
             for number, record in sorted(family.items())
         ]
         return {
+            "heard": self.heard,
             "values": controls.values_of(self.worker.settings),
             "schedule": view.schedule,
             "band": band_of(shown, self.worker.settings, view.no_curvature),

@@ -103,16 +103,17 @@ function header({ model, el }) {
 
 function controls({ model, el }) {
   const rows = {};
-  let touched = "";
-  let touchedAt = 0;
+  // What a hand has set shows until the kernel has heard of it, however long that takes: a frame from before would
+  // take a slider back under the hand, and the next key would move it from there. After five seconds, what is in force.
+  const view = Math.random();
+  const waiting = {};
+  let hands = 0;
   let settled = 0;
   const send = (name, value) => {
-    touched = name;
-    touchedAt = performance.now();
-    // A slider that moves shows where the hand is, not what an older frame says; soon after, what is in force.
+    waiting[name] = hands += 1;
     clearTimeout(settled);
-    settled = setTimeout(draw, 600);
-    model.send({ set: { [name]: value } });
+    settled = setTimeout(() => draw(Infinity), 5000);
+    model.send({ set: { [name]: value }, hand: [view, hands] });
   };
 
   const number = (name, limit) => {
@@ -149,15 +150,14 @@ function controls({ model, el }) {
     });
     const commit = () => {
       const text = box.value.trim();
-      if (text === shown(rows[name].value)) return;
+      if (text === shown(rows[name].value) && !waiting[name]) return;
       send(name, limit.optional && text === "all" ? null : text);
     };
     box.addEventListener("change", commit);
     rows[name] = {
-      show: (value) => {
+      show: (value, answered) => {
         rows[name].value = value;
-        if (touched === name && performance.now() - touchedAt < 500 && document.activeElement === slider) return;
-        if (document.activeElement !== box || performance.now() - touchedAt < 2000) box.value = shown(value);
+        if (document.activeElement !== box || answered) box.value = shown(value);
         slider.value = positionOf(value);
         mark(value);
       },
@@ -214,10 +214,14 @@ function controls({ model, el }) {
   const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), branches, problem);
   el.append(root);
 
-  const draw = () => {
+  const draw = (heard) => {
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
     const state = model.get("state");
-    for (const [name, row] of Object.entries(rows)) row.show(state.values[name]);
+    for (const [name, row] of Object.entries(rows)) {
+      if (waiting[name] > heard) continue;
+      row.show(state.values[name], name in waiting);
+      delete waiting[name];
+    }
     drawBand(state.band);
     if (document.activeElement !== schedule) schedule.value = state.schedule;
     say(problem, state.problem || "");
@@ -227,11 +231,15 @@ function controls({ model, el }) {
       tree.replaceChildren(...state.branches.map((branch) => grow(branch, state.branches.length > 1)));
     }
   };
-  model.on("change:state", draw);
-  draw();
+  const follow = () => {
+    const [by, hand] = model.get("state").heard;
+    draw(by === view ? hand : 0);
+  };
+  model.on("change:state", follow);
+  follow();
   return () => {
     clearTimeout(settled);
-    model.off("change:state", draw);
+    model.off("change:state", follow);
   };
 }
 

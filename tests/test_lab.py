@@ -158,6 +158,17 @@ def test_bad_text_from_a_box_is_answered_in_a_sentence_and_loses_nothing(lab: cn
     assert lab.settings.learning_rate == 1e-3
 
 
+@pytest.mark.parametrize("text", ["1e-3", "0.01", "-1"])
+def test_a_page_is_told_which_of_its_settings_was_heard_last_taken_unchanged_or_refused(
+    lab: cnnlab.Lab, text: str
+) -> None:
+    lab.received({"set": {"learning_rate": text}, "hand": [0.25, 7]})
+    lab.wait(10)
+    assert lab.controls.state["heard"] == [0.25, 7]
+    assert lab.controls.state["values"]["learning_rate"] == (0.001 if text == "1e-3" else 0.01)
+    assert bool(lab.controls.state["problem"]) == (text == "-1")
+
+
 @pytest.mark.parametrize("message", [{"do": "step", "updates": 0}, {"do": "step", "updates": None}, {"preset": "none"},
                                      {"pace": "warp"}, {"set": {"nothing": 1}}, {"set": {"clip": "hard"}}])  # fmt: skip
 def test_a_message_that_asks_for_nonsense_is_answered_and_loses_nothing(lab: cnnlab.Lab, message: dict) -> None:

@@ -194,6 +194,10 @@ class Notebook:
         """Have the kernel do something, beside the page."""
         self.ask(code, "None")
 
+    def begin(self, code: str) -> None:
+        """Have the kernel begin something, without waiting until it is done."""
+        self.connected().execute(code, store_history=False, allow_stdin=False)
+
     def ask(self, code: str, expression: str) -> str:
         """The repr of an expression after some code has run; AssertionError with the kernel's words if either fails."""
         client = self.connected()

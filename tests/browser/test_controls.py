@@ -93,6 +93,28 @@ def test_a_slider_moves_by_arrow_keys_to_both_its_ends(notebook, lab):
     assert [text for text in lab.alerts.all_inner_texts() if text] == []
 
 
+def test_a_slider_waits_where_the_hand_left_it_until_a_busy_kernel_hears_of_it(notebook, lab):
+    lab = lab('"question"')
+    slider = lab.slider("Batch size")
+    every = slider.input_value()
+    notebook.begin("import time; time.sleep(3)")
+    slider.focus()
+    lab.page.keyboard.press("Home")
+    lab.page.wait_for_timeout(1500)
+    assert slider.input_value() == "0", "no frame from before takes it back"
+    lab.page.keyboard.press("End")
+    assert slider.input_value() == every
+    lab.page.keyboard.press("Home")
+    until(lambda: notebook.value("lab.settings.batch_size") == 1, "the last place the hand left")
+    assert slider.input_value() == "0"
+    lab.choice("Clipping").select_option("norm")
+    assert lab.choice("Clipping").input_value() == "norm"
+    until(lambda: notebook.value("lab.settings.clip") == "norm", "the kind of clipping")
+    lab.textbox("Learning rate").fill("-1")
+    lab.page.keyboard.press("Enter")
+    until(lambda: lab.textbox("Learning rate").input_value() == "0.01", "the box to show again what is in force")
+
+
 def test_a_number_typed_into_the_box_is_taken_and_moves_the_slider(notebook, lab):
     lab = lab('"question"')
     slider = lab.slider("Learning rate")

@@ -1,5 +1,6 @@
 """The labs on the map and on the seeds show what their texts say."""
 
+import ast
 import re
 
 import pytest
@@ -14,29 +15,31 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::Dep
 
 def test_part_of_the_map_explodes():
     exploding, cells = numbers(MAP, r"Measured: (\d+) of (\d+)", "share-compare")
-    assert cells == 30
-    assert 5 < exploding < 25
+    assert cells == 99
+    assert 30 < exploding < 70
 
 
-def test_a_lower_rate_mends_the_lowest_row_that_explodes_and_not_the_top_one():
-    low, top = numbers(MAP, r"Measured: (\d) of 6; in the top row (\d) of 6", "tenth-compare")
-    assert 0 < low < 6
-    assert top == 6
+def test_the_middle_row_explodes_in_part_the_top_one_nearly_everywhere_and_the_bottom_one_nowhere():
+    middle, top = numbers(MAP, r"Measured: (\d+) of 11; in the top row (\d+) of 11", "tenth-compare")
+    assert 3 <= middle <= 7
+    assert 9 <= top <= 11
+    rows = ast.literal_eval(executed(MAP)["tenth-run"].strip())
+    assert rows[0.5] == 0
+    assert list(rows.values()) == sorted(rows.values())
 
 
-def test_near_the_edge_all_three_outcomes_lie_close_together():
-    exploding, cells = numbers(MAP, r"Measured: (\d+) of (\d+)", "edge-compare")
-    assert 0 < exploding < cells == 30
-    finer = executed(MAP)["ledger"].splitlines()[-1]
-    assert all(label in finer for label in ("converged", "diverged", "stalled"))
+def test_the_edge_is_clean_from_afar_and_torn_close_up():
+    torn, torn_before = numbers(MAP, r"Measured: (\d) of 9; on the whole map it was (\d) of 9", "edge-compare")
+    assert torn >= 2
+    assert torn_before == 0
 
 
 def test_some_seeds_break_and_some_do_not_and_those_that_do_break_early():
-    share, low, high = numbers(SEEDS, r"of 24: (\S+) \((\S+) to (\S+)\)", "odds-compare")
-    assert 0 < low < share < high < 1
+    share, low, high = numbers(SEEDS, r"of 64: (\S+) \((\S+) to (\S+)\)", "odds-compare")
+    assert 0.2 <= low < share < high <= 0.8
     updates = list(map(int, re.findall(r"update (\d+)", executed(SEEDS)["ledger"])))
-    assert len(updates) == round(share * 24)
-    assert max(updates) <= 10
+    assert len(updates) == round(share * 64)
+    assert max(updates) <= 12
 
 
 def test_a_seed_repeats_itself_to_the_bit():

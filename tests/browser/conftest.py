@@ -1,4 +1,4 @@
-"""One JupyterLab and one chromium for all browser tests.
+"""One JupyterLab for all browser tests, and a chromium for each file of them.
 
 Without them the tests are skipped with a reason; where CNNLAB_REQUIRE_BROWSER is set, they fail instead.
 """
@@ -30,8 +30,9 @@ def jupyter(all_is_there, tmp_path_factory):
     jupyter.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(all_is_there):
+    """Closed with its module: while Playwright is open, its event loop looks like a kernel's to all labs."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

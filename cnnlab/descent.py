@@ -5,6 +5,7 @@ The only gradient in the package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,9 +34,14 @@ class KnobTensors(NamedTuple):
     @classmethod
     def of(cls, knobs: Knobs, parameters: Tensor) -> KnobTensors:
         """On the parameters' device; float64 for float64 parameters, else float32."""
+        return cls(*(values[0] for values in cls.of_each([knobs], parameters)))
+
+    @classmethod
+    def of_each(cls, members: Sequence[Knobs], parameters: Tensor) -> KnobTensors:
+        """The same for several members, each number (members,)."""
         dtype = torch.float64 if parameters.dtype == torch.float64 else torch.float32
-        values = torch.tensor([getattr(knobs, name) for name in cls._fields], dtype=dtype, device=parameters.device)
-        return cls(*values.unbind())
+        rows = [[getattr(knobs, name) for knobs in members] for name in cls._fields]
+        return cls(*torch.tensor(rows, dtype=dtype, device=parameters.device).unbind())
 
 
 @dataclass(frozen=True)

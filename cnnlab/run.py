@@ -423,10 +423,10 @@ class Run:
     def one_thread(self) -> Iterator[None]:
         """One CPU thread for the question's network: the same bits under any load, and faster beside other work.
 
-        On a GPU, convolutions whose sums have a fixed order and no rounding to TF32, so that replay is exact there too.
+        On a GPU its convolutions are exact, see `sums_in_a_fixed_order`.
         """
         if self.device.type == "cuda":
-            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            with sums_in_a_fixed_order():
                 yield
             return
         before = torch.get_num_threads()
@@ -438,6 +438,11 @@ class Run:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def sums_in_a_fixed_order() -> contextlib.AbstractContextManager[None]:
+    """On a GPU, convolutions whose sums have a fixed order and no rounding to TF32, so that a replay is exact."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def kernels_of(layout: Layout, device: torch.device) -> tuple[Tensor, tuple[int, int, int]]:

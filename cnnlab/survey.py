@@ -73,9 +73,10 @@ def sweep(
     list or array of rising numbers is an axis, any other is set for all. Without an axis the map is of seeds alone.
     `seeds` are so many from that of the settings on, or a list of them; each run has so many `steps` (updates).
 
-    Runs are spread over the processor's cores, or over any `concurrent.futures.Executor`. With a `path` each run is
-    written there when it is done, and a map that was interrupted goes on where it was. `progress` is called with the
-    map so far. TypeError or ValueError in a sentence for what cannot be computed.
+    Runs are spread over the processor's cores, or over any `concurrent.futures.Executor`; there each is that of a `Run`
+    to the bit. On a GPU they go together, and in float32 one close to the edge of explosion may end otherwise. With a
+    `path` each run is written there when it is done, and a map that was interrupted goes on where it was. `progress` is
+    called with the map so far. TypeError or ValueError in a sentence for what cannot be computed.
     """
     survey = Survey(planned(preset, seeds, steps, fields), executor, path)
     shown = 0.0

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import cnnlab
-from cnnlab import ensemble
+from cnnlab import ensemble, together
+from cnnlab import members as members_room
 
 SMALL = cnnlab.settings(relu="none", channels=4, hidden=(8, 8), patch_size=14, patches=20)
 KINDS = {
@@ -19,7 +20,7 @@ KINDS = {
     "epsilon, sum": {"cost": "softmax_log", "reduction": "sum", "epsilon": 1e-8},
 }
 every_kind = pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
-every_way = pytest.mark.parametrize("way", ensemble.WAYS)
+every_way = pytest.mark.parametrize("way", together.WAYS)
 
 
 def members(**changes):
@@ -95,29 +96,87 @@ def test_members_of_several_structures_keep_their_places():
 def test_little_memory_makes_small_batches_of_the_same_members(monkeypatch):
     some = members(precision="float64")
     at_once = ensemble.compute(some, 4, "groups")
-    group = ensemble.group_of(some[0])
-    monkeypatch.setattr(ensemble, "CPU_BYTES", 3 * ensemble.bytes_of_a_member(group))
-    assert ensemble.room_for(group) == 3
+    group = members_room.group_of(some[0])
+    monkeypatch.setattr(members_room, "CPU_BYTES", 3 * members_room.bytes_of_a_member(group))
+    assert members_room.room_for(group) == 3
     assert [len(batch) for batch in ensemble.batches(some, "groups")] == [3, 3, 3, 3]
     np.testing.assert_allclose(ensemble.compute(some, 4, "groups").cost, at_once.cost, rtol=1e-9)
 
 
 def test_a_member_is_never_too_large_to_be_computed_alone(monkeypatch):
-    monkeypatch.setattr(ensemble, "CPU_BYTES", 1)
-    assert ensemble.room_for(ensemble.group_of(SMALL)) == 1
+    monkeypatch.setattr(members_room, "CPU_BYTES", 1)
+    assert members_room.room_for(members_room.group_of(SMALL)) == 1
 
 
 def test_the_fastest_way_is_one_that_was_measured(monkeypatch):
     taken = {"vmap": 3.0, "groups": 1.0, "unfold": 2.0}
-    monkeypatch.setattr(ensemble, "seconds_together", lambda settings, count, way: taken[way])
-    ensemble.fastest_way.cache_clear()
-    assert ensemble.fastest_way(ensemble.structure(SMALL), 8) == "groups"
-    ensemble.fastest_way.cache_clear()
+    monkeypatch.setattr(together, "seconds_together", lambda settings, count, way: taken[way])
+    together.fastest_way.cache_clear()
+    assert together.fastest_way(members_room.structure(SMALL), 8) == "groups"
+    together.fastest_way.cache_clear()
 
 
 @every_way
 def test_a_way_can_be_timed(way):
-    assert ensemble.seconds_together(ensemble.structure(SMALL), 4, way) > 0
+    assert together.seconds_together(members_room.structure(SMALL), 4, way) > 0
+
+
+def test_members_that_differ_in_knobs_alone_share_a_draw_and_start_as_a_run_does(monkeypatch):
+    drawn = []
+    start = members_room.Group.start
+    monkeypatch.setattr(members_room.Group, "start", lambda self, member: drawn.append(member) or start(self, member))
+    some = members()
+    parameters, knobs = members_room.starts(members_room.group_of(SMALL), some)
+    assert len(drawn) == 4, "two seeds at two scales"
+    for member, flat, rate in zip(some, parameters, knobs.learning_rate, strict=True):
+        assert torch.equal(flat, cnnlab.Run(member).parameters)
+        assert rate == torch.tensor(member.learning_rate)
+
+
+def replayed(work):
+    """What `together.recorded` does on a GPU, by doing the work anew: results lie where they lay at first."""
+    made = work()
+
+    def replay():
+        for kept, new in zip(made, work(), strict=True):
+            if kept is not None:
+                kept.copy_(new)
+
+    replayed.count += 1
+    return replay, made
+
+
+@pytest.mark.parametrize("kind", ["plain", "momentum", "batches", "adaptive, l2"])
+def test_recorded_updates_are_the_same_and_members_that_die_leave_them(monkeypatch, kind):
+    some = members(precision="float64", **KINDS[kind])
+    plainly = ensemble.compute(some, 40, "groups")
+    replayed.count = 0
+    monkeypatch.setattr(together, "graph_pays", lambda *_asked: True)
+    monkeypatch.setattr(together, "recorded", replayed)
+    by_graph = ensemble.compute(some, 40, "groups")
+    assert replayed.count >= (2 if kind == "batches" else 1), "the last batch of an epoch is a shape of its own"
+    for one, other in zip(plainly[:4], by_graph[:4], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.isnan(plainly.cost[:, -1]).any() == (kind != "adaptive, l2")
+    assert np.isfinite(plainly.cost[:, -1]).any()
+
+
+def test_off_a_gpu_no_graph_is_recorded():
+    assert not together.graph_pays(members_room.structure(SMALL), 8, "vmap")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, which this machine lacks")
+@every_way
+def test_on_a_gpu_a_recorded_update_is_the_one_that_is_not_recorded(way):
+    settings = members_room.structure(SMALL.replace(device="cuda", precision="float64"))
+    group, kind = members_room.group_of(settings), together.Kind.of(settings.knobs)
+    parameters, knobs = members_room.starts(group, [settings] * 4)
+    step, found = together.Recorder(), []
+    for _ in range(together.OFTEN + 3):
+        found.append(step(group, way, kind, group.x, group.y, parameters, None, knobs)[0].clone())
+    assert len(step.graphs) == 1
+    for moved in found[1:]:
+        torch.testing.assert_close(moved, found[0])
 
 
 def test_on_the_cpu_members_go_one_by_one():

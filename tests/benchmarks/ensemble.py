@@ -1,10 +1,12 @@
 """How fast many networks train: the engine's ways and processes, beside a plain loop of the step written by hand.
 
-python tests/benchmarks/ensemble.py [--device cpu] [--members 8] [--updates 10] [--write]
+python tests/benchmarks/ensemble.py [--device cpu] [--members 32] [--updates 4] [--map 8] [--write]
 
 All in one run and in turns, so that a busy machine slows all alike; read the ratios. --write keeps the table in
-tests/benchmarks/results/ensemble.md. On a GPU (--device cuda) it compares the ways of computing members together at
-growing numbers of members; the processes are left out there.
+tests/benchmarks/results/ensemble.md, or of a GPU in ensemble_cuda.md. On a GPU (--device cuda) it compares the ways of
+computing members together at growing numbers of members, each as a CUDA graph, too; the processes are left out there.
+The last column says which share of the device's ceiling is reached: of what it does in a product of two large float32
+matrices, measured in the same run, counting the multiplications and additions of forward and backward pass alone.
 """
 
 from __future__ import annotations
@@ -17,27 +19,36 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from cnnlab import ensemble
+import cnnlab
+from cnnlab import ensemble, together
+from cnnlab.descent import Kind
+from cnnlab.members import Group, batch_of, group_of, starts
 from cnnlab.network import Layout, question_network
 from cnnlab.settings import Settings, settings
 from cnnlab.survey import Workers, cores
 
-RESULTS = Path(__file__).parent / "results" / "ensemble.md"
+RESULTS = {"cpu": "ensemble.md", "cuda": "ensemble_cuda.md"}
+"""Device -> file of its table."""
 SIZES = {
+    "8 channels, patches of 14": {"channels": 8, "hidden": (64, 32), "patch_size": 14},
+    "16 channels, patches of 16": {"channels": 16, "hidden": (128, 64)},
     "the question's: 32 channels, patches of 16": {},
-    "small: 8 channels, patches of 14": {"channels": 8, "hidden": (64, 32), "patch_size": 14},
 }
 """Size of network in words -> changes."""
+MATRIX = {"cpu": 2048, "cuda": 8192}
+"""Device -> rows and columns of the matrices that show its ceiling."""
 
 
 def by_hand(members: list[Settings], updates: int) -> None:
     """The question's step as a person writes it, network after network: forward, backward, param -= rate * grad."""
     torch.set_num_threads(1)
     for member in members:
-        group = ensemble.group_of(member)
+        group = group_of(member)
         network = question_network(member).to_empty(device=group.x.device)
         start = Layout.of(network).views(group.start(member))
         for name, parameter in network.named_parameters():
@@ -65,8 +76,10 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
     """Way -> members times updates a second, the median of a few rounds taken in turns."""
     start = members[0]
     ways: dict[str, Callable[[], object]] = {"plain loop by hand": lambda: by_hand(members, updates)}
-    for way in ("one by one", *ensemble.WAYS):
+    for way in ("one by one", *together.WAYS):
         ways[way] = lambda way=way: ensemble.compute(members, updates, way)
+    if start.device == "cuda":
+        ways |= {f"{way}, as a CUDA graph": as_graph(members, updates, way) for way in together.WAYS}
     with Workers(None, start) as workers:
         if not workers.together and cores() > 1:
             halves = [members[place :: cores()] for place in range(cores())]
@@ -82,40 +95,91 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
     return {name: len(members) * updates / statistics.median(taken) for name, taken in times.items()}
 
 
+def as_graph(members: list[Settings], updates: int, way: str) -> Callable[[], None]:
+    """Updates of all members as a CUDA graph that is recorded already."""
+    group, kind, step = group_of(members[0]), Kind.of(members[0].knobs), together.Recorder()
+    start, knobs = starts(group, members)
+    x, y = batch_of(group, members, torch.arange(len(members)), 1)
+
+    def work(updates: int = updates) -> None:
+        parameters = start
+        for _ in range(updates):
+            parameters = step(group, way, kind, x, y, parameters, None, knobs)[0]
+
+    work(together.OFTEN + 2)
+    return work
+
+
+def operations(group: Group) -> int:
+    """Multiplications and additions of one update of a member, forward and backward."""
+    network = question_network(group.settings).to_empty(device="cpu")
+    with FlopCounterMode(display=False) as counter:
+        nn.functional.cross_entropy(network(group.x.cpu()), group.y.cpu()).backward()
+    return counter.get_total_flops()
+
+
+def ceiling(device: str) -> float:
+    """Multiplications and additions a second in a product of two float32 matrices: of one core, or of the GPU."""
+    torch.set_num_threads(1)
+    one = torch.randn(MATRIX[device], MATRIX[device], device=device)
+    one @ one
+    return 2 * MATRIX[device] ** 3 / min(timed(lambda: one @ one) for _ in range(5))
+
+
+def map_row(device: str, side: int) -> str:
+    """How long a square map of 20 updates takes, from the call to the last cell."""
+    rates, scales = np.geomspace(1e-6, 0.1, side), np.geomspace(0.5, 2, side)
+    began = time.perf_counter()
+    found = cnnlab.sweep("question", learning_rate=rates, init_scale=scales, seeds=1, steps=20, device=device)
+    took = time.perf_counter() - began
+    trained = np.where(found.diverged, found.first_nonfinite, 20).sum()
+    return (
+        f"A map of {side} x {side} cells of the question's network and 20 updates, {found.diverged.mean():.0%} of "
+        f"which diverge: {took:.1f} s, {trained / took:.0f} updates of a member a second, the workers' start included."
+    )
+
+
 def main() -> None:
     """Measure, print, and keep the table if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--members", type=int, default=8)
-    parser.add_argument("--updates", type=int, default=10)
+    parser.add_argument("--device", default="cpu", choices=tuple(RESULTS))
+    parser.add_argument("--members", type=int, help="most members (default: 32, on a GPU 1024)")
+    parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--map", type=int, help="cells along a side of the map (default: 8, on a GPU 64)")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    counts = (asked.members // 4, asked.members) if asked.device == "cpu" else (16, 64, 256, asked.members)
+    on_cpu = asked.device == "cpu"
+    most, side = asked.members or (32 if on_cpu else 1024), asked.map or (8 if on_cpu else 64)
+    counts = sorted({count for count in ((2, 8) if on_cpu else (16, 64, 256)) if count < most} | {most})
+    top = ceiling(asked.device)
+    where = f"{cores()} cores ({platform.machine()})" if on_cpu else torch.cuda.get_device_name()
     lines = [
         "# Many networks at once",
         "",
-        f"`python tests/benchmarks/ensemble.py --device {asked.device} --members {asked.members} "
-        f"--updates {asked.updates} --rounds {asked.rounds}` on {cores()} cores ({platform.machine()}), torch "
-        f"{torch.__version__}; load of the machine {os.getloadavg()[0]:.1f} at the start.",
-        "Learning rate 1e-6, so that no member ends early. All ways in turns; the ratio is to the plain loop.",
+        f"`python tests/benchmarks/ensemble.py --device {asked.device} --members {most} --updates {asked.updates} "
+        f"--rounds {asked.rounds} --map {side}` on {where}, torch {torch.__version__}; load of the machine "
+        f"{os.getloadavg()[0]:.1f} at the start. Learning rate 1e-6, so that no member ends early. All ways in turns; "
+        f"the ratio is to the plain loop. Ceiling: {top / 1e9:,.0f} billion operations a second in a product of "
+        f"float32 matrices on {'one core; processes are compared with that of all cores' if on_cpu else 'the GPU'}.",
         "",
-        "| network | members | way | updates of a member a second | ratio |",
-        "|---|---|---|---|---|",
+        "| network | members | way | updates of a member a second | ratio | share of the ceiling |",
+        "|---|---|---|---|---|---|",
     ]
     for words, changes in SIZES.items():
-        for count in dict.fromkeys(counts):
+        for count in counts:
             start = settings(learning_rate=1e-6, device=asked.device, **changes)
             found = measured([start.replace(seed=seed) for seed in range(count)], asked.updates, asked.rounds)
-            plain = found["plain loop by hand"]
+            plain, each = found["plain loop by hand"], operations(group_of(start))
             for way, rate in found.items():
-                lines.append(f"| {words} | {count} | {way} | {rate:.1f} | {rate / plain:.2f} |")
-    lines += ["", f"Load of the machine at the end: {os.getloadavg()[0]:.1f}."]
-    if asked.device == "cpu":
+                share = rate * each / top / (cores() if "processes" in way else 1)
+                lines.append(f"| {words} | {count} | {way} | {rate:.1f} | {rate / plain:.2f} | {share:.0%} |")
+    lines += ["", map_row(asked.device, side), "", f"Load of the machine at the end: {os.getloadavg()[0]:.1f}."]
+    if on_cpu:
         lines.append("The ways on a GPU have never been measured: none was at hand.")
     print("\n".join(lines))
     if asked.write:
-        RESULTS.write_text("\n".join(lines) + "\n")
+        (Path(__file__).parent / "results" / RESULTS[asked.device]).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -117,7 +118,7 @@ class Descent:
         leaves = [leaf] if whole else [view.detach().requires_grad_() for view in views.values()]
         buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
         tensors = {**(views if whole else dict(zip(views, leaves, strict=True))), **buffers}
-        outputs = functional_call(self.network, tensors, *arguments(x))
+        outputs = self.call(tensors, x)
         # A module may write into a buffer, or put another tensor in its place, which functional_call hands back.
         buffers = {name: tensors[name].detach() for name in buffers}
         data_cost = scalar(self.cost(outputs, y, knobs.epsilon))
@@ -176,7 +177,18 @@ class Descent:
         """What the network returns for x in this state, without a gradient."""
         with torch.no_grad():
             tensors = {**self.layout.views(state.parameters), **state.buffers}
-            return functional_call(self.network, tensors, *arguments(x))
+            return self.call(tensors, x)
+
+    def call(self, tensors: dict[str, Tensor], x: Any) -> Any:
+        """What the network returns for x with these tensors in place of its parameters and buffers."""
+        # Looking for shared tensors takes 0.15 ms, so it is done where there are some.
+        return functional_call(self.network, tensors, *arguments(x), tie_weights=self.shares)
+
+    @cached_property
+    def shares(self) -> bool:
+        """Whether the network has a parameter or buffer in several places."""
+        ways = (self.network.named_parameters, self.network.named_buffers)
+        return any(len(list(way())) < len(list(way(remove_duplicate=False))) for way in ways)
 
 
 def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

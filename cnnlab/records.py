@@ -152,11 +152,21 @@ class Histograms:
         updates, within = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
         chosen = np.arange(len(self))[updates]
         dense = np.zeros((chosen.size, math.prod(self.shape_of_one)), dtype=np.int32)
-        for row, step in enumerate(chosen.ravel()):
-            part = slice(self.ends[step], self.ends[step + 1])
-            dense[row, self.places[part]] = self.counts[part]
+        for row, step in zip(dense, chosen.ravel(), strict=True):
+            self.fill(row, int(step))
         found = read_only(dense.reshape(*chosen.shape, *self.shape_of_one))
         return found[(slice(None),) * chosen.ndim + within]
+
+    def at(self, step: int) -> NDArray[np.int32]:
+        """The histogram (layers, classes) of one update, sooner than by an index."""
+        dense = np.zeros(math.prod(self.shape_of_one), dtype=np.int32)
+        self.fill(dense, step)
+        return read_only(dense.reshape(self.shape_of_one))
+
+    def fill(self, dense: NDArray[np.int32], step: int) -> None:
+        """Write the counts of an update into its flattened histogram, which holds zeros."""
+        part = slice(self.ends[step], self.ends[step + 1])
+        dense[self.places[part]] = self.counts[part]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:].astype(dtype or np.int32)
@@ -353,7 +363,7 @@ class Record:
             step=step,
             epoch=step / self.updates_per_epoch,
             knobs=self.knobs_at(max(step, 1)),
-            histogram=self.histograms[step],
+            histogram=self.histograms.at(step),
             watched=self.watched_values[step],
             **self.gauges_at(step),
         )
@@ -427,8 +437,9 @@ class Log:
             self.kernels[self.rows : end] = kernels.reshape(len(table), *self.kernels.shape[1:])
         self.table = roomy(self.table, self.rows, end)
         self.table[self.rows : end] = table
-        flat = histograms.reshape(len(table), -1)
-        rows, places = np.nonzero(flat)
+        flat = histograms.reshape(-1)
+        found = np.flatnonzero(flat)
+        rows, places = np.divmod(found, len(flat) // len(table))
         self.ends = roomy(self.ends, self.rows + 1, end + 1)
         first = self.ends[self.rows]
         self.ends[self.rows + 1 : end + 1] = first + np.cumsum(np.bincount(rows, minlength=len(table)))
@@ -436,7 +447,7 @@ class Log:
         self.places = roomy(self.places, first, last)
         self.counts = roomy(self.counts, first, last)
         self.places[first:last] = places
-        self.counts[first:last] = flat[rows, places]
+        self.counts[first:last] = flat[found]
         self.rows = end
 
     def until(self, step: int) -> Log:

@@ -21,6 +21,7 @@ from cnnlab.gauges import Gauges, classification
 from cnnlab.history import History, State
 from cnnlab.initializers import initial_parameters
 from cnnlab.links import Plan, opened
+from cnnlab.memory import keep_freed_memory
 from cnnlab.network import Layout, question_network
 from cnnlab.objective import Cost, question_cost
 from cnnlab.own_data import Examples, Pair, examples_of, mapped
@@ -81,6 +82,7 @@ class Run:
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
+        keep_freed_memory()
         with self.one_thread():
             self.prepare(network, data, cost, held_out)
             self.kernel_places, kernel_shape = kernels_of(self.layout, self.device)

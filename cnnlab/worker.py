@@ -5,8 +5,6 @@ Whoever shows the run asks for a `View`; the thread hands one over between two u
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
 import sys
 import threading
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from cnnlab.autosave import Autosave
 from cnnlab.edge import Edge
 from cnnlab.links import Plan
+from cnnlab.memory import give_back_memory
 from cnnlab.prediction import Forecast, Prediction
 from cnnlab.rates import SAFE, SCHEDULE, SHARE, rate_plan, safe_rate
 from cnnlab.records import Record
@@ -504,9 +503,3 @@ class Worker:
         if not self.training or len(self.times) < 2:
             return 0.0
         return (len(self.times) - 1) / max(self.times[-1] - self.times[0], 1e-9)
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system, where the C library can: 3 ms for 30 to 50 MiB that snapshots leave behind."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -25,6 +25,7 @@ GEOMETRY = """() => {
     found.source = image.getAttribute("xlink:href");
     return found;
 }"""
+PICTURE = "!!document.querySelector('.cnnlab-lab .imagelayer .im > image')"
 WHOLE = """
 from itertools import product
 lab.figure.send_whole({
@@ -88,6 +89,7 @@ def lab_at_update(open_notebook):
         notebook.do('lab.choose_pace("20")')
         lab.press("Play")
         lab.wait_for_update(update)
+        until(lambda: notebook.page.evaluate(PICTURE), "the picture, which comes seldom while the machine is busy")
         notebook.do("lab.worker.ask_for_next = lambda: None")
         notebook.page.wait_for_timeout(1500)  # for the frame that is on its way
         return notebook

@@ -161,6 +161,20 @@ def test_recorded_updates_are_the_same_and_members_that_die_leave_them(monkeypat
     assert np.isfinite(plainly.cost[:, -1]).any()
 
 
+@every_kind
+@every_way
+def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorded(monkeypatch, changes, way):
+    # On torch's meta device a tensor has no values: a question to it (a branch, an `item`, a copy to the host) raises.
+    monkeypatch.setattr(members_room, "chosen_device", lambda _settings: torch.device("meta"))
+    some = [member for member in members(precision="float64", **changes) if member.learning_rate < 1]
+    group = members_room.made_group.__wrapped__(members_room.structure(some[0]), 0)
+    parameters, knobs = members_room.starts(group, some)
+    kind = together.Kind.of(some[0].knobs)
+    velocity = parameters if kind.momentum else None
+    moved, *_, cost = together.step_together(group, way, kind, group.x, group.y, parameters, velocity, knobs)
+    assert (moved.device.type, moved.shape, cost.shape) == ("meta", parameters.shape, (len(some),))
+
+
 def test_off_a_gpu_no_graph_is_recorded():
     assert not together.graph_pays(members_room.structure(SMALL), 8, "vmap")
 

@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cnnlab.data import updates_per_epoch
 from cnnlab.descent import Kind, KnobTensors
 from cnnlab.history import State
-from cnnlab.members import accuracy, group_of, patches_in, room_for, structure
+from cnnlab.members import Found, accuracy, group_of, patches_in, room_for, structure
 from cnnlab.memory import keep_freed_memory
 from cnnlab.run import chosen_device, sums_in_a_fixed_order
 from cnnlab.settings import Settings
@@ -61,12 +61,25 @@ def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Fat
         for batch in batches(members, way):
             chosen = way if way != "auto" else automatic_way(members[batch[0]], len(batch))
             part = one_by_one if chosen == "one by one" else together
-            found = part([members[place] for place in batch], updates, chosen)
+            found = within_memory(part, [members[place] for place in batch], updates, chosen)
             tables[0][batch], tables[1][batch], held_out[batch] = found
     windows = np.array([window(member, updates) for member in members], dtype=int).reshape(-1)
     first = np.array([row[:width].mean() for row, width in zip(tables[1], windows, strict=True)])
     last = np.array([row[-width:].mean() for row, width in zip(tables[1], windows, strict=True)])
     return Fates(tables[0], first, last, held_out, time.perf_counter() - began)
+
+
+def within_memory(part: Callable[..., Found], members: Sequence[Settings], updates: int, way: str) -> Found:
+    """What `part` finds of all members at once, or of each half where the device has too little memory for that."""
+    try:
+        return part(members, updates, way)
+    except torch.OutOfMemoryError:
+        if len(members) == 1:
+            raise
+    torch.cuda.empty_cache()
+    middle = len(members) // 2
+    first, second = (within_memory(part, some, updates, way) for some in (members[:middle], members[middle:]))
+    return Found(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
 
 
 def window(member: Settings, updates: int) -> int:
@@ -113,10 +126,8 @@ def batches(members: Sequence[Settings], way: str) -> Iterator[list[int]]:
 # One by one.
 
 
-def one_by_one(
-    members: Sequence[Settings], updates: int, way: str = "one by one"
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Costs and data costs of a patch (members, updates), and held-out accuracies (members,), by the step of Run."""
+def one_by_one(members: Sequence[Settings], updates: int, way: str = "one by one") -> Found:
+    """What the step of `Run` makes of each member, one after the other."""
     cost, data_cost = (np.full((len(members), updates), np.nan) for _ in range(2))
     held_out = np.full(len(members), np.nan)
     for row, member in enumerate(members):
@@ -133,7 +144,7 @@ def one_by_one(
             if not math.isfinite(cost[row, update]):
                 break
         held_out[row] = accuracy(group.descent.outputs(state, group.held_x), group.held_y).item()
-    return cost, data_cost, held_out
+    return Found(cost, data_cost, held_out)
 
 
 def automatic_way(member: Settings, count: int) -> str:

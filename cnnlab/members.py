@@ -6,9 +6,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnnlab.data import batch_indices, patches_of
@@ -29,6 +31,17 @@ UNFOLDED = 10
 """How many times the activations a forward pass keeps at most: each patch of 3x3 unfolded, and what it makes."""
 PER_MEMBER = {"learning_rate", "momentum", "clip_threshold", "epsilon", "l1", "l2", "seed", "init", "init_scale"}
 """Fields that members of one structure may each have their own of."""
+
+
+class Found(NamedTuple):
+    """What was measured of some members: numpy arrays of float64, a row a member."""
+
+    cost: NDArray[np.float64]
+    """(members, updates): NaN after the first cost that was NaN or inf."""
+    data_cost: NDArray[np.float64]
+    """(members, updates): of a patch, without penalties; likewise."""
+    held_out: NDArray[np.float64]
+    """(members,): accuracy on the held-out patches at the end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +95,15 @@ def made_group(settings: Settings, _thread: int) -> Group:
 
 def room_for(group: Group) -> int:
     """How many members of a group fit into memory at once; at least one."""
-    device = group.x.device
-    free = FREE_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_BYTES
-    return max(1, int(free // bytes_of_a_member(group)))
+    return max(1, int(memory_for_members(group.x.device) // bytes_of_a_member(group)))
+
+
+def memory_for_members(device: torch.device) -> float:
+    """The bytes that a batch of members may take: on a GPU a share of what is free, torch's own reserve included."""
+    if device.type != "cuda":
+        return CPU_BYTES
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return FREE_SHARE * (torch.cuda.mem_get_info(device)[0] + reserve)
 
 
 def bytes_of_a_member(group: Group) -> int:

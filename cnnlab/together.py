@@ -6,22 +6,21 @@ recorded as a CUDA graph where that pays.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from cnnlab.descent import Descent, Kind, KnobTensors
 from cnnlab.gauges import wide_type
-from cnnlab.members import Group, accuracy, batch_of, group_of, patches_in, room_for, starts, structure
+from cnnlab.members import Found, Group, accuracy, batch_of, group_of, patches_in, room_for, starts, structure
 from cnnlab.objective import penalty
 from cnnlab.run import chosen_device
 from cnnlab.settings import Settings
@@ -32,9 +31,7 @@ WARM_UP = 3
 """Updates on a graph's own stream before it is recorded, in which libraries choose their ways and take memory."""
 
 
-def together(
-    members: Sequence[Settings], updates: int, way: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def together(members: Sequence[Settings], updates: int, way: str) -> Found:
     """The same as `one_by_one` for members of one structure and kind, all in one batch.
 
     A member whose cost is NaN or inf leaves the batch; the others go on as if it had not been there.
@@ -63,7 +60,7 @@ def together(
             break
     if len(alive):
         held_out[alive] = held_out_together(group, way, parameters)
-    return cost.T.cpu().double().numpy(), data_cost.T.cpu().double().numpy(), held_out.cpu().double().numpy()
+    return Found(*(found.cpu().double().numpy() for found in (cost.T, data_cost.T, held_out)))
 
 
 def step_together(
@@ -283,14 +280,20 @@ def graph_pays(settings: Settings, count: int, way: str) -> bool:
 def seconds_together(
     settings: Settings, count: int, way: str, step: Callable[..., Any] = step_together, updates: int = 3
 ) -> float:
-    """How long an update of so many members takes together: the last of a few, when the device has warmed up."""
+    """How long an update of so many members takes together: the last of a few, when the device has warmed up.
+
+    Infinity where there is too little memory.
+    """
     group, kind = group_of(settings), Kind.of(settings.knobs)
     members = [settings.replace(learning_rate=1e-9)] * min(count, room_for(group))
     parameters, knobs = starts(group, members)
     x, y = batch_of(group, members, torch.arange(len(members)), 1)
     taken = 0.0
-    for _ in range(updates):
-        began = time.perf_counter()
-        step(group, way, kind, x, y, parameters, None, knobs)[2].tolist()  # which waits for the device
-        taken = time.perf_counter() - began
+    try:
+        for _ in range(updates):
+            began = time.perf_counter()
+            step(group, way, kind, x, y, parameters, None, knobs)[2].tolist()  # which waits for the device
+            taken = time.perf_counter() - began
+    except torch.OutOfMemoryError:
+        return math.inf
     return taken * count / len(members)

@@ -108,6 +108,36 @@ def test_a_member_is_never_too_large_to_be_computed_alone(monkeypatch):
     assert members_room.room_for(members_room.group_of(SMALL)) == 1
 
 
+def test_where_memory_runs_out_all_the_same_members_go_in_halves(monkeypatch):
+    some, sizes = members(precision="float64"), []
+
+    def small(members, updates, way):
+        sizes.append(len(members))
+        if len(members) > 4:
+            raise torch.OutOfMemoryError
+        return together.together(members, updates, way)
+
+    at_once = ensemble.compute(some, 4, "groups")
+    monkeypatch.setattr(ensemble, "together", small)
+    in_halves = ensemble.compute(some, 4, "groups")
+    assert sizes == [12, 6, 3, 3, 6, 3, 3]
+    np.testing.assert_allclose(in_halves.cost, at_once.cost, rtol=1e-9)
+    np.testing.assert_array_equal(in_halves.held_out, at_once.held_out)
+
+
+def test_a_way_that_needs_too_much_memory_is_never_the_fastest():
+    def full(*_given):
+        raise torch.OutOfMemoryError
+
+    assert together.seconds_together(members_room.structure(SMALL), 4, "vmap", full) == np.inf
+
+
+def test_memory_that_torch_holds_in_reserve_counts_as_free(monkeypatch):
+    for name, value in {"mem_get_info": (60, 100), "memory_reserved": 30, "memory_allocated": 10}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _device, value=value: value)
+    assert members_room.memory_for_members(torch.device("cuda")) == members_room.FREE_SHARE * 80
+
+
 def test_the_fastest_way_is_one_that_was_measured(monkeypatch):
     taken = {"vmap": 3.0, "groups": 1.0, "unfold": 2.0}
     monkeypatch.setattr(together, "seconds_together", lambda settings, count, way: taken[way])

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import cnnlab
 from cnnlab import ensemble, together
 from cnnlab.descent import Kind
-from cnnlab.members import Group, batch_of, group_of, starts
+from cnnlab.members import Group, batch_of, group_of, room_for, starts
 from cnnlab.network import Layout, question_network
 from cnnlab.settings import Settings, settings
 from cnnlab.survey import Workers, cores
@@ -42,6 +42,8 @@ SIZES = {
 """Size of network in words -> changes."""
 SLOW_MEMBERS = 8
 """Most members whose patches are unfolded on the CPU, which takes five times as long as any other way."""
+LOOPED = 16
+"""Members that go one after the other on a GPU, where more take longer and tell nothing new."""
 MATRIX = {"cpu": 2048, "cuda": 8192}
 """Device -> rows and columns of the matrices that show its ceiling."""
 
@@ -76,14 +78,18 @@ def timed(work: Callable[[], object]) -> float:
 
 def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, float]:
     """Way -> members times updates a second, the median of a few rounds taken in turns."""
-    start = members[0]
-    ways: dict[str, Callable[[], object]] = {"plain loop by hand": lambda: by_hand(members, updates)}
-    for way in ("one by one", *together.WAYS):
-        if way == "unfold" and start.device == "cpu" and len(members) > SLOW_MEMBERS:
-            continue
-        ways[way] = lambda way=way: ensemble.compute(members, updates, way)
-    if start.device == "cuda":
-        ways |= {f"{way}, as a CUDA graph": as_graph(members, updates, way) for way in together.WAYS}
+    start, on_a_gpu = members[0], members[0].device == "cuda"
+    few = members[:LOOPED] if on_a_gpu else members
+    ways: dict[str, Callable[[], object]] = {
+        "plain loop by hand": lambda: by_hand(few, updates),
+        "one by one": lambda: ensemble.compute(few, updates, "one by one"),
+    }
+    counts = dict.fromkeys(ways, len(few))
+    for way in together.WAYS:
+        if on_a_gpu or way != "unfold" or len(members) <= SLOW_MEMBERS:
+            ways[way] = lambda way=way: ensemble.compute(members, updates, way)
+        if on_a_gpu and len(members) <= room_for(group_of(start)):
+            ways[f"{way}, as a CUDA graph"] = as_graph(members, updates, way)
     with Workers(None, start) as workers:
         if not workers.together and cores() > 1:
             halves = [members[place :: cores()] for place in range(cores())]
@@ -96,7 +102,7 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
         for _ in range(rounds):
             for name, work in ways.items():
                 times[name].append(timed(work))
-    return {name: len(members) * updates / statistics.median(taken) for name, taken in times.items()}
+    return {name: counts.get(name, len(members)) * updates / statistics.median(taken) for name, taken in times.items()}
 
 
 def as_graph(members: list[Settings], updates: int, way: str) -> Callable[[], None]:

@@ -66,8 +66,10 @@ def executed(path: Path) -> dict[str, str]:
     client = NotebookClient(notebook, km=manager, timeout=600, store_widget_state=False)
     try:
         client.execute()
-    finally:
-        run_sync(manager.shutdown_kernel)(now=True)  # which nbclient leaves to whoever made it
+    finally:  # nbclient leaves both to whoever made the manager
+        if client.kc is not None:
+            client.kc.stop_channels()
+        run_sync(manager.shutdown_kernel)(now=True)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     wrong = [output for cell in code for output in cell.outputs if output.output_type == "error"]
     wrong += [output for cell in code for output in cell.outputs if output.get("name") == "stderr"]

@@ -118,8 +118,7 @@ class Case:
         if self.event is None:
             return len(costs) > 1 and bool(np.median(costs[-5:]) > RISE * costs[0] and costs[-1] > 0.1)
         climbed = len(costs) > 1 and costs[-1] > RISE * costs.min() and costs[-1] > 0.1
-        ratios = self.record.update_ratio[: len(costs)]
-        return bool(climbed or (np.nan_to_num(ratios, nan=np.inf) > 1).any())
+        return bool(climbed or self.record.longer_than(1, slice(len(costs))).any())
 
     @property
     def excess(self) -> float | None:

@@ -324,6 +324,14 @@ class Record:
         first = len(GAUGES) + LAYER_GAUGES.index(name) * len(self.layers)
         return self.table[:, first : first + len(self.layers)]
 
+    def longer_than(self, times: float, updates: slice = slice(None)) -> NDArray[np.bool_]:
+        """(updates, layers): whether an update was more than so many times as long as the weights that it met, or NaN.
+
+        Weights that were all 0 have no length to compare with: to leave a start at 0 is no leap.
+        """
+        met = self.column("weight_norm")[:-1][updates]
+        return ~(self.update_ratio[updates] <= times) & (met != 0)
+
     @property
     def steps(self) -> IntArray:
         """1, 2, .. up to the last update."""

@@ -50,7 +50,7 @@ def before_explosion(record: Record) -> int:
     finite = np.where(np.isfinite(record.cost), record.cost, np.inf)
     least = np.minimum.accumulate(finite)
     left_a_bad_cost = np.append(~(finite[1:] <= RISE * np.maximum(least[:-1], 0.1)), False)[: len(record)]
-    too_long = ~(record.update_ratio <= LONG).all(axis=1)
+    too_long = record.longer_than(LONG).any(axis=1)
     wrong = np.flatnonzero(left_a_bad_cost | too_long)
     if len(record) and not np.isfinite(record.cost[0]):
         return 0

@@ -60,7 +60,7 @@ def signs(record: Record, first: int = 0) -> NDArray[np.bool_]:
     with np.errstate(all="ignore"):
         cost = record.cost[rows]
         before = np.append(np.nan, record.cost)[rows]
-        leap = ~(record.update_ratio[rows] <= LONG).all(axis=1)
+        leap = record.longer_than(LONG, rows).any(axis=1)
         floor = max(abs(float(record.cost[0])), 1e-3) if len(record) else math.inf
         climb = (cost > CLIMB * floor) & (cost > before)
         edge = saturates(record, rows)
@@ -79,9 +79,13 @@ def saturates(record: Record, rows: slice) -> NDArray[np.bool_]:
 
 
 def growth(record: Record, rows: slice) -> NDArray[np.float64]:
-    """log10 of what all layers' weights have grown in each update, multiplied over the layers; not below 0."""
+    """log10 of what all layers' weights have grown in each update, multiplied over the layers; not below 0.
+
+    A layer that leaves a start at 0 counts for nothing.
+    """
     norms = record.column("weight_norm")
-    ratio = norms[1:][rows] / norms[:-1][rows]
+    met = norms[:-1][rows]
+    ratio = np.where(met == 0, 1, norms[1:][rows] / met)
     return np.maximum(np.nansum(np.log10(np.maximum(ratio, 1e-9)), axis=1), 0)
 
 
@@ -89,8 +93,11 @@ def in_words(record: Record, step: int) -> EarlyWarning:
     """The warning of an update."""
     leap, climb, edge, _ = signs(record.until(step), step - 1)[:, 0]
     if leap:
-        ratios = np.nan_to_num(record.update_ratio[step - 1], nan=np.inf)
+        longer = record.longer_than(LONG, slice(step - 1, step))[0]
+        ratios = np.where(longer, np.nan_to_num(record.update_ratio[step - 1], nan=np.inf, posinf=np.inf), 0)
         name = record.layers[int(np.argmax(ratios))] or "network"
+        if not np.isfinite(ratios.max()):
+            return EarlyWarning(step, f"update {step} of {name} is NaN or infinite")
         return EarlyWarning(step, f"update {step} was {ratios.max():.3g} times as long as the weights of {name}")
     if climb:
         return EarlyWarning(step, f"the cost rises to {record.cost[step - 1]:.3g} and began at {record.cost[0]:.3g}")

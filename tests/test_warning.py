@@ -11,7 +11,7 @@ from records import record_of
 
 import cnnlab
 from cnnlab.rules import BOOKS
-from cnnlab.verdict import state_line, tone
+from cnnlab.verdict import before_explosion, state_line, tone
 from cnnlab.warning import first_warning, present_warning
 
 BOOK = {book.name: book for book in BOOKS}
@@ -31,6 +31,31 @@ def test_the_live_line_says_the_warning_first_and_changes_its_tone():
     assert line.startswith("Warning: update 2 was ")
     assert "times as long as the weights of cv" in line
     assert tone(run.record) == "rising"
+
+
+@pytest.mark.parametrize(("name", "changes"), [("converges", {}), ("question", {"learning_rate": 1e-4})])
+def test_a_start_at_zero_is_no_leap(name, changes):
+    run = cnnlab.Run(name, init_scale=0.0, device="cpu", **changes)
+    run.advance(3)
+    assert np.isinf(run.record.update_ratio).any()
+    assert present_warning(run.record) is None
+    assert before_explosion(run.record) == 3
+
+
+def test_a_layer_that_begins_at_zero_is_not_warned_of_and_the_others_still_are():
+    ratio, norm = np.full((6, 3), 1e-3), np.ones((6, 3))
+    norm[0, 2], ratio[1, 2] = 0, np.inf
+    assert first_warning(record_of([1.0] * 5, update_ratio=ratio, weight_norm=norm)) is None
+    ratio[1, 0] = 25
+    warning = first_warning(record_of([1.0] * 5, update_ratio=ratio, weight_norm=norm))
+    assert str(warning) == "update 1 was 25 times as long as the weights of first"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_update_that_has_no_finite_length_is_called_so(value):
+    ratio = np.full((4, 3), 1e-3)
+    ratio[3, 1] = value
+    assert str(first_warning(record_of([1.0] * 3, update_ratio=ratio))) == "update 3 of second is NaN or infinite"
 
 
 def test_a_broken_run_is_no_longer_warned_of():

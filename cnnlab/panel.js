@@ -15,11 +15,14 @@ const shown = (value) => {
   return value.toExponential().replace("e+", "e");
 };
 
+const ROOM = 104; // characters of the line of words that fit at 1280 pixels; a longer line is set in smaller type
+
 function header({ model, el }) {
   const send = (message) => model.send(message);
   const button = (label, title, action, kind = "") =>
     element("button", { type: "button", class: `cnnlab-button ${kind}`, title, "aria-label": title, onclick: action }, label);
-  const line = element("div", { class: "cnnlab-line", role: "status", "aria-live": "polite" });
+  const words = element("span", {});
+  const line = element("div", { class: "cnnlab-line", role: "status", "aria-live": "polite" }, words);
   const why = button("Why?", "Find out why, and try remedies on copies of the run", () => send({ do: "explain" }), "cnnlab-why");
   const play = button("▶ Play", "Play", () => send({ do: model.get("state").training ? "pause" : "play" }), "cnnlab-play");
   const many = element("input", { type: "number", min: 1, max: 1000000, value: 5, class: "cnnlab-number", "aria-label": "How many updates to step" });
@@ -67,7 +70,8 @@ function header({ model, el }) {
     offer.hidden = !state.offer;
     say(offer.firstChild, state.offer);
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
-    say(line, state.line);
+    say(words, state.line);
+    words.style.fontSize = `${Math.min(1, ROOM / state.line.length)}em`;
     line.title = state.line;
     line.dataset.tone = state.tone;
     why.hidden = !state.trouble;

@@ -26,18 +26,20 @@ def state_line(record: Record) -> str:
         return "ready at update 0: nothing is trained yet"
     if record.first_nonfinite is not None:
         return broken_line(record)
+    warned = present_warning(record)
     cost = record.cost[-1]
     least = int(np.argmin(record.cost))
     updates = len(record) - 1 - least
     if rises(record):
-        said = f"cost {number(cost)}: {times(cost, record.cost[least])} in {count(updates)}"
+        value = "" if warned else f"{number(cost)}: "
+        said = f"cost {value}{times(cost, record.cost[least])} in {count(updates)}"
     elif len(record) > 1:
         said = f"cost {number(record.cost[0])} to {number(cost)} in {count(len(record) - 1)}"
     else:
         said = f"cost {number(cost)} at update 1"
-    warned = present_warning(record)
-    ahead = "" if warned is None else f"Warning: {warned}. "
-    return f"{ahead}{said}; {accuracy(record)}{weights(record)}"
+    if warned:  # which leaves no room for what has a plot of its own
+        return f"Warning: {warned}. {said}; {weights(record)}"
+    return f"{said}; {accuracy(record)}{weights(record)}"
 
 
 def before_explosion(record: Record) -> int:

@@ -7,6 +7,13 @@ import pytest
 def test_the_dashboard_fits_the_screen_with_nothing_cut_off(open_notebook, size, scale):
     notebook = open_notebook(f"import cnnlab\nlab = cnnlab.Lab('question', scale={scale})", size=size)
     lab = notebook.lab()
+    for update in (1, 2, 3):  # the longest lines of words are those that warn
+        lab.press("One update")
+        lab.wait_for_update(update)
+        lab.wait_until_paused()
+        assert lab.line.evaluate("it => it.scrollWidth <= it.clientWidth"), lab.line.inner_text()
+    assert lab.line.inner_text().startswith("Warning: update 3 was ")
+    assert float(lab.line.evaluate("it => parseFloat(getComputedStyle(it.firstChild).fontSize)")) >= 13 * scale
     lab.choice("Speed").select_option("full")
     lab.press("Play")
     lab.wait_for_update(20)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cnnlab
 from cnnlab.links import Plan, opened
 from cnnlab.machine import CLONE, FIRST_LAB, findings
-from cnnlab.settings import LIMITS, Choice, Number, Pair, Settings, check_names, presets, settings
+from cnnlab.settings import LIMITS, PRESETS, Choice, Number, Pair, Settings, check_names, presets
 
 if TYPE_CHECKING:
     from cnnlab.run import Run
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return check()
             case "presets":
                 refuse(rest)
-                print(*(repr(settings(name)) for name in presets()), sep="\n")
+                print(*(f"{name:<12}{changed_by(name)}" for name in presets()), sep="\n")
                 return 0
             case "lab":
                 return open_lab(server_arguments(given, rest))
@@ -100,9 +100,9 @@ def add_setting(run: argparse.ArgumentParser, name: str, limit: Number | Choice 
 
 
 def whole(text: str) -> int | str | None:
-    """A whole number, or None for the word none; other text stays as it is, for Settings to refuse in its own words."""
+    """A whole number, or None for the words none and all; other text stays as it is, for Settings to refuse."""
     try:
-        return None if text.lower() == "none" else int(text)
+        return None if text.lower() in ("none", "all") else int(text)
     except ValueError:
         return text
 
@@ -124,6 +124,15 @@ def chosen(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Settings, Pl
         return opened(given.preset, **changes)
     except (TypeError, ValueError) as error:
         raise Misuse(error) from None
+
+
+def changed_by(preset: str) -> str:
+    """The fields that a preset changes, as the options of `cnnlab run` that would; the question's own changes none."""
+    words = (
+        f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in PRESETS[preset].items()
+    )
+    return " ".join(words) or "the question's own network, which explodes to NaN"
 
 
 def refuse(rest: Sequence[str]) -> None:

@@ -123,12 +123,15 @@ def typed(changes: dict[str, Any]) -> dict[str, Any]:
     Text that is no number stays text, for Settings to refuse with the field's range.
     """
     return {
-        name: number_in(value) if isinstance(LIMITS.get(name), Number) else value for name, value in changes.items()
+        name: number_in(value, limit.optional) if isinstance(limit := LIMITS.get(name), Number) else value
+        for name, value in changes.items()
     }
 
 
-def number_in(value: Any) -> Any:
-    """A number from text such as 1e-3 or 12; anything else as it is."""
+def number_in(value: Any, optional: bool = False) -> Any:
+    """A number from text such as 1e-3 or 12; None from "all" or "none" where it is allowed; anything else as it is."""
+    if optional and isinstance(value, str) and value.strip().lower() in ("all", "none"):
+        return None
     if not isinstance(value, str):
         return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
     try:

@@ -114,6 +114,8 @@ def search(
 
     Whoever trains meanwhile gets the answer for the weights at which the search began.
     """
+    if not hasattr(run, "knobs_in_force"):
+        raise TypeError(f"run must be a Run, got {run!r:.80}")
     if of not in OF:
         raise ValueError(f"of must be one of {', '.join(map(repr, OF))}, got {of!r}")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlab.causes import CAUSES, RULES, Cause, ranked
-from cnnlab.records import Record
+from cnnlab.records import Record, record_in
 from cnnlab.verdict import before_explosion, number
 
 if TYPE_CHECKING:
@@ -103,9 +103,8 @@ def autopsy(
     """
     from cnnlab.run import Run
 
-    run = record if isinstance(record, Run) else rebuilt(record, network, data, cost)
-    seen = run.record if run is not None else record
-    assert isinstance(seen, Record)
+    run = record if isinstance(record, Run) else rebuilt(record_in(record), network, data, cost)
+    seen = run.record if run is not None else record_in(record)
     before = before_explosion(seen)
     if run is None:
         event = seen_by_gauges(seen)

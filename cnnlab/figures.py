@@ -24,6 +24,8 @@ FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
 INK, FAINT, RED = "#222222", "#B8BEC6", "rgb({},{},{})".format(*NONFINITE)
 COST_POINTS, LAYER_POINTS, COLUMNS, BINS = 1000, 160, 120, 22
 """Most points of the cost curve and of a layer's curve; most columns of the picture over time, and its bins a layer."""
+SHORT = 60
+"""Updates that the time axes hold at first where more are planned; they double as a run grows."""
 BRANCHES = 6
 """Most other branches that are drawn, the youngest ones."""
 BRANCH_COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -34,15 +36,15 @@ YARDSTICK = 1e-3
 """The update/weight ratio near which training is healthy (Karpathy 2022)."""
 NOTHING = np.empty(0)
 PANELS = {
-    "cost": (0.042, 0.305, 0.57, 0.94),
+    "cost": (0.042, 0.29, 0.57, 0.94),
     "magnitudes": (0.385, 0.655, 0.57, 0.94),
-    "over_time": (0.715, 0.99, 0.57, 0.94),
-    "accuracy": (0.042, 0.305, 0.07, 0.185),
+    "over_time": (0.715, 0.978, 0.57, 0.94),
+    "accuracy": (0.042, 0.29, 0.07, 0.185),
     "gradient": (0.385, 0.655, 0.07, 0.44),
-    "ratio": (0.735, 0.99, 0.07, 0.44),
+    "ratio": (0.735, 0.978, 0.07, 0.44),
 }
 """Panel -> left, right, bottom, top as shares of the figure; in the order of their axes."""
-STABILITY = (0.042, 0.305, 0.25, 0.44)
+STABILITY = (0.042, 0.29, 0.25, 0.44)
 """The same of the cost's companion, whose axes are x10 and y10; y11 is its lane."""
 TITLES = {
     "cost": "Cost",
@@ -74,9 +76,11 @@ def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800
             curve("ghosts", "cost", FAINT, width=1.2),
             *(curve(f"branch {place}", "cost", INK, width=1.5) for place in range(BRANCHES)),
             curve("cost", "cost", INK, width=2),
+            curve("lone costs", "cost", INK, mode="markers", marker={"size": 4}),
             lane("ghost marks", "cost", FAINT),
             lane("cost marks", "cost", RED),
             curve("accuracy", "accuracy", INK, width=1.5),
+            curve("lone accuracy", "accuracy", INK, mode="markers", marker={"size": 4, "color": INK}),
             curve("held out", "accuracy", "#D55E00", width=2, mode="lines+markers", connectgaps=True),
             go.Image(name="over time", xaxis="x3", yaxis="y3", hoverinfo="skip", zsmooth=False),
             curve("yardstick", "ratio", FAINT, width=1, dash="dash"),
@@ -84,8 +88,10 @@ def dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800
             curve("threshold", "stability", "#D55E00", width=1.5, dash="dash"),
             curve("sharpness", "stability", INK, width=1.5, mode="lines+markers", marker={"size": 3}, cliponaxis=False),
             lane("sharpness marks", "stability", RED),
-            layer_lane("gradient marks", "gradient"),
-            layer_lane("ratio marks", "ratio"),
+            layer_marks("gradient marks", "gradient", "y8"),
+            layer_marks("ratio marks", "ratio", "y9"),
+            layer_marks("lone gradient", "gradient", "y5"),
+            layer_marks("lone ratio", "ratio", "y6"),
         ]
     )
     for layer in range(layers):
@@ -125,16 +131,15 @@ def lane(name: str, panel: str, colour: str, size: int = 7) -> go.Scatter:
     return go.Scatter(name=name, mode="markers", marker=marker, xaxis=f"x{axis_of(panel)}", yaxis=lanes[panel])
 
 
-def layer_lane(name: str, panel: str) -> go.Scatter:
-    """Empty marks on a panel's lane axis whose colours are places in PALETTE.
+def layer_marks(name: str, panel: str, height: str) -> go.Scatter:
+    """Empty marks in a panel whose colours are places in PALETTE; `height` is the axis of their heights.
 
     Numbers, for plotly reads a text for each of a thousand marks longer than all the rest of a figure takes.
     """
     last = len(PALETTE) - 1
     scale = [[place / last, colour] for place, colour in enumerate(PALETTE)]
-    marks = lane(name, panel, RED, size=4)
-    marks.marker = {"size": 4, "symbol": "square", "colorscale": scale, "cmin": 0, "cmax": last, "showscale": False}
-    return marks
+    marker = {"size": 4, "symbol": "square", "colorscale": scale, "cmin": 0, "cmax": last, "showscale": False}
+    return go.Scatter(name=name, mode="markers", marker=marker, xaxis=f"x{axis_of(panel)}", yaxis=height)
 
 
 def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
@@ -193,7 +198,7 @@ def titles(scale: float) -> list[dict[str, Any]]:
     ]
     left, right, bottom, top = PANELS["cost"]
     found += [
-        {**plain, "x": left + 0.003, "y": bottom + (top - bottom) * height, "yanchor": "middle", "text": text,
+        {**plain, "x": right + 0.003, "y": bottom + (top - bottom) * height, "yanchor": "middle", "text": text,
          "font": {"size": 9 * scale, "color": RED}}
         for text, height in (("NaN", LANES["nan"]), ("inf", LANES["inf"]))
     ]  # fmt: skip
@@ -236,7 +241,7 @@ def lane_grounds() -> list[dict[str, Any]]:
 def layer_labels(layers: Sequence[str]) -> list[str]:
     """Layer names in their colours, short enough for the axis."""
     names = [name or "network" for name in layers]
-    short = [name if len(name) <= 10 else "…" + name[-9:] for name in names]
+    short = [name if len(name) <= 9 else "…" + name[-8:] for name in names]
     return [f"<span style='color:{colour_of(place)}'><b>{name}</b></span>" for place, name in enumerate(short)]
 
 
@@ -288,21 +293,26 @@ def refresh(
 
 
 def span(record: Record, ghosts: Sequence[Record], goal: int) -> int:
-    """The last update on the time axes."""
-    return max(goal, len(record), *(min(len(other), 4 * goal) for other in (*record.others, *ghosts)), 1)
+    """The last update on the time axes: the goal, or less as long as the runs leave most of that empty."""
+    longest = max(len(record), *(min(len(other), 4 * goal) for other in (*record.others, *ghosts)), 1)
+    room = SHORT
+    while room < longest:
+        room *= 2
+    return max(longest, min(goal, room))
 
 
 def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dict[str, Any]]:
     """Axis -> range and ticks."""
     last = span(record, ghosts, goal)
-    time = {"range": [0, last * 1.02]}
+    ticks = {"tickmode": "linear" if last <= 6 else "auto", "dtick": 1}  # no update lies between two
+    time = {"range": [0, last * 1.02], **ticks}
     costs = np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])
     first, largest = shown_powers(record.exponents)
     powers, texts = power_ticks(first, largest)
     magnitudes = {"range": [first, largest + (largest - first) * 0.05], "tickvals": powers, "ticktext": texts}
     return {
         "xaxis2": magnitudes,
-        "xaxis": time, "xaxis3": {"range": [-0.5, last + 0.5]}, "xaxis4": time, "xaxis5": time, "xaxis6": time,
+        "xaxis": time, "xaxis3": {"range": [-0.5, last + 0.5], **ticks}, "xaxis4": time, "xaxis5": time, "xaxis6": time,
         "xaxis10": time, "yaxis10": decades(shown_heights(record), ticks=3),
         "yaxis": decades(costs), "yaxis5": decades(record.gradient_norm),
         "yaxis6": decades(np.append(record.update_ratio.ravel(), YARDSTICK)),
@@ -329,13 +339,22 @@ def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) 
     """The curve, the ghosts behind it, and the marks of what a log axis cannot show."""
     x, y = thinned(record.cost, COST_POINTS)
     traces["cost"].update(x=x, y=y, line={"color": branch_colour(record.branch.number)})
+    alone = [(*lone(x, y), branch_colour(record.branch.number))]
     others = sorted(record.others, key=lambda other: other.branch.number)[-BRANCHES:]
     for place in range(BRANCHES):
         other = others[place] if place < len(others) else None
         x, y = thinned(other.cost, COST_POINTS // 4) if other else (NOTHING, NOTHING)
-        traces[f"branch {place}"].update(x=x, y=y, line={"color": branch_colour(other.branch.number if other else 1)})
+        colour = branch_colour(other.branch.number if other else 1)
+        traces[f"branch {place}"].update(x=x, y=y, line={"color": colour})
+        alone.append((*lone(x, y), colour))
     traces["cost marks"].update(**marks(record.cost))
     pieces = [thinned(ghost.cost, COST_POINTS // 4) for ghost in ghosts]
+    alone = [*((*lone(x, y), FAINT) for x, y in pieces), *reversed(alone)]
+    traces["lone costs"].update(
+        x=np.concatenate([x for x, _, _ in alone]),
+        y=np.concatenate([y for _, y, _ in alone]),
+        marker={"color": [colour for x, _, colour in alone for _ in x]},
+    )
     traces["ghosts"].update(
         x=np.concatenate([np.append(x, np.float32(np.nan)) for x, _ in pieces] or [np.empty(0)]),
         y=np.concatenate([np.append(y, np.nan) for _, y in pieces] or [np.empty(0)]),
@@ -359,6 +378,16 @@ def thinned(values: NDArray[np.float64], points: int) -> tuple[NDArray[np.float3
     high = np.maximum.reduceat(np.where(usable, values, -np.inf), edges)
     both = np.stack([low, high], axis=1).ravel()
     return np.repeat(steps[edges], 2), np.where(np.isfinite(both), both, np.nan)
+
+
+def lone(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The points of a curve through which no line goes, for neither neighbour can be drawn; on a log axis."""
+    new = np.append(True, (x[1:] != x[:-1]) | (y[1:] != y[:-1]))[: len(x)]
+    x, y = x[new], y[new]
+    with np.errstate(invalid="ignore"):
+        there = np.concatenate([[False], np.isfinite(y) & (y > 0), [False]])
+    alone = there[1:-1] & ~there[:-2] & ~there[2:]
+    return x[alone], y[alone]
 
 
 def marks(values: NDArray[np.float64]) -> dict[str, Any]:
@@ -393,7 +422,10 @@ def stretches(count: int, most: int) -> NDArray[np.int64]:
 def draw_accuracy(traces: dict[str, Any], record: Record) -> None:
     """Accuracy on the batch, and on held-out patches where it was measured."""
     places = stretches(len(record), LAYER_POINTS)
-    traces["accuracy"].update(x=(places + 1).astype(np.float32), y=record.accuracy[places].astype(np.float32))
+    x, y = (places + 1).astype(np.float32), record.accuracy[places].astype(np.float32)
+    traces["accuracy"].update(x=x, y=y)
+    alone, _ = lone(x, y + 1)  # an accuracy of 0 has its place, too
+    traces["lone accuracy"].update(x=alone, y=y[np.searchsorted(x, alone)])
     measured = np.flatnonzero(np.isfinite(record.held_out_accuracy))
     measured = np.union1d(measured[stretches(len(measured), LAYER_POINTS)], measured[-1:])
     values = record.held_out_accuracy[measured].astype(np.float32)
@@ -456,10 +488,11 @@ def draw_layers(traces: dict[str, Any], record: Record, gauge: str, panel: str) 
     largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
     bad = ~np.isfinite(values)
     broken = np.logical_or.reduceat(bad, places, axis=0) if len(values) else bad
-    x, y, colours = [], [], []
+    x, y, colours, alone = [], [], [], []
     for layer in range(len(record.layers)):
         drawn = np.where(largest[:, layer] > 0, largest[:, layer], np.nan)
         traces[f"{panel} {layer}"].update(x=steps, y=drawn)
+        alone.append(lone(steps, drawn))
         lost = places[broken[:, layer]]
         zero = places[largest[:, layer] == 0]
         x += [lost + 1, zero + 1]
@@ -471,5 +504,11 @@ def draw_layers(traces: dict[str, Any], record: Record, gauge: str, panel: str) 
     traces[f"{panel} marks"].update(
         x=np.concatenate(x).astype(np.float32),
         y=np.concatenate(y).astype(np.float32),
+        marker={"color": np.concatenate(colours)},
+    )
+    colours = [np.full(len(x), layer % len(PALETTE), dtype=np.uint8) for layer, (x, _) in enumerate(alone)]
+    traces[f"lone {panel}"].update(
+        x=np.concatenate([x for x, _ in alone]),
+        y=np.concatenate([y for _, y in alone]),
         marker={"color": np.concatenate(colours)},
     )

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import dataclasses
 import math
+import numbers
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ from cnnlab.worker import View, Worker
 
 CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""
+LEAST_WIDTH = 320
+"""Least width of the plots in pixels."""
 FRAMES = 8.5
 """Frames a second at most: a browser that draws without a pause leaves less of two cores to the training."""
 ASKED = 4
@@ -49,6 +53,8 @@ GONE = 15.0
 """Seconds without any answer after which a browser that was there is taken to be closed, and training pauses."""
 RESTART_PATIENCE = 5.0
 """Seconds that a call waits for the new start that it asked for, before it returns all the same."""
+READING = 4.0
+"""Seconds for which a sentence about bad input stays, whatever is clicked meanwhile."""
 OFFER = "A run of this cell was interrupted when its kernel ended."
 """What the header says where an earlier kernel has left a run."""
 OPEN: dict[Lab, tuple[str, int]] = {}
@@ -79,8 +85,10 @@ class Lab:
         autosave: bool | str | os.PathLike[str] = True,
         **changes: Any,
     ) -> None:
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0.5 <= scale <= 4:
-            raise ValueError(f"scale must lie in [0.5, 4], got {scale!r}")
+        if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not 0.5 <= scale <= 4:
+            raise ValueError(f"scale must be a number in [0.5, 4], got {scale!r}")
+        if not isinstance(autosave, (bool, str, os.PathLike)):
+            raise TypeError(f"autosave must be True, False or the name of a file, got {autosave!r}")
         if network is None and isinstance(cost, str):
             changes["cost"], cost = cost, None
         if network is not None:
@@ -91,6 +99,8 @@ class Lab:
         self.scale = float(scale)
         self.closed = False
         self.problem = ""
+        self.problem_at = 0.0
+        self.told: Exception | None = None
         self.heard: list[float] = [0, 0]  # which page's hand, and which of its settings, was obeyed or refused last
         self.look: int | None = None
         self.frame = self.asked = 0
@@ -150,7 +160,10 @@ class Lab:
         self.worker.pause()
 
     def step(self, updates: int = 1) -> None:
-        """Train so many updates at full speed, and return when they are done and drawn."""
+        """Train so many updates at full speed, and return when they are done and drawn.
+
+        What the network or the cost raises is raised here, and by `wait`; the updates before it stay.
+        """
         updates = whole(updates)
         self.leave_the_past()
         self.worker.train(updates, hurried=True)
@@ -164,10 +177,29 @@ class Lab:
             self.pause()
             raise
         self.draw(self.view)
+        self.raise_failure()
         return done
 
+    def settle(self) -> None:
+        """Wait until what was asked for is there to be read from `record`; raises what has prevented it."""
+        self.worker.settle(RESTART_PATIENCE)
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong in the worker, once."""
+        failure = self.worker.failure
+        if failure is not None and failure is not self.told:
+            self.told = failure
+            raise failure
+
     def set(self, **changes: Any) -> None:
-        """Change settings by name: knobs are in force at the next update, anything else starts again from update 0."""
+        """Change settings by name: knobs are in force at the next update, anything else starts again from update 0.
+
+        `preset` starts again with that preset and the other changes.
+        """
+        if "preset" in changes:
+            self.choose(**changes)
+            return
         new = self.settings.replace(**changes)
         if all(name in KNOB_FIELDS for name in changes):
             self.worker.set_knobs(new)
@@ -208,7 +240,7 @@ class Lab:
         self.check_step(step)
         self.look = None
         self.worker.rewind(int(step))
-        self.worker.settle(RESTART_PATIENCE)
+        self.settle()
 
     def fork(self, step: int | None = None, **changes: Any) -> None:
         """Begin a new branch after an update (None: the one shown), with some knobs changed; go on with it."""
@@ -219,19 +251,19 @@ class Lab:
         self.worker.set_settings(self.settings.replace(**changes))
         self.look = None
         self.worker.fork(int(step))
-        self.worker.settle(RESTART_PATIENCE)
+        self.settle()
 
     def choose_branch(self, number: int) -> None:
         """Make another branch the present one, by its number."""
         self.look = None
         self.worker.choose_branch(number)
-        self.worker.settle(RESTART_PATIENCE)
+        self.settle()
 
     def delete_branch(self, number: int) -> None:
-        """Let go of a branch, by its number; the last one stays."""
+        """Let go of a branch, by its number; the only one left stays, and is a ValueError."""
         self.look = None
         self.worker.delete_branch(number)
-        self.worker.settle(RESTART_PATIENCE)
+        self.settle()
 
     @property
     def shown_step(self) -> int:
@@ -280,7 +312,7 @@ class Lab:
 
     def check_step(self, step: Any) -> None:
         """ValueError if `step` is none of the present run's updates, or 0."""
-        if isinstance(step, bool) or not isinstance(step, (int, float)) or step not in range(len(self.record) + 1):
+        if isinstance(step, bool) or not isinstance(step, numbers.Real) or step not in range(len(self.record) + 1):
             raise ValueError(f"step must be a whole number in [0, {len(self.record)}], got {step!r}")
 
     def reset(self) -> None:
@@ -292,7 +324,7 @@ class Lab:
         start = self.settings.replace(**dataclasses.asdict(run.knobs)) if run.plan else self.settings
         self.look = None
         self.worker.restart(start, run.plan)
-        self.worker.settle(RESTART_PATIENCE)
+        self.settle()
 
     def link(self) -> str:
         """Settings, changes of knobs and the update shown as a short text: "cnnlab:question?at4.clip=norm&look=6".
@@ -315,23 +347,27 @@ class Lab:
         runs = [Run(branch, **own) for branch in (record, *record.others)]
         self.look = None
         self.worker.adopt(runs)
-        self.worker.settle(RESTART_PATIENCE)
+        self.settle()
 
     def restart(self, start: Settings) -> None:
         """Start again from update 0, and return when the new start is there to be read from `record`."""
         self.look = None
         self.worker.restart(start)
-        self.worker.settle(RESTART_PATIENCE)
+        self.settle()
 
     def new_seed(self) -> None:
         """Start again with the next seed."""
         self.set(seed=(self.settings.seed + 1) % 2**32)
 
-    def choose(self, preset: str) -> None:
-        """Start again with a preset."""
+    def choose(self, preset: str, **changes: Any) -> None:
+        """Start again with a preset, and any fields changed by keyword."""
+        if self.own_network:
+            _, changes = own_start(preset, self.own["network"], self.own["data"], changes)
+        start = settings(preset, **changes)
         self.worker.schedule = "constant"
-        self.restart(settings(preset))
-        self.choose_pace(controls.pace_for(settings(preset).epochs * self.worker.run.updates_per_epoch))
+        self.restart(start)
+        self.problem = ""
+        self.choose_pace(controls.pace_for(start.epochs * self.worker.run.updates_per_epoch))
 
     def choose_pace(self, pace: str) -> None:
         """Train at most so many updates a second: one of "1", "2", "5", "10", "20", "full"."""
@@ -370,8 +406,9 @@ class Lab:
         """Act on a message from the browser (called in whatever thread the kernel handles messages)."""
         try:
             self.obey(message)
-        except (TypeError, ValueError) as error:
-            self.problem = str(error)
+        except Exception as error:
+            if error is not self.worker.failure:  # which the view shows
+                self.problem, self.problem_at = in_a_sentence(error), time.monotonic()
             self.worker.ask()
         if "hand" in message:
             self.heard = message["hand"]
@@ -402,7 +439,8 @@ class Lab:
         if "drawn" in message:
             self.wake(self.answer)
         if "do" in message:
-            self.problem = ""
+            if time.monotonic() - self.problem_at > READING:  # a click right after what was typed must not hide it
+                self.problem = ""
             actions[message["do"]]()
         if "set" in message:
             self.set(**controls.typed(message["set"]))
@@ -485,7 +523,8 @@ class Lab:
         """Make the widgets: one figure, three parts, three boxes."""
         view, scale = self.view, self.scale
         wide = round(CONTROLS_WIDTH * scale)
-        self.figure = LiveFigure(figures.dashboard(view.record, view.goal, scale=scale, width=self.width - wide))
+        width = max(LEAST_WIDTH, self.width - wide)
+        self.figure = LiveFigure(figures.dashboard(view.record, view.goal, scale=scale, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
         zoomable = [f"{axis}.autorange" for axis in figures.ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: self.worker.ask(), *zoomable)
@@ -549,7 +588,7 @@ class Lab:
 
     def resize(self, width: float) -> None:
         """Fit the plots to the width of the cell's output, in pixels."""
-        wide = max(320, round(width) - round(CONTROLS_WIDTH * self.scale) - 2)
+        wide = max(LEAST_WIDTH, round(width) - round(CONTROLS_WIDTH * self.scale) - 2)
         if not self.closed and self.figure.layout.width != wide:
             self.figure.layout.width = wide
 
@@ -572,10 +611,16 @@ class Lab:
             "progress": min(updates / view.goal, 1),
             "rate": f"{view.rate:.1f}" if view.rate < 10 else f"{view.rate:.0f}",
             "preset": view.settings.preset,
+            "changed": self.is_changed(view.settings),
             "pace": self.pace,
             "offer": OFFER if self.worker.autosave.offered else "",
             "problem": view.error or self.worker.autosave.problem,
         }
+
+    def is_changed(self, present: Settings) -> bool:
+        """Whether settings differ from those that their preset starts with here."""
+        follows = own_start(present.preset, self.own["network"], self.own["data"], {})[1] if self.own_network else {}
+        return present != settings(present.preset, **follows)
 
     def controls_state(self, view: View, shown: Record) -> dict[str, Any]:
         """What the controls show."""
@@ -634,12 +679,17 @@ def whole(updates: Any) -> int:
     """A number of updates; ValueError in a sentence if it is none."""
     if (
         isinstance(updates, bool)
-        or not isinstance(updates, (int, float))
+        or not isinstance(updates, numbers.Real)
         or updates != updates // 1
         or not 1 <= updates <= 1e6
     ):
         raise ValueError(f"updates must be a whole number in [1, 1e6], got {updates!r}")
     return int(updates)
+
+
+def in_a_sentence(error: Exception) -> str:
+    """What went wrong, with its kind where it is no plain refusal."""
+    return str(error) if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab import maps
-from cnnlab.figures import FAINT, FONTS, INK, LANES, RED, decades
+from cnnlab.figures import FAINT, FONTS, INK, LANES, RED, decades, lone
 from cnnlab.maps import CONVERGED, DIVERGED, STALLED, Map
 from cnnlab.settings import LIMITS
 
@@ -244,11 +244,12 @@ def axis(title: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def curves(x: str, y: str, lane: str) -> list[go.Scatter]:
-    """Empty curves of costs, one trace for each label, and the marks of what is NaN or infinite."""
+    """Empty curves of costs, one trace for each label, points for lone costs, marks of what is NaN or infinite."""
     made = [
         go.Scatter(name=label, mode="lines", line={"color": LINES[label], "width": 1.4}, opacity=0.75, xaxis=x, yaxis=y)
         for label in (STALLED, CONVERGED, DIVERGED)
     ]
+    made.append(go.Scatter(name="lone", mode="markers", marker={"size": 4}, xaxis=x, yaxis=y))
     marker = {"symbol": "x", "color": RED, "size": 7}
     made.append(go.Scatter(name="lost", mode="markers", marker=marker, xaxis=x, yaxis=lane, hoverinfo="skip"))
     for trace in made[:-1]:
@@ -263,6 +264,13 @@ def refresh_curves(figure: Any, shown: Map, places: Sequence[tuple[int, ...]]) -
     for label in (CONVERGED, STALLED, DIVERGED):
         x, y = joined([shown.cost[place] for place in done if shown.labels[place] == label])
         traces[label].update(x=x, y=y)
+    steps = np.arange(1, shown.steps + 1)
+    alone = [(*lone(steps, shown.cost[place]), LINES[shown.labels[place]]) for place in done]
+    traces["lone"].update(
+        x=[step for x, _, _ in alone for step in x.tolist()],
+        y=[cost for _, y, _ in alone for cost in y.tolist()],
+        marker={"color": [colour for x, _, colour in alone for _ in x]},
+    )
     lost = [int(shown.first_nonfinite[place]) for place in done if shown.diverged[place]]
     heights = [LANES["nan"] - 0.06 * (rank % 3) / 2 for rank in range(len(lost))]
     traces["lost"].update(x=lost, y=heights)
@@ -428,7 +436,8 @@ def lanes_figure(lanes: Sequence[Lane], steps: int, *, scale: float = 1.0, width
         figure.update_layout(**axes)
         named = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "hovertemplate": "update %{x}: %{y:.3g}<extra></extra>"}
         marker = {"symbol": "x", "color": RED, "size": 6}
-        figure.add_trace(go.Scatter(name=f"cost {place}", mode="lines", line={"width": 2, "color": INK}, **named))
+        line = {"width": 2, "color": INK}
+        figure.add_trace(go.Scatter(name=f"cost {place}", mode="lines+markers", line=line, marker={"size": 3}, **named))
         figure.add_trace(
             go.Scatter(name=f"lost {place}", mode="markers", marker=marker, xaxis=f"x{suffix}", yaxis=f"y{over}",
                        hoverinfo="skip")
@@ -449,7 +458,7 @@ def refresh_lanes(figure: Any, lanes: Sequence[Lane]) -> None:
         for place, lane in enumerate(lanes):
             x, y = joined([lane.cost])
             colour = LINES.get(lane.label, FAINT)
-            traces[f"cost {place}"].update(x=x, y=y, line_color=colour)
+            traces[f"cost {place}"].update(x=x, y=y, line_color=colour, marker_color=colour)
             lost = np.flatnonzero(~np.isfinite(lane.cost)) + 1
             traces[f"lost {place}"].update(x=lost.tolist(), y=[LANES["nan"]] * len(lost))
             figure.layout[f"yaxis{2 * place + 2}"].update(wanted)

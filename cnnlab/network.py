@@ -110,15 +110,17 @@ class Layout:
 
     def index(self, name: str) -> int:
         """Place in the flat vector of a single number such as `hid1.weight[0,5]`; ValueError if there is none such."""
-        parameter, _, indices = name.removesuffix("]").partition("[")
+        parameter, bracket, indices = name.partition("[")
         if parameter not in self.names:
             raise ValueError(f"watch must name one of {', '.join(self.names)}, got {name!r}")
         place = self.names.index(parameter)
         shape = self.shapes[place]
         try:
-            where = tuple(int(part) for part in indices.split(","))
+            where = tuple(int(part) for part in indices.removesuffix("]").split(","))
         except ValueError:
             where = ()
+        if bracket and not indices.endswith("]"):
+            raise ValueError(f"watch must end with a bracket, as {parameter}[0] does, got {name!r}")
         if len(where) != len(shape) or not all(0 <= part < size for part, size in zip(where, shape, strict=True)):
             raise ValueError(f"watch must index {parameter} within its shape {tuple(shape)}, got {name!r}")
         offset = sum(part * math.prod(shape[axis + 1 :]) for axis, part in enumerate(where))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from cnnlab import figures, verdict
-from cnnlab.records import Record
+from cnnlab.records import Record, record_in
 from cnnlab.settings import LIMITS, Settings
 from cnnlab.sheet import Place, Sheet
 
@@ -47,7 +47,7 @@ def export_html(record: Record, path: str | os.PathLike[str], cdn: bool = False)
     It opens in a browser without kernel or internet (5 MB); with `cdn=True` it is small and fetches plotly.js from its
     makers' server each time. A record of more than 120 updates is thinned evenly. The file appears whole or not at all.
     """
-    whole = Path(path)
+    record, whole = record_in(record), Path(path)
     part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
     try:
         part.write_text(page_of(record, cdn), encoding="utf-8")
@@ -87,7 +87,6 @@ def film(record: Record) -> dict[str, Any]:
     steps, goal = steps_of(record), max(len(record), 1)
     figure = figures.dashboard(record.until(0), goal, scale=SCALE, width=WIDTH)
     figures.refresh(figure, record.until(0), (record,), goal)
-    figure.layout.margin.r = 14  # room for the last label of the axes at the right
     names = [trace.name for trace in figure.data]
     drawn = [drawn_at(record, step, goal, names) for step in steps]
     shown = [record.until(step) for step in steps]

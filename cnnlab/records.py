@@ -529,3 +529,11 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def record_in(value: Any) -> Record:
+    """A Record itself, or that of a Run, a Lab or a Watch; TypeError in a sentence for anything else."""
+    found = value if isinstance(value, Record) else getattr(value, "record", None)
+    if not isinstance(found, Record):
+        raise TypeError(f"record must be a Record, or a Run or a Lab that has one, got {value!r:.80}")
+    return found

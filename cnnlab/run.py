@@ -82,13 +82,15 @@ class Run:
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
+        if isinstance(history_bytes, bool) or not isinstance(history_bytes, (int, float)) or not history_bytes >= 0:
+            raise ValueError(f"history_bytes must be a number of at least 0, got {history_bytes!r}")
         keep_freed_memory()
         with self.one_thread():
             self.prepare(network, data, cost, held_out)
             self.kernel_places, kernel_shape = kernels_of(self.layout, self.device)
             if isinstance(preset, Record):
                 self.check_record(preset, kernel_shape)
-            names = tuple(self.layout.watched_by_default() if watch is None else watch)
+            names = tuple(self.layout.watched_by_default() if watch is None else weights_named(watch))
             self.watched = [self.layout.index(name) for name in names]
             self.knobs, self.plan = self.settings.knobs, plan
             self.gauges = Gauges(self.network, self.layout, self.parameters, self.watched)
@@ -500,6 +502,13 @@ def same_settings(record: Record, changes: dict[str, Any]) -> Settings:
     return wanted
 
 
+def weights_named(watch: Any) -> tuple[str, ...]:
+    """The names in `watch`; TypeError in a sentence if it is no list of texts."""
+    if isinstance(watch, str) or not isinstance(watch, Sequence) or not all(isinstance(name, str) for name in watch):
+        raise TypeError(f'watch must be a list of weights such as ["hid1.weight[0,5]"], got {watch!r:.80}')
+    return tuple(watch)
+
+
 def same_watched(record: Record, watch: Sequence[str] | None) -> tuple[str, ...]:
     """The weights that a record watches; TypeError if others are asked for."""
     if watch is not None and tuple(watch) != record.watched:
@@ -552,7 +561,7 @@ def what_follows_from(network: nn.Module, data: Examples | None) -> dict[str, An
     if data is not None:
         follows["patches"] = int(min(max(len(data), most.low), most.high))
         if data.batch_size is not None:
-            follows["batch_size"] = min(data.batch_size, follows["patches"])
+            follows["batch_size"] = data.batch_size if data.batch_size < len(data) else None
     return follows
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from cnnlab.data import load_image, patches_of, updates_per_epoch
 from cnnlab.excerpts import BATCH, CLIP_FUNCTIONS, DRAWS, UNIT_VARIANCE, VIEWS
 from cnnlab.network import question_network
-from cnnlab.records import Record
+from cnnlab.records import Record, record_in
 from cnnlab.schedule import Table, loop, on_cpu, placed
 from cnnlab.settings import Settings
 
@@ -38,6 +38,7 @@ def export_script(record: Record, path: str | os.PathLike[str]) -> None:
     of them until the run explodes. It computes on the CPU unless the settings name another device. The file appears
     whole or not at all. ValueError for a record without updates, and for one of a network of your own.
     """
+    record = record_in(record)
     if record.own_network or record.layers != LAYERS:
         raise ValueError("export_script writes the question's network only, got a record of a network of your own")
     if not len(record):

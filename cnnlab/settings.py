@@ -36,7 +36,7 @@ class Number:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        none = "None or " if self.optional else ""
+        none = "None (all) or " if self.optional else ""
         return f"be {none}{kind} in {self.interval}"
 
     @property
@@ -49,11 +49,11 @@ class Number:
         if value is None and self.optional:
             return None
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
-            raise TypeError(f"{name} must {self}, got {value!r}")
+            raise TypeError(f"{name} must {self}, got {written(value)}")
         number: Any = value
         above = number > self.low if self.open_low else number >= self.low
         if not (above and number <= self.high):
-            raise ValueError(f"{name} must lie in {self.interval}, got {number}")
+            raise ValueError(f"{name} must lie in {self.interval}, got {written(number)}")
         return int(number) if self.whole else float(number)
 
 
@@ -70,7 +70,7 @@ class Choice:
     def check(self, name: str, value: Any) -> str:
         """The value itself; ValueError if it is none of the options."""
         if not isinstance(value, str) or value not in self.options:
-            raise ValueError(f"{name} must {self}, got {value!r}{nearest(value, self.options)}")
+            raise ValueError(f"{name} must {self}, got {written(value)}{nearest(value, self.options)}")
         return value
 
 
@@ -83,7 +83,7 @@ class ImageName(Choice):
         if isinstance(value, str) and re.fullmatch("own_[0-9a-f]{16}", value):
             return value
         if not isinstance(value, str) or value not in self.options:
-            raise ValueError(f"{name} must {self} or a name given by cnnlab.own_image, got {value!r:.100}")
+            raise ValueError(f"{name} must {self} or a name given by cnnlab.own_image, got {written(value)}")
         return value
 
 
@@ -100,7 +100,7 @@ class Pair:
     def check(self, name: str, value: Any) -> tuple[int, int]:
         """The value as a tuple of two ints; ValueError or TypeError if it does not fit."""
         if not isinstance(value, (list, tuple)) or len(value) != 2:
-            raise TypeError(f"{name} must {self}, got {value!r}")
+            raise TypeError(f"{name} must {self}, got {written(value)}")
         first, second = (self.each.check(f"{name}[{index}]", part) for index, part in enumerate(value))
         return first, second  # type: ignore[return-value]
 
@@ -123,7 +123,7 @@ LIMITS: dict[str, Number | Choice | Pair] = {
     "input_scaling": Choice("Input scaling", ("raw", "unit", "standardised")),
     "cost": Choice("Cost", ("log_softmax", "softmax_log")),
     "reduction": Choice("Cost over batch", ("mean", "sum")),
-    "batch_size": Number("Batch size", 1, 1000, (1, 66), whole=True, optional=True, logarithmic=False),
+    "batch_size": Number("Batch size", 1, 1_000_000, (1, 66), whole=True, optional=True, logarithmic=False),
     "relu": Choice("ReLU placed", ("question", "every_layer", "none", "softmax_too")),
     "precision": Choice("Precision", ("float16", "bfloat16", "float32", "float64")),
     "channels": Number("Channels", 1, 256, (1, 64), whole=True),
@@ -199,7 +199,10 @@ class Recipe(Checked):
     patch_size: int = 16
     """Side of the square patches in pixels; six valid 3x3 convolutions take 12 away."""
     patches: int = 66
-    """Training patches cut from the left half of the image; 132 held-out ones come from its right half."""
+    """Training patches cut from the left half of the image; 132 held-out ones come from its right half.
+
+    For data of one's own how many examples there are, where 1000 stands for more, too.
+    """
     image: str = "mosaic"
     """Name of the image shipped with the package, or of one's own as `cnnlab.own_image` gives it."""
     device: str = "auto"
@@ -219,7 +222,8 @@ class Settings(Recipe, Knobs):
         """Check each field, and batch_size against patches."""
         super().__post_init__()
         check_preset(self.preset)
-        if self.batch_size is not None and self.batch_size > self.patches:
+        there_may_be_more = self.patches == LIMITS["patches"].high  # type: ignore[union-attr]
+        if self.batch_size is not None and self.batch_size > self.patches and not there_may_be_more:
             raise ValueError(
                 f"batch_size must lie in [1, {self.patches}], the number of patches, got {self.batch_size}"
             )
@@ -247,7 +251,10 @@ class Settings(Recipe, Knobs):
     @classmethod
     def from_json(cls, text: str) -> Settings:
         """Settings from JSON text, what it leaves out as in its preset; ValueError or TypeError if it is no such."""
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except ValueError:
+            raise ValueError(f"settings must be JSON text, got {written(text)}") from None
         if not isinstance(values, dict):
             raise TypeError(f"settings must be a JSON object, got {type(values).__name__}")
         return settings(**values)
@@ -340,6 +347,17 @@ def nearest(name: Any, known: Any) -> str:
     """The end of an error message that suggests the nearest known name, or nothing."""
     found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def written(value: Any) -> str:
+    """A value as an error message names it: numbers as they are, texts in quotes, what is long cut short."""
+    try:
+        text = str(value) if isinstance(value, numbers.Real) else repr(value)
+    except ValueError:  # more digits than Python writes
+        return "a number of thousands of digits"
+    if isinstance(value, int) and len(text) > 21:
+        return f"a number of {len(text)} digits"
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def short(number: float | int) -> str:

@@ -102,6 +102,7 @@ class Worker:
         self.hurried = False
         self.pace: float | None = None
         self.error: str | None = None
+        self.failure: Exception | None = None
         self.wanted = False
         self.wanted_after: int | None = None
         self.closed = False
@@ -129,20 +130,29 @@ class Worker:
 
     def play(self, updates: int | None = None) -> None:
         """Train to the planned end; from there on, or for a number of `updates`, plan further ones."""
+        self.check_open()
         self.after_restarts(lambda: self.aim(updates, hurried=False))
 
     def train(self, updates: int, hurried: bool) -> None:
         """Train so many updates from here on; `hurried` ones pay no heed to the pace."""
+        self.check_open()
         self.after_restarts(lambda: self.aim(updates, hurried))
+
+    def check_open(self) -> None:
+        """RuntimeError in a sentence if the worker has been closed."""
+        if self.closed:
+            raise RuntimeError("this lab is closed: make a new one")
 
     def aim(self, updates: int | None, hurried: bool) -> None:
         """Set the goal so many updates ahead; None for the planned end, or a whole run more if that is reached."""
         with self.changed:
+            if not self.training:
+                self.times.clear()
             ahead = self.planned - self.run.updates
             self.goal = self.run.updates + (updates or (ahead if ahead > 0 else self.length))
             self.planned = max(self.planned, self.goal)
             self.hurried = hurried
-            self.error = None
+            self.error = self.failure = None
             self.wanted = True
 
     def after_restarts(self, job: Callable[[], None]) -> None:
@@ -172,6 +182,7 @@ class Worker:
 
     def set_knobs(self, new: Settings) -> None:
         """Have the next update use the knobs of these settings."""
+        self.check_open()
         with self.changed:
             self.turned = time.monotonic()
             by_hand = new.learning_rate != self.settings.learning_rate
@@ -186,6 +197,7 @@ class Worker:
 
     def set_schedule(self, name: str, share: float = SHARE) -> None:
         """Have the learning rate follow a schedule from the next update to the planned end, the present one at most."""
+        self.check_open()
         SCHEDULE.check("schedule", name)
         with self.changed:
             safe_rate(1.0, self.settings.knobs, share, free=True)
@@ -220,6 +232,7 @@ class Worker:
 
     def restart(self, new: Settings, plan: Plan = ()) -> None:
         """Start again from update 0; if the run was training, the new one trains to its end."""
+        self.check_open()
         with self.changed:
             if self.schedule not in ("constant", SAFE):
                 kept = new.learning_rate == self.settings.learning_rate
@@ -247,6 +260,7 @@ class Worker:
 
     def order(self, job: Callable[[], None]) -> None:
         """Have a job done between two updates, after those that were ordered before it."""
+        self.check_open()
         with self.changed:
             self.jobs.append(job)
         self.wake()
@@ -323,7 +337,7 @@ class Worker:
         try:
             job()
         except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
+            self.error, self.failure = f"{type(error).__name__}: {error}", error
             self.traceback = traceback.format_exc()
             with self.changed:
                 self.goal = min(self.goal, self.run.updates)
@@ -408,7 +422,7 @@ class Worker:
                 run.plan = rate_plan(self.schedule, self.settings, self.length)
                 self.settings = self.settings.replace(**dataclasses.asdict(run.knobs_in_force))
             self.goal = self.planned if was_training else 0
-            self.error = None
+            self.error = self.failure = None
             self.times.clear()
         self.post()
 
@@ -438,10 +452,10 @@ class Worker:
 
     def drop(self, number: int) -> None:
         """What `delete_branch` orders."""
-        if number not in self.runs or len(self.runs) == 1:
-            raise ValueError(
-                f"branch must be one of several ({', '.join(map(str, self.runs))}) to delete, got {number!r}"
-            )
+        if number not in self.runs:
+            raise ValueError(f"branch must be one of {', '.join(map(str, self.runs))}, got {number!r}")
+        if len(self.runs) == 1:
+            raise ValueError(f"branch {number} is the only one left: it stays")
         gone = self.runs.pop(number)
         if gone is self.run:
             parent = gone.branch.parent
@@ -456,7 +470,7 @@ class Worker:
             self.schedule = "constant" if not self.run.plan and self.schedule != SAFE else self.schedule
             self.planned = max(self.length, self.run.updates)
             self.goal = self.run.updates
-            self.error = None
+            self.error = self.failure = None
             self.times.clear()
         self.post()
 

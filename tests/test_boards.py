@@ -133,6 +133,15 @@ def test_a_fan_shows_all_seeds_and_their_odds():
     fan.close()
 
 
+def test_a_single_cost_before_the_nan_is_a_point():
+    fan = cnnlab.Fan("question", **TINY, learning_rate=1e6, init_scale=30.0, seeds=3)
+    fan.start()
+    assert fan.wait(60)
+    assert (fan.map.first_nonfinite == 2).all()
+    assert trace(fan, "lone").y == tuple(fan.map.cost[:, 0])
+    fan.close()
+
+
 def test_the_band_counts_nan_as_more_than_any_number():
     costs = np.array([[1.0, 2.0], [2.0, np.nan], [3.0, np.nan]])
     assert map_figures.quantiles(costs).tolist() == [[1.0, 2.0], [2.0, np.inf], [3.0, np.inf]]

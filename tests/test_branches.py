@@ -93,9 +93,10 @@ def test_a_branch_can_be_deleted_but_never_the_last(lab: cnnlab.Lab) -> None:
     assert lab.record.branch.number == 2
     lab.delete_branch(1)
     assert [(branch["number"], branch["depth"]) for branch in drawn(lab)] == [(2, 0)]
-    lab.delete_branch(2)
+    with pytest.raises(ValueError, match="branch 2 is the only one left: it stays"):
+        lab.delete_branch(2)
     lab.wait(10)
-    assert "branch must be one of several" in lab.header.state["problem"]
+    assert "branch 2 is the only one left" in lab.header.state["problem"]
     assert len(lab.record) == 3
 
 
@@ -103,6 +104,19 @@ def drawn(lab: cnnlab.Lab) -> list[dict]:
     """The branches that the controls show."""
     lab.wait(10)
     return lab.controls.state["branches"]
+
+
+def test_a_branch_that_is_not_there_is_refused_once_in_a_sentence_and_by_the_page_in_one_place(lab: cnnlab.Lab) -> None:
+    for ask in (lab.choose_branch, lab.delete_branch):
+        with pytest.raises(ValueError, match="branch must be one of 1, got 9"):
+            ask(9)
+        assert lab.wait(10)
+    lab.received({"do": "choose_branch", "branch": 9})
+    assert lab.wait(10)
+    assert "branch must be one of 1, got 9" in lab.header.state["problem"]
+    assert lab.controls.state["problem"] == ""
+    lab.step(1)
+    assert lab.header.state["problem"] == ""
 
 
 def test_a_rewind_goes_on_from_there_and_repeats_itself_to_the_bit(lab: cnnlab.Lab) -> None:

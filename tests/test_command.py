@@ -1,5 +1,6 @@
 """The command line: what it prints, where, and with which exit status."""
 
+import dataclasses
 import json
 import math
 import os
@@ -95,7 +96,11 @@ def test_the_version_is_the_package_s(capsys):
 def test_presets_are_listed_as_they_are_called(capsys):
     status, out, _ = said(capsys, ["presets"])
     assert status == 0
-    assert [line.split("'")[1] for line in out.splitlines()] == list(cnnlab.presets())
+    words = [line.split() for line in out.splitlines()]
+    assert [name for name, *_ in words] == list(cnnlab.presets())
+    for name, *options in words[1:]:
+        start, _ = command.chosen(*command.parser().parse_known_args(["run", "question", *options]))
+        assert dataclasses.replace(start, preset=name) == cnnlab.settings(name)
 
 
 # cnnlab run

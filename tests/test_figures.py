@@ -92,6 +92,50 @@ def test_the_colours_of_marks_are_those_of_the_layers() -> None:
         assert places == pytest.approx(range(9))
 
 
+def test_a_value_between_two_that_no_curve_can_show_is_a_point() -> None:
+    nan = np.nan
+    traces = drawn(record_of([nan, 3.0, nan, 4.0, 5.0, 0.0, 7.0]), (record_of([2.0, nan]), record_of([1.0, 1.0])))
+    assert traces["lone costs"].x.tolist() == [1, 2, 7]
+    assert traces["lone costs"].y.tolist() == [2, 3, 7]
+    assert traces["lone costs"].marker.color == (figures.FAINT, figures.INK, figures.INK)
+    gradient = np.array([[nan] * 3, [1, nan, 1], [nan, 2, 1], [3, nan, 1]])
+    alone = drawn(record_of([1.0] * 3, gradient_norm=gradient))["lone gradient"]
+    assert (alone.x.tolist(), alone.y.tolist(), alone.marker.color.tolist()) == ([1, 3, 2], [1, 3, 2], [0, 0, 1])
+
+
+def test_the_first_update_is_seen_in_every_plot() -> None:
+    traces = drawn(record_of([3.0], accuracy=[0.0], gradient_norm=np.ones((2, 3)), update_ratio=np.ones((2, 3))))
+    for name, count in (("lone costs", 1), ("lone accuracy", 1), ("lone gradient", 3), ("lone ratio", 3)):
+        assert traces[name].x.tolist() == [1] * count
+    assert traces["lone accuracy"].y.tolist() == [0]
+
+
+@given(st.lists(st.sampled_from([np.nan, np.inf, 0.0, 1.0, 2.0, 3.0]), max_size=60), st.sampled_from([6, 20, 1000]))
+def test_every_value_has_a_line_a_point_or_a_mark(costs: list[float], points: int) -> None:
+    x, y = figures.thinned(np.array(costs), points)
+    alone = set(figures.lone(x, y)[0].tolist())
+    with np.errstate(invalid="ignore"):
+        there = np.isfinite(y) & (y > 0)
+    joined = there[1:] & there[:-1] & ((x[1:] != x[:-1]) | (y[1:] != y[:-1]))
+    in_line = set(x[1:][joined].tolist()) | set(x[:-1][joined].tolist())
+    assert alone | in_line == set(x[there].tolist())
+    assert not alone & in_line
+
+
+@pytest.mark.parametrize(("done", "goal", "last"), [
+    (0, 20, 20), (0, 1000, 60), (60, 1000, 60), (61, 1000, 120), (61, 100, 100), (150, 100, 150), (4, 10**6, 60),
+])  # fmt: skip
+def test_the_time_axes_hold_the_run_without_leaving_most_of_them_empty(done: int, goal: int, last: int) -> None:
+    assert figures.span(record_of([1.0] * done), (), goal) == last
+
+
+def test_no_tick_lies_between_two_updates() -> None:
+    axes = figures.ranges(record_of([1.0]), (), 2)
+    assert {axes[axis]["tickmode"] for axis in ("xaxis", "xaxis3", "xaxis4", "xaxis5")} == {"linear"}
+    assert axes["xaxis"]["dtick"] == 1
+    assert figures.ranges(record_of([1.0]), (), 7)["xaxis"]["tickmode"] == "auto"
+
+
 def test_one_nan_in_the_gradient_of_a_long_run_is_marked_and_one_spike_is_drawn() -> None:
     gradient = np.ones((10_001, 3))
     gradient[1235, 1] = np.nan

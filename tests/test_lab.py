@@ -137,7 +137,7 @@ def test_bad_values_raise_in_a_call_and_change_nothing(lab: cnnlab.Lab) -> None:
         lab.set(learning_rat=1)
     with pytest.raises(ValueError, match="updates must be a whole number"):
         lab.step(0)
-    with pytest.raises(ValueError, match="scale must lie in"):
+    with pytest.raises(ValueError, match="scale must be a number in"):
         cnnlab.Lab("question", scale=100)
     assert len(lab.record) == 2
     assert lab.settings.learning_rate == 0.01
@@ -226,10 +226,108 @@ def test_an_error_of_a_network_is_shown_and_the_record_stays() -> None:
 
     data = (torch.randn(6, 3), torch.randint(2, (6,)))
     lab = cnnlab.Lab(network=Fails(3, 2), data=data, cost=torch.nn.functional.cross_entropy)
-    lab.step(9)
+    with pytest.raises(RuntimeError, match="no more"):
+        lab.step(9)
     assert lab.header.state["problem"] == "RuntimeError: no more"
     assert len(lab.record) == 3
+    assert lab.wait(10)  # what has been told is not told again
+    lab.received({"do": "play"})
+    with pytest.raises(RuntimeError, match="no more"):
+        lab.wait(10)
+    assert len(lab.record) == 3
     lab.close()
+
+
+def test_a_start_that_cannot_be_made_raises_and_the_run_stays(lab: cnnlab.Lab) -> None:
+    lab.step(2)
+    for change, sentence in (({"device": "mps"}, "device must be one"), ({"image": "own_0123456789abcdef"}, "image")):
+        with pytest.raises(ValueError, match=sentence):
+            lab.set(**change)
+        assert len(lab.record) == 2
+        assert lab.settings.device == "auto"
+        assert lab.settings.image == "mosaic"
+
+
+def test_a_closed_lab_says_so_and_does_nothing() -> None:
+    lab = cnnlab.Lab("question", **SMALL)
+    lab.step(2)
+    lab.close()
+    calls = (lab.step, lab.play, lab.reset, lab.new_seed, lab.rewind, lab.fork, lambda: lab.set(learning_rate=0.1),
+             lambda: lab.set(seed=3), lambda: lab.choose("dead"), lambda: lab.schedule("cosine"))  # fmt: skip
+    for call in calls:
+        with pytest.raises(RuntimeError, match="this lab is closed: make a new one"):
+            call()
+    lab.pause()
+    assert lab.wait(1)
+    assert len(lab.record) == 2
+    lab.received({"do": "play"})
+    assert len(lab.record) == 2
+
+
+def test_a_preset_can_be_set_with_other_fields_and_chosen_again(lab: cnnlab.Lab) -> None:
+    assert lab.header.state["changed"]
+    lab.set(preset="dead", **SMALL, seed=5)
+    assert (lab.settings.preset, lab.settings.clip, lab.settings.seed) == ("dead", "value", 5)
+    assert len(lab.record) == 0
+    lab.received({"preset": "dead"})
+    lab.wait(10)
+    assert lab.settings == cnnlab.settings("dead")
+    assert not lab.header.state["changed"]
+
+
+def test_a_preset_for_a_network_of_ones_own_keeps_what_follows_from_network_and_data() -> None:
+    data = (torch.randn(8, 3, dtype=torch.float64), torch.arange(8) % 2)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=4)
+    own = torch.nn.Linear(3, 2, dtype=torch.float64)
+    lab = cnnlab.Lab(network=own, data=loader, cost=torch.nn.functional.cross_entropy)
+    assert not lab.header.state["changed"]
+    lab.choose("converges")
+    kept = (lab.settings.precision, lab.settings.batch_size, lab.settings.patches)
+    assert kept == ("float64", 4, 8)
+    assert lab.settings.learning_rate == 2e-3
+    lab.set(learning_rate=1.0)
+    lab.wait(10)
+    assert lab.header.state["changed"]
+    lab.close()
+
+
+@pytest.mark.parametrize(("scale", "width"), [(4, 320), (1.5, 642), (np.float32(0.5), 934)])
+def test_every_scale_leaves_room_for_the_plots(scale: float, width: int) -> None:
+    lab = cnnlab.Lab("question", scale=scale, **SMALL)
+    assert lab.figure.layout.width == width
+    lab.close()
+
+
+@pytest.mark.parametrize("watch", ["cv0.weight[0]", [3], 3, {}, [None]])
+def test_what_is_no_list_of_weights_is_refused_in_a_sentence(watch: object) -> None:
+    with pytest.raises(TypeError, match=r"^watch must be a list of weights such as"):
+        cnnlab.Lab("question", watch=watch, **SMALL)
+
+
+def test_numbers_of_numpy_count_as_numbers(lab: cnnlab.Lab) -> None:
+    lab.step(np.int64(3))
+    lab.look_at(np.int64(1))
+    lab.rewind(np.int32(2))
+    assert len(lab.record) == 2
+    with pytest.raises(TypeError, match="autosave must be True, False or the name of a file, got 3"):
+        cnnlab.Lab("question", autosave=3)
+
+
+def test_words_for_the_whole_batch_are_taken_and_what_was_refused_is_read_before_a_click_clears_it(
+    lab: cnnlab.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.received({"set": {"batch_size": "4"}})
+    assert lab.settings.batch_size == 4
+    lab.received({"set": {"batch_size": "None"}})
+    assert lab.settings.batch_size is None
+    lab.received({"set": {"learning_rate": "1e100"}})
+    lab.received({"do": "step", "updates": 1})
+    lab.wait(10)
+    assert lab.controls.state["problem"] == "learning_rate must lie in (0, 1e6], got a number of 101 digits"
+    monkeypatch.setattr("cnnlab.lab.READING", 0.0)
+    lab.received({"do": "step", "updates": 1})
+    lab.wait(10)
+    assert lab.controls.state["problem"] == ""
 
 
 def test_own_networks_have_only_the_controls_that_mean_something_for_them() -> None:

@@ -173,6 +173,8 @@ def test_an_index_outside_a_parameter_is_refused_with_its_shape(name):
 
 
 def test_an_unknown_parameter_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"^watch must end with a bracket, as 0\.weight\[0\] does"):
+        Layout.of(nn.Sequential(nn.Linear(2, 3))).index("0.weight[0,1")
     with pytest.raises(ValueError, match=r"^watch must name one of 0\.weight, 0\.bias, got 'cv0\.weight\[0,0\]'$"):
         Layout.of(nn.Sequential(nn.Linear(2, 3))).index("cv0.weight[0,0]")
 

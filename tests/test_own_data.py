@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
 
+import cnnlab
 from cnnlab import Run, load
 from cnnlab.descent import Descent
 from cnnlab.long_vectors import LONG, long_norms, survey
@@ -343,3 +344,21 @@ def test_a_long_network_has_the_gauges_of_a_short_one(monkeypatch):
     long.advance(3)
     np.testing.assert_allclose(long.record.table, short.record.table, rtol=1e-6)
     assert (long.record.histograms[:] == short.record.histograms[:]).all()
+
+
+@pytest.mark.parametrize(("size", "updates"), [(1024, 3), (2048, 2), (2500, 1), (10_000, 1)])
+def test_a_large_batch_of_a_loader_stays_as_large(size, updates):
+    pair = (torch.randn(2500, 3), torch.arange(2500) % 2)
+    loader = DataLoader(TensorDataset(*pair), batch_size=size)
+    run = cnnlab.Run(network=nn.Linear(3, 2), data=loader, cost=nn.functional.cross_entropy)
+    assert run.updates_per_epoch == updates
+    assert len(run.batch(1)[1]) == min(size, 2500)
+    run.advance(3)
+    assert np.isfinite(run.record.cost).all()
+    assert cnnlab.Settings.from_json(run.settings.to_json()) == run.settings
+
+
+@pytest.mark.parametrize("history_bytes", ["a", -1, float("nan"), True, None])
+def test_a_history_of_no_number_of_bytes_is_refused(history_bytes):
+    with pytest.raises(ValueError, match="history_bytes must be a number of at least 0, got"):
+        cnnlab.Run(history_bytes=history_bytes)

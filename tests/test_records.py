@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
+import cnnlab
 from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
 from cnnlab.settings import Knobs, settings
 
@@ -193,3 +194,23 @@ def test_a_record_survives_pickling():
     assert isinstance(again, Record)
     assert np.array_equal(again.table, record.table)
     assert again.schedule == record.schedule
+
+
+@pytest.mark.parametrize("value", [3, None, "question", []])
+def test_what_holds_no_record_is_refused_in_a_sentence(value, tmp_path):
+    asks = (cnnlab.autopsy, lambda v: cnnlab.export_html(v, tmp_path / "x.html"),
+            lambda v: cnnlab.export_script(v, tmp_path / "x.py"))  # fmt: skip
+    for ask in asks:
+        with pytest.raises(TypeError, match=r"^record must be a Record, or a Run or a Lab that has one, got"):
+            ask(value)
+    with pytest.raises(TypeError, match=r"^run must be a Run, got"):
+        cnnlab.critical_learning_rate(value)
+
+
+def test_a_run_stands_for_its_record(tmp_path):
+    run = cnnlab.Run("question", channels=2, hidden=(4, 4), patch_size=13, patches=8)
+    run.advance(3)
+    for write in (cnnlab.export_html, cnnlab.export_script):
+        write(run, tmp_path / "of_run")
+        write(run.record, tmp_path / "of_record")
+        assert (tmp_path / "of_run").read_bytes() == (tmp_path / "of_record").read_bytes()

@@ -112,13 +112,13 @@ def test_nan_and_infinity_are_refused_where_a_number_is_asked(name, value):
 @pytest.mark.parametrize("name", sorted(NUMBERS))
 @pytest.mark.parametrize("value", [True, False, np.True_, "0.1", [1], 1j])
 def test_what_is_no_number_is_refused_where_a_number_is_asked(name, value):
-    with pytest.raises(TypeError, match=rf"^{name} must be (None or )?a (whole )?number in "):
+    with pytest.raises(TypeError, match=rf"^{name} must be (None \(all\) or )?a (whole )?number in "):
         settings(**{name: value})
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_number_may_not_be_a_float(name):
-    with pytest.raises(TypeError, match=rf"^{name} must be (None or )?a whole number in .*got 20\.0$"):
+    with pytest.raises(TypeError, match=rf"^{name} must be (None \(all\) or )?a whole number in .*got 20\.0$"):
         settings(**{name: 20.0})
 
 
@@ -245,3 +245,21 @@ def test_a_number_in_few_characters_still_is_that_number(number):
 def test_settings_need_neither_torch_nor_numpy():
     program = "import sys, cnnlab; cnnlab.settings('question'); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_value_of_thousands_of_digits_does_not_fill_the_message():
+    for value in (10**100, 10**5000, "x" * 5000, list(range(5000))):
+        with pytest.raises((TypeError, ValueError), match=r"^seed must .*\[0, 4294967295\], got .{1,100}$"):
+            settings(seed=value)
+
+
+def test_text_that_is_no_json_is_refused_in_a_sentence():
+    for text in ("", "{", "nonsense"):
+        with pytest.raises(ValueError, match=r"^settings must be JSON text, got"):
+            Settings.from_json(text)
+
+
+def test_a_batch_may_be_larger_than_the_patches_only_where_these_stand_for_more():
+    assert settings(patches=1000, batch_size=2048).batch_size == 2048
+    with pytest.raises(ValueError, match=r"batch_size must lie in \[1, 999\], the number of patches, got 2048"):
+        settings(patches=999, batch_size=2048)

@@ -216,6 +216,7 @@ def test_a_restart_that_fails_keeps_the_run_and_its_settings() -> None:
 
 def test_a_closed_worker_does_nothing_more(worker: Worker, views: list[View]) -> None:
     worker.close()
-    worker.train(3, hurried=True)
+    with pytest.raises(RuntimeError, match="this lab is closed"):
+        worker.train(3, hurried=True)
     assert worker.wait(5)
     assert worker.run.updates == 0

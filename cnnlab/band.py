@@ -38,7 +38,7 @@ def band_of(record: Record, settings: Settings, no_curvature: str) -> dict[str, 
     over = f", of a batch of {batch}" if batch is not None and batch < settings.patches else ""
     title = f"λ = {eigenvalue:.4g}{over}, after update {step}. {MEANING}"
     if math.isinf(critical):
-        return {"edges": [1e9, 1e9], "said": "no critical rate: it curves upwards nowhere", "title": title}
+        return {"edges": None, "said": "no critical rate: λ is not above 0", "title": title}
     times = settings.learning_rate / critical
     here = f"yours {times:.2g} ×" if times < 1000 else f"yours {number(times)} ×"
     return {

@@ -165,7 +165,7 @@ def written(value: float) -> str:
     """A weight in at most nine characters."""
     if not math.isfinite(value):
         return str(float(value))
-    size = abs(value)
+    value, size = value + 0.0, abs(value)  # -0.0 is 0
     if size and not 1e-4 <= size < 1e5:
         return f"{value:.2e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
     return f"{value:.5f}" if size < 10 else f"{value:.2f}"

@@ -36,6 +36,8 @@ from cnnlab.worker import View, Worker
 
 CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""
+PATCHES = 120
+"""Most training patches in the picture of them."""
 LEAST_WIDTH = 320
 """Least width of the plots in pixels."""
 FRAMES = 8.5
@@ -596,10 +598,15 @@ class Lab:
         """What the header shows."""
         updates = len(shown)
         forecast, rate = None if updates else view.forecast, f"learning rate {view.settings.learning_rate:g}"
+        line = verdict.state_line(shown)
+        if not updates and len(view.record):
+            line, forecast = verdict.start_line(shown), None
+        elif forecast is not None:
+            line = f"ready at update 0: at {rate} it {forecast}"
         return {
             "frame": self.frame,
             "asked": self.frame == self.asked or self.loop is None,
-            "line": verdict.state_line(shown) if forecast is None else f"ready at update 0: at {rate} it {forecast}",
+            "line": line,
             "tone": verdict.RISING if forecast is not None and forecast.diverges else verdict.tone(shown),
             "trouble": verdict.tone(view.record) != verdict.CALM,
             "trained": len(view.record),
@@ -625,11 +632,12 @@ class Lab:
     def controls_state(self, view: View, shown: Record) -> dict[str, Any]:
         """What the controls show."""
         family = {record.branch.number: record for record in (view.record, *view.record.others)}
+        coming = {number: run.knobs_in_force for number, run in dict(self.worker.runs).items()}
         branches = [
             {
                 "number": number,
                 "colour": figures.branch_colour(number),
-                "label": verdict.difference(record, family.get(record.branch.parent or 0)),
+                "label": verdict.difference(record, family.get(record.branch.parent or 0), coming.get(number)),
                 "depth": depth_of(number, family),
                 "present": record is view.record,
             }
@@ -648,20 +656,22 @@ class Lab:
         """What the strip below the plots shows; its picture is a new one only in a frame with all pictures."""
         layers = shown.layers
         colours = {name: figures.colour_of(place) for name, place in group_of_layers(layers).items()}
-        kernels = shown.kernels[-1]
+        kernels, patches = shown.kernels[-1], self.worker.settings.patches
         picture = pictures.kernels_picture(kernels[:64]) if with_pictures and len(kernels) else ""
         return {
             **controls.table_of(shown, colours),
             "kernels": picture if with_pictures else self.strip.state["kernels"],
             "kernels_title": f"{layers[0]}: {min(len(kernels), 64)} kernels" if len(kernels) else "",
-            "patches_title": f"The {self.worker.settings.patches} training patches",
+            "patches_title": f"{PATCHES} of the {patches} training patches"
+            if patches > PATCHES
+            else f"The {patches} training patches",
         }
 
     def patches(self) -> str:
         """The training patches as a picture, or nothing if the data are no images."""
         self.pictured = self.view.record.settings.replace(seed=0)
         found = self.worker.run.patches()
-        return "" if found is None else pictures.patches_picture(found[:120])
+        return "" if found is None else pictures.patches_picture(found[:PATCHES])
 
 
 def fixed_column(width: int) -> ipywidgets.Layout:

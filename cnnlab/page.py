@@ -94,7 +94,7 @@ def film(record: Record) -> dict[str, Any]:
         "figure": json.loads(figure.to_json(validate=False)),
         "steps": steps,
         "trained": len(record),
-        "lines": [verdict.state_line(each) for each in shown],
+        "lines": [verdict.state_line(each) if len(each) else verdict.start_line(each) for each in shown],
         "tones": [verdict.tone(each) for each in shown],
         **changes(drawn),
     }

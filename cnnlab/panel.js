@@ -7,15 +7,17 @@ const say = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
 
-const shown = (value) => {
+const shown = (value, whole = false) => {
   if (value === null || value === undefined) return "all";
-  if (value === 0) return "0";
+  if (value === 0 || whole) return String(value);
   const size = Math.abs(value);
-  if (size >= 1e-3 && size < 1e5) return String(Number(value.toPrecision(6)));
-  return value.toExponential().replace("e+", "e");
+  if (size >= 1e-3 && size < 1e5) return String(Number(value.toPrecision(5)));
+  return Number(value.toPrecision(4)).toExponential().replace("e+", "e");
 };
 
-const ROOM = 104; // characters of the line of words that fit at 1280 pixels; a longer line is set in smaller type
+// Characters of the line of words that fit at 1280 pixels and scale 1; a longer line is set in smaller type.
+const ROOM = 104;
+const PAGE = 1200;
 
 function header({ model, el }) {
   const send = (message) => model.send(message);
@@ -30,6 +32,9 @@ function header({ model, el }) {
     element("select", { class: "cnnlab-select", "aria-label": label, title: label, onchange: (event) => action(event.target.value) },
       ...options.map(([value, text]) => element("option", { value }, text)));
   const preset = choose("Preset", model.get("presets").map((name) => [name, name.replaceAll("_", " ")]), (value) => send({ preset: value }));
+  const altered = element("option", { value: "", hidden: true });
+  preset.append(altered);
+  preset.title = "Preset; * where settings have been changed since";
   const pace = choose("Speed", model.get("paces"), (value) => send({ pace: value }));
   const counter = element("span", { class: "cnnlab-counter" });
   const rate = element("span", { class: "cnnlab-rate" });
@@ -65,13 +70,18 @@ function header({ model, el }) {
     offer, problem);
   el.append(root);
 
+  let width = PAGE;
+  const fit = () => {
+    const room = (ROOM * width) / PAGE / model.get("scale");
+    words.style.fontSize = `${Math.min(1, room / words.textContent.length)}em`;
+  };
   const draw = () => {
     const state = model.get("state");
     offer.hidden = !state.offer;
     say(offer.firstChild, state.offer);
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
     say(words, state.line);
-    words.style.fontSize = `${Math.min(1, ROOM / state.line.length)}em`;
+    fit();
     line.title = state.line;
     line.dataset.tone = state.tone;
     why.hidden = !state.trouble;
@@ -86,7 +96,8 @@ function header({ model, el }) {
     scrubber.setAttribute("aria-valuetext", `update ${state.step}`);
     scrubber.style.setProperty("--cnnlab-filled", `${state.trained ? (100 * state.step) / state.trained : 0}%`);
     say(shownStep, state.step < state.trained ? `as after update ${state.step}` : "the present");
-    if (document.activeElement !== preset) preset.value = state.preset;
+    say(altered, `${state.preset.replaceAll("_", " ")} *`);
+    if (document.activeElement !== preset || preset.value === state.preset) preset.value = state.changed ? "" : state.preset;
     if (document.activeElement !== pace) pace.value = state.pace;
     say(problem, state.problem || "");
     // When asked, say that this frame is on the screen; the plots' message came before this one.
@@ -95,7 +106,12 @@ function header({ model, el }) {
     const answer = () => send({ drawn: state.frame, width: root.clientWidth });
     document.hidden ? setTimeout(answer, 0) : requestAnimationFrame(answer);
   };
-  const observer = new ResizeObserver(() => root.clientWidth && send({ width: root.clientWidth }));
+  const observer = new ResizeObserver(() => {
+    if (!root.clientWidth) return;
+    width = root.clientWidth;
+    fit();
+    send({ width });
+  });
   observer.observe(root);
   model.on("change:state", draw);
   draw();
@@ -143,25 +159,26 @@ function controls({ model, el }) {
     const slider = element("input", { type: "range", min: 0, max: last, step: 1, class: "cnnlab-slider", "aria-label": limit.label });
     const box = element("input", { type: "text", inputmode: "decimal", class: "cnnlab-box", "aria-label": `${limit.label}, value`, spellcheck: "false" });
     const mark = (value) => {
-      slider.setAttribute("aria-valuetext", shown(value));
+      slider.setAttribute("aria-valuetext", shown(value, limit.whole));
+      box.title = value === null ? "all" : String(value);
       slider.style.setProperty("--cnnlab-filled", `${(100 * slider.value) / last}%`);
     };
     slider.addEventListener("input", () => {
       const value = valueAt(Number(slider.value));
-      box.value = shown(value);
+      box.value = shown(value, limit.whole);
       mark(value);
       send(name, value);
     });
     const commit = () => {
       const text = box.value.trim();
-      if (text === shown(rows[name].value) && !waiting[name]) return;
+      if (text === shown(rows[name].value, limit.whole) && !waiting[name]) return;
       send(name, limit.optional && text === "all" ? null : text);
     };
     box.addEventListener("change", commit);
     rows[name] = {
       show: (value, answered) => {
         rows[name].value = value;
-        if (document.activeElement !== box || answered) box.value = shown(value);
+        if (document.activeElement !== box || answered) box.value = shown(value, limit.whole);
         slider.value = positionOf(value);
         mark(value);
       },
@@ -215,7 +232,7 @@ function controls({ model, el }) {
       onclick: () => model.send({ do: "delete_branch", branch: branch.number }) }, "✕");
     return element("li", { style: `padding-left: ${Math.min(branch.depth, 5) * 0.9}em` }, choose, ...(several ? [drop] : []));
   };
-  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), branches, problem);
+  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), problem, branches);
   el.append(root);
 
   const draw = (heard) => {

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from cnnlab.records import Record
+from cnnlab.settings import Knobs
 from cnnlab.warning import present_warning
 
 CALM, RISING, BROKEN = "calm", "rising", "broken"
@@ -42,6 +43,11 @@ def state_line(record: Record) -> str:
     return f"{said}; {accuracy(record)}{weights(record)}"
 
 
+def start_line(record: Record) -> str:
+    """The line of a look back at the start of a run that has been trained since."""
+    return f"the start, before update 1: {weights(record)}"
+
+
 def before_explosion(record: Record) -> int:
     """The last update after which nothing was wrong yet: 0, the start, if the very first step was too long.
 
@@ -59,13 +65,18 @@ def before_explosion(record: Record) -> int:
     return int(wrong[0]) if len(wrong) else len(record)
 
 
-def difference(record: Record, parent: Record | None) -> str:
-    """What a branch does otherwise than its parent, such as "lr 0.01 -> 0.001 at 3"."""
+def difference(record: Record, parent: Record | None, coming: Knobs | None = None) -> str:
+    """What a branch does otherwise than its parent, such as "lr 0.01 -> 0.001 at 3".
+
+    `coming` are the knobs of its next update, which tell where it has none of its own yet. Without a parent, for it has
+    been deleted, the branch is compared with the past that it shared with it.
+    """
     forked_at = record.branch.forked_at
-    if parent is None:
+    if record.branch.parent is None:
         return "start"
-    new = dataclasses.asdict(record.knobs_at(forked_at + 1))
-    old = dataclasses.asdict(parent.knobs_at(forked_at + 1))
+    before = record.knobs_at(forked_at) if forked_at else record.settings.knobs
+    new = dataclasses.asdict(coming if coming and len(record) == forked_at else record.knobs_at(forked_at + 1))
+    old = dataclasses.asdict(parent.knobs_at(forked_at + 1) if parent else before)
     changed = [
         f"{SHORT.get(name, name)} {said(old[name])} -> {said(new[name])}" for name in new if new[name] != old[name]
     ]
@@ -97,7 +108,7 @@ def broken_line(record: Record) -> str:
     """The line of a run whose cost has been NaN or inf."""
     first = record.first_nonfinite
     assert first is not None
-    value = number(record.cost[first - 1])
+    value, last = number(record.cost[first - 1]), number(record.cost[-1])
     finite = record.cost[: first - 1]
     if len(finite) == 0:
         before = "from the very start"
@@ -109,21 +120,20 @@ def broken_line(record: Record) -> str:
         )  # fmt: skip
     else:
         before = f"out of a cost of {number(finite[-1])}, without a rise"
-    recovered = "" if not np.isfinite(record.cost[-1]) else f", now {number(record.cost[-1])}"
-    return f"cost {value} since update {first}{recovered}, {before}; {lost(record)}"
+    when = f"since update {first}" if last == value else f"at update {first}, now {last}"
+    return f"cost {value} {when}, {before}; {lost(record)}"
 
 
 def lost(record: Record) -> str:
     """Which layers hold NaN or inf, or how far the weights have grown."""
-    bad = record.column("weight_nan")[-1] + record.column("weight_inf")[-1] > 0
-    names = [name for name, is_bad in zip(record.layers, bad, strict=True) if is_bad]
+    nan, inf = (record.column(gauge)[-1] > 0 for gauge in ("weight_nan", "weight_inf"))
+    names = [name for name, is_bad in zip(record.layers, nan | inf, strict=True) if is_bad]
     if not names:
-        return weights(record).removeprefix("; ")
+        return weights(record)
+    kind = "inf" if not nan.any() else "NaN or inf" if (inf & ~nan).any() else "NaN"
     if len(names) == len(record.layers):
-        return "every layer holds NaN"
-    return (
-        f"NaN in the weights of {', '.join(names)}" if len(names) < 4 else f"NaN in the weights of {len(names)} layers"
-    )
+        return f"every layer holds {kind}"
+    return f"{kind} in the weights of {', '.join(names) if len(names) < 4 else f'{len(names)} layers'}"
 
 
 def accuracy(record: Record) -> str:

@@ -98,12 +98,17 @@ def in_words(record: Record, step: int) -> EarlyWarning:
         name = record.layers[int(np.argmax(ratios))] or "network"
         if not np.isfinite(ratios.max()):
             return EarlyWarning(step, f"update {step} of {name} is NaN or infinite")
-        return EarlyWarning(step, f"update {step} was {ratios.max():.3g} times as long as the weights of {name}")
+        return EarlyWarning(step, f"update {step} was {few(ratios.max())} times as long as the weights of {name}")
     if climb:
-        return EarlyWarning(step, f"the cost rises to {record.cost[step - 1]:.3g} and began at {record.cost[0]:.3g}")
+        return EarlyWarning(step, f"the cost rose to {few(record.cost[step - 1])} from {few(record.cost[0])}")
     if edge:
-        return EarlyWarning(step, f"the logits are {record.logit_gap[step - 1]:.3g} apart: log(0) is near")
+        return EarlyWarning(step, f"the logits are {few(record.logit_gap[step - 1])} apart: log(0) is near")
     return EarlyWarning(step, f"the next outputs come near the end of {record.settings.precision}")
+
+
+def few(value: float) -> str:
+    """A number in three digits, such as 0.125 or 6.87e17."""
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
 
 
 def overflow_clock(record: Record) -> dict[str, int | None]:

@@ -119,6 +119,23 @@ def test_a_branch_that_is_not_there_is_refused_once_in_a_sentence_and_by_the_pag
     assert lab.header.state["problem"] == ""
 
 
+def test_a_branch_is_named_by_its_change_before_it_has_trained_and_after_its_parent_is_gone(lab: cnnlab.Lab) -> None:
+    lab.fork(3, learning_rate=1e-3)
+    assert [branch["label"] for branch in drawn(lab)] == ["start", "lr 0.0001 -> 0.001 at 3"]
+    lab.set(learning_rate=0.1)
+    assert drawn(lab)[1]["label"] == "lr 0.0001 -> 0.1 at 3"
+    lab.step(2)
+    lab.set(learning_rate=0.5)
+    assert drawn(lab)[1]["label"] == "lr 0.0001 -> 0.1 at 3"
+    lab.delete_branch(1)
+    assert [branch["label"] for branch in drawn(lab)] == ["lr 0.0001 -> 0.1 at 3"]
+
+
+def test_a_look_back_at_the_start_is_told_as_such(lab: cnnlab.Lab) -> None:
+    lab.look_at(0)
+    assert lab.header.state["line"].startswith("the start, before update 1: ")
+
+
 def test_a_rewind_goes_on_from_there_and_repeats_itself_to_the_bit(lab: cnnlab.Lab) -> None:
     before = lab.record.cost
     lab.rewind(2)

@@ -96,7 +96,10 @@ def test_each_frame_is_what_the_dashboard_draws_of_that_update(exploded):
 
 def test_each_frame_has_the_state_line_of_its_update(exploded):
     played = film(exploded)
-    assert played["lines"] == [verdict.state_line(exploded.until(step)) for step in range(10)]
+    assert played["lines"] == [
+        verdict.start_line(exploded.until(0)),
+        *(verdict.state_line(exploded.until(step)) for step in range(1, 10)),
+    ]
     assert played["tones"][-1] == "broken"
 
 
@@ -154,7 +157,7 @@ def test_a_short_record_shows_every_update(updates):
 def test_a_record_in_which_nothing_is_trained_is_a_page_too():
     played = film(cnnlab.Run("question", **SMALL).record)
     assert (played["steps"], played["changes"]) == ([0], [])
-    assert "ready at update 0" in played["lines"][0]
+    assert played["lines"][0].startswith("the start, before update 1: ")
 
 
 def test_a_network_of_your_own_is_a_page_without_a_link():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from records import record_of
 
-from cnnlab.verdict import number, state_line, tone
+from cnnlab.verdict import number, start_line, state_line, tone, weights
 
 
 def test_a_run_that_has_not_begun_says_so() -> None:
@@ -42,7 +42,12 @@ def test_a_cost_that_is_nan_from_the_start_is_told_so() -> None:
 
 
 def test_a_cost_that_recovers_is_told_with_its_present_value() -> None:
-    assert "since update 2, now 1" in state_line(record_of([0.7, np.inf, 1.0]))
+    assert state_line(record_of([0.7, np.inf, 1.0])).startswith("cost inf at update 2, now 1, ")
+
+
+def test_an_inf_that_turns_to_nan_is_not_told_as_a_lasting_inf() -> None:
+    assert state_line(record_of([0.7, np.inf, np.nan])).startswith("cost inf at update 2, now NaN, ")
+    assert state_line(record_of([0.7, np.nan, np.nan])).startswith("cost NaN since update 2, ")
 
 
 def test_layers_that_hold_nan_are_named() -> None:
@@ -51,6 +56,20 @@ def test_layers_that_hold_nan_are_named() -> None:
     line = state_line(record_of([1.0, np.nan], weight_nan=nan))
     assert line.endswith("NaN in the weights of second")
     assert "first" not in line
+
+
+@pytest.mark.parametrize(("nan", "inf", "words"), [
+    ([1, 1, 1], [0, 1, 0], "every layer holds NaN"), ([0, 0, 0], [1, 2, 3], "every layer holds inf"),
+    ([1, 0, 0], [0, 1, 1], "every layer holds NaN or inf"), ([0, 0, 0], [0, 0, 9], "inf in the weights of last"),
+    ([1, 0, 0], [0, 0, 9], "NaN or inf in the weights of first, last"),
+])  # fmt: skip
+def test_nan_and_inf_in_the_weights_are_told_apart(nan: list[int], inf: list[int], words: str) -> None:
+    counts = {"weight_nan": np.array([[0, 0, 0], nan]), "weight_inf": np.array([[0, 0, 0], inf])}
+    assert state_line(record_of([np.nan], **counts)).endswith(f"; {words}")
+
+
+def test_a_look_back_at_the_start_does_not_say_that_nothing_is_trained() -> None:
+    assert start_line(record_of([])) == f"the start, before update 1: {weights(record_of([]))}"
 
 
 def test_the_layer_with_the_largest_weight_is_named() -> None:

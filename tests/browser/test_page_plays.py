@@ -45,7 +45,7 @@ def opened(page, address):
 
 def test_the_last_update_shows_the_marks_of_nan(page, exploded):
     slider = opened(page, exploded)
-    assert "ready at update 0" in page.get_by_role("heading").inner_text()
+    assert "the start, before update 1" in page.get_by_role("heading").inner_text()
     assert RED not in page.evaluate(DRAWN)
     slider.fill("9")
     assert page.evaluate(MARKS)["marker"]["symbol"][0] == "x"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import cnnlab
@@ -119,6 +120,9 @@ def chosen(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Settings, Pl
     """The settings that `run` was given, and a link's plan; Misuse with the sentence of Settings if they do not fit."""
     changes = {name: value for name, value in vars(given).items() if name in LIMITS}
     try:
+        for word in rest:
+            if close := get_close_matches(word, ("--json", "--explain"), n=1, cutoff=0.7):
+                raise Misuse(f"not understood: {word}; did you mean {close[0]}?")
         check_names(word.removeprefix("--").partition("=")[0].replace("-", "_") for word in rest if word[:2] == "--")
         refuse(rest)
         return opened(given.preset, **changes)

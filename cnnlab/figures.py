@@ -48,8 +48,8 @@ STABILITY = (0.042, 0.29, 0.25, 0.44)
 """The same of the cost's companion, whose axes are x10 and y10; y11 is its lane."""
 TITLES = {
     "cost": "Cost",
-    "magnitudes": "Weights of each layer by magnitude",
-    "over_time": "The same over time",
+    "magnitudes": "Weights by magnitude",
+    "over_time": "Over time",
     "accuracy": "Accuracy",
     "gradient": "Gradient norm",
     "ratio": "Update/weight",
@@ -305,7 +305,7 @@ def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dic
     """Axis -> range and ticks."""
     last = span(record, ghosts, goal)
     ticks = {"tickmode": "linear" if last <= 6 else "auto", "dtick": 1}  # no update lies between two
-    time = {"range": [0, last * 1.02], **ticks}
+    time = {"range": [-0.012 * last, last * 1.02], **ticks}
     costs = np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])
     first, largest = shown_powers(record.exponents)
     powers, texts = power_ticks(first, largest)

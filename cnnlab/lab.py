@@ -38,6 +38,8 @@ CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""
 PATCHES = 120
 """Most training patches in the picture of them."""
+ROOMY = 560
+"""Width of the plots at scale 1 from which on their titles have room for a key beside them."""
 LEAST_WIDTH = 320
 """Least width of the plots in pixels."""
 FRAMES = 8.5
@@ -592,7 +594,11 @@ class Lab:
         """Fit the plots to the width of the cell's output, in pixels."""
         wide = max(LEAST_WIDTH, round(width) - round(CONTROLS_WIDTH * self.scale) - 2)
         if not self.closed and self.figure.layout.width != wide:
-            self.figure.layout.width = wide
+            with self.figure.batch_update():
+                self.figure.layout.width = wide
+                for note in self.figure.layout.annotations:
+                    if note.xanchor == "right":  # the key beside a panel's title
+                        note.visible = wide >= ROOMY * self.scale
 
     def header_state(self, view: View, shown: Record) -> dict[str, Any]:
         """What the header shows."""
@@ -662,7 +668,7 @@ class Lab:
             **controls.table_of(shown, colours),
             "kernels": picture if with_pictures else self.strip.state["kernels"],
             "kernels_title": f"{layers[0]}: {min(len(kernels), 64)} kernels" if len(kernels) else "",
-            "patches_title": f"{PATCHES} of the {patches} training patches"
+            "patches_title": f"{PATCHES} of {patches} training patches"
             if patches > PATCHES
             else f"The {patches} training patches",
         }

@@ -17,7 +17,7 @@ const shown = (value, whole = false) => {
 
 // Characters of the line of words that fit at 1280 pixels and scale 1; a longer line is set in smaller type.
 const ROOM = 104;
-const PAGE = 1200;
+const PAGE = 1098; // pixels of the dashboard there
 
 function header({ model, el }) {
   const send = (message) => model.send(message);

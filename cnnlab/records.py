@@ -327,10 +327,12 @@ class Record:
     def longer_than(self, times: float, updates: slice = slice(None)) -> NDArray[np.bool_]:
         """(updates, layers): whether an update was more than so many times as long as the weights that it met, or NaN.
 
-        Weights that were all 0 have no length to compare with: to leave a start at 0 is no leap.
+        Weights that were all 0, at the start or now, have no length to compare with: to leave it is a leap where it
+        takes one of them beyond 1.
         """
-        met = self.column("weight_norm")[:-1][updates]
-        return ~(self.update_ratio[updates] <= times) & (met != 0)
+        norms, largest = self.column("weight_norm"), self.column("largest_weight")
+        has_length = (norms[:-1][updates] != 0) & (norms[0] != 0)
+        return ~(self.update_ratio[updates] <= times) & (has_length | ~(largest[1:][updates] <= 1))
 
     @property
     def steps(self) -> IntArray:

@@ -103,6 +103,13 @@ def test_presets_are_listed_as_they_are_called(capsys):
         assert dataclasses.replace(start, preset=name) == cnnlab.settings(name)
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("--jsn", "--json"), ("--explan", "--explain"), ("--lern", "")])
+def test_a_mistyped_option_is_answered_with_the_nearest(capsys, typed, meant):
+    status, _, err = said(capsys, ["run", typed])
+    assert status == 2
+    assert f"did you mean {meant}?" in err if meant else "there is no setting named 'lern'" in err
+
+
 # cnnlab run
 
 

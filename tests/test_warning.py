@@ -33,13 +33,21 @@ def test_the_live_line_says_the_warning_first_and_changes_its_tone():
     assert tone(run.record) == "rising"
 
 
-@pytest.mark.parametrize(("name", "changes"), [("converges", {}), ("question", {"learning_rate": 1e-4})])
+@pytest.mark.parametrize(
+    ("name", "changes"), [("converges", {}), ("question", {"learning_rate": 1e-4}), ("vanishing", {})]
+)
 def test_a_start_at_zero_is_no_leap(name, changes):
     run = cnnlab.Run(name, init_scale=0.0, device="cpu", **changes)
-    run.advance(3)
+    run.advance(12)
     assert np.isinf(run.record.update_ratio).any()
-    assert present_warning(run.record) is None
-    assert before_explosion(run.record) == 3
+    assert first_warning(run.record) is None
+    assert before_explosion(run.record) == 12
+
+
+def test_a_leap_from_zero_is_warned_of_once_the_weights_are_large():
+    run = cnnlab.Run("question", init_scale=0.0, device="cpu", learning_rate=1e5, channels=4, hidden=(16, 16))
+    run.advance(2)
+    assert str(present_warning(run.record)).startswith("update 2 was ")
 
 
 def test_a_layer_that_begins_at_zero_is_not_warned_of_and_the_others_still_are():

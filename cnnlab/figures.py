@@ -48,7 +48,7 @@ STABILITY = (0.042, 0.29, 0.25, 0.44)
 """The same of the cost's companion, whose axes are x10 and y10; y11 is its lane."""
 TITLES = {
     "cost": "Cost",
-    "magnitudes": "Weights by magnitude",
+    "magnitudes": "Weight magnitudes",
     "over_time": "Over time",
     "accuracy": "Accuracy",
     "gradient": "Gradient norm",

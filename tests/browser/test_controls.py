@@ -171,3 +171,23 @@ def test_what_a_run_starts_from_starts_it_again_and_leaves_a_ghost(notebook, lab
         assert lab.trace("cost")["y"] == []
     assert notebook.value("len(lab.view.ghosts), lab.settings.precision") == (3, "float64")
     lab.screenshot("ghosts")
+
+
+def test_a_preset_that_was_changed_is_marked_and_can_be_chosen_again(notebook, lab):
+    lab = lab('"question"')
+    shown = lab.choice("Preset").evaluate_handle("it => it")
+    assert shown.evaluate("it => it.selectedOptions[0].textContent") == "question"
+    notebook.do("lab.set(learning_rate=0.5, seed=7)")
+    until(lambda: shown.evaluate("it => it.selectedOptions[0].textContent") == "question *", "the mark of a change")
+    lab.choice("Preset").select_option("question")
+    until(lambda: notebook.value("lab.settings == cnnlab.settings()"), "the preset as it was")
+    until(lambda: shown.evaluate("it => it.selectedOptions[0].textContent") == "question", "no mark")
+
+
+def test_a_long_value_is_shown_short_and_told_in_full(notebook, lab):
+    lab = lab('"question", learning_rate=1.23456789e-7, seed=4294967295')
+    assert lab.textbox("Learning rate").input_value() == "1.235e-7"
+    assert lab.textbox("Learning rate").get_attribute("title") == "1.23456789e-7"
+    assert lab.textbox("Seed").input_value() == "4294967295"
+    lab.textbox("Learning rate").press("Enter")
+    assert notebook.value("lab.settings.learning_rate") == 1.23456789e-7

@@ -48,6 +48,31 @@ def test_the_dashboard_fits_the_screen_with_nothing_cut_off(open_notebook, size,
     assert float(lab.line.evaluate("it => parseFloat(getComputedStyle(it).fontSize)")) >= 15 * scale
 
 
+@pytest.mark.parametrize(("size", "scale"), [((1280, 800), 1.0), ((1280, 800), 1.5), ((1920, 1080), 1.5)])
+def test_no_title_lies_on_another_or_leaves_the_plots(open_notebook, size, scale):
+    notebook = open_notebook(f"import cnnlab\nlab = cnnlab.Lab('converges', scale={scale})", size=size)
+    lab = notebook.lab()
+    lab.press("One update")
+    lab.wait_for_update(1)
+    lab.wait_until_paused()
+    plots = lab.figure.bounding_box()
+    titles = lab.figure.locator(".annotation-text-g").all()
+    boxes = {title.text_content(): title.bounding_box() for title in titles}
+    boxes = {text: box for text, box in boxes.items() if box and text not in ("NaN", "inf")}
+    assert {"Cost", "Over time", "Weight magnitudes", "Update/weight"} <= set(boxes)
+    for text, box in boxes.items():
+        assert box["x"] + box["width"] <= plots["x"] + plots["width"], text
+        for other, place in boxes.items():
+            apart = box["x"] + box["width"] <= place["x"] or place["x"] + place["width"] <= box["x"]
+            above = abs(box["y"] - place["y"]) > min(box["height"], place["height"]) / 2
+            assert text == other or apart or above, (text, other)
+    right = lab.box.bounding_box()["x"] + lab.box.bounding_box()["width"]
+    captions = [caption for caption in lab.area.locator("figcaption").all() if caption.is_visible()]
+    ends = {caption.text_content(): caption.evaluate("it => it.getBoundingClientRect().left + it.scrollWidth")
+            for caption in captions}  # fmt: skip
+    assert {text for text, end in ends.items() if end > right} == set()
+
+
 def test_a_larger_scale_has_larger_type(notebook, lab):
     sizes = []
     for scale in (1, 1.5):

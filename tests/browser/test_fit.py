@@ -1,6 +1,7 @@
 """What a person sees: nothing is cut off at 1280x800 and on a projector."""
 
 import pytest
+from jupyter_page import until
 
 
 @pytest.mark.parametrize(("size", "scale"), [((1280, 800), 1.0), ((1920, 1080), 1.5)])
@@ -55,10 +56,16 @@ def test_no_title_lies_on_another_or_leaves_the_plots(open_notebook, size, scale
     lab.press("One update")
     lab.wait_for_update(1)
     lab.wait_until_paused()
+    wanted = "graph => graph._fullLayout.width === graph.layout.width && graph._fullLayout.width < 1700"
+    until(lambda: lab.figure.evaluate(wanted), "the width of the page")
     plots = lab.figure.bounding_box()
-    titles = lab.figure.locator(".annotation-text-g").all()
-    boxes = {title.text_content(): title.bounding_box() for title in titles}
-    boxes = {text: box for text, box in boxes.items() if box and text not in ("NaN", "inf")}
+    boxes = lab.figure.locator(".annotation-text-g").evaluate_all(
+        """found => Object.fromEntries(found.filter((it) => it.getClientRects().length).map((it) => {
+            const {x, y, width, height} = it.getBoundingClientRect();
+            return [it.textContent, {x, y, width, height}];
+        }))"""
+    )
+    boxes = {text: box for text, box in boxes.items() if text not in ("NaN", "inf")}
     assert {"Cost", "Over time", "Weight magnitudes", "Update/weight"} <= set(boxes)
     for text, box in boxes.items():
         assert box["x"] + box["width"] <= plots["x"] + plots["width"], text

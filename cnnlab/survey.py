@@ -297,7 +297,7 @@ class Survey(Pausable):
             members = [self.growing.settings_at(*(int(at) for at in place)) for place in places]
             try:
                 flying[workers.submit(members, self.growing.steps)] = piece
-            except BrokenExecutor as reason:
+            except RuntimeError as reason:  # broken, or shut down
                 self.left.extendleft(reversed(piece))
                 workers.mend(reason)
                 return
@@ -380,7 +380,10 @@ class Workers:
     def mend(self, reason: BaseException) -> None:
         """Make new processes for those that were killed; an executor of the reader's own is not ours to mend."""
         if not self.own:
-            raise RuntimeError(f"the executor is broken: {reason!r}; what a path= was given for is kept") from reason
+            kept = "what a path= was given for is kept"
+            raise RuntimeError(f"the executor is broken or shut down: {reason!r}; {kept}") from reason
+        if not isinstance(reason, BrokenExecutor):
+            raise reason
         assert self.executor is not None
         if getattr(self.executor, "_broken", True):
             self.executor.shutdown(wait=True, cancel_futures=True)

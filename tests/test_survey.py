@@ -253,6 +253,13 @@ def test_a_run_that_fails_again_and_again_ends_the_sweep_in_a_sentence(monkeypat
         cnnlab.sweep("question", **ASKED)
 
 
+def test_an_executor_that_is_shut_down_is_said(tmp_path):
+    with ThreadPoolExecutor(1) as executor:
+        pass
+    with pytest.raises(RuntimeError, match=r"the executor is broken or shut down: .*is kept"):
+        cnnlab.sweep("question", steps=2, seeds=2, executor=executor, path=tmp_path / "map")
+
+
 def test_a_broken_executor_of_the_reader_s_own_is_said(tmp_path):
     class Broken(ThreadPoolExecutor):
         def submit(self, *work):

@@ -22,10 +22,12 @@ from cnnlab.own_data import mapped
 if TYPE_CHECKING:
     from cnnlab.run import Run
 
-TOLERANCE = 0.01
+TOLERANCE = 1e-3
 """The residual of an eigenvector, as a share of its eigenvalue, at which the search ends.
 
-The error of the eigenvalue is smaller, of the order of the square of it.
+The error of the eigenvalue is smaller, of the order of the square of it. Where the start holds hardly anything of the
+largest eigenvalue's vector, a search may end at the next eigenvalue: of 3,939 random matrices 2 do so, and 30 at a
+tolerance of 0.01, which saves one product in seven.
 """
 MOST = 100
 """Most products of the Hessian with a vector, unless told otherwise."""

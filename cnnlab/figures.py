@@ -305,7 +305,7 @@ def ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dic
     """Axis -> range and ticks."""
     last = span(record, ghosts, goal)
     ticks = {"tickmode": "linear" if last <= 6 else "auto", "dtick": 1}  # no update lies between two
-    time = {"range": [-0.012 * last, last * 1.02], **ticks}
+    time = {"range": [-0.025 * last, last * 1.02], **ticks}
     costs = np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])
     first, largest = shown_powers(record.exponents)
     powers, texts = power_ticks(first, largest)

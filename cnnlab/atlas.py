@@ -59,8 +59,9 @@ class Atlas(Board):
         self.outer: list[Survey] = []
         self.view = "what happened"
         self.cell: tuple[int, ...] | None = None
+        self.seed = 0
         self.lab: OpenedLab | None = None
-        self.choice = ipywidgets.Dropdown(options=list(VIEWS), description="Show", layout={"width": "22em"})
+        self.choice = ipywidgets.Dropdown(options=list(VIEWS), description="Show", layout={"width": "28em"})
         self.choice.observe(self.chosen, "value")
         self.back_button = ipywidgets.Button(description="Zoom out", layout={"width": "7em"}, disabled=True)
         self.back_button.on_click(lambda _button: self.later(self.back))
@@ -84,10 +85,11 @@ class Atlas(Board):
 
         Without a seed it is the first one that fared as the cell's colour says. IndexError outside the map.
         """
+        self.check_open()
         shown = self.map
         if len(where) == len(shown.axes):
             where = (*where, typical_seed(shown, where))
-        *cell, _ = place = shown.place(*where)
+        *cell, self.seed = place = shown.place(*where)
         self.cell = tuple(cell)
         start = shown.settings_at(*place)
         if self.lab is None or self.lab.closed:
@@ -102,14 +104,15 @@ class Atlas(Board):
         """Compute the region between two places on the first axis, and two on the second, as finely as the whole map.
 
         The first value of an axis is at 0, the second at 1; places need not be whole. ValueError if there is nothing
-        between them.
+        between them. What a `path` was given for is the whole map; zoomed ones are not kept there.
         """
+        self.check_open()
         shown = self.map
         axes = [maps.refined(shown.axes[0], left, right)]
         if len(shown.axes) == 2:
             axes.append(maps.refined(shown.axes[1], low, high))
         plan = Map.empty(shown.settings, tuple(axes), shown.seeds, shown.steps)
-        self.halt()
+        self.cancel()
         self.outer.append(self.survey)
         self.survey = Survey(plan, self.executor)
         self.cell = None
@@ -118,9 +121,10 @@ class Atlas(Board):
 
     def back(self) -> None:
         """Back to the map before the last zoom, as far as it was computed."""
+        self.check_open()
         if not self.outer:
             raise ValueError("this is the whole map already")
-        self.halt()
+        self.cancel()
         self.survey = self.outer.pop()
         self.cell = None
         self.draw()
@@ -144,9 +148,9 @@ class Atlas(Board):
         """Zoom into the box that was drawn; not where the ranges are those that we have set."""
         if across is None or up is None or not self.is_another((*across, *up)):
             return
-        left, right = (place - 0.5 * side for place, side in zip(across, (-1, 1), strict=True))
-        low, high = (place - 0.5 * side for place, side in zip(up, (-1, 1), strict=True))
-        self.later(lambda: self.zoom(min(left, right), max(left, right), min(low, high), max(low, high)))
+        shape = self.survey.growing.shape
+        places = (*centres(across, shape[0]), *centres(up, shape[1]))
+        self.later(lambda: self.zoom(*places))
 
     def is_another(self, ranges: Sequence[float]) -> bool:
         """Whether the axes show something else than the whole map that is shown."""
@@ -168,9 +172,16 @@ class Atlas(Board):
         """Draw the map, and the curves of the cell that was clicked."""
         shown = self.map
         hover = idle or math.prod(shown.shape[:2]) <= BUSY_CELLS
-        map_figures.refresh_map(self.figure, shown, self.view, self.cell, hover)
+        map_figures.refresh_map(self.figure, shown, self.view, self.cell, hover, self.seed)
         self.back_button.disabled = not self.outer
-        self.key.layout.visibility = "visible" if self.view == "what happened" else "hidden"
+        self.key.value = key() if self.view == "what happened" else f"&ensp;{VIEWS[self.view]}; grey: no such seed yet"
+
+
+def centres(ends: Sequence[float], count: int) -> tuple[float, float]:
+    """Where the first and the last of so many equal cells between two ends have their middle."""
+    low, high = min(ends), max(ends)
+    half = (high - low) / (2 * count)
+    return low + half, high - half
 
 
 def typical_seed(shown: Map, cell: tuple[int, ...]) -> int:

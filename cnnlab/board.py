@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -38,11 +40,14 @@ class Computation(Protocol):
     def seconds_left(self) -> float | None: ...  # noqa: D102
     @property
     def paused(self) -> bool: ...  # noqa: D102
+    @property
+    def cancelled(self) -> bool: ...  # noqa: D102
     def make_ready(self) -> None: ...  # noqa: D102
     def pieces(self) -> Iterator[Any]: ...  # noqa: D102
     def pause(self) -> None: ...  # noqa: D102
     def go_on(self) -> None: ...  # noqa: D102
     def cancel(self) -> None: ...  # noqa: D102
+    def abandon(self) -> None: ...  # noqa: D102
 
 
 class Board:
@@ -55,6 +60,9 @@ class Board:
         self.closed = False
         self.error = ""
         self.thread: threading.Thread | None = None
+        self.at_work: Computation | None = None
+        self.again = False
+        self.lock = threading.Lock()
         self.actions: deque[Callable[[], None]] = deque()
         self.figure = LiveFigure(figure)
         self.figure._config = {"doubleClick": False, "displayModeBar": False}
@@ -88,15 +96,26 @@ class Board:
 
     def start(self) -> None:
         """Compute what is left; returns at once."""
+        self.check_open()
+        self.survey.go_on()
+        with self.lock:
+            if self.computing:  # what is being cancelled ends first
+                self.again = self.at_work is not self.survey or self.survey.cancelled
+            elif self.survey.done < self.survey.total:
+                self.begin()
+        self.touch()
+
+    def begin(self) -> None:
+        """Start the thread that computes."""
+        self.error, self.again, self.at_work = "", False, self.survey
+        self.survey.make_ready()
+        self.thread = threading.Thread(target=self.compute, args=(self.survey,), name="cnnlab-board", daemon=True)
+        self.thread.start()
+
+    def check_open(self) -> None:
+        """RuntimeError in a sentence if the board has been closed."""
         if self.closed:
             raise RuntimeError("this dashboard is closed: make a new one")
-        self.survey.go_on()
-        if not self.computing and self.survey.done < self.survey.total:
-            self.error = ""
-            self.survey.make_ready()
-            self.thread = threading.Thread(target=self.compute, args=(self.survey,), name="cnnlab-board", daemon=True)
-            self.thread.start()
-        self.touch()
 
     def pause(self) -> None:
         """Give out no more work; `start` goes on."""
@@ -105,15 +124,17 @@ class Board:
 
     def cancel(self) -> None:
         """Stop; what is done is kept, and `start` computes the rest."""
-        if self.computing:
-            self.survey.cancel()
+        self.again = False
+        if self.at_work is not None and self.computing:
+            self.at_work.cancel()
         self.touch()
 
     def halt(self) -> None:
-        """Cancel, and wait until nothing is computed any more."""
-        thread = self.thread
+        """Cancel, let go of what is being computed, and wait until nothing is any more."""
+        thread, at_work = self.thread, self.at_work
         self.cancel()
-        if thread is not None:
+        if thread is not None and at_work is not None:
+            at_work.abandon()
             thread.join(PATIENCE)
 
     def toggle(self) -> None:
@@ -124,11 +145,12 @@ class Board:
             self.start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until nothing is computed any more, and draw; False if that took longer than `timeout` seconds."""
-        thread = self.thread
+        """Block until nothing is computed any more, and draw meanwhile; False if that took longer than `timeout`."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
         try:
-            if thread is not None:
-                thread.join(timeout)
+            while (thread := self.thread) is not None and (left := end - time.monotonic()) > 0:
+                thread.join(min(1 / FRAMES, left))
+                self.draw()
         except KeyboardInterrupt:
             self.cancel()
             raise
@@ -156,7 +178,10 @@ class Board:
                 self.touch()
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
-        self.thread = None
+        with self.lock:
+            self.thread = None
+            if self.again and not self.closed:
+                self.begin()
         self.touch()
 
     def later(self, action: Callable[[], None]) -> None:
@@ -176,6 +201,7 @@ class Board:
         """Do what was asked for; an error is shown."""
         while self.actions and not self.closed:
             try:
+                self.error = ""
                 self.actions.popleft()()
             except Exception as error:  # whatever it is, it is shown, and the board goes on
                 self.error = str(error) or type(error).__name__
@@ -199,21 +225,26 @@ class Board:
         going = computing and not self.survey.paused
         self.button.description = "Pause" if going else "Go on" if computing or 0 < done < total else "Start"
         self.button.disabled = done == total
-        self.stop_button.disabled = not computing
+        self.stop_button.disabled = not computing or self.is_ending
         self.bar.value = done / total
         self.words.value = self.in_words(done, total, left)
         self.draw_figure(idle=not going)
 
     def in_words(self, done: int, total: int, left: float | None) -> str:
         """What the line beside the bar says."""
-        if self.error:
-            return f"<span style='color:#cc0033'>{plain(self.error)}</span>"
         said = f"{done} of {total} runs"
-        if self.computing and self.survey.paused:
-            return f"{said}; paused"
-        if self.computing:
-            return f"{said}; " + ("starting" if left is None else f"about {duration(left)} left")
-        return said
+        if self.is_ending:
+            said += "; ending what is under way"
+        elif self.computing and self.survey.paused:
+            said += "; paused"
+        elif self.computing:
+            said += "; starting" if left is None else f"; about {duration(left)} left"
+        return f"{said} <span style='color:#cc0033'>{plain(self.error)}</span>" if self.error else said
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether what was cancelled has still to come to its end."""
+        return self.computing and self.at_work is not None and self.at_work.cancelled
 
     def show(self) -> None:
         """Display the board in the cell that runs now; nothing outside IPython."""

@@ -140,6 +140,8 @@ class Remedies(Board):
         **fields: Any,
     ) -> None:
         self.remedies = REMEDIES if remedies is None else remedies
+        if not isinstance(self.remedies, dict) or not all(isinstance(each, dict) for each in self.remedies.values()):
+            raise TypeError(f"remedies must be a dict of dicts such as {{'L2': {{'l2': 0.1}}}}, got {remedies!r:.80}")
         if not self.remedies or len(self.remedies) > MOST_LANES:
             raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
         start = settings(preset, **fields)
@@ -182,6 +184,14 @@ def whole_steps(steps: Any) -> int:
     return planned("question", 1, steps, {}).steps
 
 
+def batches_of(record: Record) -> np.ndarray:
+    """How many patches each update took: the last batch of an epoch may be smaller, (updates,)."""
+    patches, each = record.settings.patches, record.updates_per_epoch
+    size = record.settings.batch_size or patches
+    place = np.arange(len(record)) % each
+    return np.minimum(size, patches - place * size)
+
+
 def fate_of(record: Record, steps: int) -> tuple[str, str]:
     """The label of a run and a verdict in words, by the rule of `Map`; while it trains there is no label."""
     if record.first_nonfinite is not None:
@@ -189,8 +199,7 @@ def fate_of(record: Record, steps: int) -> tuple[str, str]:
     if len(record) < steps:
         return maps.UNKNOWN, f"update {len(record)} of {steps}"
     width = max(1, min(record.updates_per_epoch, steps // 4))
-    count = record.settings.batch_size or record.settings.patches
-    costs = record.data_cost / (count if record.settings.reduction == "sum" else 1)
+    costs = record.data_cost / (batches_of(record) if record.settings.reduction == "sum" else 1)
     label = str(maps.labels_of(False, costs[:width].mean(), costs[-width:].mean()))
     held_out = record.held_out_accuracy[-1]
     learned = "" if np.isnan(held_out) else f", held out {held_out:.2f}"

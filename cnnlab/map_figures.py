@@ -6,6 +6,7 @@ NaN and inf have a lane of their own along the top of each plot of costs.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,8 @@ VIEWS = {
     "what happened": "",
     "share that diverged": "Share of the seeds whose cost was NaN or infinite",
     "first update that was NaN or infinite": "Median over the seeds that diverged",
-    "final cost": "Median over the seeds that did not diverge, as a power of ten",
-    "held-out accuracy": "Mean over the seeds",
+    "final cost": "Median over the seeds that did not diverge",
+    "held-out accuracy": "Mean over the seeds that did not diverge",
 }
 """View of a map -> what it shows of a cell's seeds."""
 LEFT, RIGHT = (0.075, 0.56), (0.68, 0.995)
@@ -70,36 +71,48 @@ def map_figure(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figur
         shapes=[{"type": "rect", "xref": "x domain", "yref": "y domain", "x0": 0, "x1": 1, "y0": 0, "y1": 1,
                  "fillcolor": NOT_YET, "line": {"width": 0}, "layer": "below"}],
     )  # fmt: skip
+    figure.add_shape(lane_ground("2"))
+    figure.add_annotation(lane_name("2", scale))
     figure.add_annotation(name="cell", x=right[0], y=0.97, text="<b>Cost</b>: click a cell", **PLACED, yanchor="middle")
     refresh_map(figure, shown, "what happened", None)
     return figure
 
 
-def refresh_map(figure: Any, shown: Map, view: str, cell: tuple[int, ...] | None, hover: bool = True) -> None:
+def refresh_map(
+    figure: Any, shown: Map, view: str, cell: tuple[int, ...] | None, hover: bool = True, seed: int = 0
+) -> None:
     """Draw the map as it is now, and the curves of a cell, into a figure of `map_figure` in one message.
 
-    `hover`: whether the texts that a pointer shows are written anew, too, which takes most of the time.
+    `hover`: whether the texts that a pointer shows are written anew, too, which takes most of the time; if not, it
+    shows none. `seed`: the place of the seed that was opened.
     """
     traces = {trace.name: trace for trace in figure.data}
     values, scale = picture(shown, view)
+    nothing = bool(np.isnan(values).all())
+    if nothing:  # plotly hears no click where no cell has a number
+        values, scale = np.zeros_like(values), Scale([[0, NOT_YET], [1, NOT_YET]], 0.0, 1.0)
+    power = view == "final cost"
     with figure.batch_update():
         traces["map"].update(
             z=listed(values), zmin=scale.low, zmax=scale.high, colorscale=scale.colours,
-            showscale=view != "what happened", colorbar_title_text=view,
+            showscale=view != "what happened" and not nothing, colorbar_title_text=view,
+            colorbar_tickprefix="10<sup>" if power else "", colorbar_ticksuffix="</sup>" if power else "",
+            hoverinfo="text" if hover else "none",
         )  # fmt: skip
         if hover:
             traces["map"].text = texts(shown)
         figure.layout.update(map_axes(shown))
+        heading = next(note for note in figure.layout.annotations if note.name == "cell")
         if cell is None or len(cell) != len(shown.shape) - 1:
             refresh_curves(figure, shown, ())
             traces["chosen"].update(x=[], y=[])
-            figure.layout.annotations[0].text = "<b>Cost</b>: click a cell"
+            heading.text = "<b>Cost</b>: click a cell"
         else:
             places = [(*cell, seed) for seed in range(shown.shape[-1])]
             refresh_curves(figure, shown, places)
-            row = cell[1] if len(cell) == 2 else 0
+            row = cell[1] if len(cell) == 2 else seed
             traces["chosen"].update(x=[cell[0]], y=[row])
-            figure.layout.annotations[0].text = title_of(shown, cell)
+            heading.text = f"{title_of(shown, cell)}; opened: seed {shown.seeds[seed]}"
 
 
 def picture(shown: Map, view: str) -> tuple[NDArray[np.float64], Scale]:
@@ -122,12 +135,14 @@ def picture(shown: Map, view: str) -> tuple[NDArray[np.float64], Scale]:
         scale = Scale("Cividis_r", 1.0, float(max(shown.steps, 2)))
     elif view == "final cost":
         final = shown.final_cost if not by_run else shown.final_cost[..., None]
-        usable = np.where(done & np.isfinite(final) & (final > 0), final, np.nan)
-        values = np.log10(over_seeds(np.nanmedian, usable))
+        medians = over_seeds(np.nanmedian, np.where(done & np.isfinite(final), final, np.nan))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.where(medians > 0, np.log10(medians), np.nan)
+            values = np.where(medians <= 0, ends_of(values)[0], values)  # a cost of 0 has the colour of the least
         scale = Scale("Cividis", *ends_of(values))
     else:
         accuracy = shown.held_out_accuracy if not by_run else shown.held_out_accuracy[..., None]
-        values = over_seeds(np.nanmean, accuracy)
+        values = over_seeds(np.nanmean, np.where(first > 0, np.nan, accuracy))
         scale = Scale("Cividis", 0.0, 1.0)
     return values.T, scale
 
@@ -212,7 +227,7 @@ def cell_text(shown: Map, cell: tuple[int, ...]) -> str:
 def named_values(shown: Map, cell: tuple[int, ...]) -> str:
     """The fields of a cell with their values."""
     return ", ".join(
-        f"{name} {maps.short_of(values[place])}" for (name, values), place in zip(shown.axes, cell, strict=False)
+        f"{name} {maps.names_of(values)[place]}" for (name, values), place in zip(shown.axes, cell, strict=False)
     )
 
 
@@ -224,9 +239,9 @@ def title_of(shown: Map, cell: tuple[int, ...]) -> str:
 def map_axes(shown: Map) -> dict[str, Any]:
     """Titles, ticks and ranges of a map's two axes."""
     (name, values), *more = shown.axes
-    found = {"xaxis": axis(LIMITS[name].label, [maps.short_of(value) for value in values])}
+    found = {"xaxis": axis(LIMITS[name].label, maps.names_of(values))}
     if more:
-        found["yaxis"] = axis(LIMITS[more[0][0]].label, [maps.short_of(value) for value in more[0][1]])
+        found["yaxis"] = axis(LIMITS[more[0][0]].label, maps.names_of(more[0][1]))
     else:
         found["yaxis"] = axis("Seed", [str(seed) for seed in shown.seeds])
     return found
@@ -250,6 +265,8 @@ def curves(x: str, y: str, lane: str) -> list[go.Scatter]:
         for label in (STALLED, CONVERGED, DIVERGED)
     ]
     made.append(go.Scatter(name="lone", mode="markers", marker={"size": 4}, xaxis=x, yaxis=y))
+    marker = {"symbol": "triangle-down", "color": INK, "size": 6}
+    made.append(go.Scatter(name="zero", mode="markers", marker=marker, xaxis=x, yaxis=lane, hoverinfo="skip"))
     marker = {"symbol": "x", "color": RED, "size": 7}
     made.append(go.Scatter(name="lost", mode="markers", marker=marker, xaxis=x, yaxis=lane, hoverinfo="skip"))
     for trace in made[:-1]:
@@ -257,8 +274,8 @@ def curves(x: str, y: str, lane: str) -> list[go.Scatter]:
     return made
 
 
-def refresh_curves(figure: Any, shown: Map, places: Sequence[tuple[int, ...]]) -> None:
-    """Draw the costs of some runs into the traces of `curves`."""
+def refresh_curves(figure: Any, shown: Map, places: Sequence[tuple[int, ...]]) -> tuple[float, float]:
+    """Draw the costs of some runs into the traces of `curves`; returns the range of their axis, in powers of ten."""
     traces = {trace.name: trace for trace in figure.data}
     done = [place for place in places if shown.done[place]]
     for label in (CONVERGED, STALLED, DIVERGED):
@@ -271,12 +288,17 @@ def refresh_curves(figure: Any, shown: Map, places: Sequence[tuple[int, ...]]) -
         y=[cost for _, y, _ in alone for cost in y.tolist()],
         marker={"color": [colour for x, _, colour in alone for _ in x]},
     )
+    zero = np.unique([step for place in done for step in steps[shown.cost[place] <= 0].tolist()])
+    traces["zero"].update(x=zero.tolist(), y=[LANES["low"]] * len(zero))
     lost = [int(shown.first_nonfinite[place]) for place in done if shown.diverged[place]]
     heights = [LANES["nan"] - 0.06 * (rank % 3) / 2 for rank in range(len(lost))]
     traces["lost"].update(x=lost, y=heights)
     costs = np.array([shown.cost[place] for place in done]).ravel()
-    figure.layout.yaxis2.update(decades(costs))
+    found = decades(costs)
+    figure.layout.yaxis2.update(found)
     figure.layout.xaxis2.range = [0.5, shown.steps + 0.5]
+    low, high = found["range"]
+    return low, high
 
 
 def joined(rows: Sequence[NDArray[np.float64]]) -> tuple[list[float | None], list[float | None]]:
@@ -301,11 +323,28 @@ def plain_layout(scale: float, width: int, height: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def lane_ground(suffix: str) -> dict[str, Any]:
+    """The ground of the lane of NaN and inf along the top of a plot of costs."""
+    return {
+        "type": "rect", "xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x0": 0, "x1": 1, "y0": 0.87, "y1": 1,
+        "fillcolor": "#FBE9ED", "line": {"width": 0}, "layer": "below",
+    }  # fmt: skip
+
+
+def lane_name(suffix: str, scale: float) -> dict[str, Any]:
+    """The name of that lane."""
+    return {
+        "xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x": 0.995, "y": 0.935, "xanchor": "right",
+        "yanchor": "middle", "showarrow": False, "text": "NaN, inf", "font": {"size": 9 * scale, "color": RED},
+    }  # fmt: skip
+
+
 def cost_axes(suffix: str, lane: str, across: Sequence[float], up: Sequence[float], steps: int) -> dict[str, Any]:
     """The axes of a plot of costs: updates, costs on a log axis, and the lane of NaN and inf above them."""
     return {
         f"xaxis{suffix}": {
             "domain": list(across), "anchor": f"y{suffix}", "range": [0.5, steps + 0.5], "fixedrange": True,
+            "tickmode": "linear" if steps <= 6 else "auto", "tick0": 0, "dtick": 1,
             "title": {"text": "Update", "standoff": 4}, "gridcolor": "#E6E9ED", "zeroline": False,
         },
         f"yaxis{suffix}": {
@@ -345,6 +384,7 @@ def fan_figure(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figur
     figure.update_layout(
         **cost_axes("2", "3", (0.055, 0.62), (0.13, 0.9), shown.steps),
         xaxis4={"domain": [0.7, 0.995], "anchor": "y4", "range": [0.5, shown.steps + 0.5], "fixedrange": True,
+                "tickmode": "linear" if shown.steps <= 6 else "auto", "tick0": 0, "dtick": 1,
                 "title": {"text": "First update that was NaN or infinite", "standoff": 4}},
         yaxis4={"domain": [0.13, 0.78], "anchor": "x4", "gridcolor": "#E6E9ED", "fixedrange": True,
                 "title": {"text": "Seeds", "standoff": 4}},
@@ -361,6 +401,8 @@ def fan_figure(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figur
             align="left",
             text="",
         )
+    figure.add_shape(lane_ground("2"))
+    figure.add_annotation(lane_name("2", scale))
     refresh_fan(figure, shown)
     return figure
 
@@ -369,10 +411,11 @@ def refresh_fan(figure: Any, shown: Map) -> None:
     """Draw all seeds that are computed so far into a figure of `fan_figure` in one message."""
     traces = {trace.name: trace for trace in figure.data}
     with figure.batch_update():
-        refresh_curves(figure, shown, [(seed,) for seed in range(shown.shape[0])])
+        low, high = refresh_curves(figure, shown, [(seed,) for seed in range(shown.shape[0])])
         steps = list(range(1, shown.steps + 1))
+        lane = 10 ** min(low + LANES["nan"] * (high - low), 307.0)  # where a quantile is NaN or infinite
         for name, row in zip(("low", "median", "high"), quantiles(shown.cost[shown.done]), strict=True):
-            drawn = [float(value) if math.isfinite(value) and value > 0 else None for value in row]
+            drawn = [min(float(value), lane) if value > 0 else None for value in row]
             traces[name].update(x=steps[: len(drawn)], y=drawn)
         counts = np.bincount(shown.first_nonfinite[shown.diverged], minlength=shown.steps + 1)[1:]
         traces["ends"].update(x=steps, y=counts.tolist())
@@ -442,7 +485,10 @@ def lanes_figure(lanes: Sequence[Lane], steps: int, *, scale: float = 1.0, width
             go.Scatter(name=f"lost {place}", mode="markers", marker=marker, xaxis=f"x{suffix}", yaxis=f"y{over}",
                        hoverinfo="skip")
         )  # fmt: skip
-        words = f"<b>{lane.name}</b><br><span style='color:#555'>{lane.changes}</span>"
+        figure.add_shape(lane_ground(suffix))
+        name = textwrap.shorten(lane.name, 36, placeholder="…")
+        told = "<br>".join(textwrap.wrap(lane.changes, 42, max_lines=2, placeholder="…"))
+        words = f"<b>{name}</b><br><span style='color:#555'>{told}</span>"
         top, low = bottom + 0.99 / rows, bottom + 0.1 / rows
         figure.add_annotation(x=left, y=top, text=words, **PLACED, yanchor="top")
         figure.add_annotation(x=left, y=low, text="", **PLACED, yanchor="top")

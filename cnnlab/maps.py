@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -101,6 +102,8 @@ class Map:
 
     def share(self, label: str) -> NDArray[np.float64]:
         """The share of the seeds, among those computed, that have a label; NaN where none is computed."""
+        if label not in (CONVERGED, STALLED, DIVERGED):
+            raise ValueError(f"label must be one of {CONVERGED}, {STALLED}, {DIVERGED}, got {label!r}")
         counts = self.done.sum(axis=-1)
         with np.errstate(invalid="ignore"):
             return np.where(counts, (self.labels == label).sum(axis=-1) / np.maximum(counts, 1), np.nan)
@@ -112,8 +115,8 @@ class Map:
             names = [name for name, _ in self.axes]
             raise IndexError(f"a run is found by its place on {', '.join([*names, 'seeds'])}, got {len(where)} places")
         for name, place, size in zip([*(name for name, _ in self.axes), "seeds"], full, self.shape, strict=True):
-            if not 0 <= place < size:
-                raise IndexError(f"the place on {name} must lie in [0, {size - 1}], got {place}")
+            if isinstance(place, bool) or not isinstance(place, numbers.Integral) or not 0 <= place < size:
+                raise IndexError(f"the place on {name} must be a whole number in [0, {size - 1}], got {place!r}")
         return tuple(int(place) for place in full)
 
     def settings_at(self, *where: int) -> Settings:
@@ -136,13 +139,13 @@ class Map:
     def at(self, *where: int) -> str:
         """A sentence on one run, such as "learning_rate 0.01, seed 3: diverged at update 4"."""
         place = self.place(*where)
-        parts = [f"{name} {short_of(values[at])}" for (name, values), at in zip(self.axes, place, strict=False)]
+        parts = [f"{name} {names_of(values)[at]}" for (name, values), at in zip(self.axes, place, strict=False)]
         said = f"{', '.join([*parts, f'seed {self.seeds[place[-1]]}'])}: "
         if not self.done[place]:
             return said + "not computed yet"
         if self.diverged[place]:
             return said + f"diverged at update {self.first_nonfinite[place]}"
-        ended = f"cost {self.final_cost[place]:.3g}, held-out accuracy {self.held_out_accuracy[place]:.2f}"
+        ended = f"cost {self.final_cost[place] + 0.0:.3g}, held-out accuracy {self.held_out_accuracy[place]:.2f}"
         return f"{said}{self.labels[place]}, {ended}"
 
     def __repr__(self) -> str:
@@ -208,7 +211,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Map, int]:
             run = json.loads(line)
             cost = [float(value) for value in run["cost"]]
             made.put(run["run"], cost, *(float(run[name]) for name in ("began", "ended", "held_out_accuracy")))
-    except (ValueError, TypeError, KeyError, AttributeError) as reason:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, MemoryError) as reason:
         raise ValueError(f"{os.fspath(path)} holds no map that can be read: {reason}") from None
     return made.frozen(), whole
 
@@ -243,6 +246,16 @@ def short_of(value: float) -> str:
     return short(float(f"{value:.3g}"))
 
 
+def names_of(values: Iterable[float]) -> list[str]:
+    """The values of an axis in few characters: three digits, or as many as tell neighbours apart."""
+    known = list(values)
+    for digits in range(3, 17):
+        names = [short(float(f"{value:.{digits}g}")) for value in known]
+        if len(set(names)) == len(set(known)):
+            break
+    return names
+
+
 def is_logarithmic(values: Iterable[float]) -> bool:
     """Whether an axis is spaced by factors rather than by differences."""
     found = np.asarray(list(values), dtype=float)
@@ -257,16 +270,22 @@ def between(values: tuple[float, ...], low: float, high: float) -> tuple[float, 
 
     On a whole-numbered axis there may be fewer; see `refined`.
     """
-    known = np.log(values) if is_logarithmic(values) else np.asarray(values)
-    places = np.linspace(low, high, len(values))
-    inner = np.interp(places, np.arange(len(values)), known)
-    return tuple(float(value) for value in (np.exp(inner) if is_logarithmic(values) else inner))
+    known, places, at = np.asarray(values), np.linspace(low, high, len(values)), np.arange(len(values))
+    inner = np.interp(places, at, known)
+    zero = len(values) > 3 and values[0] == 0  # then from the second value on
+    if is_logarithmic(values[zero:]):
+        factors = np.exp(np.interp(places, at[zero:], np.log(known[zero:])))
+        inner = np.where(places < zero, inner, factors)
+    whole = np.abs(places - places.round()) < 1e-9  # the map's own values, to the bit
+    return tuple(np.where(whole, known[places.round().astype(int)], inner).tolist())
 
 
 def refined(axis: Axis, low: float, high: float) -> Axis:
     """An axis whose values lie between two places on it; ValueError if there are fewer than two."""
     name, values = axis
     last = len(values) - 1
+    if not all(isinstance(end, numbers.Real) and math.isfinite(end) for end in (low, high)):
+        raise ValueError(f"the places on {name} must be two numbers in [0, {last}], got {low!r} and {high!r}")
     low, high = (min(max(end, 0), last) for end in sorted((low, high)))
     finer = between(values, low, high)
     if LIMITS[name].whole:  # type: ignore[union-attr]
@@ -278,6 +297,8 @@ def refined(axis: Axis, low: float, high: float) -> Axis:
 
 def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     """The interval of Wilson (1927) for a share seen as `hits` of `count`: 95 % by default; (0, 1) if count is 0."""
+    if not 0 <= hits <= count:
+        raise ValueError(f"hits must lie in [0, {count}], the count, got {hits!r}")
     if not count:
         return 0.0, 1.0
     share, square = hits / count, z * z / count

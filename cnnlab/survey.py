@@ -169,6 +169,15 @@ def check_size(start: Settings, axes: tuple[Axis, ...], seeds: int, steps: int) 
             f"would take about {duration(seconds)} on {cores()} core{'s' if cores() > 1 else ''}, and "
             f"{runs * (steps + 5) * 8 / 2**30:.1f} GiB of memory"
         )
+    if (size := runs * (steps + 5) * 8) > MOST_BYTES:
+        raise ValueError(
+            f"a map of {runs:,} runs of {steps:,} steps needs {size / 2**30:.1f} GiB of memory, at most "
+            f"{MOST_BYTES / 2**30:g} are allowed: ask for fewer runs or steps"
+        )
+
+
+MOST_BYTES = 4 * 2**30
+"""Most memory for the costs of a map."""
 
 
 def duration(seconds: float) -> str:
@@ -213,6 +222,10 @@ class Pausable:
         self.cancelled = True
         self.going.set()
 
+    def abandon(self) -> None:
+        """Let go of what is being computed, too, as far as that can be done."""
+        self.cancel()
+
     def make_ready(self) -> None:
         """Have the work go on after a cancel."""
         self.cancelled = False
@@ -225,15 +238,22 @@ class Survey(Pausable):
     """
 
     def __init__(self, plan: Map, executor: Executor | None = None, path: str | os.PathLike[str] | None = None) -> None:
-        if executor is not None and not callable(getattr(executor, "submit", None)):
-            raise TypeError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
+        if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r:.80}")
         super().__init__()
         self.growing = taken_up(plan, path)
         self.path = path
         self.executor = executor
         self.lock = threading.Lock()
         self.seconds_a_run: float | None = None
+        self.workers: Workers | None = None
         self.make_ready()
+
+    def abandon(self) -> None:
+        """Cancel, and end the processes that were made here, whatever they compute."""
+        super().abandon()
+        if self.workers is not None:
+            self.workers.end()
 
     def make_ready(self) -> None:
         """Have `pieces` compute what is left, after a cancel too."""
@@ -272,7 +292,7 @@ class Survey(Pausable):
             return
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(journal(self.path, self.growing)) if self.path is not None else None
-            workers = stack.enter_context(Workers(self.executor, self.growing.settings))
+            self.workers = workers = stack.enter_context(Workers(self.executor, self.growing.settings))
             flying: dict[Future[Any], list[int]] = {}
             failed: Counter[int] = Counter()
             stack.callback(lambda: [future.cancel() for future in flying])
@@ -283,11 +303,17 @@ class Survey(Pausable):
                     self.going.wait(PROGRESS)
                     continue
                 finished, _ = wait(flying, timeout=PROGRESS, return_when=FIRST_COMPLETED)
+                if self.cancelled:
+                    break
                 for future in finished:
                     piece = flying.pop(future)
                     if self.taken(future, piece, workers, failed, file):
                         yield piece
                 self.spent += time.monotonic() - began
+            for future, piece in list(flying.items()):  # after a cancel: what is under way is kept
+                kept = not future.cancel() and (workers.own or future.done()) and future.exception() is None
+                if kept and self.taken(future, piece, workers, failed, file):
+                    yield piece
 
     def submit(self, workers: Workers, flying: dict[Future[Any], list[int]]) -> None:
         """Give out as much work as the workers should have."""
@@ -354,6 +380,11 @@ class Workers:
     def __exit__(self, *_error: Any) -> None:
         if self.own and self.executor is not None:
             self.executor.shutdown(wait=True, cancel_futures=True)
+
+    def end(self) -> None:
+        """End the processes that were made here at once."""
+        for process in list((getattr(self.executor, "_processes", None) or {}).values()) if self.own else ():
+            process.terminate()
 
     @property
     def count(self) -> int:

@@ -1,6 +1,7 @@
 """Dashboards of many runs without a browser: each button is a call, each ends without thread, process or widget."""
 
 import multiprocessing
+import re
 import threading
 
 import ipywidgets
@@ -87,7 +88,7 @@ def test_a_zoom_is_computed_finer_and_left_again(atlas):
 def test_what_is_wrong_is_said_beside_the_bar(atlas):
     atlas.later(lambda: atlas.open(7, 7))
     atlas.draw()
-    assert "the place on learning_rate must lie in [0, 2], got 7" in atlas.words.value
+    assert "the place on learning_rate must be a whole number in [0, 2], got 7" in atlas.words.value
 
 
 @pytest.mark.parametrize("view", map_figures.VIEWS)
@@ -145,6 +146,151 @@ def test_a_single_cost_before_the_nan_is_a_point():
 def test_the_band_counts_nan_as_more_than_any_number():
     costs = np.array([[1.0, 2.0], [2.0, np.nan], [3.0, np.nan]])
     assert map_figures.quantiles(costs).tolist() == [[1.0, 2.0], [2.0, np.inf], [3.0, np.inf]]
+
+
+def test_where_a_quantile_is_nan_the_band_and_the_median_lie_in_the_lane_of_nan():
+    shown = maps.Map.empty(cnnlab.settings(), (), tuple(range(4)), 3)
+    for seed, cost in enumerate(([1.0, 2.0, 3.0], [1.0, np.nan], [1.0, np.nan], [1.0, 5.0, np.nan])):
+        shown.put(seed, np.array(cost), 1.0, 1.0, 0.5)
+    figure = map_figures.fan_figure(shown)
+    low, high = figure.layout.yaxis2.range
+    for name, lost in (("low", 0), ("median", 2), ("high", 2)):
+        drawn = np.log10([each for trace in figure.data if trace.name == name for each in trace.y])
+        assert len(drawn) == 3
+        assert ((drawn - low) / (high - low) > 0.87).sum() == lost, name
+
+
+def test_a_cost_of_zero_is_seen_and_is_the_least():
+    shown = maps.Map.empty(cnnlab.settings(), (("learning_rate", (0.1, 0.2, 0.3)),), (0,), 2)
+    for index, cost in enumerate(([1.0, -0.0], [1.0, 0.5], [1.0, np.nan])):
+        shown.put(index, np.array(cost), 1.0, 0.1, 0.9)
+    values, _ = map_figures.picture(shown, "final cost")
+    assert values[0, 0] == values[0, 1] == np.log10(0.5)
+    assert np.isnan(values[0, 2])
+    assert ": converged, cost 0, " in shown.at(0, 0)
+    figure = map_figures.map_figure(shown)
+    map_figures.refresh_map(figure, shown, "final cost", (0,))
+    marks = next(trace for trace in figure.data if trace.name == "zero")
+    assert (marks.x, marks.y) == ((2,), (map_figures.LANES["low"],))
+
+
+def test_the_accuracy_of_a_cell_is_that_of_the_seeds_that_did_not_diverge():
+    shown = maps.Map.empty(cnnlab.settings(), (("l1", (1.0, 2.0)), ("l2", (1.0, 2.0))), (0, 1), 2)
+    for index in range(8):
+        shown.put(index, np.array([1.0, np.nan if index in (1, 2, 3) else 1.0]), 1.0, 1.0, [0.5, 0, 0, 0][index % 4])
+    values, _ = map_figures.picture(shown, "held-out accuracy")
+    assert values[0, 0] == 0.5
+    assert np.isnan(values[1, 0])
+
+
+def test_a_view_without_a_number_can_still_be_clicked(atlas):
+    for view in map_figures.VIEWS:
+        atlas.choice.value = view
+        atlas.draw()
+        assert all(value == 0 for row in trace(atlas, "map").z for value in row)
+    assert "did not diverge" in atlas.key.value
+
+
+def test_a_drawn_box_is_the_region_that_is_computed(atlas):
+    asked = []
+    atlas.zoom = lambda *places: asked.append(places)
+    for box in ((-0.5, 2.5), (0.5, 1.5), (0.9, 1.1)):
+        atlas.boxed(None, box, box)
+    assert asked[-2:] == [pytest.approx((2 / 3, 4 / 3) * 2), pytest.approx((0.9 + 1 / 30, 1.1 - 1 / 30) * 2)]
+    assert len(asked) == 2  # the whole map is no box
+
+
+def test_a_start_right_after_a_cancel_is_not_lost(atlas):
+    atlas.start()
+    atlas.cancel()
+    atlas.start()
+    assert atlas.wait(60)
+    assert atlas.map.done.all()
+    atlas.start()
+    atlas.zoom(0, 1, 0, 1)
+    assert atlas.wait(60)
+    assert atlas.map.done.all()
+    assert atlas.outer
+
+
+def test_a_cancel_is_told_while_it_lasts_and_what_was_under_way_is_kept():
+    fan = cnnlab.Fan("question", **{**TINY, "steps": 3000}, seeds=3)
+    fan.start()
+    while fan.survey.seconds_a_run is None:
+        pass
+    fan.cancel()
+    fan.draw()
+    if fan.computing:
+        assert "ending what is under way" in fan.words.value
+        assert fan.stop_button.disabled
+    done = fan.survey.done
+    assert fan.wait(60)
+    assert fan.survey.done >= done
+    assert "ending" not in fan.words.value
+    fan.close()
+
+
+def test_a_mistake_hides_no_progress_and_the_next_action_clears_it(atlas):
+    atlas.later(atlas.back)
+    atlas.draw()
+    assert "0 of 9 runs" in atlas.words.value
+    assert "this is the whole map already" in atlas.words.value
+    atlas.later(lambda: atlas.open(0, 0))
+    atlas.draw()
+    assert atlas.words.value == "0 of 9 runs"
+
+
+def test_a_closed_atlas_does_nothing(atlas):
+    atlas.close()
+    for ask in (atlas.start, atlas.back, lambda: atlas.open(0, 0), lambda: atlas.zoom(0, 1, 0, 1)):
+        with pytest.raises(RuntimeError, match="this dashboard is closed"):
+            ask()
+    assert atlas.lab is None
+    assert not atlas.outer
+
+
+def test_the_seed_that_was_opened_is_marked():
+    atlas = cnnlab.Atlas("question", **TINY, learning_rate=[1e-4, 1e-3], seeds=[4, 7, 9])
+    atlas.open(1, 2)
+    assert (trace(atlas, "chosen").x, trace(atlas, "chosen").y) == ((1,), (2,))
+    assert any(note.text.endswith("opened: seed 9") for note in atlas.figure.layout.annotations if note.text)
+    assert atlas.lab.record.settings.seed == 9
+    atlas.close()
+
+
+@pytest.mark.parametrize("place", [float("nan"), "a", None])
+def test_a_zoom_to_no_place_is_refused_in_a_sentence(atlas, place):
+    with pytest.raises(ValueError, match="the places on learning_rate must be two numbers"):
+        atlas.zoom(place, 1, 0, 1)
+    with pytest.raises(IndexError, match="the place on learning_rate must be a whole number"):
+        atlas.open(place, 0)
+    assert not atlas.outer
+
+
+@pytest.mark.parametrize("remedies", [["l2"], {"l2": 0.1}, "l2"])
+def test_remedies_that_are_none_are_refused_in_a_sentence(remedies):
+    with pytest.raises(TypeError, match="remedies must be a dict of dicts"):
+        cnnlab.Remedies("question", **TINY, remedies=remedies)
+
+
+def test_a_long_remedy_stays_within_its_lane():
+    changes = {"input_scaling": "standardised", "init": "he_normal", "init_scale": 1.0, "momentum": 0.5, "l2": 0.01}
+    board = cnnlab.Remedies("question", **TINY, remedies={"A remedy with a name of many words, too many": changes})
+    lines = board.figure.layout.annotations[0].text.split("<br>")
+    assert len(lines) == 3
+    assert all(len(re.sub("<[^>]*>", "", line)) <= 43 for line in lines)
+    board.close()
+
+
+@pytest.mark.parametrize("batch_size", [None, 3, 4])
+def test_remedies_label_a_run_as_a_map_does_whatever_the_batches(batch_size):
+    start = {**TINY, "steps": 13, "reduction": "sum", "batch_size": batch_size, "learning_rate": 1e-5}
+    board = cnnlab.Remedies("question", **start, init_scale=0.3, remedies={"As posted": {}})
+    board.start()
+    board.wait(60)
+    label = cnnlab.sweep("question", **start, init_scale=0.3, seeds=1).labels[0]
+    assert board.verdicts["As posted"].startswith(label)
+    board.close()
 
 
 def test_a_fan_has_no_axis_and_an_atlas_has_one():

@@ -116,7 +116,7 @@ REFUSED = [
     ({"seeds": []}, TypeError, "seeds must be how many, or a list of them"),
     ({"seeds": [1, 1]}, ValueError, "seeds must each be there once"),
     ({"seeds": [1, -1]}, ValueError, r"seeds\[1\] must lie in \[0, 4294967295\], got -1"),
-    ({"executor": 4}, TypeError, "executor must be a concurrent.futures.Executor, got int"),
+    ({"executor": 4}, TypeError, "executor must be a concurrent.futures.Executor, got 4"),
 ]
 
 

@@ -174,7 +174,9 @@ class Atlas(Board):
         hover = idle or math.prod(shown.shape[:2]) <= BUSY_CELLS
         map_figures.refresh_map(self.figure, shown, self.view, self.cell, hover, self.seed)
         self.back_button.disabled = not self.outer
-        self.key.value = key() if self.view == "what happened" else f"&ensp;{VIEWS[self.view]}; grey: no such seed yet"
+        self.key.value = (
+            key() if self.view == "what happened" else f"&ensp;{VIEWS[self.view]}; grey: none, or not computed"
+        )
 
 
 def centres(ends: Sequence[float], count: int) -> tuple[float, float]:

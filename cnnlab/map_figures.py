@@ -61,7 +61,7 @@ def map_figure(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figur
     figure.add_traces(curves("x2", "y2", "y3"))
     figure.add_trace(
         go.Scatter(name="chosen", mode="markers", hoverinfo="skip", marker={
-            "symbol": "square-open", "size": 13 * scale, "color": INK, "line": {"width": 2.5}})
+            "symbol": "square", "size": 10 * scale, "color": "white", "line": {"color": INK, "width": 2}})
     )  # fmt: skip
     figure.update_layout(
         xaxis={"domain": left, "showgrid": False, "zeroline": False},

@@ -11,7 +11,7 @@ const shown = (value, whole = false) => {
   if (value === null || value === undefined) return "all";
   if (value === 0 || whole) return String(value);
   const size = Math.abs(value);
-  if (size >= 1e-3 && size < 1e5) return String(Number(value.toPrecision(5)));
+  if (size >= 1e-3 && size < 1e5) return String(Number(value.toPrecision(size < 1 ? 4 : 5)));
   return Number(value.toPrecision(4)).toExponential().replace("e+", "e");
 };
 

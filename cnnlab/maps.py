@@ -207,9 +207,13 @@ def read(path: str | os.PathLike[str]) -> tuple[Map, int]:
             raise ValueError("it is of another kind or version")
         axes = tuple((name, tuple(values)) for name, values in told["axes"])
         made = Map.empty(settings(**told["settings"]), axes, tuple(told["seeds"]), told["steps"])
+        for corner in (0, -1):
+            made.settings_at(*(size - 1 if corner else 0 for size in made.shape))
         for line in lines:
             run = json.loads(line)
             cost = [float(value) for value in run["cost"]]
+            if not cost or (math.isfinite(cost[-1]) and len(cost) != made.steps) or len(cost) > made.steps:
+                raise ValueError(f"run {run['run']} has {len(cost)} costs where {made.steps} are wanted")
             made.put(run["run"], cost, *(float(run[name]) for name in ("began", "ended", "held_out_accuracy")))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, MemoryError) as reason:
         raise ValueError(f"{os.fspath(path)} holds no map that can be read: {reason}") from None

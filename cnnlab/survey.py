@@ -6,6 +6,7 @@ torch comes in with `cnnlab.ensemble` alone, and mostly in processes of its own.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import itertools
 import math
@@ -478,7 +479,12 @@ def taken_up(plan: Map, path: str | os.PathLike[str] | None) -> Map:
         return Map.empty(plan.settings, plan.axes, plan.seeds, plan.steps)
     found, whole_bytes = maps.read(path)
     if found.heading() != plan.heading():
-        raise ValueError(f"{os.fspath(path)} holds another map, {found!r}: give another path, or delete it")
+        asked, there = (dataclasses.asdict(of.settings) | dict(of.axes) for of in (plan, found))
+        asked, there = ({**told, "seeds": of.seeds, "steps": of.steps} for told, of in ((asked, plan), (there, found)))
+        other = ", ".join(name for name in {**asked, **there} if asked.get(name) != there.get(name))
+        raise ValueError(
+            f"{os.fspath(path)} holds another map, {found!r}: {other} differ; give another path, or delete it"
+        )
     with open(path, "r+b") as file:
         file.truncate(whole_bytes)
     return found.thawed()

@@ -182,3 +182,21 @@ def test_a_map_beyond_memory_is_refused_in_a_sentence():
     axes = {"learning_rate": np.geomspace(1e-4, 1, 300), "init_scale": np.linspace(0.1, 1, 300)}
     with pytest.raises(ValueError, match=r"needs .* GiB of memory, at most 4 are allowed"):
         cnnlab.sweep("question", **axes, seeds=1, steps=100_000)
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ('["learning_rate"', '["learning_speed"'), ("[0.25, 0.5]", '["a", "b"]'), ('"seeds": [0', '"seeds": ["a"'),
+    ('"cost": [1.0, 2.0]', '"cost": [1.0]'), ('"cost": [1.0, 2.0]', '"cost": []'),
+    ('"cost": [1.0, 2.0]', '"cost": [1.0, 2.0, 3.0]'), ('"run": 0', '"run": 99'), ('"run": 0', '"run": "a"'),
+    ('"steps": 2', '"steps": 1000000000000'),
+])  # fmt: skip
+def test_a_file_that_holds_what_no_map_has_is_refused_in_a_sentence(tmp_path, old, new):
+    axis = ("learning_rate", (0.25, 0.5))
+    shown = maps.Map.empty(settings(), (axis,), (0, 1), 2)
+    shown.put(0, np.array([1.0, 2.0]), 1.0, 1.0, 0.5)
+    shown.save(tmp_path / "map")
+    text = (tmp_path / "map").read_text()
+    assert old in text
+    (tmp_path / "map").write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match="holds no map that can be read"):
+        maps.Map.load(tmp_path / "map")

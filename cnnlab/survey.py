@@ -294,6 +294,7 @@ class Survey(Pausable):
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(journal(self.path, self.growing)) if self.path is not None else None
             self.workers = workers = stack.enter_context(Workers(self.executor, self.growing.settings))
+            stack.callback(setattr, self, "workers", None)
             flying: dict[Future[Any], list[int]] = {}
             failed: Counter[int] = Counter()
             stack.callback(lambda: [future.cancel() for future in flying])

@@ -1,5 +1,6 @@
 """Sweeps: labels as those of runs, whatever executor computes them, whatever is killed, wherever they stop."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -267,6 +268,21 @@ def test_a_broken_executor_of_the_reader_s_own_is_said(tmp_path):
 
     with Broken(1) as executor, pytest.raises(RuntimeError, match=r"the executor is broken.*is kept"):
         cnnlab.sweep("question", **ASKED, executor=executor, path=tmp_path / "map")
+
+
+@pytest.mark.processes
+def test_what_is_abandoned_ends_without_waiting_for_its_runs(monkeypatch):
+    monkeypatch.setattr(sweeping, "cores", lambda: 2)
+    survey = Survey(sweeping.planned("question", 4, 100_000, TINY))
+    thread = threading.Thread(target=lambda: list(survey.pieces()))
+    thread.start()
+    while not (survey.workers and survey.workers.executor and survey.workers.executor._processes):
+        time.sleep(0.1)
+    survey.abandon()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert not survey.map.done.any()
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.processes

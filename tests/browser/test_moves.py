@@ -103,7 +103,7 @@ def lab_at_update(open_notebook):
 
 
 def test_what_has_moved_lies_where_plotly_would_draw_it(lab_at_update):
-    notebook = lab_at_update(60, epochs=2000)  # at first the picture is less than a pixel wide: plotly draws none
+    notebook = lab_at_update(80, epochs=2000)  # well past 60, where the axes double and all is drawn anew
     frame = notebook.value("lab.frame")
     assert notebook.value("len(lab.figure._moved)") > 40
     assert_plotly_draws_the_same(notebook, lengths=False)
@@ -111,7 +111,7 @@ def test_what_has_moved_lies_where_plotly_would_draw_it(lab_at_update):
 
 
 def test_where_numbers_are_missing_a_curve_has_a_hole_and_no_marker(lab_at_update):
-    notebook = lab_at_update(60, epochs=400)
+    notebook = lab_at_update(80, epochs=400)
     before = notebook.page.evaluate(GEOMETRY)
     notebook.do(HOLES)
     until(lambda: notebook.page.evaluate(GEOMETRY) != before, "the holes")

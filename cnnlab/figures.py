@@ -148,7 +148,8 @@ def layout(record: Record, scale: float, width: int) -> dict[str, Any]:
         "width": width, "height": round(384 * scale), "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
         "font": {"size": 11 * scale, "color": INK, "family": FONTS},
         "paper_bgcolor": "white", "plot_bgcolor": "#F7F8FA", "showlegend": False, "hovermode": "closest",
-        "uirevision": "kept", "dragmode": "zoom", "annotations": titles(scale), "shapes": lane_grounds(),
+        "uirevision": "kept", "dragmode": "zoom", "annotations": titles(scale),
+        "shapes": [lane_ground(axis_of(panel)) for panel in ("cost", "gradient", "ratio")],
     }  # fmt: skip
     for panel, (left, right, bottom, top) in {**PANELS, "stability": STABILITY}.items():
         suffix = axis_of(panel)
@@ -226,16 +227,12 @@ def titles(scale: float) -> list[dict[str, Any]]:
     return [{"font": {"size": 10 * scale}, **annotation} for annotation in found]
 
 
-def lane_grounds() -> list[dict[str, Any]]:
-    """The faint red ground of the lanes of NaN and inf."""
-    grounds = []
-    for panel in ("cost", "gradient", "ratio"):
-        left, right, bottom, top = PANELS[panel]
-        grounds.append({
-            "type": "rect", "xref": "paper", "yref": "paper", "x0": left, "x1": right, "y1": top,
-            "y0": bottom + (top - bottom) * 0.87, "fillcolor": "#FBE9ED", "line": {"width": 0}, "layer": "below",
-        })  # fmt: skip
-    return grounds
+def lane_ground(suffix: str) -> dict[str, Any]:
+    """The faint red ground of the lane of NaN and inf along the top of a plot, by the suffix of its axes."""
+    return {
+        "type": "rect", "xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x0": 0, "x1": 1, "y0": 0.87, "y1": 1,
+        "fillcolor": "#FBE9ED", "line": {"width": 0}, "layer": "below",
+    }  # fmt: skip
 
 
 def layer_labels(layers: Sequence[str]) -> list[str]:

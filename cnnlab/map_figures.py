@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab import maps
-from cnnlab.figures import FAINT, FONTS, INK, LANES, RED, decades, lone
+from cnnlab.figures import FAINT, FONTS, INK, LANES, RED, decades, lane_ground, lone
 from cnnlab.maps import CONVERGED, DIVERGED, STALLED, Map
 from cnnlab.settings import LIMITS
 
@@ -227,7 +227,7 @@ def cell_text(shown: Map, cell: tuple[int, ...]) -> str:
 def named_values(shown: Map, cell: tuple[int, ...]) -> str:
     """The fields of a cell with their values."""
     return ", ".join(
-        f"{name} {maps.names_of(values)[place]}" for (name, values), place in zip(shown.axes, cell, strict=False)
+        f"{name} {called[place]}" for (name, _), called, place in zip(shown.axes, shown.names, cell, strict=False)
     )
 
 
@@ -238,13 +238,9 @@ def title_of(shown: Map, cell: tuple[int, ...]) -> str:
 
 def map_axes(shown: Map) -> dict[str, Any]:
     """Titles, ticks and ranges of a map's two axes."""
-    (name, values), *more = shown.axes
-    found = {"xaxis": axis(LIMITS[name].label, maps.names_of(values))}
-    if more:
-        found["yaxis"] = axis(LIMITS[more[0][0]].label, maps.names_of(more[0][1]))
-    else:
-        found["yaxis"] = axis("Seed", [str(seed) for seed in shown.seeds])
-    return found
+    (across, *up), (columns, *rows) = [LIMITS[name].label for name, _ in shown.axes], shown.names
+    upwards = axis(up[0], rows[0]) if up else axis("Seed", [str(seed) for seed in shown.seeds])
+    return {"xaxis": axis(across, columns), "yaxis": upwards}
 
 
 def axis(title: str, names: Sequence[str]) -> dict[str, Any]:
@@ -320,14 +316,6 @@ def plain_layout(scale: float, width: int, height: int) -> dict[str, Any]:
         "font": {"size": 11 * scale, "color": INK, "family": FONTS},
         "paper_bgcolor": "white", "plot_bgcolor": "#F7F8FA",
         "showlegend": False, "hovermode": "closest", "hoverlabel": {"align": "left"},
-    }  # fmt: skip
-
-
-def lane_ground(suffix: str) -> dict[str, Any]:
-    """The ground of the lane of NaN and inf along the top of a plot of costs."""
-    return {
-        "type": "rect", "xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x0": 0, "x1": 1, "y0": 0.87, "y1": 1,
-        "fillcolor": "#FBE9ED", "line": {"width": 0}, "layer": "below",
     }  # fmt: skip
 
 

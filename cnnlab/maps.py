@@ -78,6 +78,11 @@ class Map:
         return self.done.shape
 
     @cached_property
+    def names(self) -> tuple[list[str], ...]:
+        """What the values of each axis are called."""
+        return tuple(names_of(values) for _, values in self.axes)
+
+    @cached_property
     def first_nonfinite(self) -> NDArray[np.int64]:
         """The first update whose cost was NaN or infinite; 0 where there was none."""
         bad = ~np.isfinite(self.cost)
@@ -139,7 +144,7 @@ class Map:
     def at(self, *where: int) -> str:
         """A sentence on one run, such as "learning_rate 0.01, seed 3: diverged at update 4"."""
         place = self.place(*where)
-        parts = [f"{name} {names_of(values)[at]}" for (name, values), at in zip(self.axes, place, strict=False)]
+        parts = [f"{name} {called[at]}" for (name, _), called, at in zip(self.axes, self.names, place, strict=False)]
         said = f"{', '.join([*parts, f'seed {self.seeds[place[-1]]}'])}: "
         if not self.done[place]:
             return said + "not computed yet"
@@ -207,8 +212,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Map, int]:
             raise ValueError("it is of another kind or version")
         axes = tuple((name, tuple(values)) for name, values in told["axes"])
         made = Map.empty(settings(**told["settings"]), axes, tuple(told["seeds"]), told["steps"])
-        for corner in (0, -1):
-            made.settings_at(*(size - 1 if corner else 0 for size in made.shape))
+        made.settings_at(*(0 for _ in made.shape))
+        made.settings_at(*(size - 1 for size in made.shape))
         for line in lines:
             run = json.loads(line)
             cost = [float(value) for value in run["cost"]]

@@ -480,9 +480,11 @@ def taken_up(plan: Map, path: str | os.PathLike[str] | None) -> Map:
         return Map.empty(plan.settings, plan.axes, plan.seeds, plan.steps)
     found, whole_bytes = maps.read(path)
     if found.heading() != plan.heading():
-        asked, there = (dataclasses.asdict(of.settings) | dict(of.axes) for of in (plan, found))
-        asked, there = ({**told, "seeds": of.seeds, "steps": of.steps} for told, of in ((asked, plan), (there, found)))
-        other = ", ".join(name for name in {**asked, **there} if asked.get(name) != there.get(name))
+        asked, there = (
+            {**dataclasses.asdict(of.settings), **dict(of.axes), "seeds": of.seeds, "steps": of.steps}
+            for of in (plan, found)
+        )
+        other = ", ".join(name for name in asked if asked[name] != there[name])
         raise ValueError(
             f"{os.fspath(path)} holds another map, {found!r}: {other} differ; give another path, or delete it"
         )

@@ -101,7 +101,6 @@ class Worker:
         self.planned = self.length
         self.hurried = False
         self.pace: float | None = None
-        self.error: str | None = None
         self.failure: Exception | None = None
         self.wanted = False
         self.wanted_after: int | None = None
@@ -122,6 +121,11 @@ class Worker:
     def training(self) -> bool:
         """Whether there are updates left to do."""
         return self.run.updates < self.goal
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, in words; None if nothing did."""
+        return None if self.failure is None else f"{type(self.failure).__name__}: {self.failure}"
 
     @property
     def length(self) -> int:
@@ -152,7 +156,7 @@ class Worker:
             self.goal = self.run.updates + (updates or (ahead if ahead > 0 else self.length))
             self.planned = max(self.planned, self.goal)
             self.hurried = hurried
-            self.error = self.failure = None
+            self.failure = None
             self.wanted = True
 
     def after_restarts(self, job: Callable[[], None]) -> None:
@@ -337,7 +341,7 @@ class Worker:
         try:
             job()
         except Exception as error:
-            self.error, self.failure = f"{type(error).__name__}: {error}", error
+            self.failure = error
             self.traceback = traceback.format_exc()
             with self.changed:
                 self.goal = min(self.goal, self.run.updates)
@@ -422,7 +426,7 @@ class Worker:
                 run.plan = rate_plan(self.schedule, self.settings, self.length)
                 self.settings = self.settings.replace(**dataclasses.asdict(run.knobs_in_force))
             self.goal = self.planned if was_training else 0
-            self.error = self.failure = None
+            self.failure = None
             self.times.clear()
         self.post()
 
@@ -470,7 +474,7 @@ class Worker:
             self.schedule = "constant" if not self.run.plan and self.schedule != SAFE else self.schedule
             self.planned = max(self.length, self.run.updates)
             self.goal = self.run.updates
-            self.error = self.failure = None
+            self.failure = None
             self.times.clear()
         self.post()
 

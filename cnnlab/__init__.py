@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from cnnlab.diagnosis import autopsy
     from cnnlab.edge import advance_safely
     from cnnlab.fan import Fan, Remedies
-    from cnnlab.files import load
     from cnnlab.given_image import own_image
+    from cnnlab.journal import load
     from cnnlab.lab import Lab
     from cnnlab.maps import Map, wilson
     from cnnlab.page import export_html
@@ -37,7 +37,7 @@ ROOMS = {
     "Lab": "lab",
     "Record": "records",
     "Frame": "records",
-    "load": "files",
+    "load": "journal",
     "Critical": "curvature",
     "critical_learning_rate": "curvature",
     "Prediction": "prediction",

@@ -12,14 +12,14 @@ import math
 import numbers
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 
 from cnnlab import controls, figures, pictures, verdict
-from cnnlab.autosave import Autosave, place_of
+from cnnlab.autosave import Autosave
 from cnnlab.band import band_of
 from cnnlab.diagnosis import Autopsy
 from cnnlab.doctor import Doctor
@@ -116,9 +116,7 @@ class Lab:
         self.view = self.worker.view()
         self.pace = controls.pace_for(self.worker.length)
         self.worker.set_pace(controls.PACES[self.pace])
-        close_labs_of_this_cell()
-        place = place_of(current_cell()[0]) if isinstance(autosave, bool) else Path(autosave)
-        self.worker.autosave = Autosave(place if autosave else None)
+        self.worker.autosave = autosave_of(autosave)
         self.build()
         OPEN[self] = current_cell()
         self.loop = running_loop()
@@ -346,7 +344,7 @@ class Lab:
 
     def bring_back(self) -> None:
         """Go on with the run that an earlier kernel left here; ValueError in a sentence if there is none to be read."""
-        record = self.worker.autosave.take()
+        record = self.worker.autosave.read_offer()
         own = {name: value for name, value in self.own.items() if value is not None and name != "watch"}
         runs = [Run(branch, **own) for branch in (record, *record.others)]
         self.look = None
@@ -728,9 +726,27 @@ def current_cell() -> tuple[str, int]:
     return shell.get_parent().get("metadata", {}).get("cellId", ""), shell.execution_count
 
 
-def close_labs_of_this_cell() -> None:
-    """Close the labs that an earlier execution of this cell made."""
+def autosave_of(wanted: bool | str | os.PathLike[str]) -> Autosave:
+    """The autosave of a new lab; closes the labs of an earlier execution of this cell, unless a file is refused."""
+    earlier = labs_of_this_cell()
+    path = None if isinstance(wanted, bool) else Path(os.path.realpath(wanted))
+    if path is not None and path not in [lab.worker.autosave.path for lab in earlier]:
+        kept = Autosave.in_file(path)
+        close_all(earlier)
+        return kept
+    close_all(earlier)
+    if path is not None:
+        return Autosave.in_file(path)
+    return Autosave.of_cell(current_cell()[0]) if wanted else Autosave()
+
+
+def close_all(labs: Iterable[Lab]) -> None:
+    """Close labs."""
+    for lab in labs:
+        lab.close()
+
+
+def labs_of_this_cell() -> list[Lab]:
+    """The open labs that an earlier execution of this cell made."""
     cell, count = current_cell()
-    for lab, (made_in, made_at) in list(OPEN.items()):
-        if cell and made_in == cell and made_at != count:
-            lab.close()
+    return [lab for lab, (made_in, made_at) in OPEN.items() if cell and made_in == cell and made_at != count]

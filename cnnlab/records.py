@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.growing import GrowingArray
 from cnnlab.links import link_of
 from cnnlab.settings import Knobs, Settings, nearest
 
@@ -23,6 +24,12 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 PerLayer = NDArray[np.float64]
 """One number a layer, in the order of `Record.layers`."""
+Lineage = tuple[tuple[object, int], ...]
+"""(log, how many of its first rows are here), the log that a record was taken of last; tells what two records share."""
+ALL_ROWS = 2**62
+"""Stands for all rows, present and to come, of the log that a record was taken of."""
+MOST_ANCESTORS = 64
+"""Most logs of a lineage that are remembered; of one that is forgotten two records share less, as far as is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +234,8 @@ class Record:
     """Gives the states that were kept of this run, the start among them."""
     own_network: bool = False
     """Whether the network and its data were the reader's own; a record does not hold those."""
+    lineage: Lineage = ()
+    """The logs that its rows come from, see `shared_rows`; no part of a file."""
 
     def __len__(self) -> int:
         return len(self.table) - 1
@@ -428,37 +437,45 @@ class Log:
         self.watched = watched
         self.updates_per_epoch = updates_per_epoch
         self.schedule: list[tuple[int, Knobs]] = [(1, settings.knobs)]
-        self.rows = 0
         self.shown = 0
+        self.lineage: Lineage = ((object(), ALL_ROWS),)
         width = len(GAUGES) + len(LAYER_GAUGES) * len(layers) + len(watched)
-        self.table = np.empty((64, width))
-        self.kernels = np.empty((64, *kernel_shape), dtype=np.float32)
-        self.ends = np.zeros(65, dtype=np.int64)
-        self.places = np.empty(4096, dtype=np.uint32)
-        self.counts = np.empty(4096, dtype=np.int32)
+        self.table = GrowingArray((width,), np.float64)
+        self.kernels = GrowingArray(kernel_shape, np.float32)
+        self.ends = GrowingArray.copy_of(np.zeros(1, np.int64))
+        self.places = GrowingArray((), np.uint32)
+        self.counts = GrowingArray((), np.int32)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, the start among them."""
+        return len(self.table)
 
     def append(
         self, table: FloatArray, histograms: NDArray[np.int32], kernels: NDArray[np.float32] | None = None
     ) -> None:
         """Add rows, one an update; the first row ever is the start."""
-        end = self.rows + len(table)
-        self.kernels = roomy(self.kernels, self.rows, end)
-        if kernels is not None:
-            self.kernels[self.rows : end] = kernels.reshape(len(table), *self.kernels.shape[1:])
-        self.table = roomy(self.table, self.rows, end)
-        self.table[self.rows : end] = table
         flat = histograms.reshape(-1)
         found = np.flatnonzero(flat)
         rows, places = np.divmod(found, len(flat) // len(table))
-        self.ends = roomy(self.ends, self.rows + 1, end + 1)
-        first = self.ends[self.rows]
-        self.ends[self.rows + 1 : end + 1] = first + np.cumsum(np.bincount(rows, minlength=len(table)))
-        last = self.ends[end]
-        self.places = roomy(self.places, first, last)
-        self.counts = roomy(self.counts, first, last)
-        self.places[first:last] = places
-        self.counts[first:last] = flat[found]
-        self.rows = end
+        shape = len(table), *self.kernels.numbers.shape[1:]
+        first_kernels = np.zeros(shape, np.float32) if kernels is None else kernels.reshape(shape)
+        self.append_packed(table, first_kernels, np.bincount(rows, minlength=len(table)), places, flat[found])
+
+    def append_packed(
+        self,
+        table: FloatArray,
+        kernels: NDArray[np.float32],
+        lengths: IntArray,
+        places: NDArray[Any],
+        counts: NDArray[np.int32],
+    ) -> None:
+        """Add rows whose histograms are without their zeros: so many numbers a row, their places and counts."""
+        self.kernels.append(kernels)
+        self.places.append(places)
+        self.counts.append(counts)
+        self.ends.append(self.ends.view()[-1] + np.cumsum(lengths))
+        self.table.append(table)
 
     def until(self, step: int) -> Log:
         """A log of its own that ends after update `step`."""
@@ -468,25 +485,25 @@ class Log:
     def of(cls, record: Record) -> Log:
         """A log of its own that begins with all of a record."""
         log = cls(record.settings, record.layers, record.watched, record.updates_per_epoch)
+        log.lineage = branched(record.lineage, len(record.table))
         log.schedule = list(record.schedule)
-        log.rows = len(record.table)
-        log.kernels = record.kernels.copy()
-        log.table = record.table.copy()
-        log.ends = record.histograms.ends.copy()
-        log.places = record.histograms.places[: log.ends[-1]].copy()
-        log.counts = record.histograms.counts[: log.ends[-1]].copy()
+        kept = record.histograms
+        log.table, log.kernels = GrowingArray.copy_of(record.table), GrowingArray.copy_of(record.kernels)
+        log.ends = GrowingArray.copy_of(kept.ends)
+        log.places, log.counts = (GrowingArray.copy_of(part[: kept.ends[-1]]) for part in (kept.places, kept.counts))
         return log
 
     def last(self, gauge: str) -> float:
         """A gauge in the last row."""
-        return float(self.table[self.rows - 1, GAUGES.index(gauge)])
+        return float(self.table.view()[-1, GAUGES.index(gauge)])
 
     def measured(self, gauge: str, step: int, value: float) -> None:
         """Write down a gauge that is not measured at every update; in a copy if a Record has shown this row."""
         if step < self.shown:
-            self.table = self.table.copy()
+            self.table = GrowingArray.copy_of(self.table.view())
+            self.lineage = branched(self.lineage, step)
             self.shown = 0
-        self.table[step, GAUGES.index(gauge)] = value
+        self.table.numbers[step, GAUGES.index(gauge)] = value
 
     def change(self, step: int, knobs: Knobs) -> None:
         """Note that knobs are in force from an update on."""
@@ -506,24 +523,28 @@ class Log:
             self.watched,
             tuple(self.schedule),
             self.updates_per_epoch,
-            read_only(self.table[:rows]),
+            self.table.view(),
             Histograms(
-                read_only(self.ends[: rows + 1]),
-                read_only(self.places[: self.ends[rows]]),
-                read_only(self.counts[: self.ends[rows]]),
+                self.ends.view(),
+                self.places.view(),
+                self.counts.view(),
                 (len(self.layers), EXPONENTS[self.settings.precision].count),
             ),
-            read_only(self.kernels[:rows]),
+            self.kernels.view(0, rows),
+            lineage=self.lineage,
         )
 
 
-def roomy(array: NDArray[Any], used: int, wanted: int) -> NDArray[Any]:
-    """The array if it has room for `wanted` rows, else a copy of its `used` ones with half as much room again."""
-    if wanted <= len(array):
-        return array
-    bigger = np.empty((max(wanted, len(array) * 3 // 2), *array.shape[1:]), dtype=array.dtype)
-    bigger[:used] = array[:used]
-    return bigger
+def branched(lineage: Lineage, rows: int) -> Lineage:
+    """The lineage of a log that shares so many rows with the log of another, and goes its own way from there."""
+    shared = tuple((log, min(known, rows)) for log, known in lineage if rows)
+    return (*shared[-MOST_ANCESTORS:], (object(), ALL_ROWS))
+
+
+def shared_rows(lineage: Lineage, other: Lineage) -> int:
+    """How many of their first rows two records surely have in common, without a look at their numbers."""
+    known = dict(other)
+    return max((min(rows, known[log]) for log, rows in lineage if log in known), default=0)
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -91,7 +91,7 @@ class Worker:
     ) -> None:
         self.make_run = make_run
         self.posted = posted
-        self.autosave = Autosave(None)
+        self.autosave = Autosave()
         self.run = make_run(start)
         self.run.plan = plan
         self.runs = {1: self.run}
@@ -363,7 +363,8 @@ class Worker:
             if now > self.turned + HAND:
                 self.edge.spend(self.run)
         self.times.append(now)
-        self.autosave.keep(self.tree(), now, at_once=False)
+        if self.autosave.is_due(now):
+            self.autosave.keep(self.tree(), now)
         if now - self.tidied > TIDY:
             self.tidied = now
             give_back_memory()
@@ -406,6 +407,7 @@ class Worker:
             found = self.forecast.knows(self.run)
         if found:
             self.posted(self.view())
+            self.autosave.keep(self.tree(), time.monotonic())
 
     def begin(self, new: Settings, plan: Plan) -> None:
         """Start again with a new run; the old one becomes a ghost if it trained at all."""
@@ -488,7 +490,7 @@ class Worker:
             self.held_out_due = now + spent / HELD_OUT_SHARE
         self.posted(self.view())
         if not self.training:
-            self.autosave.keep(self.tree(), time.monotonic(), at_once=True)
+            self.autosave.keep(self.tree(), time.monotonic())
 
     def adopt(self, runs: list[Run]) -> None:
         """Put a tree of runs, the present one first, in the place of what is here; it becomes a ghost."""
@@ -503,6 +505,7 @@ class Worker:
         self.runs = {run.branch.number: run for run in sorted(runs, key=lambda run: run.branch.number)}
         self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
         self.settled()
+        self.autosave.discard_if_kept()
 
     def tree(self) -> Record:
         """The present branch's record with those of the other branches."""

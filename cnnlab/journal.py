@@ -153,7 +153,7 @@ def packed(header: Header, arrays: Arrays) -> list[Any]:
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     listed = [(name, array.dtype.str, array.shape) for name, array in whole.items()]
     text = json.dumps({**header, "arrays": listed}, allow_nan=False).encode()
-    parts = [text, *(array.data.cast("B") for array in whole.values() if array.size)]
+    parts: list[Any] = [text, *(array.data.cast("B") for array in whole.values() if array.size)]
     checksum = functools.reduce(lambda checksum, part: zlib.crc32(part, checksum), parts, 0)
     return [ENTRY.pack(MARK, len(text), sum(array.nbytes for array in whole.values()), checksum), *parts]
 

@@ -1,4 +1,4 @@
-"""What this machine has for the labs, and what is missing: `cnnlab check`. It imports nothing else from cnnlab."""
+"""What this machine has for the labs, what is missing, and where autosaves lie: `cnnlab check`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Python, the packages, torch's devices, the labs and the memory, in this order."""
+    """Python, the packages, torch's devices, the labs, the memory and the autosaves, in this order."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", sys.version_info >= (3, 11), f"{version} (needs 3.11 or later)")
     yield from packages()
@@ -36,6 +36,7 @@ def findings() -> Iterator[Finding]:
     there = (CLONE / FIRST_LAB).is_file()
     yield Finding("labs", there, str(CLONE / "labs") if there else f"no {FIRST_LAB} in {CLONE}; install from a clone")
     yield memory()
+    yield autosaves()
 
 
 def packages() -> Iterator[Finding]:
@@ -91,6 +92,19 @@ def memory() -> Finding:
         return Finding("memory", False, "cannot be measured without psutil, which comes with ipykernel")
     available = min([psutil.virtual_memory().available, *group_memory()]) / 2**30
     return Finding("memory", available >= NEEDED_MEMORY, f"{available:.1f} GiB available (needs {NEEDED_MEMORY} GiB)")
+
+
+def autosaves() -> Finding:
+    """Where the labs of notebooks keep their runs, and how much room these take."""
+    try:
+        from cnnlab.autosave import own_files, own_folder
+
+        sizes = [path.stat().st_size for path in own_files()]
+        folder = own_folder()
+    except (ImportError, OSError) as error:
+        return Finding("autosaves", False, f"cannot be looked at: {error}")
+    count = f"{len(sizes)} run{'' if len(sizes) == 1 else 's'}, {sum(sizes) / 1e6:.1f} MB"
+    return Finding("autosaves", True, f"{count} in {folder}")
 
 
 def group_memory() -> list[int]:

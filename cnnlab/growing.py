@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 MOST_IN_MEMORY = 8 * 2**20
 """Bytes up to which rows stay in memory."""
-STEP = 8 * 2**20
+STEP = 2 * 2**20
 """Bytes by which the file grows. Each time its pages are mapped anew, so that only what is read takes memory."""
 FIRST_ROWS = 64
 """Rows that there is room for at first."""

@@ -78,7 +78,8 @@ def table(updates: int) -> str:
         assert record.table.tobytes() == log.record().table.tobytes()
         kept.close()
     share = sum(saves) / (updates * an_update)
-    late = statistics.median(saves[-10:]) / statistics.median(saves[1:11])
+    quarter = len(saves) // 4
+    late = statistics.median(saves[-quarter:]) / statistics.median(saves[1:quarter])
     return (
         "\n".join(
             [
@@ -95,8 +96,9 @@ def table(updates: int) -> str:
                 f"| an update | {an_update * 1e3:.1f} ms |",
                 f"| memory of the record | {took:.0f} MB |",
                 f"| numbers in it | {held(log.record()):.0f} MB |",
-                f"| autosaves | {len(saves)}, median {statistics.median(saves) * 1e3:.1f} ms, largest {max(saves) * 1e3:.0f} |",
-                f"| the last ten of them, over the first ten | {late:.2f} |",
+                f"| autosaves | {len(saves)} |",
+                f"| one of them | median {statistics.median(saves) * 1e3:.1f} ms, largest {max(saves) * 1e3:.0f} |",
+                f"| the last quarter of them, over the first | {late:.2f} |",
                 f"| share of the training | {share:.2%} |",
                 f"| file | {size:.0f} MB |",
                 f"| a look at the record, as each frame takes one | {statistics.median(views[-10:]) * 1e3:.2f} ms |",

@@ -313,8 +313,9 @@ class Grown:
         )
         self.states = {step: state for step, state in self.states.items() if step == 0}
         for step, parts in field(part, "states", list):
-            state = Snapshot(step, {name: found(arrays, f"{own}state/{step}/{name}") for name in parts})
-            self.states[step] = state
+            # Copied, for they would hold on to the whole entry.
+            kept = {name: found(arrays, f"{own}state/{step}/{name}").copy() for name in parts}
+            self.states[step] = Snapshot(step, kept)
 
     def record(self) -> Record:
         """The record of the branch."""

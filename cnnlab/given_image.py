@@ -39,11 +39,17 @@ def own_image(source: Any, labels: Any = "halves") -> str:
     A saved record holds an image of up to 4 million pixels. ValueError or TypeError in a sentence for what is none.
     """
     image = grey(source)
-    rows, columns = image.shape
+    check_size(*image.shape)
+    return keep(image, mask_of(image, labels))
+
+
+def check_size(rows: int, columns: int) -> None:
+    """ValueError unless an image of this size has room for a smallest patch in each half, and is none too large."""
     if rows < SMALLEST or columns < 2 * SMALLEST:
         least = f"{2 * SMALLEST}x{SMALLEST}"
         raise ValueError(f"image must be at least {least} pixels, a smallest patch in each half, got {columns}x{rows}")
-    return keep(image, mask_of(image, labels))
+    if rows * columns > MOST_PIXELS:
+        raise ValueError(f"image must have at most {MOST_PIXELS:,} pixels, got {rows * columns:,}")
 
 
 def keep(image: Grey, mask: Grey) -> str:

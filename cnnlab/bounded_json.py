@@ -6,6 +6,7 @@ A list or an object takes up to forty times the bytes of its text: `[1,{}],` is 
 from __future__ import annotations
 
 import json
+import reprlib
 from typing import Any
 
 MOST_MEMORY = 2**27
@@ -38,3 +39,12 @@ def most_memory(text: bytes) -> int:
     # The text is there as bytes, as letters and as values; one wide letter makes four bytes of all others in its text.
     wide = b"\\" in text or not text.isascii()
     return len(text) * (11 if wide else 3) + sum(weight * text.count(sign) for sign, weight in signs.items())
+
+
+def field(part: Any, name: str, kind: type) -> Any:
+    """A value of an object by its name; ValueError if it is not there or of another kind."""
+    if not isinstance(part, dict) or name not in part:
+        raise ValueError(f"{name} is missing")
+    if type(part[name]) is not kind:
+        raise ValueError(f"{name} must be a {kind.__name__}, got {reprlib.repr(part[name])}")
+    return part[name]

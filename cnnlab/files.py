@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cnnlab import archive, given_image
 from cnnlab.archive import Stored
+from cnnlab.bounded_json import field
 from cnnlab.consistency import check_tree, require, rising
 from cnnlab.records import (
     EXPONENTS,
@@ -188,15 +189,6 @@ def whole(array: Any) -> NDArray[Any]:
     """All numbers of an array that lies in a file."""
     read: NDArray[Any] = array.whole
     return read
-
-
-def field(part: Any, name: str, kind: type) -> Any:
-    """A value of the header; ValueError if it is not there or of another kind."""
-    if not isinstance(part, dict) or name not in part:
-        raise ValueError(f"{name} is missing")
-    if type(part[name]) is not kind:
-        raise ValueError(f"{name} must be a {kind.__name__}, got {reprlib.repr(part[name])}")
-    return part[name]
 
 
 def names(part: Any, name: str) -> tuple[str, ...]:

@@ -1,27 +1,30 @@
 """One file that holds a JSON header and numpy arrays: a zip, so that any zip tool and `numpy.load` open it too.
 
 It is written at one stroke and checked as a whole. No pickle anywhere, and nothing in it is compressed, so reading it
-takes no more memory than it is long. Imports numpy, and nothing from cnnlab.
+takes no more memory than it is long. Imports numpy, and of cnnlab the modules for whole files and for JSON.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import math
 import os
-import secrets
-import stat
+import re
 import struct
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from io import BufferedReader
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cnnlab import bounded_json
+from cnnlab.atomic_files import check_ordinary, write_atomically
 
 FORMAT = "cnnlab record"
 VERSION = 1
@@ -35,10 +38,14 @@ DIGITS = 64
 MOST_BYTES = 2**31 - 1
 """Longest file. A zip that is any longer needs the extension called zip64, which is neither written nor read."""
 MOST_ARRAYS = 65_000
-MOST_TEXT = 2**26
-"""Longest header, in bytes: a million changes of a knob fit in."""
+MOST_TEXT = 2**25
+"""Longest header, in bytes. What it becomes in memory is bounded too: 200,000 changes of a knob fit in."""
 END = struct.Struct("<4s16x4s8xLLH")
 """Where a zip ends: mark of zip64; mark of the end, length and place of the directory, length of the comment."""
+BEGINNING = struct.Struct("<4s22xHH")
+"""Where a file in a zip begins: its mark, the lengths of its name and of what is added to that; its bytes follow."""
+NPY = re.compile(rb"\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([\d, -]*)\), \} *\n")
+"""The header of an .npy file, as numpy writes it for an array of plain numbers."""
 
 
 def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -46,28 +53,14 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[
 
     ValueError if they do not fit into a file, FileNotFoundError if there is no such folder.
     """
-    place = Path(os.path.realpath(path))
     text = json.dumps({"format": FORMAT, "version": VERSION, **header}, allow_nan=False).encode()
     refuse_too_much(path, text, arrays)
-    if place.is_dir():
-        raise ValueError(f"{path} is a folder, not a file to save in")
-    if not place.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {place.parent} to save in")
-    part = place.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(part, "xb+") as file:
-            fill(file, text, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, place)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    keep_folder(place.parent)
+    with write_atomically(path) as file:
+        fill(file, text, arrays)
 
 
 def refuse_too_much(path: str | os.PathLike[str], text: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """ValueError if the file would be one that `read` refuses."""
+    """ValueError if the file would be one that `opened` refuses."""
     size = len(text) + sum(array.nbytes + 512 for array in arrays.values())
     if size > MOST_BYTES or len(arrays) > MOST_ARRAYS or len(text) > MOST_TEXT:
         raise ValueError(
@@ -75,6 +68,10 @@ def refuse_too_much(path: str | os.PathLike[str], text: bytes, arrays: Mapping[s
             f"{MOST_TEXT / 2**20:.0f} MiB of text, got {size / 2**30:.3g} GiB, {len(arrays)} arrays and "
             f"{len(text) / 2**20:.3g} MiB"
         )
+    try:
+        bounded_json.check_memory(text)
+    except ValueError as reason:
+        raise ValueError(f"{path} cannot hold this: {reason}") from None
 
 
 def fill(file: BinaryIO, text: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -100,33 +97,70 @@ def digest_of(file: BinaryIO, size: int) -> bytes:
     return digest.hexdigest().encode()
 
 
-def keep_folder(folder: Path) -> None:
-    """Have the folder's new entry survive a power cut, where the system knows how."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An array in an open file: kind and shape are known, its numbers are read when they are asked for."""
+
+    file: BufferedReader
+    start: int
+    """Place of its first byte."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its numbers take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """A copy of some rows, which follow each other."""
+        first, last, _ = rows.indices(len(self))
+        shape = (max(last - first, 0), *self.shape[1:])
+        found = np.empty(math.prod(shape), self.dtype)
+        self.file.seek(self.start + first * math.prod(self.shape[1:]) * self.dtype.itemsize)
+        if self.file.readinto(found.view(np.uint8).data) != found.nbytes:
+            raise ValueError("it was cut short while it was read")
+        return found.reshape(shape)
+
+    @cached_property
+    def whole(self) -> NDArray[Any]:
+        """All of it, read-only; it stays in memory."""
+        found = self[:]
+        found.flags.writeable = False
+        return found
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays (read-only) of a file; ValueError in one sentence if it is not whole or not ours.
+    """Header and arrays (read-only) of a file; see `opened`."""
+    with opened(path) as (header, arrays):
+        return header, {name: array.whole for name, array in arrays.items()}
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Any], dict[str, Stored]]]:
+    """Header of a file and its arrays, not yet read; ValueError in one sentence if it is not whole or not ours.
 
     FileNotFoundError if there is none.
     """
     try:
-        mode = os.stat(path).st_mode
+        check_ordinary(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {path}") from None
-    if not stat.S_ISREG(mode):
-        raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is no ordinary file")
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         refuse_foreign(file, size)
         refuse_broken(file, size)
         with zipfile.ZipFile(file) as archive:
-            return contents(archive, size)
+            members = archive.infolist()
+        yield contents(file, members, size)
 
 
 def refuse_foreign(file: BinaryIO, size: int) -> None:
@@ -159,33 +193,57 @@ def refuse_broken(file: BinaryIO, size: int) -> None:
         raise ValueError(f"it may hold {MOST_ARRAYS} arrays at most")
 
 
-def contents(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def contents(
+    file: BufferedReader, members: list[zipfile.ZipInfo], size: int
+) -> tuple[dict[str, Any], dict[str, Stored]]:
     """Header and arrays of a zip of so many bytes; ValueError if they are none, or of a later version."""
-    first, *others = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in (first, *others)):
+    first, *others = members
+    if len(others) > MOST_ARRAYS:
+        raise ValueError(f"it may hold {MOST_ARRAYS} arrays at most, got {len(others)}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("it holds something compressed")
-    if sum(member.file_size for member in (first, *others)) > size or first.file_size > MOST_TEXT:
+    if sum(member.file_size for member in members) > size or first.file_size > MOST_TEXT:
         raise ValueError("it says that it holds more than it does")
-    header = json.loads(archive.read(first))
+    file.seek(start_of(file, first, size))
+    header = bounded_json.parse(file.read(first.file_size))
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("it is not a record that cnnlab saved")
     version = header.get("version")
     if version not in range(1, VERSION + 1):
         raise ValueError(
-            f"it is of version {version!r} of the format, and this cnnlab reads those up to {VERSION}; "
+            f"it is of version {version!r:.30} of the format, and this cnnlab reads those up to {VERSION}; "
             "a newer one may open it"
         )
-    return header, {member.filename.removesuffix(".npy"): array_of(archive.read(member)) for member in others}
+    return header, {member.filename.removesuffix(".npy"): stored_in(file, member, size) for member in others}
 
 
-def array_of(npy: bytes) -> NDArray[Any]:
-    """The array in the bytes of an .npy file; ValueError unless these are all its numbers, one after the other."""
-    stream = io.BytesIO(npy)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("it holds an array in a form that numpy wrote later")
-    shape, by_column, kind = np.lib.format.read_array_header_1_0(stream)
-    if kind.str not in KINDS or by_column:
-        raise ValueError(f"an array in it may be of {', '.join(KINDS)}, got {kind.str}")
-    if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(npy) - stream.tell():
-        raise ValueError(f"an array in it says that its shape is {shape}, but has {len(npy) - stream.tell()} bytes")
-    return np.ndarray(shape, kind, npy, stream.tell())
+def start_of(file: BufferedReader, member: zipfile.ZipInfo, size: int) -> int:
+    """The place of a member's first byte in a file of so many bytes; ValueError if the member is not all there."""
+    file.seek(member.header_offset)
+    beginning = file.read(BEGINNING.size).ljust(BEGINNING.size)
+    mark, name, more = BEGINNING.unpack(beginning)
+    start = member.header_offset + BEGINNING.size + int(name) + int(more)
+    if mark != b"PK\3\4" or start + member.file_size > size:
+        raise ValueError("it says that it holds more than it does")
+    return start
+
+
+def stored_in(file: BufferedReader, member: zipfile.ZipInfo, size: int) -> Stored:
+    """The array in an .npy file in the zip; ValueError unless that holds all its numbers, one after the other."""
+    start = start_of(file, member, size)
+    file.seek(start)
+    magic = file.read(10)
+    if magic[:8] != b"\x93NUMPY\1\0":
+        raise ValueError("it holds an array in a form that numpy wrote later, or none")
+    length = int.from_bytes(magic[8:], "little")
+    told = NPY.fullmatch(file.read(length))
+    if told is None:
+        raise ValueError("it holds an array whose header numpy did not write")
+    kind, shape = told[1].decode("ascii", "replace"), tuple(int(axis) for axis in told[3].split(b",") if axis.strip())
+    if kind not in KINDS or told[2] == b"True":
+        raise ValueError(f"an array in it may be of {', '.join(KINDS)}, got {kind:.20}")
+    found = Stored(file, start + 10 + length, shape, np.dtype(kind))
+    there = member.file_size - 10 - length
+    if not all(0 <= axis <= MOST_BYTES for axis in shape) or found.nbytes != there:
+        raise ValueError(f"an array in it says that its shape is {shape!r:.60}, but has {there} bytes")
+    return found

@@ -2,8 +2,8 @@
 
 A file holds `cnnlab.json` (settings, layers, watched weights, schedule and snapshots of each branch) and, of each, the
 arrays `branch_1/table`, `ends`, `places`, `counts` and `kernels`; and `states/0`, .. the bytes that snapshots name.
-Whatever `save` writes, `load` reads: both ask the same of a record. Imports settings, records, consistency, archive
-and numpy.
+Whatever `save` writes, `load` reads: both ask the same of a record. What a file says of its arrays is held against what
+is there before any of them is read. Imports settings, records, consistency, archive and numpy.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import dataclasses
 import functools
 import hashlib
 import os
+import reprlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab import archive, given_image
-from cnnlab.consistency import check_tree, require
+from cnnlab.archive import Stored
+from cnnlab.bounded_json import field
+from cnnlab.consistency import check_tree, require, rising
 from cnnlab.records import (
     EXPONENTS,
     GAUGES,
@@ -29,13 +34,14 @@ from cnnlab.records import (
     Histograms,
     Record,
     Snapshot,
-    names_of_columns,
     read_only,
 )
 from cnnlab.settings import Knobs, check_names, settings
 
 Header = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
+ROOM = 2**26
+"""Bytes that the gauges which a file lacks may take, besides the file's own size."""
 
 
 def save(record: Record, path: str | os.PathLike[str]) -> None:
@@ -68,16 +74,20 @@ def own_image_in(name: str) -> Arrays:
     return {f"images/{name}/grey": image, f"images/{name}/mask": mask}
 
 
-def take_images(tree: Sequence[Record], arrays: Arrays) -> None:
-    """Have the images of the reader's own in a file at hand again; ValueError if one is not what its name says."""
+def take_images(tree: Sequence[Record], stored: dict[str, Stored]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """The images of the reader's own in a file, by name; ValueError if one is not what its name says."""
+    images = {}
     for name in {record.settings.image for record in tree}:
-        if f"images/{name}/grey" not in arrays:
+        if f"images/{name}/grey" not in stored:
             continue
-        image, mask = (found(arrays, f"images/{name}/{part}") for part in ("grey", "mask"))
-        require(image.dtype == mask.dtype == np.uint8 and image.ndim == 2, "an image must be bytes with two axes")
-        require(image.shape == mask.shape and mask.max(initial=0) <= 1, "the labels of an image must fit it")
-        require(given_image.name_of(image, mask) == name, f"the image must be the one that {name} names")
-        given_image.KEPT[name] = image, mask
+        grey, mask = (found(stored, f"images/{name}/{part}") for part in ("grey", "mask"))
+        require(grey.dtype == mask.dtype == np.uint8 and grey.ndim == 2, "an image must be bytes with two axes")
+        require(grey.shape == mask.shape, "the labels of an image must fit it")
+        given_image.check_size(*grey.shape)
+        require(mask.whole.max(initial=0) <= 1, "the labels of an image must fit it")
+        require(given_image.name_of(grey.whole, mask.whole) == name, f"the image must be the one that {name} names")
+        images[name] = grey.whole, mask.whole
+    return images
 
 
 def kept_of(record: Record) -> tuple[Snapshot, ...]:
@@ -136,51 +146,77 @@ def load(path: str | os.PathLike[str]) -> Record:
     or contradicts itself is a ValueError that says so; a missing one is a FileNotFoundError.
     """
     try:
-        header, arrays = archive.read(path)
-        tree = [record_of(part, header, arrays) for part in field(header, "branches", list)]
-        check_tree({record: record.take_snapshots() for record in tree})
-        take_images(tree, arrays)
+        with archive.opened(path) as (header, stored):
+            tree = tree_of(header, stored)
+            check_tree({record: record.take_snapshots() for record in tree})
+            images = take_images(tree, stored)
+            tree = [in_memory(record) for record in tree]
     except OSError:
         raise
     except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
         raise ValueError(f"{path} cannot be loaded: {reason or type(reason).__name__}") from None
+    given_image.KEPT.update(images)
     return dataclasses.replace(tree[0], others=tuple(tree[1:]))
 
 
-def field(part: Any, name: str, kind: type) -> Any:
-    """A value of the header; ValueError if it is not there or of another kind."""
-    if not isinstance(part, dict) or name not in part:
-        raise ValueError(f"{name} is missing")
-    if type(part[name]) is not kind:
-        raise ValueError(f"{name} must be a {kind.__name__}, got {part[name]!r:.60}")
-    return part[name]
+def tree_of(header: Header, stored: dict[str, Stored]) -> list[Record]:
+    """The branches of a file; their arrays are still there. ValueError if they would be far larger in memory."""
+    gauges = names(header, "gauges"), names(header, "layer_gauges")
+    tree = [record_of(part, gauges, stored) for part in field(header, "branches", list)]
+    there = sum(array.nbytes for array in stored.values())
+    wider = sum(record.table.nbytes for record in tree if isinstance(record.table, Arranged))
+    require(wider <= there + ROOM, f"its tables lack so many gauges that they would take {wider / 2**20:,.0f} MiB")
+    return tree
+
+
+def in_memory(record: Record) -> Record:
+    """A record of a file with its arrays read."""
+    kept = tuple(
+        Snapshot(snapshot.step, {name: whole(array) for name, array in snapshot.arrays.items()})
+        for snapshot in record.take_snapshots()
+    )
+    ends, places, counts, shape = vars(record.histograms).values()
+    return dataclasses.replace(
+        record,
+        table=whole(record.table),
+        histograms=Histograms(whole(ends), whole(places), whole(counts), shape),
+        kernels=whole(record.kernels),
+        take_snapshots=functools.partial(tuple, kept),
+    )
+
+
+def whole(array: Any) -> NDArray[Any]:
+    """All numbers of an array that lies in a file."""
+    read: NDArray[Any] = array.whole
+    return read
 
 
 def names(part: Any, name: str) -> tuple[str, ...]:
     """A list of texts in the header."""
     listed = field(part, name, list)
     if not all(isinstance(text, str) for text in listed):
-        raise ValueError(f"{name} must be texts, got {listed!r:.60}")
+        raise ValueError(f"{name} must be texts, got {reprlib.repr(listed)}")
     return tuple(listed)
 
 
-def record_of(part: Any, header: Header, arrays: Arrays) -> Record:
-    """One branch of a file, with its snapshots."""
+def record_of(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored: dict[str, Stored]) -> Record:
+    """One branch of a file, with its snapshots; its arrays are not read, but in their places."""
     wanted = settings(**field(part, "settings", dict))
     layers, watched = names(part, "layers"), names(part, "watched")
     branch = branch_of(field(part, "branch", dict))
-    table, ends, places, counts, kernels = (
-        found(arrays, f"branch_{branch.number}/{name}") for name in ("table", "ends", "places", "counts", "kernels")
-    )
-    columns = names_of_columns(names(header, "gauges"), names(header, "layer_gauges"), layers, watched)
-    kept = tuple(snapshot_of(entry, arrays) for entry in field(part, "snapshots", list))
+    arrays: list[Any] = [
+        found(stored, f"branch_{branch.number}/{name}") for name in ("table", "ends", "places", "counts", "kernels")
+    ]
+    told, ends, places, counts, kernels = arrays
+    table: Any = arranged(told, *gauges, layers, watched)
+    kept = snapshots_of(field(part, "snapshots", list), stored, len(table))
     return Record(
         wanted,
         layers,
         watched,
-        schedule_of(field(part, "schedule", list), wanted.knobs),
+        schedule_of(field(part, "schedule", list), wanted.knobs, len(table)),
         field(part, "updates_per_epoch", int),
-        arranged(table, columns, names_of_columns(GAUGES, LAYER_GAUGES, layers, watched)),
+        table,
         Histograms(ends, places, counts, (len(layers), EXPONENTS[wanted.precision].count)),
         kernels,
         branch,
@@ -189,11 +225,11 @@ def record_of(part: Any, header: Header, arrays: Arrays) -> Record:
     )
 
 
-def found(arrays: Arrays, name: str) -> NDArray[Any]:
+def found(stored: dict[str, Stored], name: str) -> Stored:
     """An array by its name; ValueError if the file has none of that name."""
-    if name not in arrays:
-        raise ValueError(f"the array {name} is missing")
-    return arrays[name]
+    if name not in stored:
+        raise ValueError(f"the array {name:.60} is missing")
+    return stored[name]
 
 
 def branch_of(part: Header) -> Branch:
@@ -206,40 +242,91 @@ def branch_of(part: Header) -> Branch:
     )
 
 
-def schedule_of(entries: list[Any], knobs: Knobs) -> tuple[tuple[int, Knobs], ...]:
+def schedule_of(entries: list[Any], knobs: Knobs, rows: int) -> tuple[tuple[int, Knobs], ...]:
     """The knobs from update to update, each as the ones before with some changed."""
+    pairs = pairs_of(entries, "schedule", rows)
     schedule = []
-    for entry in entries:
-        first, changes = pair(entry, "schedule")
+    for first, changes in pairs:
         check_names(changes)
-        knobs = dataclasses.replace(knobs, **changes)
+        knobs = dataclasses.replace(knobs, **changes) if changes else knobs
         schedule.append((first, knobs))
     return tuple(schedule)
 
 
-def snapshot_of(entry: Any, arrays: Arrays) -> Snapshot:
-    """A state by its update and the numbers of its bytes."""
-    step, numbers = pair(entry, "snapshots")
-    return Snapshot(step, {name: found(arrays, f"states/{number}") for name, number in numbers.items()})
+def snapshots_of(entries: list[Any], stored: dict[str, Stored], rows: int) -> tuple[Snapshot, ...]:
+    """States by their updates and the numbers of their bytes."""
+    pairs = pairs_of(entries, "snapshots", rows)
+    return tuple(
+        Snapshot(step, {name: found(stored, f"states/{number}") for name, number in numbers.items()})  # type: ignore[misc]
+        for step, numbers in pairs
+    )
 
 
-def pair(entry: Any, name: str) -> tuple[int, dict[str, Any]]:
-    """An update and what belongs to it; ValueError if the entry is something else."""
-    if not (isinstance(entry, list) and [type(part) for part in entry] == [int, dict]):
-        raise ValueError(f"{name} must hold pairs of an update and its values, got {entry!r:.60}")
-    step, values = entry
-    return step, values
+def pairs_of(entries: list[Any], name: str, rows: int) -> list[tuple[int, dict[str, Any]]]:
+    """Updates in rising order and what belongs to each, at most one a row; ValueError if it is something else."""
+    require(len(entries) <= rows, f"{name} must hold at most one entry a row of the table, {rows}, got {len(entries)}")
+    for entry in entries:
+        if not (isinstance(entry, list) and [type(part) for part in entry] == [int, dict]):
+            raise ValueError(f"{name} must hold pairs of an update and its values, got {reprlib.repr(entry)}")
+    require(rising([step for step, _ in entries]), f"{name} must rise from update to update")
+    return entries
 
 
-def arranged(table: FloatArray, old: tuple[str, ...], new: tuple[str, ...]) -> FloatArray:
+@dataclass(frozen=True, eq=False)
+class Arranged:
+    """A table in a file with the columns that a Record has at present: one that is not in the file is NaN."""
+
+    table: Stored
+    places: NDArray[np.int64]
+    """Where each column lies in the file; -1 for one that does not."""
+    ndim = 2
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the table in the file."""
+        return self.table.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, columns."""
+        return len(self), len(self.places)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its numbers will take."""
+        return len(self) * len(self.places) * 8
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def whole(self) -> FloatArray:
+        """All of it, read-only."""
+        whole, there = np.full(self.shape, np.nan), self.places >= 0
+        size = max(1, 2**20 // max(len(self.places), self.table.shape[1]))
+        for first in range(0, len(self), size):
+            rows = slice(first, first + size)
+            whole[rows, there] = self.table[rows][:, self.places[there]]
+        return read_only(whole)
+
+
+def arranged(
+    table: Stored,
+    gauges: tuple[str, ...],
+    layer_gauges: tuple[str, ...],
+    layers: tuple[str, ...],
+    watched: tuple[str, ...],
+) -> Stored | Arranged:
     """A table with the columns that a Record has at present: a gauge that an older cnnlab did not measure is NaN."""
+    width = len(gauges) + len(layer_gauges) * len(layers) + len(watched)
     require(table.dtype == np.float64 and table.ndim == 2, "table must be float64 with two axes")
-    require(table.shape[1] == len(old), f"table must be {len(old)} columns wide, got {table.shape[1]}")
-    if old == new:
+    require(table.shape[1] == width, f"table must be {width} columns wide, got {table.shape[1]}")
+    require(len(table), "table must hold the start at least")
+    if (gauges, layer_gauges) == (GAUGES, LAYER_GAUGES):
         return table
-    places = {name: place for place, name in enumerate(old)}
-    whole = np.full((len(table), len(new)), np.nan)
-    for place, name in enumerate(new):
-        if name in places:
-            whole[:, place] = table[:, places[name]]
-    return read_only(whole)
+    single = {name: place for place, name in enumerate(gauges)}
+    blocks = {name: len(gauges) + place * len(layers) for place, name in enumerate(layer_gauges)}
+    nowhere, each = np.full(len(layers), -1), np.arange(len(layers))
+    places = [np.array([single.get(name, -1) for name in GAUGES])]
+    places += [blocks[name] + each if name in blocks else nowhere for name in LAYER_GAUGES]
+    return Arranged(table, np.concatenate([*places, np.arange(width - len(watched), width)]))

@@ -1,25 +1,26 @@
 """Maps of trainability: what became of many runs, by one or two fields and by seed. Settings and numpy only.
 
-A map in a file is lines of strict JSON: what it is a map of, then a line for each run, added as it is computed.
+What is not computed takes no memory, nor does what would come after a cost that is NaN or infinite.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import numbers
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.settings import LIMITS, Settings, settings, short
+from cnnlab import map_lines
+from cnnlab.atomic_files import check_ordinary, write_atomically
+from cnnlab.map_plans import Axis, typed
+from cnnlab.settings import LIMITS, Settings, short
 
 if TYPE_CHECKING:
     from cnnlab.run import Run
@@ -32,8 +33,6 @@ COIN = math.log(2)
 """The data cost of a patch when each of two classes is given a probability of one half."""
 NEAR_COIN = 0.02
 """A cost this close to COIN, as a share of it, is that of a coin: the run has stalled there."""
-Axis = tuple[str, tuple[float, ...]]
-"""A field's name and its values, in rising order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +55,15 @@ class Map:
     steps: int
     """How many updates each run has, unless it diverges before."""
     done: NDArray[np.bool_]
-    cost: NDArray[np.float64]
-    """Of every update, on one more axis; NaN after the first that was NaN or infinite."""
+    costs: dict[int, NDArray[np.float64]]
+    """Number of a run that is computed, the last axis fastest -> its costs, up to the first that was NaN or infinite.
+
+    `cost` has them all in one array.
+    """
+    first_nonfinite: NDArray[np.int64]
+    """The first update whose cost was NaN or infinite; 0 where there was none."""
+    final_cost: NDArray[np.float64]
+    """The last cost that was measured: NaN or inf where a run has diverged."""
     began: NDArray[np.float64]
     """Mean data cost of a patch at the beginning."""
     ended: NDArray[np.float64]
@@ -69,8 +75,9 @@ class Map:
     def empty(cls, start: Settings, axes: tuple[Axis, ...], seeds: tuple[int, ...], steps: int) -> Map:
         """A map of which nothing is computed yet."""
         shape = (*(len(values) for _, values in axes), len(seeds))
-        numbers = [np.full(size, np.nan) for size in ((*shape, steps), shape, shape, shape)]
-        return cls(start, axes, seeds, steps, np.zeros(shape, dtype=bool), *numbers)
+        final, began, ended, held_out = (np.full(shape, np.nan) for _ in range(4))
+        done, first = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
+        return cls(start, axes, seeds, steps, done, {}, first, final, began, ended, held_out)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,21 +90,19 @@ class Map:
         return tuple(names_of(values) for _, values in self.axes)
 
     @cached_property
-    def first_nonfinite(self) -> NDArray[np.int64]:
-        """The first update whose cost was NaN or infinite; 0 where there was none."""
-        bad = ~np.isfinite(self.cost)
-        return np.where(self.done & bad.any(axis=-1), bad.argmax(axis=-1) + 1, 0)
+    def cost(self) -> NDArray[np.float64]:
+        """The cost of every update, on one more axis, read-only; NaN after the first that was NaN or infinite."""
+        rows = np.full((self.done.size, self.steps), np.nan)
+        for index, cost in self.costs.items():
+            rows[index, : len(cost)] = cost
+        whole = rows.reshape(*self.shape, self.steps)
+        whole.flags.writeable = False
+        return whole
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
         """Whether a cost was NaN or infinite."""
         return self.first_nonfinite > 0
-
-    @cached_property
-    def final_cost(self) -> NDArray[np.float64]:
-        """The last cost that was measured: NaN or inf where a run has diverged."""
-        last = np.where(self.diverged, self.first_nonfinite, self.steps) - 1
-        return np.take_along_axis(self.cost, last[..., None], axis=-1)[..., 0]
 
     @cached_property
     def labels(self) -> NDArray[np.str_]:
@@ -161,12 +166,11 @@ class Map:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to a file that `Map.load` reads and that `cnnlab.sweep(.., path=path)` goes on with."""
-        arrays = (self.cost, self.began, self.ended, self.held_out_accuracy)
-        places = [(int(index), np.unravel_index(index, self.shape)) for index in np.flatnonzero(self.done)]
-        lines = [self.heading(), *(line_of(index, *(array[place] for array in arrays)) for index, place in places)]
-        temporary = Path(f"{os.fspath(path)}.part")
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        temporary.replace(path)
+        with write_atomically(path) as file:
+            file.write(f"{self.heading()}\n".encode())
+            for index in map(int, np.flatnonzero(self.done)):
+                numbers = (array.flat[index] for array in (self.began, self.ended, self.held_out_accuracy))
+                file.write(f"{map_lines.line_of(index, self.costs[index], *numbers)}\n".encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Map:
@@ -175,62 +179,59 @@ class Map:
 
     def heading(self) -> str:
         """The first line of a file: what it is a map of."""
-        what = {"settings": dataclasses.asdict(self.settings), "axes": self.axes}
-        return json.dumps({"cnnlab map": 1, **what, "seeds": self.seeds, "steps": self.steps})
+        return map_lines.heading(self.settings, self.axes, self.seeds, self.steps)
 
     def put(self, index: int, cost: Any, began: float, ended: float, held_out: float) -> None:
         """Write a run's numbers into a map that is being computed (`frozen` gives one that stays as it is)."""
         place = np.unravel_index(index, self.shape)
-        self.cost[place][: len(cost)] = cost
+        known = np.full(min(len(cost) + 1, self.steps), np.nan)
+        known[: len(cost)] = cost
+        bad = np.flatnonzero(~np.isfinite(known))
+        self.costs[index] = known[: bad[0] + 1].copy() if len(bad) else known
+        self.costs[index].flags.writeable = False
+        self.first_nonfinite[place] = bad[0] + 1 if len(bad) else 0
+        self.final_cost[place] = self.costs[index][-1]
         self.began[place], self.ended[place], self.held_out_accuracy[place] = began, ended, held_out
         self.done[place] = True
 
     def frozen(self) -> Map:
         """A copy whose arrays cannot be written to."""
         copy = self.thawed()
-        for name in ARRAYS:
+        for name in OF_A_RUN:
             getattr(copy, name).flags.writeable = False
         return copy
 
     def thawed(self) -> Map:
         """A copy whose arrays can be written to."""
-        return dataclasses.replace(self, **{name: getattr(self, name).copy() for name in ARRAYS})
+        return dataclasses.replace(self, **{name: getattr(self, name).copy() for name in ("costs", *OF_A_RUN)})
 
 
 ARRAYS = ("done", "cost", "began", "ended", "held_out_accuracy")
-"""The arrays of a map."""
+"""The arrays of a map, from which all else follows."""
+OF_A_RUN = ("done", "first_nonfinite", "final_cost", "began", "ended", "held_out_accuracy")
+"""The arrays that hold one value a run."""
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Map, int]:
     """The map in a file, and how many bytes of the file are whole lines: the last one may have been cut short."""
-    content = Path(path).read_bytes()
-    whole = content.rfind(b"\n") + 1
-    first, *lines = content[:whole].split(b"\n")[:-1] or [b""]
     try:
-        told = json.loads(first)
-        if told.get("cnnlab map") != 1:
-            raise ValueError("it is of another kind or version")
-        axes = tuple((name, tuple(values)) for name, values in told["axes"])
-        made = Map.empty(settings(**told["settings"]), axes, tuple(told["seeds"]), told["steps"])
-        made.settings_at(*(0 for _ in made.shape))
-        made.settings_at(*(size - 1 for size in made.shape))
-        for line in lines:
-            run = json.loads(line)
-            cost = [float(value) for value in run["cost"]]
-            if not cost or (math.isfinite(cost[-1]) and len(cost) != made.steps) or len(cost) > made.steps:
-                raise ValueError(f"run {run['run']} has {len(cost)} costs where {made.steps} are wanted")
-            made.put(run["run"], cost, *(float(run[name]) for name in ("began", "ended", "held_out_accuracy")))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, MemoryError) as reason:
-        raise ValueError(f"{os.fspath(path)} holds no map that can be read: {reason}") from None
+        check_ordinary(path)
+        with open(path, "rb") as file:
+            lines = map_lines.whole_lines(file)
+            first = next(lines, b"")
+            made, whole = Map.empty(*map_lines.plan_in(first)), len(first)
+            for line in lines:
+                run, whole = map_lines.run_in(line, made.done.size, made.steps), whole + len(line)
+                if made.done.flat[run[0]]:
+                    raise ValueError(f"run {run[0]} is there twice")
+                made.put(*run)
+    except OSError:
+        raise
+    except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
+        raise ValueError(
+            f"{os.fspath(path)} holds no map that can be read: {reason or type(reason).__name__}"
+        ) from None
     return made.frozen(), whole
-
-
-def line_of(index: int, cost: NDArray[np.float64], began: float, ended: float, held_out: float) -> str:
-    """A line of a file: the run of that number, the last axis fastest."""
-    bad = np.flatnonzero(~np.isfinite(cost))
-    told = [strict(value) for value in cost[: bad[0] + 1 if len(bad) else None]]
-    numbers = {"began": began, "ended": ended, "held_out_accuracy": held_out}
-    return json.dumps({"run": index, "cost": told, **{name: strict(value) for name, value in numbers.items()}})
 
 
 def labels_of(diverged: Any, began: Any, ended: Any) -> NDArray[np.str_]:
@@ -238,16 +239,6 @@ def labels_of(diverged: Any, began: Any, ended: Any) -> NDArray[np.str_]:
     with np.errstate(invalid="ignore"):
         fallen = (ended <= FALLEN * np.asarray(began)) & (abs(np.asarray(ended) - COIN) > NEAR_COIN * COIN)
     return np.where(diverged, DIVERGED, np.where(fallen, CONVERGED, STALLED))
-
-
-def strict(value: float) -> float | str:
-    """A number as strict JSON can hold it: what is not finite as text."""
-    return float(value) if math.isfinite(value) else str(float(value))
-
-
-def typed(changes: dict[str, float]) -> dict[str, float | int]:
-    """Values of axes as their fields want them: whole numbers as int."""
-    return {name: int(value) if LIMITS[name].whole else value for name, value in changes.items()}  # type: ignore[union-attr]
 
 
 def short_of(value: float) -> str:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from cnnlab import figures, verdict
+from cnnlab.atomic_files import write_atomically
 from cnnlab.records import Record, record_in
 from cnnlab.settings import LIMITS, Settings
 from cnnlab.sheet import Place, Sheet
@@ -47,13 +48,9 @@ def export_html(record: Record, path: str | os.PathLike[str], cdn: bool = False)
     It opens in a browser without kernel or internet (5 MB); with `cdn=True` it is small and fetches plotly.js from its
     makers' server each time. A record of more than 120 updates is thinned evenly. The file appears whole or not at all.
     """
-    record, whole = record_in(record), Path(path)
-    part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page_of(record, cdn), encoding="utf-8")
-        os.replace(part, whole)
-    finally:
-        part.unlink(missing_ok=True)
+    content = page_of(record_in(record), cdn).encode()
+    with write_atomically(path) as file:
+        file.write(content)
 
 
 def page_of(record: Record, cdn: bool) -> str:

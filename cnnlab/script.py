@@ -9,10 +9,10 @@ import base64
 import os
 import textwrap
 import zlib
-from pathlib import Path
 
 from torch import nn
 
+from cnnlab.atomic_files import write_atomically
 from cnnlab.data import load_image, patches_of, updates_per_epoch
 from cnnlab.excerpts import BATCH, CLIP_FUNCTIONS, DRAWS, UNIT_VARIANCE, VIEWS
 from cnnlab.network import question_network
@@ -43,13 +43,9 @@ def export_script(record: Record, path: str | os.PathLike[str]) -> None:
         raise ValueError("export_script writes the question's network only, got a record of a network of your own")
     if not len(record):
         raise ValueError("record must hold at least 1 update, got 0")
-    whole = Path(path)
-    part = whole.with_name(f".{whole.name}.{os.getpid()}.part")
-    try:
-        part.write_text(script_of(record), encoding="utf-8")
-        os.replace(part, whole)
-    finally:
-        part.unlink(missing_ok=True)
+    content = script_of(record).encode()
+    with write_atomically(path) as file:
+        file.write(content)
 
 
 def script_of(record: Record) -> str:

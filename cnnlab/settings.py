@@ -251,9 +251,11 @@ class Settings(Recipe, Knobs):
     @classmethod
     def from_json(cls, text: str) -> Settings:
         """Settings from JSON text, what it leaves out as in its preset; ValueError or TypeError if it is no such."""
+        if isinstance(text, (str, bytes, bytearray)) and len(text) > LONGEST_TEXT:
+            raise ValueError(f"settings must be JSON text of at most {LONGEST_TEXT} characters, got {len(text)}")
         try:
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"settings must be JSON text, got {written(text)}") from None
         if not isinstance(values, dict):
             raise TypeError(f"settings must be a JSON object, got {type(values).__name__}")
@@ -264,6 +266,8 @@ class Settings(Recipe, Knobs):
         return f"settings({self.preset!r}{changed})"
 
 
+LONGEST_TEXT = 100_000
+"""Most characters of the JSON text of settings; theirs have less than a thousand."""
 RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 KNOB_FIELDS = tuple(field.name for field in dataclasses.fields(Knobs))
 
@@ -332,7 +336,7 @@ def settings(preset: str | Settings = "question", **changes: Any) -> Settings:
 def check_preset(name: Any) -> None:
     """ValueError that lists the presets and suggests the nearest, unless it is one of them."""
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}{nearest(name, PRESETS)}")
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {written(name)}{nearest(name, PRESETS)}")
 
 
 def check_names(changes: Any) -> None:
@@ -340,12 +344,14 @@ def check_names(changes: Any) -> None:
     known = [field.name for field in dataclasses.fields(Settings)]
     for name in changes:
         if name not in known:
-            raise TypeError(f"there is no setting named {name!r}{nearest(name, known)}")
+            raise TypeError(f"there is no setting named {written(name)}{nearest(name, known)}")
 
 
 def nearest(name: Any, known: Any) -> str:
     """The end of an error message that suggests the nearest known name, or nothing."""
-    found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    if not isinstance(name, str) or len(name) > 100:
+        return ""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
@@ -355,6 +361,8 @@ def written(value: Any) -> str:
         text = str(value) if isinstance(value, numbers.Real) else repr(value)
     except ValueError:  # more digits than Python writes
         return "a number of thousands of digits"
+    except RecursionError:
+        return f"a {type(value).__name__} within hundreds of others"
     if isinstance(value, int) and len(text) > 21:
         return f"a number of {len(text)} digits"
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"

@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import itertools
 import math
 import multiprocessing
-import numbers
 import os
 import signal
 import sys
@@ -35,13 +33,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cnnlab import maps
-from cnnlab.maps import Axis, Map
-from cnnlab.settings import LIMITS, Number, Settings, check_names, settings
+from cnnlab.atomic_files import name_errors
+from cnnlab.map_lines import line_of
+from cnnlab.map_plans import axis_of, check_corners, check_size, is_axis, memory_of, seeds_of, steps_of
+from cnnlab.maps import Map
+from cnnlab.settings import Settings, check_names, settings
 
-MOST_RUNS = 2**18
-"""Most runs of a map: 64 x 64 cells of 64 seeds."""
-MOST_STEPS = 100_000
-"""Most updates of each run of a map."""
 LASTING = 0.4
 """Seconds that a piece of work should take: long beside sending it, short for a person who waits for it."""
 LARGEST_PIECE = 64
@@ -98,87 +95,19 @@ def planned(preset: str | Settings, seeds: int | Sequence[int], steps: int, fiel
     check_names(fields)
     axes = tuple(axis_of(name, values) for name, values in fields.items() if is_axis(name, values))
     start = settings(preset, **{name: value for name, value in fields.items() if not is_axis(name, value)})
-    if len(axes) > 2:
-        raise ValueError(f"a map has two axes at most, got {len(axes)}: {', '.join(name for name, _ in axes)}")
-    steps = whole("steps", steps, 1, MOST_STEPS)
-    chosen = seeds_of(seeds, start)
-    check_size(start, axes, len(chosen), steps)
-    for corner in itertools.product(*([(name, end) for end in (values[0], values[-1])] for name, values in axes)):
-        start.replace(**maps.typed(dict(corner)))
+    chosen, steps = seeds_of(seeds, start), steps_of(steps)
+    check_size(axes, len(chosen), steps, lambda runs: what_it_takes(start, runs, steps))
+    check_corners(start, axes)
     return Map.empty(start, axes, chosen, steps)
 
 
-def is_axis(name: str, values: Any) -> bool:
-    """Whether a field is given as an axis: several values for what is one number."""
-    if isinstance(LIMITS.get(name), Number):
-        return isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, str) and np.ndim(values) > 0
-    if isinstance(values, (list, np.ndarray)) and name != "hidden":
-        raise TypeError(f"an axis must be a numeric field, and {name} is not: it takes one value, got {values!r:.60}")
-    return False
+def what_it_takes(start: Settings, runs: int, steps: int) -> str:
+    """The end of a sentence on so many runs: the time and the memory that they would take."""
+    from cnnlab.ensemble import seconds_of_an_update  # not above: only computing needs torch
 
-
-def axis_of(name: str, values: Any) -> Axis:
-    """An axis checked against its field's range."""
-    if name in ("seed", "epochs"):
-        raise TypeError(f"{name} is no axis of a map: pass {'seeds' if name == 'seed' else 'steps'}= instead")
-    if np.ndim(values) != 1:
-        raise TypeError(f"{name} must be one row of numbers, got an array of shape {np.shape(values)}")
-    found = [value.item() if isinstance(value, np.generic) else value for value in values]
-    if LIMITS[name].whole:  # type: ignore[union-attr]
-        found = [int(value) if isinstance(value, float) and value.is_integer() else value for value in found]
-    checked = [LIMITS[name].check(f"{name}[{place}]", value) for place, value in enumerate(found)]
-    if None in checked:
-        raise TypeError(f"{name} must hold numbers where it is an axis, got None at place {checked.index(None)}")
-    numbers_found = tuple(float(value) for value in checked)  # type: ignore[arg-type]
-    if len(set(numbers_found)) < 2:
-        raise ValueError(
-            f"an axis needs two values or more, and {name} has {len(set(numbers_found))}; one is set as {name}=number"
-        )
-    if list(numbers_found) != sorted(set(numbers_found)):
-        raise ValueError(f"the values of {name} must rise, each of them once")
-    return name, numbers_found
-
-
-def seeds_of(seeds: Any, start: Settings) -> tuple[int, ...]:
-    """The seeds of a map; a number of them begins with that of the settings."""
-    if isinstance(seeds, numbers.Integral) and not isinstance(seeds, bool):
-        count = whole("seeds", seeds, 1, MOST_RUNS)
-        return tuple((start.seed + place) % 2**32 for place in range(count))
-    if isinstance(seeds, str) or not isinstance(seeds, (Sequence, np.ndarray)) or not len(seeds):
-        raise TypeError(f"seeds must be how many, or a list of them, got {seeds!r:.60}")
-    chosen = tuple(whole(f"seeds[{place}]", seed, 0, 2**32 - 1) for place, seed in enumerate(seeds))
-    if len(set(chosen)) < len(chosen):
-        raise ValueError("seeds must each be there once")
-    return chosen
-
-
-def whole(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number within a range."""
-    return int(Number(name, low, high, (low, high), whole=True).check(name, value))  # type: ignore[arg-type]
-
-
-def check_size(start: Settings, axes: tuple[Axis, ...], seeds: int, steps: int) -> None:
-    """ValueError for a map of too many runs, with the time and the memory that it would take."""
-    cells = math.prod(len(values) for _, values in axes)
-    runs = cells * seeds
-    if runs > MOST_RUNS:
-        from cnnlab.ensemble import seconds_of_an_update  # not above: only computing needs torch
-
-        seconds = runs * steps * seconds_of_an_update(start) / cores()
-        raise ValueError(
-            f"a map of {cells:,} cells and {seeds:,} seeds is {runs:,} runs, at most {MOST_RUNS:,} are allowed; it "
-            f"would take about {duration(seconds)} on {cores()} core{'s' if cores() > 1 else ''}, and "
-            f"{runs * (steps + 5) * 8 / 2**30:.1f} GiB of memory"
-        )
-    if (size := runs * (steps + 5) * 8) > MOST_BYTES:
-        raise ValueError(
-            f"a map of {runs:,} runs of {steps:,} steps needs {size / 2**30:.1f} GiB of memory, at most "
-            f"{MOST_BYTES / 2**30:g} are allowed: ask for fewer runs or steps"
-        )
-
-
-MOST_BYTES = 4 * 2**30
-"""Most memory for the costs of a map."""
+    time_needed = duration(runs * steps * seconds_of_an_update(start) / cores())
+    count = f"{cores()} core{'s' if cores() > 1 else ''}"
+    return f"; it would take about {time_needed} on {count}, and {memory_of(runs, steps) / 2**30:.1f} GiB of memory"
 
 
 def duration(seconds: float) -> str:
@@ -360,8 +289,9 @@ class Survey(Pausable):
         self.seconds_a_run = fates.seconds / len(piece)
         if file is not None:
             rows = zip(piece, *fates[:4], strict=True)
-            file.write("".join(f"{maps.line_of(*row)}\n" for row in rows).encode())
-            file.flush()
+            with name_errors(self.path or ""):
+                file.write("".join(f"{line_of(*row)}\n" for row in rows).encode())
+                file.flush()
         return True
 
 
@@ -496,8 +426,13 @@ def taken_up(plan: Map, path: str | os.PathLike[str] | None) -> Map:
 @contextlib.contextmanager
 def journal(path: str | os.PathLike[str], plan: Map) -> Iterator[BinaryIO]:
     """The file that a map is added to, run by run."""
-    with open(path, "ab") as file:
-        if not file.tell():
-            file.write(f"{plan.heading()}\n".encode())
-            file.flush()
+    file = open(path, "ab")  # noqa: SIM115  # an error of the file is named, one of the work is not its
+    try:
+        with name_errors(path):
+            if not file.tell():
+                file.write(f"{plan.heading()}\n".encode())
+                file.flush()
         yield file
+    finally:
+        with name_errors(path):
+            file.close()

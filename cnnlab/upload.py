@@ -34,8 +34,8 @@ class Upload(ipywidgets.HBox):
             return
         try:
             name = own_image(bytes(self.file.value[0]["content"]), LABELS[self.labels.value])
-        except (TypeError, ValueError) as problem:
-            self.received({"problem": str(problem)})
+        except Exception as problem:  # what a file brings about is told to the person, whatever it is
+            self.received({"problem": str(problem) or type(problem).__name__})
         else:
             self.received({"set": {"image": name}})
 

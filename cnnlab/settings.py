@@ -332,7 +332,7 @@ def settings(preset: str | Settings = "question", **changes: Any) -> Settings:
 def check_preset(name: Any) -> None:
     """ValueError that lists the presets and suggests the nearest, unless it is one of them."""
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}{nearest(name, PRESETS)}")
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {written(name)}{nearest(name, PRESETS)}")
 
 
 def check_names(changes: Any) -> None:
@@ -340,12 +340,12 @@ def check_names(changes: Any) -> None:
     known = [field.name for field in dataclasses.fields(Settings)]
     for name in changes:
         if name not in known:
-            raise TypeError(f"there is no setting named {name!r}{nearest(name, known)}")
+            raise TypeError(f"there is no setting named {written(name)}{nearest(name, known)}")
 
 
 def nearest(name: Any, known: Any) -> str:
     """The end of an error message that suggests the nearest known name, or nothing."""
-    found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name[:80], list(known), n=1, cutoff=0.5) if isinstance(name, str) else []
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
@@ -353,8 +353,8 @@ def written(value: Any) -> str:
     """A value as an error message names it: numbers as they are, texts in quotes, what is long cut short."""
     try:
         text = str(value) if isinstance(value, numbers.Real) else repr(value)
-    except ValueError:  # more digits than Python writes
-        return "a number of thousands of digits"
+    except Exception:  # more digits than Python writes, nested too deeply, or an object that cannot be written
+        return "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
     if isinstance(value, int) and len(text) > 21:
         return f"a number of {len(text)} digits"
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"

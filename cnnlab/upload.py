@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets
 
+from cnnlab.errors import in_a_sentence
 from cnnlab.given_image import own_image
 
 LABELS = {"labels: halves": "halves", "labels: texture": "texture"}
@@ -34,8 +35,8 @@ class Upload(ipywidgets.HBox):
             return
         try:
             name = own_image(bytes(self.file.value[0]["content"]), LABELS[self.labels.value])
-        except (TypeError, ValueError) as problem:
-            self.received({"problem": str(problem)})
+        except BaseException as problem:  # whatever a file leads to, the page is told
+            self.received({"problem": in_a_sentence(problem)})
         else:
             self.received({"set": {"image": name}})
 

@@ -159,7 +159,7 @@ class Atlas(Board):
     def is_another(self, ranges: Sequence[float]) -> bool:
         """Whether the axes show something else than the whole map that is shown."""
         pairs = zip(ranges, self.ranges(), strict=True)
-        return not all(isinstance(a, (int, float)) and math.isclose(a, b, abs_tol=1e-6) for a, b in pairs)
+        return not all(is_place(a) and math.isclose(a, b, abs_tol=1e-6) for a, b in pairs)
 
     def ranges(self) -> tuple[float, float, float, float]:
         """The ranges of the axes that show the whole map."""
@@ -186,9 +186,14 @@ class Atlas(Board):
         )
 
 
+def is_place(value: Any) -> bool:
+    """Whether a page tells a place in a figure."""
+    return isinstance(value, (int, float)) and abs(value) < 1e6
+
+
 def numbers_of(what: str, values: Sequence[Any]) -> list[float]:
     """What a page tells of a click or a box, as numbers; ValueError in a sentence if they are none."""
-    if not all(isinstance(value, (int, float)) and abs(value) < 1e6 for value in values):
+    if not all(map(is_place, values)):
         raise ValueError(f"a {what} must be told in numbers in (-1e6, 1e6), got {written(list(values))}")
     return [float(value) for value in values]
 

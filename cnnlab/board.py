@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 import time
 from collections import deque
@@ -151,8 +150,7 @@ class Board:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing is computed any more, and draw meanwhile; False if that took longer than `timeout`."""
-        errors.check_timeout(timeout)
-        end = math.inf if timeout is None else time.monotonic() + timeout
+        end = time.monotonic() + errors.seconds_of(timeout)
         try:
             while (thread := self.thread) and thread.is_alive() and (left := end - time.monotonic()) > 0:
                 thread.join(min(1 / FRAMES, left))

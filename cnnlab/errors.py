@@ -55,14 +55,15 @@ def shown(show: Callable[[BaseException], None]) -> Iterator[None]:
         show(error)
 
 
-def check_timeout(timeout: Any) -> None:
-    """TypeError or ValueError in a sentence for what is no number of seconds to wait."""
+def seconds_of(timeout: Any) -> float:
+    """A number of seconds to wait, inf for None; TypeError or ValueError in a sentence if it is none."""
     if timeout is None:
-        return
+        return math.inf
     if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
         raise TypeError(f"timeout must be None or a number of seconds in [0, inf], got {written(timeout)}")
     if not 0 <= timeout <= math.inf:
         raise ValueError(f"timeout must lie in [0, inf], got {written(timeout)}")
+    return float(timeout) if timeout < 1e9 else math.inf
 
 
 def warn_of_thread(owner: str, seconds: float) -> None:

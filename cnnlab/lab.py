@@ -179,9 +179,9 @@ class Lab:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until training pauses, and draw; False if that took longer than `timeout` seconds."""
-        errors.check_timeout(timeout)
+        seconds = errors.seconds_of(timeout)
         try:
-            done = self.worker.wait(timeout)
+            done = self.worker.wait(seconds)
         except KeyboardInterrupt:
             self.pause()
             raise

@@ -78,12 +78,16 @@ class Run:
             if network is not None:
                 data, changes = own_start(preset, network, data, changes)
             self.settings, planned = opened(preset, **changes)
-            plan = plan or planned
+            plan = checked_plan(plan) or planned
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
-        if isinstance(history_bytes, bool) or not isinstance(history_bytes, (int, float)) or not history_bytes >= 0:
-            raise ValueError(f"history_bytes must be a number of at least 0, got {history_bytes!r}")
+        if (
+            isinstance(history_bytes, bool)
+            or not isinstance(history_bytes, (int, float, np.number))
+            or not history_bytes >= 0
+        ):
+            raise ValueError(f"history_bytes must be a number of at least 0, got {written(history_bytes)}")
         keep_freed_memory()
         with self.one_thread():
             self.prepare(network, data, cost, held_out)
@@ -114,7 +118,7 @@ class Run:
     ) -> None:
         """Bring network, data, cost and first parameters together on the device."""
         if network is None:
-            if data is not None or callable(cost) or held_out is not None:
+            if data is not None or held_out is not None or not (cost is None or isinstance(cost, str)):
                 raise TypeError("data, held_out and cost go with a network of your own: pass network=")
             patches = image_data.patches_of(self.settings)
             examples = Examples(patches.x, patches.y)
@@ -508,10 +512,21 @@ def same_settings(record: Record, changes: dict[str, Any]) -> Settings:
     return wanted
 
 
+def checked_plan(plan: Any) -> Plan:
+    """A plan itself; TypeError in a sentence if it is no (first update, Knobs) pairs."""
+    pairs = plan if isinstance(plan, (tuple, list)) else [None]
+    if not all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], Knobs)
+        for pair in pairs
+    ):
+        raise TypeError(f"plan must be (first update, Knobs) pairs as rate_plan gives them, got {written(plan)}")
+    return tuple(plan)
+
+
 def weights_named(watch: Any) -> tuple[str, ...]:
     """The names in `watch`; TypeError in a sentence if it is no list of texts."""
     if isinstance(watch, str) or not isinstance(watch, Sequence) or not all(isinstance(name, str) for name in watch):
-        raise TypeError(f'watch must be a list of weights such as ["hid1.weight[0,5]"], got {watch!r:.80}')
+        raise TypeError(f'watch must be a list of weights such as ["hid1.weight[0,5]"], got {written(watch)}')
     return tuple(watch)
 
 

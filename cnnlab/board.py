@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import ipywidgets
 
 from cnnlab import errors
-from cnnlab.lab import current_cell, running_loop
+from cnnlab.lab import current_cell, running_loop, runs_now
 from cnnlab.live_figure import LiveFigure
 from cnnlab.survey import duration
 
@@ -217,11 +217,8 @@ class Board:
         while not self.closed:
             await self.awake.wait()
             self.awake.clear()
-            try:
-                self.obey()
-                self.draw()
-            except KeyboardInterrupt:  # raised on, it would end the kernel's loop
-                self.awake.set()
+            self.obey()
+            self.draw()
             await asyncio.sleep(1 / FRAMES)
 
     def draw(self) -> None:
@@ -238,10 +235,12 @@ class Board:
             self.words.value = self.in_words(done, total, self.survey.seconds_left)
 
     def note_undrawn(self, error: BaseException) -> None:
-        """Keep what prevents drawing; an interrupt is for who draws."""
-        if isinstance(error, KeyboardInterrupt):
-            raise error
+        """Keep what prevents drawing. An interrupt is for the cell that draws; for the publisher it is to draw again."""
         self.undrawn = f"this could not be drawn: {errors.told(error)}"
+        if isinstance(error, KeyboardInterrupt):
+            if not runs_now(self.publisher):
+                raise error
+            self.awake.set()
 
     def draw_state(self) -> None:
         """Show how far it is, and what can be done."""

@@ -106,7 +106,7 @@ class Lab:
         self.closed = False
         self.problem = self.undrawn = ""
         self.problem_at = 0.0
-        self.told: Exception | None = None
+        self.told = 0  # how many failures of the worker were raised here, or are over
         self.heard: list[float] = [0, 0]  # which page's hand, and which of its settings, was obeyed or refused last
         self.look: int | None = None
         self.frame = self.asked = 0
@@ -196,9 +196,8 @@ class Lab:
 
     def raise_failure(self) -> None:
         """Raise what went wrong in the worker, once."""
-        failure = self.worker.failure
-        if failure is not None and failure is not self.told:
-            self.told = failure
+        failure, known, self.told = self.worker.failure, self.told, self.worker.failures
+        if failure is not None and self.told > known:
             raise failure
 
     def set(self, **changes: Any) -> None:
@@ -602,10 +601,12 @@ class Lab:
                 send()
 
     def note_undrawn(self, error: BaseException) -> None:
-        """Keep what prevents drawing; an interrupt is for who draws."""
-        if isinstance(error, KeyboardInterrupt):
-            raise error
+        """Keep what prevents drawing. An interrupt is for the cell that draws; for the publisher it is to draw again."""
         self.undrawn = f"this could not be drawn: {errors.told(error)}"
+        if isinstance(error, KeyboardInterrupt):
+            if not runs_now(self.publisher):
+                raise error
+            self.awake.set()
 
     def plots_of(self, view: View, shown: Record) -> Callable[[], None]:
         """The plots made ready to be sent, in one message."""
@@ -776,6 +777,11 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def runs_now(task: asyncio.Task[None] | None) -> bool:
+    """Whether this is called by a task."""
+    return task is not None and running_loop() is not None and asyncio.current_task() is task
 
 
 def current_cell() -> tuple[str, int]:

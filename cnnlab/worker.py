@@ -108,6 +108,7 @@ class Worker:
         self.hurried = False
         self.pace: float | None = None
         self.failure: Exception | None = None
+        self.failures = 0
         self.wanted = False
         self.wanted_after: int | None = None
         self.closed = False
@@ -386,6 +387,7 @@ class Worker:
         """Keep what a job has raised to be shown; the run stays as it was before that, and trains on if it did."""
         with self.changed:
             self.failure = errors.raisable(error)
+            self.failures += 1
             self.adjust_settings()
         try:
             self.view()

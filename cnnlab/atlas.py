@@ -16,7 +16,7 @@ from cnnlab.board import Board
 from cnnlab.lab import Lab
 from cnnlab.map_figures import COLOURS, LATE, NOT_YET, SOON, VIEWS
 from cnnlab.maps import CONVERGED, DIVERGED, STALLED, Map
-from cnnlab.settings import Settings
+from cnnlab.settings import Settings, written
 from cnnlab.survey import Survey, planned
 
 BUSY_CELLS = 400
@@ -89,14 +89,15 @@ class Atlas(Board):
         shown = self.map
         if len(where) == len(shown.axes):
             where = (*where, typical_seed(shown, where))
-        *cell, self.seed = place = shown.place(*where)
-        self.cell = tuple(cell)
+        place = shown.place(*where)
         start = shown.settings_at(*place)
         if self.lab is None or self.lab.closed:
             self.lab = OpenedLab(start, autosave=False)
             self.below.children = (self.lab.box,)
         else:
             self.lab.restart(start)
+        *cell, self.seed = place
+        self.cell = tuple(cell)
         self.lab.play(shown.steps)
         self.draw()
 
@@ -112,9 +113,10 @@ class Atlas(Board):
         if len(shown.axes) == 2:
             axes.append(maps.refined(shown.axes[1], low, high))
         plan = Map.empty(shown.settings, tuple(axes), shown.seeds, shown.steps)
+        finer = Survey(plan, self.executor)
         self.cancel()
         self.outer.append(self.survey)
-        self.survey = Survey(plan, self.executor)
+        self.survey = finer
         self.cell = None
         self.start()
         self.draw()
@@ -141,20 +143,23 @@ class Atlas(Board):
     def clicked(self, _trace: Any, points: Any, _state: Any) -> None:
         """Open the cell that was clicked (called in whatever thread the kernel handles messages)."""
         if points.xs:
-            where = [round(points.xs[0]), round(points.ys[0])]
-            self.later(lambda: self.open(*where))
+            where = [*points.xs[:1], *points.ys[:1]]
+            self.later(lambda: self.open(*map(round, numbers_of("click", where))))
 
     def boxed(self, _layout: Any, across: Any, up: Any) -> None:
         """Zoom into the box that was drawn; not where the ranges are those that we have set."""
-        if across is None or up is None or not self.is_another((*across, *up)):
-            return
-        shape = self.survey.growing.shape
-        places = (*centres(across, shape[0]), *centres(up, shape[1]))
-        self.later(lambda: self.zoom(*places))
+        if across is not None and up is not None and self.is_another((*across, *up)):
+            self.later(lambda: self.zoom_into((*across, *up)))
+
+    def zoom_into(self, box: Sequence[Any]) -> None:
+        """Zoom into a box: two ends across and two up; ValueError in a sentence for what is none."""
+        ends, shape = numbers_of("box", box), self.survey.growing.shape
+        self.zoom(*centres(ends[:2], shape[0]), *centres(ends[2:], shape[1]))
 
     def is_another(self, ranges: Sequence[float]) -> bool:
         """Whether the axes show something else than the whole map that is shown."""
-        return not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(ranges, self.ranges(), strict=True))
+        pairs = zip(ranges, self.ranges(), strict=True)
+        return not all(is_place(a) and math.isclose(a, b, abs_tol=1e-6) for a, b in pairs)
 
     def ranges(self) -> tuple[float, float, float, float]:
         """The ranges of the axes that show the whole map."""
@@ -163,10 +168,12 @@ class Atlas(Board):
 
     def chosen(self, change: Any) -> None:
         """Show another view."""
-        self.view = change["new"]
-        self.touch()
-        if self.loop is None:
-            self.draw()
+        self.later(lambda: self.show_view(change["new"]))
+
+    def show_view(self, view: str) -> None:
+        """Show another of `map_figures.VIEWS`."""
+        self.view = view
+        self.draw()
 
     def draw_figure(self, idle: bool) -> None:
         """Draw the map, and the curves of the cell that was clicked."""
@@ -177,6 +184,18 @@ class Atlas(Board):
         self.key.value = (
             key() if self.view == "what happened" else f"&ensp;{VIEWS[self.view]}; grey: none, or not computed"
         )
+
+
+def is_place(value: Any) -> bool:
+    """Whether a page tells a place in a figure."""
+    return isinstance(value, (int, float)) and abs(value) < 1e6
+
+
+def numbers_of(what: str, values: Sequence[Any]) -> list[float]:
+    """What a page tells of a click or a box, as numbers; ValueError in a sentence if they are none."""
+    if not all(map(is_place, values)):
+        raise ValueError(f"a {what} must be told in numbers in (-1e6, 1e6), got {written(list(values))}")
+    return [float(value) for value in values]
 
 
 def centres(ends: Sequence[float], count: int) -> tuple[float, float]:

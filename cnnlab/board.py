@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import threading
 import time
 from collections import deque
@@ -17,7 +16,8 @@ from typing import Any, Protocol
 
 import ipywidgets
 
-from cnnlab.lab import current_cell, running_loop
+from cnnlab import errors
+from cnnlab.lab import current_cell, running_loop, runs_now
 from cnnlab.live_figure import LiveFigure
 from cnnlab.survey import duration
 
@@ -58,7 +58,7 @@ class Board:
 
     def __init__(self, figure: Any, above: Sequence[Any] = (), below: Sequence[Any] = ()) -> None:
         self.closed = False
-        self.error = ""
+        self.error = self.undrawn = ""
         self.thread: threading.Thread | None = None
         self.at_work: Computation | None = None
         self.again = False
@@ -92,7 +92,8 @@ class Board:
     @property
     def computing(self) -> bool:
         """Whether something is being computed, or would be but for a pause."""
-        return self.thread is not None and self.thread.is_alive()
+        thread = self.thread
+        return thread is not None and thread.is_alive()
 
     def start(self) -> None:
         """Compute what is left; returns at once."""
@@ -109,8 +110,9 @@ class Board:
         """Start the thread that computes."""
         self.error, self.again, self.at_work = "", False, self.survey
         self.survey.make_ready()
-        self.thread = threading.Thread(target=self.compute, args=(self.survey,), name="cnnlab-board", daemon=True)
-        self.thread.start()
+        thread = threading.Thread(target=self.compute, args=(self.survey,), name="cnnlab-board", daemon=True)
+        thread.start()
+        self.thread = thread
 
     def check_open(self) -> None:
         """RuntimeError in a sentence if the board has been closed."""
@@ -130,12 +132,14 @@ class Board:
         self.touch()
 
     def halt(self) -> None:
-        """Cancel, let go of what is being computed, and wait until nothing is any more."""
+        """Cancel, let go of what is being computed, and wait until nothing is any more; say so if that never ends."""
         thread, at_work = self.thread, self.at_work
         self.cancel()
         if thread is not None and at_work is not None:
             at_work.abandon()
             thread.join(PATIENCE)
+            if thread.is_alive():
+                errors.warn_of_thread("dashboard", PATIENCE)
 
     def toggle(self) -> None:
         """What the first button does: start, pause, go on."""
@@ -146,9 +150,9 @@ class Board:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing is computed any more, and draw meanwhile; False if that took longer than `timeout`."""
-        end = math.inf if timeout is None else time.monotonic() + timeout
+        end = time.monotonic() + errors.seconds_of(timeout)
         try:
-            while (thread := self.thread) is not None and (left := end - time.monotonic()) > 0:
+            while (thread := self.thread) and thread.is_alive() and (left := end - time.monotonic()) > 0:
                 thread.join(min(1 / FRAMES, left))
                 self.draw()
         except KeyboardInterrupt:
@@ -176,13 +180,17 @@ class Board:
         try:
             for _ in survey.pieces():
                 self.touch()
-        except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
-        with self.lock:
+        except BaseException as error:  # an executor may raise anything
+            self.error = errors.told(error)
+        with errors.shown(self.show_error), self.lock:
             self.thread = None
             if self.again and not self.closed:
                 self.begin()
         self.touch()
+
+    def show_error(self, error: BaseException) -> None:
+        """Have the line beside the bar say what went wrong, until something is done again."""
+        self.error = errors.in_a_sentence(error)
 
     def later(self, action: Callable[[], None]) -> None:
         """Have something done by the task that draws; at once where there is none (called in any thread)."""
@@ -200,11 +208,9 @@ class Board:
     def obey(self) -> None:
         """Do what was asked for; an error is shown."""
         while self.actions and not self.closed:
-            try:
-                self.error = ""
+            self.error = ""
+            with errors.shown(self.show_error):
                 self.actions.popleft()()
-            except Exception as error:  # whatever it is, it is shown, and the board goes on
-                self.error = str(error) or type(error).__name__
 
     async def publish(self) -> None:
         """Obey and draw whenever something has changed, a few times a second."""
@@ -212,23 +218,39 @@ class Board:
             await self.awake.wait()
             self.awake.clear()
             self.obey()
-            if not self.closed:
-                self.draw()
+            self.draw()
             await asyncio.sleep(1 / FRAMES)
 
     def draw(self) -> None:
-        """Show the present moment."""
+        """Show the present moment; what cannot be drawn is told beside the bar, until it can be drawn."""
         if self.closed:
             return
+        self.undrawn = ""
+        with errors.shown(self.note_undrawn):
+            self.draw_state()
+        with errors.shown(self.note_undrawn):
+            self.draw_figure(idle=not self.computing or self.survey.paused)
+        with errors.shown(self.note_undrawn):
+            done, total = self.survey.done, self.survey.total
+            self.words.value = self.in_words(done, total, self.survey.seconds_left)
+
+    def note_undrawn(self, error: BaseException) -> None:
+        """Keep what prevents drawing. An interrupt is for the cell that draws; for the publisher it is to draw again."""
+        self.undrawn = f"this could not be drawn: {errors.told(error)}"
+        if isinstance(error, KeyboardInterrupt):
+            if not runs_now(self.publisher):
+                raise error
+            self.awake.set()
+
+    def draw_state(self) -> None:
+        """Show how far it is, and what can be done."""
         computing = self.computing
-        done, total, left = self.survey.done, self.survey.total, self.survey.seconds_left
+        done, total = self.survey.done, self.survey.total
         going = computing and not self.survey.paused
         self.button.description = "Pause" if going else "Go on" if computing or 0 < done < total else "Start"
         self.button.disabled = done == total
         self.stop_button.disabled = not computing or self.is_ending
         self.bar.value = done / total
-        self.words.value = self.in_words(done, total, left)
-        self.draw_figure(idle=not going)
 
     def in_words(self, done: int, total: int, left: float | None) -> str:
         """What the line beside the bar says."""
@@ -239,7 +261,8 @@ class Board:
             said += "; paused"
         elif self.computing:
             said += "; starting" if left is None else f"; about {duration(left)} left"
-        return f"{said} <span style='color:#cc0033'>{plain(self.error)}</span>" if self.error else said
+        wrong = self.error or self.undrawn
+        return f"{said} <span style='color:#cc0033'>{plain(wrong)}</span>" if wrong else said
 
     @property
     def is_ending(self) -> bool:

@@ -16,7 +16,7 @@ import traitlets
 
 from cnnlab.rates import SCHEDULE
 from cnnlab.records import Record
-from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Pair, Recipe, Settings, field_meanings, presets
+from cnnlab.settings import KNOB_FIELDS, LIMITS, Choice, Knobs, Number, Pair, Recipe, Settings, field_meanings, presets
 
 LIVE = KNOB_FIELDS
 """Fields in force at the next update."""
@@ -26,6 +26,7 @@ RESTART_OWN = ("seed", "batch_size", "precision")
 """Those that mean something for a network of the reader's own."""
 PACES = {"1": 1.0, "2": 2.0, "5": 5.0, "10": 10.0, "20": 20.0, "full": None}
 """Choice of speed -> updates a second at most."""
+PACE = Choice("Speed", tuple(PACES))
 LASTING = 10.0
 """Seconds that a whole run should take at the speed that a preset starts with."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.causes import CAUSES
 from cnnlab.controls import Part, script
 from cnnlab.diagnosis import Autopsy, autopsy
+from cnnlab.errors import raisable, told
 from cnnlab.records import Record
 from cnnlab.rules import BOOKS
 from cnnlab.warning import overflow_clock
@@ -50,16 +51,17 @@ class Doctor(Part):
         if self.thread is not None and self.thread.is_alive():
             return
         self.found, self.error, self.record = None, None, record
-        self.thread = threading.Thread(target=self.examine, args=(rebuilt, done), name="cnnlab-doctor", daemon=True)
-        self.thread.start()
+        thread = threading.Thread(target=self.examine, args=(rebuilt, done), name="cnnlab-doctor", daemon=True)
+        thread.start()
+        self.thread = thread
 
     def examine(self, rebuilt: Callable[[Record], Run], done: Callable[[], None]) -> None:
         """What the thread does: a run of its own from the record, and its autopsy."""
         assert self.record is not None
         try:
             self.found = autopsy(rebuilt(self.record), going=lambda: self.going)
-        except Exception as error:
-            self.error = error
+        except BaseException as error:  # a network of the reader's own may raise SystemExit, too
+            self.error = raisable(error)
         done()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -98,7 +100,7 @@ class Doctor(Part):
 def shown(record: Record, found: Autopsy | None, error: Exception | None) -> dict[str, Any]:
     """The state of an open panel, as JSON."""
     if error is not None:
-        return {"open": True, "busy": False, "problem": f"{type(error).__name__}: {error}"}
+        return {"open": True, "busy": False, "problem": told(error)}
     if found is None:
         return {"open": True, "busy": True, "problem": ""}
     return {

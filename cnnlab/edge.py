@@ -1,20 +1,23 @@
 """How near a run is to the edge of stability, measured in pieces between its updates.
 
-From cnnlab run, curvature, prediction and settings may be imported; it knows no threads and no widgets.
+From cnnlab run, curvature, prediction, errors and settings may be imported; it knows no threads and no widgets.
 """
 
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from cnnlab.curvature import Critical, search
+from cnnlab.errors import text_of
 from cnnlab.rates import SHARE, safe_rate
 from cnnlab.records import Frame
 from cnnlab.run import Run
+from cnnlab.settings import written
 
 TIME_SHARE = 0.15
 """Largest share of the training's time that measuring may take at full speed, so that an update takes 1.2 times."""
@@ -75,14 +78,15 @@ class Edge:
                 self.pieces = search(run, of="all" if whole else "batch", start=self.vector)
                 self.asked = what_counts(run)
             found = next(self.pieces)
-        except Exception as reason:  # whatever a reader's network does, the lab goes on
-            self.pieces, self.problem = None, str(reason) or type(reason).__name__
-            return
+            if found is not None:
+                self.pieces, self.vector, self.known = None, found.vector, self.asked
+                run.note_sharpness(found.step, found.eigenvalue)
+        except BaseException as reason:  # whatever a reader's network does, it is not asked again
+            self.pieces, self.problem = None, text_of(reason)
+            if not isinstance(reason, Exception):
+                raise
         finally:
             self.took = self.clock() - began
-        if found is not None:
-            self.pieces, self.vector, self.known = None, found.vector, self.asked
-            run.note_sharpness(found.step, found.eigenvalue)
 
     def measure(self, run: Run) -> float:
         """The eigenvalue at the present weights, without a pause; NaN if it cannot be measured, inf if not finite."""
@@ -104,8 +108,8 @@ def advance_safely(run: Run, updates: int, share: float = SHARE) -> Frame:
     the Hessian is not finite. Each change is in the record, so that a replay or an exported script needs no measuring.
     ValueError if the network has no second derivatives.
     """
-    if isinstance(updates, bool) or not isinstance(updates, int) or updates < 1:
-        raise ValueError(f"updates must be a whole number of at least 1, got {updates!r}")
+    if isinstance(updates, bool) or not isinstance(updates, numbers.Integral) or updates < 1:
+        raise ValueError(f"updates must be a whole number of at least 1, got {written(updates)}")
     edge = Edge()
     for update in range(updates):
         eigenvalue = edge.measure(run)

@@ -16,7 +16,7 @@ from cnnlab.map_figures import Lane
 from cnnlab.maps import Map
 from cnnlab.records import Record
 from cnnlab.run import Run
-from cnnlab.settings import Settings, settings
+from cnnlab.settings import Settings, check_names, settings, written
 from cnnlab.survey import Pausable, Survey, planned
 
 REMEDIES: dict[str, dict[str, Any]] = {
@@ -140,8 +140,13 @@ class Remedies(Board):
         **fields: Any,
     ) -> None:
         self.remedies = REMEDIES if remedies is None else remedies
-        if not isinstance(self.remedies, dict) or not all(isinstance(each, dict) for each in self.remedies.values()):
-            raise TypeError(f"remedies must be a dict of dicts such as {{'L2': {{'l2': 0.1}}}}, got {remedies!r:.80}")
+        if not isinstance(self.remedies, dict) or not all(
+            isinstance(name, str) and isinstance(each, dict) for name, each in self.remedies.items()
+        ):
+            such = "{'L2': {'l2': 0.1}}"
+            raise TypeError(f"remedies must be a dict of dicts such as {such}, got {written(remedies)}")
+        for each in self.remedies.values():
+            check_names(each)
         if not self.remedies or len(self.remedies) > MOST_LANES:
             raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
         start = settings(preset, **fields)

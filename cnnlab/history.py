@@ -83,6 +83,7 @@ class History:
 
     def keep(self, step: int, state: State) -> None:
         """Keep the state after an update, and forget what its age or the budget no longer allows."""
+        self.forget(step)
         self.states[step] = state
         self.bytes += state.bytes
         self.thin(step)

@@ -18,7 +18,7 @@ from typing import Any
 
 import ipywidgets
 
-from cnnlab import controls, figures, pictures, verdict
+from cnnlab import controls, errors, figures, messages, pictures, verdict
 from cnnlab.autosave import Autosave
 from cnnlab.band import band_of
 from cnnlab.diagnosis import Autopsy
@@ -29,7 +29,7 @@ from cnnlab.live_figure import LiveFigure
 from cnnlab.rates import SHARE
 from cnnlab.records import Record
 from cnnlab.run import Run, own_start
-from cnnlab.settings import KNOB_FIELDS, Settings, settings
+from cnnlab.settings import KNOB_FIELDS, Choice, Settings, settings, written
 from cnnlab.sheet import Sheet
 from cnnlab.upload import Upload
 from cnnlab.worker import View, Worker
@@ -55,6 +55,8 @@ HEADLESS = 0.25
 """The same where no browser has ever answered."""
 GONE = 15.0
 """Seconds without any answer after which a browser that was there is taken to be closed, and training pauses."""
+CLOSING = 10.0
+"""Seconds that closing waits for the update that is being made, as many as it waits for an autopsy."""
 RESTART_PATIENCE = 5.0
 """Seconds that a call waits for the new start that it asked for, before it returns all the same."""
 READING = 4.0
@@ -90,9 +92,9 @@ class Lab:
         **changes: Any,
     ) -> None:
         if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not 0.5 <= scale <= 4:
-            raise ValueError(f"scale must be a number in [0.5, 4], got {scale!r}")
+            raise ValueError(f"scale must be a number in [0.5, 4], got {written(scale)}")
         if not isinstance(autosave, (bool, str, os.PathLike)):
-            raise TypeError(f"autosave must be True, False or the name of a file, got {autosave!r}")
+            raise TypeError(f"autosave must be True, False or the name of a file, got {written(autosave)}")
         if network is None and isinstance(cost, str):
             changes["cost"], cost = cost, None
         if network is not None:
@@ -102,9 +104,9 @@ class Lab:
         self.own_network = network is not None
         self.scale = float(scale)
         self.closed = False
-        self.problem = ""
+        self.problem = self.undrawn = ""
         self.problem_at = 0.0
-        self.told: Exception | None = None
+        self.told = 0  # how many failures of the worker were raised here, or are over
         self.heard: list[float] = [0, 0]  # which page's hand, and which of its settings, was obeyed or refused last
         self.look: int | None = None
         self.frame = self.asked = 0
@@ -154,8 +156,9 @@ class Lab:
 
     def play(self, updates: int | None = None) -> None:
         """Train to the planned end, or for so many updates, at the chosen speed; returns at once."""
+        updates = None if updates is None else whole(updates)
         self.leave_the_past()
-        self.worker.play(None if updates is None else whole(updates))
+        self.worker.play(updates)
 
     def pause(self) -> None:
         """Stop before the next update."""
@@ -164,7 +167,8 @@ class Lab:
     def step(self, updates: int = 1) -> None:
         """Train so many updates at full speed, and return when they are done and drawn.
 
-        What the network or the cost raises is raised here, and by `wait`; the updates before it stay.
+        What the network or the cost raises is raised here, and by `wait`; the updates before it stay. In place of what
+        would end the caller's program, such as SystemExit, it is a RuntimeError.
         """
         updates = whole(updates)
         self.leave_the_past()
@@ -173,8 +177,9 @@ class Lab:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until training pauses, and draw; False if that took longer than `timeout` seconds."""
+        seconds = errors.seconds_of(timeout)
         try:
-            done = self.worker.wait(timeout)
+            done = self.worker.wait(seconds)
         except KeyboardInterrupt:
             self.pause()
             raise
@@ -189,9 +194,8 @@ class Lab:
 
     def raise_failure(self) -> None:
         """Raise what went wrong in the worker, once."""
-        failure = self.worker.failure
-        if failure is not None and failure is not self.told:
-            self.told = failure
+        failure, known, self.told = self.worker.failure, self.told, self.worker.failures
+        if failure is not None and self.told > known:
             raise failure
 
     def set(self, **changes: Any) -> None:
@@ -240,9 +244,7 @@ class Lab:
         """Take the run back to where it was after an update (None: the one shown); what came later stays as a ghost."""
         step = self.shown_step if step is None else step
         self.check_step(step)
-        self.look = None
-        self.worker.rewind(int(step))
-        self.settle()
+        self.command(lambda: self.worker.rewind(int(step)))
 
     def fork(self, step: int | None = None, **changes: Any) -> None:
         """Begin a new branch after an update (None: the one shown), with some knobs changed; go on with it."""
@@ -250,22 +252,28 @@ class Lab:
         self.check_step(step)
         if any(name not in KNOB_FIELDS for name in changes):
             raise TypeError(f"a fork changes knobs ({', '.join(KNOB_FIELDS)}), got {', '.join(changes)}")
-        self.worker.set_settings(self.settings.replace(**changes))
-        self.look = None
-        self.worker.fork(int(step))
-        self.settle()
+        new = self.settings.replace(**changes)
+        self.command(lambda: self.worker.fork(int(step), new))
 
     def choose_branch(self, number: int) -> None:
         """Make another branch the present one, by its number."""
-        self.look = None
-        self.worker.choose_branch(number)
-        self.settle()
+        self.command(lambda: self.worker.choose_branch(number))
 
     def delete_branch(self, number: int) -> None:
         """Let go of a branch, by its number; the only one left stays, and is a ValueError."""
+        self.command(lambda: self.worker.delete_branch(number))
+
+    def command(self, order: Callable[[], None]) -> None:
+        """Order something of the worker, wait for it, and look at the present; raises what has prevented it."""
+        look, run, updates = self.look, self.worker.run, self.worker.run.updates
         self.look = None
-        self.worker.delete_branch(number)
-        self.settle()
+        try:
+            order()
+            self.settle()
+        except BaseException:
+            if self.worker.run is run and run.updates == updates:  # it was refused, and the update shown stays
+                self.look = look
+            raise
 
     @property
     def shown_step(self) -> int:
@@ -297,15 +305,17 @@ class Lab:
     def apply(self, remedy: int) -> None:
         """Apply one of the remedies that `explain` has tried, by its place: as a new branch, or from a new start."""
         found, record = self.doctor.found, self.doctor.record
-        if found is None or record is None or not 0 <= remedy < len(found.remedies):
-            raise ValueError(f"remedy must be one of those that explain() has tried, got {remedy!r}")
-        trial = found.remedies[remedy]
+        tried = () if found is None or record is None else found.remedies
+        if isinstance(remedy, bool) or not isinstance(remedy, numbers.Integral) or not 0 <= remedy < len(tried):
+            places = f"0 to {len(tried) - 1}" if tried else "none so far"
+            raise ValueError(f"remedy must be one of those that explain() has tried ({places}), got {written(remedy)}")
+        trial, number = tried[int(remedy)], record.branch.number
         if trial.remedy.restarts:
             self.set(**trial.remedy.changes)
             return
-        if record.branch.number != self.record.branch.number:
-            self.choose_branch(record.branch.number)
-        self.fork(trial.start, **trial.remedy.changes)
+        run = self.worker.run_of(number)
+        new = run.settings.replace(**{**dataclasses.asdict(run.knobs_in_force), **trial.remedy.changes})
+        self.command(lambda: self.worker.fork(trial.start, new, number))
 
     def leave_the_past(self) -> None:
         """If an earlier update is looked at, fork there."""
@@ -315,7 +325,7 @@ class Lab:
     def check_step(self, step: Any) -> None:
         """ValueError if `step` is none of the present run's updates, or 0."""
         if isinstance(step, bool) or not isinstance(step, numbers.Real) or step not in range(len(self.record) + 1):
-            raise ValueError(f"step must be a whole number in [0, {len(self.record)}], got {step!r}")
+            raise ValueError(f"step must be a whole number in [0, {len(self.record)}], got {written(step)}")
 
     def reset(self) -> None:
         """Back to update 0 of the same start; what was trained stays as a ghost.
@@ -324,9 +334,7 @@ class Lab:
         """
         run = self.worker.run
         start = self.settings.replace(**dataclasses.asdict(run.knobs)) if run.plan else self.settings
-        self.look = None
-        self.worker.restart(start, run.plan)
-        self.settle()
+        self.command(lambda: self.worker.restart(start, run.plan))
 
     def link(self) -> str:
         """Settings, changes of knobs and the update shown as a short text: "cnnlab:question?at4.clip=norm&look=6".
@@ -351,11 +359,9 @@ class Lab:
         self.worker.adopt(runs)
         self.settle()
 
-    def restart(self, start: Settings) -> None:
+    def restart(self, start: Settings, schedule: str | None = None) -> None:
         """Start again from update 0, and return when the new start is there to be read from `record`."""
-        self.look = None
-        self.worker.restart(start)
-        self.settle()
+        self.command(lambda: self.worker.restart(start, schedule=schedule))
 
     def new_seed(self) -> None:
         """Start again with the next seed."""
@@ -366,15 +372,13 @@ class Lab:
         if self.own_network:
             _, changes = own_start(preset, self.own["network"], self.own["data"], changes)
         start = settings(preset, **changes)
-        self.worker.schedule = "constant"
-        self.restart(start)
+        self.restart(start, schedule="constant")
         self.problem = ""
         self.choose_pace(controls.pace_for(start.epochs * self.worker.run.updates_per_epoch))
 
     def choose_pace(self, pace: str) -> None:
         """Train at most so many updates a second: one of "1", "2", "5", "10", "20", "full"."""
-        if pace not in controls.PACES:
-            raise ValueError(f"pace must be one of {', '.join(controls.PACES)}, got {pace!r}")
+        controls.PACE.check("pace", pace)
         self.pace = pace
         self.worker.set_pace(controls.PACES[pace])
         self.worker.ask()
@@ -396,6 +400,8 @@ class Lab:
             widget.layout.close()
             widget.close()
         self.figure.close()
+        if not (self.worker.wait(0) and self.doctor.wait(0)):
+            errors.warn_of_thread("lab", CLOSING)
 
     # -- the loop
 
@@ -406,15 +412,20 @@ class Lab:
 
     def received(self, message: dict[str, Any]) -> None:
         """Act on a message from the browser (called in whatever thread the kernel handles messages)."""
-        try:
-            self.obey(message)
-        except Exception as error:
-            if error is not self.worker.failure:  # which the view shows
-                self.problem, self.problem_at = in_a_sentence(error), time.monotonic()
-            self.worker.ask()
-        if "hand" in message:
-            self.heard = message["hand"]
-            self.worker.ask()
+        with errors.shown(self.show_problem):
+            message = messages.checked(message)
+            try:
+                self.obey(message)
+            finally:
+                if "hand" in message:
+                    self.heard = message["hand"]
+                    self.worker.ask()
+
+    def show_problem(self, error: BaseException) -> None:
+        """Have the page say why something could not be done, unless its view says so."""
+        if error is not self.worker.failure:
+            self.problem, self.problem_at = errors.in_a_sentence(error), time.monotonic()
+        self.redraw()
 
     def obey(self, message: dict[str, Any]) -> None:
         """Do what a message asks; ValueError or TypeError in a sentence if it cannot be done."""
@@ -423,7 +434,7 @@ class Lab:
             "pause": self.pause,
             "reset": self.reset,
             "new_seed": self.new_seed,
-            "step": lambda: self.play(whole(message["updates"])),
+            "step": lambda: self.play(whole(message.get("updates"))),
             "before_explosion": self.look_before_explosion,
             "rewind": self.rewind,
             "bring_back": self.bring_back,
@@ -431,8 +442,8 @@ class Lab:
             "explain": self.examine,
             "hide_doctor": self.doctor.hide,
             "fork": self.fork,
-            "choose_branch": lambda: self.choose_branch(message["branch"]),
-            "delete_branch": lambda: self.delete_branch(message["branch"]),
+            "choose_branch": lambda: self.choose_branch(message.get("branch")),
+            "delete_branch": lambda: self.delete_branch(message.get("branch")),
         }
         if "problem" in message:
             raise ValueError(message["problem"])
@@ -443,7 +454,7 @@ class Lab:
         if "do" in message:
             if time.monotonic() - self.problem_at > READING:  # a click right after what was typed must not hide it
                 self.problem = ""
-            actions[message["do"]]()
+            actions[Choice("Action", tuple(actions)).check("do", message["do"])]()
         if "set" in message:
             self.set(**controls.typed(message["set"]))
         if "schedule" in message:
@@ -461,7 +472,12 @@ class Lab:
         """Have something done on the kernel's loop, from any thread; nothing where there is no loop."""
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(action)
+                self.loop.call_soon_threadsafe(self.attempt, action)
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Do something; what prevents it is said on the page."""
+        with errors.shown(self.show_problem):
+            action()
 
     def leave_behind(self) -> None:
         """Forget the run that an earlier kernel left here."""
@@ -489,15 +505,23 @@ class Lab:
         if self.loop is None or self.closed:
             return
         self.publisher = self.loop.create_task(self.publish(), name="cnnlab-publisher")
-        self.publisher.add_done_callback(lambda task: None if self.closed or task.cancelled() else self.revive(task))
+        self.publisher.add_done_callback(lambda task: None if self.closed or task.cancelled() else self.revive())
 
-    def revive(self, task: asyncio.Task[None]) -> None:
-        """Show why the publisher ended, and start it again."""
-        error = task.exception()
-        self.problem = "" if error is None else f"drawing stopped: {type(error).__name__}: {error}"
+    def revive(self) -> None:
+        """Start the publisher again, and have the frame that it was drawing drawn."""
+        self.awake.set()
         self.start_publisher()
 
     async def publish(self) -> None:
+        """Draw each view that is posted, and go on after an interrupt, which would end the kernel's loop."""
+        while not self.closed:
+            try:
+                await self.publish_views()
+            except (Exception, KeyboardInterrupt, SystemExit):
+                self.awake.set()
+                await asyncio.sleep(HEADLESS)
+
+    async def publish_views(self) -> None:
         """Draw each view that is posted; ask for the next one when the browser has drawn what it was asked about."""
         due, prompt = 0.0, False
         while not self.closed:
@@ -529,7 +553,7 @@ class Lab:
         self.figure = LiveFigure(figures.dashboard(view.record, view.goal, scale=scale, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
         zoomable = [f"{axis}.autorange" for axis in figures.ranges(view.record, (), view.goal)]
-        self.figure.layout.on_change(lambda *_: self.worker.ask(), *zoomable)
+        self.figure.layout.on_change(lambda *_: self.attempt(self.worker.ask), *zoomable)
         self.header = controls.Header(self.received, scale, self.header_state(view, view.record))
         state, layout = self.controls_state(view, view.record), fixed_column(wide)
         self.controls = controls.Controls(self.received, scale, state, self.own_network, layout)
@@ -555,27 +579,71 @@ class Lab:
                 display(self.box)
 
     def draw(self, view: View) -> None:
-        """Show a view: plots in one message, strip, controls and, last, the header, which answers when it is drawn."""
+        """Show a view; what cannot be drawn stays as it was, and the header says why until it can be drawn.
+
+        All parts are made ready first and then sent close together: one picture on the screen. The header is the last,
+        and answers when it is drawn.
+        """
         if self.closed:
             return
         self.frame += 1
+        self.undrawn = ""
         past = self.look is not None and self.look < len(view.record)
         shown = view.record.until(self.look) if past and self.look is not None else view.record
-        ghosts = (view.record, *view.ghosts) if past else view.ghosts
+        ready: list[Callable[[], None]] = []
+        for part in (self.plots_of, self.strip_of, self.controls_of, self.header_of):
+            with errors.shown(self.note_undrawn):
+                ready.append(part(view, shown))
+        for send in ready:
+            with errors.shown(self.note_undrawn):
+                send()
+
+    def note_undrawn(self, error: BaseException) -> None:
+        """Keep what prevents drawing. An interrupt is for the cell that draws; for the publisher it is to draw again."""
+        self.undrawn = f"this could not be drawn: {errors.told(error)}"
+        if isinstance(error, KeyboardInterrupt):
+            if not runs_now(self.publisher):
+                raise error
+            self.awake.set()
+
+    def plots_of(self, view: View, shown: Record) -> Callable[[], None]:
+        """The plots made ready to be sent, in one message."""
+        ghosts = view.ghosts if shown is view.record else (view.record, *view.ghosts)
         hover = False if view.training else "closest"
         if self.figure.layout.hovermode != hover:
             self.figure.layout.hovermode = hover
         sheet = Sheet(trace["name"] for trace in self.figure._data)
-        with_pictures = not view.training or self.figure.pictures_are_due
-        self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held(), pictures=with_pictures)
-        strip, column = self.strip_state(shown, with_pictures), self.controls_state(view, shown)
-        header = self.header_state(view, shown)
+        self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held(), pictures=self.with_pictures(view))
+        return lambda: self.figure.take(sheet, whole=not view.training)
+
+    def with_pictures(self, view: View) -> bool:
+        """Whether a frame has pictures, too."""
+        return not view.training or self.figure.pictures_are_due
+
+    def strip_of(self, view: View, shown: Record) -> Callable[[], None]:
+        """The strip made ready to be sent."""
+        state = self.strip_state(shown, self.with_pictures(view))
         if shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.patches()
-        self.figure.take(sheet, whole=not view.training)  # from here on close together: one picture on the screen
-        self.strip.state, self.controls.state = strip, column
-        self.doctor.follow(view.record)
-        self.header.state = header
+        return lambda: setattr(self.strip, "state", state)
+
+    def controls_of(self, view: View, shown: Record) -> Callable[[], None]:
+        """The controls, and the lamps of an open panel, made ready to be sent."""
+        state = self.controls_state(view, shown)
+
+        def send() -> None:
+            self.controls.state = state
+            self.doctor.follow(view.record)
+
+        return send
+
+    def header_of(self, view: View, shown: Record) -> Callable[[], None]:
+        """The header made ready to be sent, with what has prevented the other parts."""
+        asked = self.frame == self.asked or self.loop is None
+        state = {**self.header.state, "frame": self.frame, "asked": asked, "training": view.training, "problem": ""}
+        with errors.shown(self.note_undrawn):
+            state = self.header_state(view, shown)
+        return lambda: setattr(self.header, "state", {**state, "problem": state["problem"] or self.undrawn})
 
     def held(self) -> frozenset[str]:
         """The axes whose range a person has set by zooming; a double click gives them back."""
@@ -697,13 +765,8 @@ def whole(updates: Any) -> int:
         or updates != updates // 1
         or not 1 <= updates <= 1e6
     ):
-        raise ValueError(f"updates must be a whole number in [1, 1e6], got {updates!r}")
+        raise ValueError(f"updates must be a whole number in [1, 1e6], got {written(updates)}")
     return int(updates)
-
-
-def in_a_sentence(error: Exception) -> str:
-    """What went wrong, with its kind where it is no plain refusal."""
-    return str(error) if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -712,6 +775,11 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def runs_now(task: asyncio.Task[None] | None) -> bool:
+    """Whether this is called by a task."""
+    return task is not None and running_loop() is not None and asyncio.current_task() is task
 
 
 def current_cell() -> tuple[str, int]:

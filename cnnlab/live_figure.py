@@ -81,6 +81,7 @@ class LiveFigure(go.FigureWidget):
         self._sent: dict[Place, Any] = {}
         self._moved: set[Place] = set()
         self._pictured_at = 0.0
+        self._lost = False
         self.open()
 
     @property
@@ -92,19 +93,23 @@ class LiveFigure(go.FigureWidget):
         """Take over what was drawn on a sheet, and send what has changed in one message.
 
         This goes past plotly's validators, which would take most of the time of a frame. `whole`: have the figure drawn
-        anew; if not, curves, marks and the picture are moved, unless more than these has changed.
+        anew; if not, curves, marks and the picture are moved, unless more than these has changed. After a message that
+        could not be sent the next one holds all there is.
         """
+        lost, self._lost = self._lost, True
+        if lost:
+            self._moved = set(self._sent)
         changed = {
             place: value
             for place, value in sheet.values()
             if place[0] == "data" and not same(self._sent.get(place), value)
         }
-        axes = self.changed_axes(sheet)
+        axes = self.changed_axes(sheet, lost)
         pictures = {place for place in changed if self._data[place[1]]["type"] == "image"}
         moves = pictures | {place for place in changed if place[2:] in (("x",), ("y",))}
         if pictures:
             self._pictured_at = time.monotonic()
-        whole = whole or bool(axes or set(changed) - moves)
+        whole = whole or lost or bool(axes or set(changed) - moves)
         for place in changed if whole else moves:
             self._sent[place] = changed[place]
             put(self._data[place[1]], place[2:], changed[place])
@@ -112,13 +117,14 @@ class LiveFigure(go.FigureWidget):
             self.send_whole({**{place: self._sent[place] for place in self._moved}, **changed}, axes)
         elif moves:
             self.send_moves({place: changed[place] for place in sorted(moves)})
+        self._lost = False
 
-    def changed_axes(self, sheet: Sheet) -> dict[str, Any]:
-        """All that a sheet says of the axes of which it says something new."""
+    def changed_axes(self, sheet: Sheet, lost: bool) -> dict[str, Any]:
+        """All that a sheet says of the axes of which it says something new, or of all whose message was `lost`."""
         changed = {
             name: axis
             for name, axis in sheet.layout.items()
-            if any(self._layout[name].get(key) != value for key, value in axis.items())
+            if lost or any(self._layout[name].get(key) != value for key, value in axis.items())
         }
         for name, axis in changed.items():
             self._layout[name].update(axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import numbers
@@ -25,9 +26,13 @@ MOST_BYTES = 4 * 2**30
 def is_axis(name: str, values: Any) -> bool:
     """Whether a field is given as an axis: several values for what is one number."""
     if isinstance(LIMITS.get(name), Number):
-        return isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, str) and np.ndim(values) > 0
+        if isinstance(values, np.ndarray):
+            return values.ndim > 0
+        return isinstance(values, Sequence) and not isinstance(values, (str, bytes))
     if isinstance(values, (list, np.ndarray)) and name != "hidden":
-        raise TypeError(f"an axis must be a numeric field, and {name} is not: it takes one value, got {values!r:.60}")
+        raise TypeError(
+            f"an axis must be a numeric field, and {name} is not: it takes one value, got {written(values)}"
+        )
     return False
 
 
@@ -35,8 +40,9 @@ def axis_of(name: str, values: Any) -> Axis:
     """An axis checked against its field's range."""
     if name in ("seed", "epochs"):
         raise TypeError(f"{name} is no axis of a map: pass {'seeds' if name == 'seed' else 'steps'}= instead")
-    if np.ndim(values) != 1:
-        raise TypeError(f"{name} must be one row of numbers, got an array of shape {np.shape(values)}")
+    with contextlib.suppress(ValueError):  # of rows that are not alike: then the first of them is refused below
+        if np.ndim(values) != 1:
+            raise TypeError(f"{name} must be one row of numbers, got an array of shape {np.shape(values)}")
     found = [value.item() if isinstance(value, np.generic) else value for value in values]
     if LIMITS[name].whole:  # type: ignore[union-attr]
         found = [int(value) if isinstance(value, float) and value.is_integer() else value for value in found]
@@ -58,7 +64,7 @@ def seeds_of(seeds: Any, start: Settings) -> tuple[int, ...]:
     if isinstance(seeds, numbers.Integral) and not isinstance(seeds, bool):
         count = whole("seeds", seeds, 1, MOST_RUNS)
         return tuple((start.seed + place) % 2**32 for place in range(count))
-    if isinstance(seeds, str) or not isinstance(seeds, (Sequence, np.ndarray)) or not len(seeds):
+    if isinstance(seeds, (str, bytes)) or not isinstance(seeds, (Sequence, np.ndarray)) or not len(seeds):
         raise TypeError(f"seeds must be how many, or a list of them, got {written(seeds)}")
     chosen = tuple(whole(f"seeds[{place}]", seed, 0, 2**32 - 1) for place, seed in enumerate(seeds))
     if len(set(chosen)) < len(chosen):

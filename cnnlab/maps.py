@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cnnlab import map_lines
 from cnnlab.atomic_files import check_ordinary, write_atomically
 from cnnlab.map_plans import Axis, typed
-from cnnlab.settings import LIMITS, Settings, short
+from cnnlab.settings import LIMITS, Settings, short, written
 
 if TYPE_CHECKING:
     from cnnlab.run import Run
@@ -126,7 +126,7 @@ class Map:
             raise IndexError(f"a run is found by its place on {', '.join([*names, 'seeds'])}, got {len(where)} places")
         for name, place, size in zip([*(name for name, _ in self.axes), "seeds"], full, self.shape, strict=True):
             if isinstance(place, bool) or not isinstance(place, numbers.Integral) or not 0 <= place < size:
-                raise IndexError(f"the place on {name} must be a whole number in [0, {size - 1}], got {place!r}")
+                raise IndexError(f"the place on {name} must be a whole number in [0, {size - 1}], got {written(place)}")
         return tuple(int(place) for place in full)
 
     def settings_at(self, *where: int) -> Settings:
@@ -284,8 +284,9 @@ def refined(axis: Axis, low: float, high: float) -> Axis:
     """An axis whose values lie between two places on it; ValueError if there are fewer than two."""
     name, values = axis
     last = len(values) - 1
-    if not all(isinstance(end, numbers.Real) and math.isfinite(end) for end in (low, high)):
-        raise ValueError(f"the places on {name} must be two numbers in [0, {last}], got {low!r} and {high!r}")
+    if not all(isinstance(end, numbers.Real) and -math.inf < end < math.inf for end in (low, high)):
+        said = f"{written(low)} and {written(high)}"
+        raise ValueError(f"the places on {name} must be two numbers in [0, {last}], got {said}")
     low, high = (min(max(end, 0), last) for end in sorted((low, high)))
     finer = between(values, low, high)
     if LIMITS[name].whole:  # type: ignore[union-attr]

@@ -172,8 +172,10 @@ class Forecast:
                 start.choose(run.knobs_in_force)
             critical = replace(critical, momentum=run.knobs_in_force.momentum)
             self.chances.append(chance_of(signs_of(start, critical)))
-        except Exception:  # a reader's network may do anything; then there is no forecast
+        except BaseException as reason:  # a reader's network may do anything; then there is no forecast
             self.failed = True
+            if not isinstance(reason, Exception):
+                raise
 
     def found(self, run: Run) -> Prediction | None:
         """The mean over the starts; None if it is not known, or the run has begun."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import numbers
 
 from cnnlab.links import Plan
-from cnnlab.settings import Choice, Knobs, Settings
+from cnnlab.settings import Choice, Knobs, Settings, written
 
 SAFE = "as_high_as_is_safe"
 SCHEDULE = Choice("Schedule", ("constant", "warm_up", "step", "cosine", SAFE))
@@ -45,8 +46,8 @@ def rate_plan(name: str, start: Settings | Knobs, updates: int, first: int = 1) 
     SCHEDULE.check("schedule", name)
     if name == SAFE:
         raise ValueError("as_high_as_is_safe follows what is measured, and has no plan: use Lab.schedule or safe_steps")
-    if isinstance(updates, bool) or not isinstance(updates, int) or updates < 1:
-        raise ValueError(f"updates must be a whole number of at least 1, got {updates!r}")
+    if isinstance(updates, bool) or not isinstance(updates, numbers.Integral) or updates < 1:
+        raise ValueError(f"updates must be a whole number of at least 1, got {written(updates)}")
     if name == "constant":
         return ()
     knobs = start.knobs if isinstance(start, Settings) else start
@@ -85,8 +86,8 @@ def safe_rate(eigenvalue: float, knobs: Knobs, share: float, free: bool) -> floa
 
     Unless it is `free`, it at most doubles: where one long step leads, the curvature may be another.
     """
-    if not (isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 10):
-        raise ValueError(f"share must lie in (0, 10], got {share!r}")
+    if not (isinstance(share, numbers.Real) and not isinstance(share, bool) and 0 < share <= 10):
+        raise ValueError(f"share must lie in (0, 10], got {written(share)}")
     critical = critical_rate(eigenvalue, knobs)
     if not math.isfinite(critical):
         return knobs.learning_rate

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnnlab.causes import Cause
+from cnnlab.errors import in_a_sentence
 from cnnlab.records import Record
 from cnnlab.run import Run
 from cnnlab.settings import KNOB_FIELDS, Settings
@@ -163,8 +164,8 @@ def tried(run: Run, remedy: Remedy, before: int) -> Trial:
             start, other = before, run.fork(before, **remedy.changes)
             updates = min(updates, MOST)
         other.advance(updates, until="nonfinite")
-    except (RuntimeError, ValueError) as error:
-        return Trial(remedy, USELESS, f"it could not be tried: {error}", before, ())
+    except Exception as error:
+        return Trial(remedy, USELESS, f"it could not be tried: {in_a_sentence(error)}", before, ())
     costs = other.record.cost[start:]
     verdict, reason = judged(other.record, start)
     return Trial(remedy, verdict, reason, start, tuple(map(float, costs)))

@@ -26,7 +26,7 @@ from cnnlab.network import Layout, question_network
 from cnnlab.objective import Cost, question_cost
 from cnnlab.own_data import Examples, Pair, examples_of, mapped
 from cnnlab.records import Branch, Frame, Log, Record, Snapshot
-from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names
+from cnnlab.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names, written
 
 HISTORY_BYTES = 64 * 2**20
 """Bytes that the states kept for rewinding may take, most of them in files, unless a run is told otherwise."""
@@ -78,12 +78,16 @@ class Run:
             if network is not None:
                 data, changes = own_start(preset, network, data, changes)
             self.settings, planned = opened(preset, **changes)
-            plan = plan or planned
+            plan = checked_plan(plan) or planned
         self.device = chosen_device(self.settings)
         self.dtype: torch.dtype = getattr(torch, self.settings.precision)
         self.own_network = network is not None
-        if isinstance(history_bytes, bool) or not isinstance(history_bytes, (int, float)) or not history_bytes >= 0:
-            raise ValueError(f"history_bytes must be a number of at least 0, got {history_bytes!r}")
+        if (
+            isinstance(history_bytes, bool)
+            or not isinstance(history_bytes, (int, float, np.number))
+            or not history_bytes >= 0
+        ):
+            raise ValueError(f"history_bytes must be a number of at least 0, got {written(history_bytes)}")
         keep_freed_memory()
         with self.one_thread():
             self.prepare(network, data, cost, held_out)
@@ -114,7 +118,7 @@ class Run:
     ) -> None:
         """Bring network, data, cost and first parameters together on the device."""
         if network is None:
-            if data is not None or callable(cost) or held_out is not None:
+            if data is not None or held_out is not None or not (cost is None or isinstance(cost, str)):
                 raise TypeError("data, held_out and cost go with a network of your own: pass network=")
             patches = image_data.patches_of(self.settings)
             examples = Examples(patches.x, patches.y)
@@ -241,9 +245,9 @@ class Run:
         `until="nonfinite"` stops after the first update whose cost is NaN or inf.
         """
         if isinstance(updates, bool) or not isinstance(updates, (int, np.integer)) or updates < 1:
-            raise ValueError(f"updates must be a whole number of at least 1, got {updates!r}")
-        if until not in (None, "nonfinite"):
-            raise ValueError(f"until must be None or 'nonfinite', got {until!r}")
+            raise ValueError(f"updates must be a whole number of at least 1, got {written(updates)}")
+        if until is not None and not (isinstance(until, str) and until == "nonfinite"):
+            raise ValueError(f"until must be None or 'nonfinite', got {written(until)}")
         for _ in range(updates):
             self.update()
             if until and self.record.frames[-1].nonfinite:
@@ -253,7 +257,7 @@ class Run:
     def update(self) -> None:
         """One update whose gauges stay on the device until the record is asked for.
 
-        If the network or the cost raises, the run stays as it was.
+        If the network or the cost raises, or an interrupt comes, the run stays as it was.
         """
         with self.one_thread():
             x, y = self.batch(self.updates + 1)
@@ -265,11 +269,12 @@ class Run:
                 measured = self.gauges.measure(self.parameters, step, y)
             finally:
                 self.gauges.activations.clear()
+        state = State(step.parameters, step.velocity, step.buffers)
+        row = (*measured, self.kernels_in(step.parameters))
+        # What comes first may be done again; the last line has no call in it, and so no place for an interrupt.
         self.log.change(self.updates + 1, knobs)
-        self.state = State(step.parameters, step.velocity, step.buffers)
-        self.updates += 1
-        self.history.keep(self.updates, self.state)
-        self.pending.append((*measured, self.kernels()))
+        self.history.keep(self.updates + 1, state)
+        self.state, self.updates, self.pending = state, self.updates + 1, [*self.pending, row]
         if len(self.pending) >= FLUSH_EVERY:
             self.flush()
 
@@ -283,10 +288,9 @@ class Run:
         if step == self.updates:
             return
         self.flush()
-        self.state = self.state_at(step)
-        knobs = self.log.record().knobs_at(step + 1)
-        self.log, self.history = self.log.until(step), self.history.until(step)
-        self.knobs, self.updates = knobs, step
+        state, knobs = self.state_at(step), self.log.record().knobs_at(step + 1)
+        log, history = self.log.until(step), self.history.until(step)
+        self.state, self.knobs, self.log, self.history, self.updates = state, knobs, log, history, step
 
     def fork(self, step: int | None = None, **changes: Any) -> Run:
         """Another run that shares the past up to update `step` (None: the present), with some knobs changed.
@@ -301,15 +305,15 @@ class Run:
         twin.gauges = Gauges(twin.network, self.layout, self.parameters, self.watched)
         twin.pending = []
         twin.log, twin.history = self.log.until(self.updates), self.history.until(self.updates)
-        twin.branch = Branch(next(self.numbers), self.branch.number, step)
         twin.rewind(step)
         twin.set(**changes)
+        twin.branch = Branch(next(self.numbers), self.branch.number, step)
         return twin
 
     def checked_step(self, step: Any) -> int:
         """`step` as a plain int; ValueError if it is none of this run's updates, or 0."""
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step <= self.updates:
-            raise ValueError(f"step must be a whole number in [0, {self.updates}], got {step!r}")
+            raise ValueError(f"step must be a whole number in [0, {self.updates}], got {written(step)}")
         return int(step)
 
     def state_at(self, step: int) -> State:
@@ -373,9 +377,11 @@ class Run:
         """Bring the gauges that wait on the device to the host, all at once."""
         if not self.pending:
             return
-        rows, histograms, kernels = (torch.stack(parts).cpu().numpy() for parts in zip(*self.pending, strict=True))
+        waiting = self.pending[self.log.rows - self.updates - 1 :]  # none of those that an interrupted call has brought
+        if self.log.rows <= self.updates:
+            rows, histograms, kernels = (torch.stack(parts).cpu().numpy() for parts in zip(*waiting, strict=True))
+            self.log.append(rows, histograms, kernels)
         self.pending = []
-        self.log.append(rows, histograms, kernels)
 
     def measure_held_out(self) -> float:
         """Accuracy on the held-out patches at the present weights, kept in the last frame; NaN without such patches.
@@ -415,7 +421,11 @@ class Run:
 
     def kernels(self) -> Tensor:
         """The first convolution's kernels in one vector (float32, on the device), as `Record.kernels` keeps them."""
-        return self.parameters[self.kernel_places].to(torch.float32)
+        return self.kernels_in(self.parameters)
+
+    def kernels_in(self, parameters: Tensor) -> Tensor:
+        """The same of other parameters."""
+        return parameters[self.kernel_places].to(torch.float32)
 
     def patches(self) -> np.ndarray | None:
         """The training patches as images (patches, height, width); None if the data are no images."""
@@ -502,10 +512,21 @@ def same_settings(record: Record, changes: dict[str, Any]) -> Settings:
     return wanted
 
 
+def checked_plan(plan: Any) -> Plan:
+    """A plan itself; TypeError in a sentence if it is no (first update, Knobs) pairs."""
+    pairs = plan if isinstance(plan, (tuple, list)) else [None]
+    if not all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], Knobs)
+        for pair in pairs
+    ):
+        raise TypeError(f"plan must be (first update, Knobs) pairs as rate_plan gives them, got {written(plan)}")
+    return tuple(plan)
+
+
 def weights_named(watch: Any) -> tuple[str, ...]:
     """The names in `watch`; TypeError in a sentence if it is no list of texts."""
     if isinstance(watch, str) or not isinstance(watch, Sequence) or not all(isinstance(name, str) for name in watch):
-        raise TypeError(f'watch must be a list of weights such as ["hid1.weight[0,5]"], got {watch!r:.80}')
+        raise TypeError(f'watch must be a list of weights such as ["hid1.weight[0,5]"], got {written(watch)}')
     return tuple(watch)
 
 

@@ -359,10 +359,8 @@ def written(value: Any) -> str:
     """A value as an error message names it: numbers as they are, texts in quotes, what is long cut short."""
     try:
         text = str(value) if isinstance(value, numbers.Real) else repr(value)
-    except ValueError:  # more digits than Python writes
-        return "a number of thousands of digits"
-    except RecursionError:
-        return f"a {type(value).__name__} within hundreds of others"
+    except Exception:  # more digits than Python writes, nested too deeply, or an object that cannot be written
+        return "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
     if isinstance(value, int) and len(text) > 21:
         return f"a number of {len(text)} digits"
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"

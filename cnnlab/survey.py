@@ -37,7 +37,7 @@ from cnnlab.atomic_files import name_errors
 from cnnlab.map_lines import line_of
 from cnnlab.map_plans import axis_of, check_corners, check_size, is_axis, memory_of, seeds_of, steps_of
 from cnnlab.maps import Map
-from cnnlab.settings import Settings, check_names, settings
+from cnnlab.settings import Settings, check_names, settings, written
 
 LASTING = 0.4
 """Seconds that a piece of work should take: long beside sending it, short for a person who waits for it."""
@@ -169,7 +169,9 @@ class Survey(Pausable):
 
     def __init__(self, plan: Map, executor: Executor | None = None, path: str | os.PathLike[str] | None = None) -> None:
         if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
-            raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r:.80}")
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {written(executor)}")
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"path must be the name of a file, got {written(path)}")
         super().__init__()
         self.growing = taken_up(plan, path)
         self.path = path

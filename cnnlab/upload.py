@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets
 
+from cnnlab.errors import in_a_sentence
 from cnnlab.given_image import own_image
 
 LABELS = {"labels: halves": "halves", "labels: texture": "texture"}
@@ -34,8 +35,8 @@ class Upload(ipywidgets.HBox):
             return
         try:
             name = own_image(bytes(self.file.value[0]["content"]), LABELS[self.labels.value])
-        except Exception as problem:  # what a file brings about is told to the person, whatever it is
-            self.received({"problem": str(problem) or type(problem).__name__})
+        except BaseException as problem:  # whatever a file leads to, the page is told
+            self.received({"problem": in_a_sentence(problem)})
         else:
             self.received({"set": {"image": name}})
 

@@ -5,15 +5,19 @@ Whoever shows the run asks for a `View`; the thread hands one over between two u
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+import numbers
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from cnnlab import errors
 from cnnlab.autosave import Autosave
 from cnnlab.edge import Edge
 from cnnlab.links import Plan
@@ -22,7 +26,7 @@ from cnnlab.prediction import Forecast, Prediction
 from cnnlab.rates import SAFE, SCHEDULE, SHARE, rate_plan, safe_rate
 from cnnlab.records import Record
 from cnnlab.run import Run
-from cnnlab.settings import Settings
+from cnnlab.settings import Settings, written
 
 GHOSTS = 3
 """How many earlier runs are kept to compare with."""
@@ -37,6 +41,8 @@ An update waits that long for the interpreter at each of its operations while a 
 """
 TIDY = 2.0
 """Seconds of training between two calls of `give_back_memory`."""
+GLANCE = 1.0
+"""Seconds after which whoever waits looks again: a thread that was ended from outside tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,12 @@ class Worker:
         self.hurried = False
         self.pace: float | None = None
         self.failure: Exception | None = None
+        self.failures = 0
         self.wanted = False
         self.wanted_after: int | None = None
         self.closed = False
         self.jobs: deque[Callable[[], None]] = deque()
+        self.job: Callable[[], None] | None = None
         self.changed = threading.Condition(threading.RLock())
         self.thread: threading.Thread | None = None
         self.times: deque[float] = deque(maxlen=64)
@@ -116,6 +124,7 @@ class Worker:
         self.edge = Edge()
         self.forecast = Forecast(make_run)
         self.schedule, self.share, self.peak, self.free = "constant", SHARE, start.learning_rate, True
+        self.shown = self.view()
 
     @property
     def training(self) -> bool:
@@ -125,7 +134,7 @@ class Worker:
     @property
     def error(self) -> str | None:
         """What went wrong, in words; None if nothing did."""
-        return None if self.failure is None else f"{type(self.failure).__name__}: {self.failure}"
+        return None if self.failure is None else errors.told(self.failure)
 
     @property
     def length(self) -> int:
@@ -227,32 +236,32 @@ class Worker:
                 self.settings = self.settings.replace(learning_rate=rate)
                 self.run.choose(dataclasses.replace(self.run.knobs_in_force, learning_rate=rate))
 
-    def set_settings(self, new: Settings) -> None:
-        """Have the next branch or start use these settings; the present run keeps its knobs."""
-        with self.changed:
-            self.run.choose(self.run.knobs_in_force)
-            self.schedule = SAFE if self.schedule == SAFE else "constant"
-            self.settings = new
+    def restart(self, new: Settings, plan: Plan = (), schedule: str | None = None) -> None:
+        """Start again from update 0; if the run was training, the new one trains to its end.
 
-    def restart(self, new: Settings, plan: Plan = ()) -> None:
-        """Start again from update 0; if the run was training, the new one trains to its end."""
+        With a `schedule` if one is named, else with that of the present run.
+        """
         self.check_open()
         with self.changed:
+            before = self.schedule, self.peak
+            self.schedule = schedule or self.schedule
             if self.schedule not in ("constant", SAFE):
                 kept = new.learning_rate == self.settings.learning_rate
                 self.peak = self.peak if kept else new.learning_rate
                 new = new.replace(learning_rate=self.peak)
-            self.free = True
             self.settings = new
-            self.order(lambda: self.begin(new, plan))
+            self.order(lambda: self.begin(new, plan, before))
 
     def rewind(self, step: int) -> None:
         """Take the present branch back to where it was after an update, and pause; what came later becomes a ghost."""
         self.order(lambda: self.go_back(step))
 
-    def fork(self, step: int) -> None:
-        """Leave the present branch after an update for a new one with the knobs of the settings, and pause."""
-        self.order(lambda: self.branch_off(step))
+    def fork(self, step: int, new: Settings, number: int | None = None) -> None:
+        """Leave a branch (None: the present one) after an update for a new one with the knobs of `new`, and pause."""
+        self.check_open()
+        with self.changed:
+            self.settings = new
+            self.order(lambda: self.branch_off(step, number))
 
     def choose_branch(self, number: int) -> None:
         """Make another branch the present one, and pause."""
@@ -282,18 +291,30 @@ class Worker:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until there is nothing left to do; False if that took longer than `timeout` seconds."""
+        return self.wait_for(self.is_done, timeout)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Block until a condition holds or no thread is there that could bring it about; False if it does not hold."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
         with self.changed:
-            return self.changed.wait_for(self.is_done, timeout)
+            while not condition() and self.alive and (left := end - time.monotonic()) > 0:
+                self.changed.wait(min(left, GLANCE))
+            return condition()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a thread."""
+        thread = self.thread
+        return thread is not None and thread.is_alive()
 
     def is_done(self) -> bool:
         """Whether there is nothing left to do but to measure the curvature of a paused run."""
         at_rest = self.pondering and not (self.closed or self.jobs or self.training or self.wanted)
-        return self.thread is None or at_rest
+        return not self.alive or at_rest
 
     def settle(self, timeout: float) -> bool:
         """Block until the restarts that were asked for are done; False if that took longer than `timeout` seconds."""
-        with self.changed:
-            return self.changed.wait_for(lambda: not self.jobs, timeout)
+        return self.wait_for(lambda: not self.jobs, timeout)
 
     def close(self) -> None:
         """Stop for good; the thread ends after the update that it is in."""
@@ -307,46 +328,78 @@ class Worker:
         """Make sure that a thread is there to do what there is to do."""
         with self.changed:
             self.changed.notify_all()
-            if self.thread is None and not self.closed:
-                self.thread = threading.Thread(target=self.work, name="cnnlab-worker", daemon=True)
-                self.thread.start()
+            if not self.alive and not self.closed:
+                thread = threading.Thread(target=self.work, name="cnnlab-worker", daemon=True)
+                thread.start()
+                self.thread = thread
 
     def work(self) -> None:
-        """What the thread does: jobs, then updates, a View in between where one is wanted; then it ends."""
+        """What the thread does: one turn after another, until there is nothing left to do."""
         Handover.count(+1)
-        while True:
-            with self.changed:
-                asked = bool(self.jobs or self.training or self.wanted)
-                self.pondering = not (asked or self.closed or self.knows())
-                if self.closed or not (asked or self.pondering):
-                    Handover.count(-1)
-                    self.thread = None
-                    self.changed.notify_all()
-                    return
-                if self.pondering:
-                    self.changed.notify_all()
-                job = self.jobs[0] if self.jobs else None
-                wanted = self.wanted and job is None
-                self.wanted = self.wanted and not wanted
-            act = self.ponder if self.pondering else self.update if self.training and not wanted else self.post
-            self.attempt(job or act)
-            with self.changed:
-                # Only now, so that what is asked for meanwhile comes after it; closing has emptied the queue.
-                if job is not None and self.jobs:
-                    self.jobs.popleft()
-                    self.changed.notify_all()
-
-    def attempt(self, job: Callable[[], None]) -> None:
-        """Do a job; an error is kept to be shown, and the run stays as it was before the job."""
         try:
-            job()
-        except Exception as error:
-            self.failure = error
-            self.traceback = traceback.format_exc()
-            with self.changed:
-                self.goal = min(self.goal, self.run.updates)
-                self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
-            self.posted(self.view())
+            while self.take_turn():
+                pass
+        except BaseException as error:  # sent to the thread from outside, for a turn lets nothing out
+            if self.thread is threading.current_thread():
+                self.fail(error)
+                with self.changed:
+                    self.jobs.clear()
+                    self.end()
+
+    def end(self) -> None:
+        """Have it known that the thread ends."""
+        Handover.count(-1)
+        self.thread = None
+        self.changed.notify_all()
+
+    def take_turn(self) -> bool:
+        """A job, an update, a View that is wanted or a piece of measuring; False if none is left, and the end."""
+        with self.changed:
+            asked = bool(self.jobs or self.training or self.wanted)
+            self.pondering = not (asked or self.closed or self.knows())
+            if self.closed or not (asked or self.pondering):
+                self.end()
+                return False
+            if self.pondering:
+                self.changed.notify_all()
+            self.job = job = self.jobs[0] if self.jobs else None
+            wanted = self.wanted and job is None
+            self.wanted = self.wanted and not wanted
+        act = self.ponder if self.pondering else self.update if self.training and not wanted else self.post
+        with errors.shown(self.fail if job is None else self.refuse):
+            (job or act)()
+        with self.changed:
+            # Only now, so that what is asked for meanwhile comes after it; closing has emptied the queue.
+            self.job = None
+            if job is not None and self.jobs:
+                self.jobs.popleft()
+                self.adjust_settings()
+                self.changed.notify_all()
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Keep what an update has raised to be shown, and pause; the run stays as it was before that."""
+        with self.changed:
+            self.goal = min(self.goal, self.run.updates)
+        self.refuse(error)
+
+    def refuse(self, error: BaseException) -> None:
+        """Keep what a job has raised to be shown; the run stays as it was before that, and trains on if it did."""
+        with self.changed:
+            self.failure = errors.raisable(error)
+            self.failures += 1
+            self.adjust_settings()
+        try:
+            self.view()
+        except BaseException:  # where even that cannot be had, the view before it tells
+            self.shown = dataclasses.replace(self.shown, training=self.training, rate=0.0, error=self.error)
+        with contextlib.suppress(BaseException):
+            self.posted(self.shown)
+
+    def adjust_settings(self) -> None:
+        """Have the settings those of the run, unless a job waits that has settings of its own."""
+        if all(job is self.job for job in self.jobs):
+            self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
 
     def update(self) -> None:
         """One update, when it is due."""
@@ -356,12 +409,14 @@ class Worker:
             self.keep_safe()
         began = time.monotonic()
         self.run.update()
+        if self.closed:
+            return
         self.follow_plan()
         now = time.monotonic()
         if self.watching:
             self.edge.earn(now - began)
             if now > self.turned + HAND:
-                self.edge.spend(self.run)
+                self.measure(self.edge.spend)
         self.times.append(now)
         if self.autosave.is_due(now):
             self.autosave.keep(self.tree(), now)
@@ -388,33 +443,47 @@ class Worker:
             if left > 0 and not idle:
                 self.changed.wait(left)
         if idle:
-            self.edge.piece(self.run)
+            self.measure(self.edge.piece)
         return left <= 0
+
+    def measure(self, piece: Callable[[Run], None]) -> None:
+        """Have a piece measured. What cannot be measured is told by who measures, and training goes on."""
+        with contextlib.suppress(BaseException):
+            piece(self.run)
 
     def knows(self) -> bool:
         """Whether all is known of a paused run that can be: its curvature, and at its start how it will end."""
         if not self.watching:
             return True
-        return self.edge.knows(self.run) and (self.run.updates > 0 or self.forecast.knows(self.run))
+        with contextlib.suppress(Exception):
+            return self.edge.knows(self.run) and (self.run.updates > 0 or self.forecast.knows(self.run))
+        return True  # of a run that cannot be read nothing can be measured
 
     def ponder(self) -> None:
         """Measure a piece of what is not known of a paused run, and show what has been found."""
         if not self.edge.knows(self.run):
-            self.edge.at_rest(self.run)
+            self.measure(self.edge.at_rest)
             found = self.edge.knows(self.run)
         else:
-            self.forecast.piece(self.run)
+            self.measure(self.forecast.piece)
             found = self.forecast.knows(self.run)
         if found:
             self.posted(self.view())
             self.autosave.keep(self.tree(), time.monotonic())
 
-    def begin(self, new: Settings, plan: Plan) -> None:
-        """Start again with a new run; the old one becomes a ghost if it trained at all."""
-        run = self.make_run(new)
-        record = self.run.record
+    def begin(self, new: Settings, plan: Plan, before: tuple[str, float]) -> None:
+        """Start again with a new run; the old one becomes a ghost if it trained at all.
+
+        If that cannot be done, schedule and peak are again what they were `before`.
+        """
+        try:
+            run, record = self.make_run(new), self.run.record
+        except BaseException:
+            self.schedule, self.peak = before
+            raise
         with self.changed:
             was_training = self.training
+            self.free = True
             if len(record):
                 self.ghosts = (record, *self.ghosts)[:GHOSTS]
             run.plan = plan
@@ -440,9 +509,11 @@ class Worker:
         self.ghosts = (record, *self.ghosts)[:GHOSTS]
         self.settled()
 
-    def branch_off(self, step: int) -> None:
+    def branch_off(self, step: int, number: int | None) -> None:
         """What `fork` orders."""
-        twin = self.run.fork(step)
+        parent = self.run if number is None else self.run_of(number)
+        twin = parent.fork(step)
+        parent.choose(parent.knobs_in_force)
         twin.choose(self.settings.knobs)
         self.runs[twin.branch.number] = twin
         self.run = twin
@@ -450,24 +521,28 @@ class Worker:
 
     def switch(self, number: int) -> None:
         """What `choose_branch` orders."""
-        if number not in self.runs:
-            raise ValueError(f"branch must be one of {', '.join(map(str, self.runs))}, got {number!r}")
-        self.run = self.runs[number]
+        self.run = self.run_of(number)
         self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
         self.settled()
 
     def drop(self, number: int) -> None:
         """What `delete_branch` orders."""
-        if number not in self.runs:
-            raise ValueError(f"branch must be one of {', '.join(map(str, self.runs))}, got {number!r}")
+        gone = self.run_of(number)
         if len(self.runs) == 1:
             raise ValueError(f"branch {number} is the only one left: it stays")
-        gone = self.runs.pop(number)
+        del self.runs[number]
         if gone is self.run:
             parent = gone.branch.parent
             self.switch(parent if parent in self.runs else min(self.runs))
         else:
             self.settled()
+
+    def run_of(self, number: Any) -> Run:
+        """The run of a branch by its number; ValueError in a sentence if there is none such."""
+        runs = dict(self.runs)
+        if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number not in runs:
+            raise ValueError(f"branch must be one of {', '.join(map(str, runs))}, got {written(number)}")
+        return runs[int(number)]
 
     def settled(self) -> None:
         """Pause at the present update of the present branch, and show it."""
@@ -482,10 +557,13 @@ class Worker:
 
     def post(self) -> None:
         """Measure held-out accuracy if that is due, and hand over a View."""
+        if self.closed:
+            return
         self.wanted_after = None
         now = time.monotonic()
         if not self.training or now >= max(self.held_out_due, self.turned + HAND):
-            self.run.measure_held_out()
+            with errors.shown(self.fail):
+                self.run.measure_held_out()
             spent = time.monotonic() - now
             self.held_out_due = now + spent / HELD_OUT_SHARE
         self.posted(self.view())
@@ -514,10 +592,11 @@ class Worker:
 
     def view(self) -> View:
         """The present moment."""
-        return View(
+        self.shown = View(
             self.tree(), self.ghosts, self.settings, self.planned, self.training, self.rate(),
             self.error, self.schedule, self.forecast.found(self.run), self.edge.problem,
         )  # fmt: skip
+        return self.shown
 
     def rate(self) -> float:
         """Updates a second over the last 64 updates."""

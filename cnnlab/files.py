@@ -24,6 +24,7 @@ from cnnlab.records import (
     EXPONENTS,
     GAUGES,
     LAYER_GAUGES,
+    NOT_MEASURED,
     Branch,
     FloatArray,
     Histograms,
@@ -232,13 +233,13 @@ def pair(entry: Any, name: str) -> tuple[int, dict[str, Any]]:
 
 
 def arranged(table: FloatArray, old: tuple[str, ...], new: tuple[str, ...]) -> FloatArray:
-    """A table with the columns that a Record has at present: a gauge that an older cnnlab did not measure is NaN."""
+    """A table with the columns that a Record has at present: what an older cnnlab did not measure is not measured."""
     require(table.dtype == np.float64 and table.ndim == 2, "table must be float64 with two axes")
     require(table.shape[1] == len(old), f"table must be {len(old)} columns wide, got {table.shape[1]}")
     if old == new:
         return table
     places = {name: place for place, name in enumerate(old)}
-    whole = np.full((len(table), len(new)), np.nan)
+    whole = np.full((len(table), len(new)), NOT_MEASURED)
     for place, name in enumerate(new):
         if name in places:
             whole[:, place] = table[:, places[name]]

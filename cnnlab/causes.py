@@ -334,18 +334,24 @@ def vanishing(case: Case) -> Iterator[Cause]:
     costs = case.finite
     if case.event is not None or len(case.record) < 5 or len(case.record.layers) < 2 or len(costs) < 2:
         return
-    norms = np.median(case.record.gradient_norm[-5:], axis=0)
-    ratios = np.median(case.record.update_ratio[-5:], axis=0)
+    norms = [usual(column) for column in case.record.gradient_norm.T]
+    ratio = usual(case.record.update_ratio[:, 0])
     flat = abs(costs[-1] - costs[0]) <= 0.1 * abs(costs[0])
     if not flat or norms[-1] == 0 or norms[0] > 1e-3 * norms[-1]:
         return
     evidence = (
         f"the gradient's norm is {number(norms[0])} in the first layer and {number(norms[-1])} in the last",
-        f"an update is {number(ratios[0])} of the first layer's weights; 1e-3 would be healthy",
+        f"an update is {number(ratio)} of the first layer's weights; 1e-3 would be healthy",
         f"the cost went from {number(costs[0])} to {number(costs[-1])}",
     )
     alive = np.nan_to_num(case.record.dead_relu[-1]).max() < 1
     yield Cause("vanishing gradient", 0.9 if alive else 0.4, evidence)
+
+
+def usual(values: np.ndarray) -> float:
+    """The median of the last 5 that are not 0: optimisers may take turns, and a layer stand still at another's."""
+    moved = values[-10:][values[-10:] != 0]
+    return float(np.median(moved[-5:])) if len(moved) else 0.0
 
 
 def masked(case: Case) -> Iterator[Cause]:

@@ -72,7 +72,7 @@ class Layout:
         lazy = [name for name, parameter in trainable if isinstance(parameter, UninitializedParameter)]
         if lazy:
             raise ValueError(
-                f"network must know its shapes: pass it a batch first, for {lazy[0]} is not initialised yet"
+                f"network must have been given a batch, for its lazy layers, got {lazy[0]} without a shape"
             )
         if not trainable:
             raise ValueError("network must have parameters that require a gradient, got none")

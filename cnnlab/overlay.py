@@ -1,16 +1,19 @@
 """Something of ours laid over what others may replace, too: a function of torch, the handler of Ctrl-C.
 
-Imports the standard library only.
+Imports torch alone, to keep what is laid over it from being compiled.
 """
 
 from __future__ import annotations
 
 import functools
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+import torch
 
 LOCK = threading.RLock()
 """Held while overlays come and go: watches may be entered and left in several threads."""
@@ -109,5 +112,10 @@ def interrupts_come_here() -> bool:
 
 
 def interrupts_are_heard() -> bool:
-    """Whether Ctrl-C may be listened to from here: not where it is ignored, or where Python cannot put back its handler."""
+    """Whether to listen to Ctrl-C from here: not where it is ignored, or Python cannot put back its handler."""
     return interrupts_come_here() and signal.getsignal(signal.SIGINT) not in (None, signal.SIG_IGN)
+
+
+def not_compiled(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that runs as it is within a compiled step, too, if what compiles is there already."""
+    return torch.compiler.disable(call) if "torch._dynamo" in sys.modules else call

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab import passes
 from cnnlab.forward_hooks import call_hooks
-from cnnlab.loop_recorder import LoopRecorder, Update, Written, are_anew, gradients, holds_gradient, ids_of, knobs_of
-from cnnlab.overlay import LOCK, InterruptOverlay, Overlay, interrupts_are_heard
+from cnnlab.gradients import Written, are_anew, gradients, ids_of
+from cnnlab.loop_recorder import LoopRecorder, Update, knobs_of
+from cnnlab.overlay import LOCK, InterruptOverlay, interrupts_are_heard, not_compiled
+from cnnlab.pass_listener import PassListener
+from cnnlab.passes import total_cost
 from cnnlab.records import Record
 
 DRAWING_SHARE = 0.04
@@ -31,8 +33,8 @@ ACTIVE: list[Watch] = []
 class Stopped(BaseException):
     """Raised within the loop to end it before an update; the watch's own block catches it.
 
-    Like a KeyboardInterrupt it passes an `except Exception`. A loop that catches even this one and goes on gets it again
-    at each further step of an optimiser, so that no weight changes any more; a warning says so once.
+    Like a KeyboardInterrupt it passes an `except Exception`. A loop that catches even this one and goes on gets it
+    again at each further step of an optimiser, so that no weight changes any more; a warning says so once.
     """
 
 
@@ -61,16 +63,14 @@ class Watch:
         self.model, compiled = unwrapped(model)
         self.hooked = not compiled
         self.optimizers = optimizers_of(optimizer)
-        self.scaler = checked_scaler(scaler)
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
         epoch = whole_number("updates_per_epoch", updates_per_epoch)
         self.recorder = LoopRecorder(self.model, watch, knobs_of(self.optimizers[0]), epoch)
         self.parameters = self.recorder.parameters
-        self.ids = frozenset(map(id, self.parameters))
+        self.listener = PassListener(self.parameters, checked_scaler(scaler), self.let_go)
         self.pausing = self.warned = False
         self.stopped: str | None = None
-        self.skipped = 0
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
         self.forget()
@@ -85,8 +85,7 @@ class Watch:
             for optimizer in self.optimizers:
                 stack.callback(optimizer.register_step_pre_hook(StepHook(self.before_step)).remove)
                 stack.callback(optimizer.register_step_post_hook(StepHook(self.after_step)).remove)
-            stack.enter_context(Overlay(torch.autograd, "backward", self.around_backward))
-            stack.enter_context(Overlay(torch.autograd, "grad", self.around_grad))
+            stack.enter_context(self.listener.listen())
             if interrupts_are_heard():
                 stack.enter_context(InterruptOverlay(self.interrupted))
             if self.wants_show or (self.wants_show is None and in_notebook()):
@@ -154,6 +153,11 @@ class Watch:
         return self.recorder.record
 
     @property
+    def skipped(self) -> int:
+        """How many updates the GradScaler has left out, for an inf in their gradient."""
+        return self.listener.skipped
+
+    @property
     def active(self) -> bool:
         """Whether its block is being run."""
         return any(one is self for one in ACTIVE)
@@ -161,74 +165,20 @@ class Watch:
     def __repr__(self) -> str:
         return f"Watch({self.record!r}{f', {self.stopped}' if self.stopped else ''})"
 
-    # -- backward passes
+    # -- steps of an optimiser
 
     def forget(self) -> None:
         """Begin anew: the next step is one of another update, of which nothing is known yet."""
         self.update: Update | None = None
-        self.passes: list[passes.Noted] = []
         self.written: Written = []
-        self.has_heard = self.told = self.stepping = False
-        self.scale = 1.0
+        self.told = self.stepping = False
+        self.listener.forget()
         self.recorder.gauges.activations.clear()
 
-    def around_backward(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """torch.autograd.backward, of which note is taken."""
-        return self.around(passes.of_backward, below, arguments, keywords)
-
-    def around_grad(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """torch.autograd.grad, of which note is taken."""
-        return self.around(passes.of_grad, below, arguments, keywords)
-
-    def around(self, kind: Callable[..., passes.Pass], below: Callable[..., Any], arguments: Any, keywords: Any) -> Any:
-        """A backward pass, of which note is taken if it comes to this model."""
-        if torch.compiler.is_compiling() or passes.is_within_another():
-            return below(*arguments, **keywords)
-        arguments = [passes.lasting(value) for value in arguments]
-        keywords = {name: passes.lasting(value) for name, value in keywords.items()}
-        try:
-            coming = kind(*arguments, **keywords)
-        except (TypeError, ValueError):  # torch itself says what is wrong with them
-            return below(*arguments, **keywords)
-        comes = coming.comes_to(self.ids)
-        if comes is False:
-            return below(*arguments, **keywords)
-        noted = coming.noted(self.present_scale())
-        if comes is None:  # a function written in Python, such as a checkpoint, may lead to it
-            written = gradients(self.parameters)
-            result = below(*arguments, **keywords)
-            if are_anew(self.parameters, written):
-                self.hear(noted)
-            return result
-        self.hear(noted)
-        try:
-            return below(*arguments, **keywords)
-        except BaseException:
-            self.passes = [each for each in self.passes if each is not noted]
-            raise
-
-    def present_scale(self) -> float:
-        """The scale of mixed precision; where it fell, the passes since the last update had an inf and were skipped."""
-        if self.scaler is None or not self.scaler.is_enabled():
-            return 1.0
-        scale = float(self.scaler.get_scale())
-        if self.passes and scale < self.scale:
-            self.skipped += 1
-            self.passes = []
-        self.scale = scale
-        return scale
-
-    def hear(self, noted: passes.Noted) -> None:
-        """Take note of a backward pass; those before it count no more if their gradient has been set to 0 since."""
-        if noted.accumulates and self.passes and not any(map(holds_gradient, self.parameters)):
-            self.passes = []
-        self.passes.append(noted)
-        self.has_heard = True
-        self.written = []
+    def let_go(self) -> None:
+        """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
         if not self.stepping:
-            self.update = None  # whose vectors would lie in memory beside the activations
-
-    # -- steps of an optimiser
+            self.update, self.written = None, []
 
     def before_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
@@ -259,12 +209,12 @@ class Watch:
 
         In a loop of which no backward pass has ever been seen: whether a gradient was made anew.
         """
-        if self.update is None or self.passes or self.told:
+        if self.update is None or self.listener.passes or self.told:
             return True
         own = ids_of(optimizer)
         places = [place for place, each in enumerate(self.parameters) if id(each) in own]
         mine, written = [self.parameters[place] for place in places], self.written
-        return not self.has_heard and are_anew(mine, [written[place] for place in places])
+        return not self.listener.has_heard and are_anew(mine, [written[place] for place in places])
 
     def look(self, optimizer: Any, result: Any) -> None:
         """Keep what the optimiser is about to use; stop if it is not finite and that is wanted.
@@ -283,20 +233,25 @@ class Watch:
 
     def update_of(self, optimizer: Any, result: Any) -> Update:
         """The update that an optimiser begins."""
-        cost = passes.total_cost(self.passes)
+        cost = total_cost(self.listener.passes)
         if cost is None and result is not None:
             with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
                 cost = one_number("loss", result)
-        others = [ids_of(other) for other in self.optimizers if other is not optimizer]
-        left_out = frozenset().union(*others) - ids_of(optimizer) if others else frozenset()
         return Update(
             before=self.met,
-            gradient=self.recorder.gradient(optimizer, left_out),
+            gradient=self.recorder.gradient(optimizer, self.not_yet_unscaled(optimizer)),
             knobs=knobs_of(optimizer),
             cost=cost,
-            classes=next((each.classes for each in self.passes if each.classes is not None), None),
+            classes=next((each.classes for each in self.listener.passes if each.classes is not None), None),
             activations=self.recorder.gauges.activations.taken(),
         )
+
+    def not_yet_unscaled(self, optimizer: Any) -> frozenset[int]:
+        """The ids of parameters whose gradients still have the scale of mixed precision: those of other optimisers."""
+        others = [ids_of(other) for other in self.optimizers if other is not optimizer]
+        if not others or not self.listener.scales:
+            return frozenset()
+        return frozenset().union(*others) - ids_of(optimizer)
 
     @property
     def number(self) -> int:
@@ -314,8 +269,8 @@ class Watch:
             self.check(after, f"update {self.number}")
         self.recorder.add(self.update, after, first=self.steps == 0)
         self.steps += 1
-        self.passes, self.told = [], False
-        self.written = [] if self.has_heard else gradients(self.parameters)
+        self.listener.passes, self.told = [], False
+        self.written = [] if self.listener.has_heard else gradients(self.parameters)
         self.recorder.gauges.activations.clear()
         # Not before all steps of an update: to draw takes the record, from which its row would have to be cut again.
         if self.lab is not None and self.steps >= self.usual_steps and time.monotonic() >= self.draw_due:
@@ -357,9 +312,13 @@ class StepHook:
     """A hook of an optimiser; a copy of it, as in a pickled optimiser, does nothing."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
-        self.call = call
+        self.plain = call
+        self.call = not_compiled(call)
 
     def __call__(self, *arguments: Any) -> Any:
+        """Do what it was made for."""
+        if torch.compiler.is_compiling() and self.call is self.plain:
+            return None  # a step compiled by what was not there when the block was entered: it is not seen
         return self.call(*arguments)
 
     def __reduce__(self) -> Any:
@@ -380,8 +339,8 @@ def watch(model: nn.Module, optimizer: Any, **options: Any) -> Watch:
     `watch.record` holds all of it. A cost whose backward pass is not seen is not measured: `watch.step(loss)` tells it.
 
     The block is ended by `cnnlab.watching.Stopped`, which an `except Exception` in the loop does not catch; to a loop
-    that catches even that it comes again at each step, so that no weight changes any more. TypeError if model, optimizer
-    or scaler is something else, ValueError for a model without trainable parameters.
+    that catches even that it comes again at each step, so that no weight changes any more. TypeError if model,
+    optimizer or scaler is something else, ValueError for a model without trainable parameters.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

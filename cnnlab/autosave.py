@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cnnlab.held_file import HeldFile
-from cnnlab.journal import BEGINNING, ENTRY, Journal, is_journal, load
+from cnnlab.journal import BEGINNING, ENTRY, Journal, bytes_of, is_journal, load, load_journal
 from cnnlab.records import Record
 
 EVERY = 4.0
@@ -143,7 +143,7 @@ class Autosave:
         """The record that an earlier kernel has left; ValueError or OSError in a sentence if it cannot be read."""
         if self.offered is None:
             raise ValueError("there is no run of an earlier kernel to bring back")
-        return load(self.offered.path)
+        return load_journal(self.offered.path) if is_journal(self.offered.path) else load(self.offered.path)
 
     def discard(self) -> None:
         """Forget what an earlier kernel has left."""
@@ -209,9 +209,3 @@ def remove_old_files() -> None:
             held = HeldFile.take(path)
             if held is not None:
                 held.remove()
-
-
-def bytes_of(record: Record) -> int:
-    """About how long a journal of a record alone would be."""
-    kept = record.histograms
-    return record.table.nbytes + record.kernels.nbytes + kept.ends.nbytes + kept.places.nbytes + kept.counts.nbytes

@@ -34,7 +34,7 @@ CAUSES = {
     "masked, not mended": "Epsilon or clipping hides the trouble, and the gradient is gone with it.",
     "data hold NaN": "The data themselves are not finite.",
     "undefined operation": "An operation has no finite answer, or no finite slope, for what it was given.",
-    "undecided": "A NaN or inf was made, and none of the causes above fits the numbers.",
+    "undecided": "None of the causes above fits the numbers that were measured.",
     "healthy": "Nothing is wrong.",
 }
 """Cause -> what it means."""
@@ -103,10 +103,21 @@ class Case:
         return self.record.knobs_at(max(1, min(len(self.record), self.event.step if self.event else len(self.record))))
 
     @property
-    def finite(self) -> np.ndarray:
-        """The costs before the first that is not finite."""
+    def good(self) -> int:
+        """How many updates there are before the first cost that is not finite."""
         first = self.record.first_nonfinite
-        return self.record.cost[: len(self.record) if first is None else first - 1]
+        return len(self.record) if first is None else first - 1
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The updates before the first cost that is not finite, of those whose cost was measured."""
+        steps, _ = self.record.known_costs
+        return steps[steps <= self.good]
+
+    @property
+    def finite(self) -> np.ndarray:
+        """Their costs."""
+        return self.record.cost[self.steps - 1]
 
     @property
     def rose(self) -> bool:
@@ -118,7 +129,7 @@ class Case:
         if self.event is None:
             return len(costs) > 1 and bool(np.median(costs[-5:]) > RISE * costs[0] and costs[-1] > 0.1)
         climbed = len(costs) > 1 and costs[-1] > RISE * costs.min() and costs[-1] > 0.1
-        return bool(climbed or self.record.longer_than(1, slice(len(costs))).any())
+        return bool(climbed or self.record.longer_than(1, slice(self.good)).any())
 
     @property
     def excess(self) -> float | None:
@@ -185,7 +196,8 @@ def rise(case: Case) -> list[str]:
         return []
     low = int(np.argmin(costs))
     factor = math.log10(costs[-1]) - math.log10(costs[low])
-    return [f"the cost rose {10**factor:.3g} times from update {low + 1} to {len(costs)}"] if factor > 0.3 else []
+    since, now = case.steps[low], case.steps[-1]
+    return [f"the cost rose {10**factor:.3g} times from update {since} to {now}"] if factor > 0.3 else []
 
 
 def explained_otherwise(case: Case) -> bool:
@@ -291,8 +303,8 @@ def momentum(case: Case) -> Iterator[Cause]:
     """Momentum of 1, or so near to 1 that past steps add up a hundredfold."""
     kept = case.knobs.momentum
     if kept >= 1 and len(case.record):
-        costs = case.record.cost
-        trouble = case.diverged or costs[-1] > 0.5 * costs[0]
+        _, costs = case.record.known_costs
+        trouble = case.diverged or bool((costs[-1:] > 0.5 * costs[:1]).any())
         yield Cause("momentum", 0.99 if trouble else 0.6, ("momentum is 1: no past step ever fades",))
     elif case.diverged and not case.before_any_step and kept >= 0.5 and case.excess is not None:
         # Far below the critical rate it is the sum of steps that is too long; far above, any step is.
@@ -319,20 +331,27 @@ def dead(case: Case) -> Iterator[Cause]:
 
 def vanishing(case: Case) -> Iterator[Cause]:
     """A first layer whose gradient is a thousandth of the last one's, while the cost stands still."""
-    if case.event is not None or len(case.record) < 5 or len(case.record.layers) < 2:
+    costs = case.finite
+    if case.event is not None or len(case.record) < 5 or len(case.record.layers) < 2 or len(costs) < 2:
         return
-    norms = np.median(case.record.gradient_norm[-5:], axis=0)
-    ratios = np.median(case.record.update_ratio[-5:], axis=0)
-    flat = abs(case.record.cost[-1] - case.record.cost[0]) <= 0.1 * abs(case.record.cost[0])
+    norms = [usual(column) for column in case.record.gradient_norm.T]
+    ratio = usual(case.record.update_ratio[:, 0])
+    flat = abs(costs[-1] - costs[0]) <= 0.1 * abs(costs[0])
     if not flat or norms[-1] == 0 or norms[0] > 1e-3 * norms[-1]:
         return
     evidence = (
         f"the gradient's norm is {number(norms[0])} in the first layer and {number(norms[-1])} in the last",
-        f"an update is {number(ratios[0])} of the first layer's weights; 1e-3 would be healthy",
-        f"the cost went from {number(case.record.cost[0])} to {number(case.record.cost[-1])}",
+        f"an update is {number(ratio)} of the first layer's weights; 1e-3 would be healthy",
+        f"the cost went from {number(costs[0])} to {number(costs[-1])}",
     )
     alive = np.nan_to_num(case.record.dead_relu[-1]).max() < 1
     yield Cause("vanishing gradient", 0.9 if alive else 0.4, evidence)
+
+
+def usual(values: np.ndarray) -> float:
+    """The median of the last 5 that are not 0: optimisers may take turns, and a layer stand still at another's."""
+    moved = values[-10:][values[-10:] != 0]
+    return float(np.median(moved[-5:])) if len(moved) else 0.0
 
 
 def masked(case: Case) -> Iterator[Cause]:
@@ -344,7 +363,7 @@ def masked(case: Case) -> Iterator[Cause]:
     if record.settings.cost == "softmax_log" and knobs.epsilon > 0:
         yield from hidden_by_epsilon(record, knobs.epsilon)
     ratio = float(np.nan_to_num(record.update_ratio[-5:]).max())
-    stands = record.cost[-1] > 0.5 * record.cost[0]
+    stands = bool((case.finite[-1:] > 0.5 * case.finite[:1]).any())
     if knobs.clip != "off" and record.clipped[-5:].min() > 0.5 and ratio < 1e-6 and stands:
         evidence = (
             f"clipping leaves updates of {number(ratio)} of the weights",
@@ -403,8 +422,12 @@ def nothing_found(case: Case) -> Cause:
         return Cause("undecided", 0.0, ("the gauges alone do not tell",))
     if not len(record):
         return Cause("healthy", 0.0, ("nothing is trained yet",))
-    said = f"cost {number(record.cost[0])} to {number(record.cost[-1])} in {len(record)} updates, all finite"
-    return Cause("healthy", 0.9 if record.cost[-1] <= record.cost[0] else 0.5, (said,))
+    costs = case.finite
+    if not len(costs):
+        return Cause("undecided", 0.0, ("the gauges that were measured are all finite",))
+    measured = "" if len(costs) == len(record) else f", of which {len(costs)} had their cost measured"
+    said = f"cost {number(costs[0])} to {number(costs[-1])} in {len(record)} updates{measured}, all finite"
+    return Cause("healthy", 0.9 if costs[-1] <= costs[0] else 0.5, (said,))
 
 
 WITH_NAN = (

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlab.causes import CAUSES, RULES, Cause, ranked
-from cnnlab.records import Record, record_in
-from cnnlab.verdict import before_explosion, number
+from cnnlab.records import Record, is_measured, is_nonfinite, record_in
+from cnnlab.verdict import UNKNOWN, before_explosion, number
 
 if TYPE_CHECKING:
     from cnnlab.provenance import Event, Provenance
@@ -115,7 +115,8 @@ def autopsy(
     from cnnlab.remedies import prove as proved
 
     found: Provenance | None = provenance(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
-    event = None if found is None else found.first
+    # What does not come again in the replay was there all the same.
+    event = seen_by_gauges(seen) if found is None else found.first
     numbers = probe(run, before) if len(seen) else None
     causes = ranked(seen, event, numbers)
     if event is None and causes[0].name in FROM_THE_START:
@@ -141,7 +142,9 @@ def seen_by_gauges(record: Record) -> Event | None:
     if step is None:
         return None
     phase, layer = place_by_gauges(record, step)
-    nan = bool(np.isnan(record.column("cost")[step])) if step else True
+    cost = record.column("cost")[step]
+    counted = (record.column(f"{each}_nan")[step] for each in ("activation", "gradient", "weight"))
+    nan = bool(is_measured(cost) and np.isnan(cost)) or any(bool((counts > 0).any()) for counts in counted)
     kind = record.settings.precision
     return Event(step, phase, layer, "unknown", "unknown", nan, float("nan"), float("nan"), kind)
 
@@ -151,7 +154,7 @@ def place_by_gauges(record: Record, step: int) -> tuple[str, str]:
     gauges = ("activation", "gradient", "weight") if step else ("weight",)
     for phase in gauges:
         bad = record.column(f"{phase}_nan")[step] + record.column(f"{phase}_inf")[step] > 0
-        if phase == "gradient" and not np.isfinite(record.column("cost")[step]):
+        if phase == "gradient" and is_nonfinite(record.column("cost")[step]):
             return "cost", ""
         if bad.any():
             # A gradient comes from the last layer down.
@@ -173,8 +176,9 @@ def made(
     if event is not None and event.operation in ("inf-inf", "inf/inf", "inf*0", "0/0", "overflow"):
         rules["c"] = None
     first = causes[0]
+    unknown = (UNKNOWN,) if len(record) and not len(record.known_costs[0]) else ()
     return Autopsy(
-        cause=first.name, confidence=first.confidence, evidence=first.evidence,
+        cause=first.name, confidence=first.confidence, evidence=(*first.evidence, *unknown),
         step=None if event is None else event.step, phase=None if event is None else event.phase,
         layer=None if event is None else event.layer, operation=None if event is None else event.operation,
         chain=chain(record, event, found, causes), causes=causes,

@@ -1,6 +1,7 @@
 """The dashboard's one plotly figure: made once from a record, refreshed in place. No widgets, no torch.
 
-NaN and inf have a lane of their own along the top of a plot, values of 0 or less one along the bottom of a log axis.
+NaN and inf have a lane of their own along the top of a plot, values of 0 or less one along the bottom of a log axis;
+what was not measured is a gap.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from cnnlab.groups import grouped
 from cnnlab.pictures import NONFINITE, bands_picture
-from cnnlab.records import Exponents, Record
+from cnnlab.records import Exponents, Record, is_measured, is_nonfinite
 from cnnlab.stability import draw_stability, shown_heights
 
 PALETTE = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
@@ -388,14 +389,14 @@ def lone(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def marks(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Marks on the lanes for each value (or stretch of values) that is NaN, inf, or 0 and less."""
+    """Marks on the lanes for each value (or stretch of values) that was measured and is NaN, inf, or 0 and less."""
     places = stretches(len(values), LAYER_POINTS)
     x: list[NDArray[Any]] = []
     y: list[NDArray[Any]] = []
     symbols: list[str] = []
     with np.errstate(invalid="ignore"):
         kinds = {
-            "nan": (np.isnan(values), "x"),
+            "nan": (np.isnan(values) & is_measured(values), "x"),
             "inf": (np.isposinf(values), "triangle-up"),
             "low": (values <= 0, "triangle-down"),
         }
@@ -483,7 +484,7 @@ def draw_layers(traces: dict[str, Any], record: Record, gauge: str, panel: str) 
     steps = (places + 1).astype(np.float32)
     usable = np.where(np.isfinite(values), values, -np.inf)
     largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
-    bad = ~np.isfinite(values)
+    bad = is_nonfinite(values)
     broken = np.logical_or.reduceat(bad, places, axis=0) if len(values) else bad
     x, y, colours, alone = [], [], [], []
     for layer in range(len(record.layers)):

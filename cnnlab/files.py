@@ -13,7 +13,7 @@ import functools
 import hashlib
 import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,7 @@ from cnnlab.records import (
     EXPONENTS,
     GAUGES,
     LAYER_GAUGES,
+    NOT_MEASURED,
     Branch,
     FloatArray,
     Histograms,
@@ -74,7 +75,7 @@ def own_image_in(name: str) -> Arrays:
     return {f"images/{name}/grey": image, f"images/{name}/mask": mask}
 
 
-def take_images(tree: Sequence[Record], stored: dict[str, Stored]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+def take_images(tree: Sequence[Record], stored: Mapping[str, Stored]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """The images of the reader's own in a file, by name; ValueError if one is not what its name says."""
     images = {}
     for name in {record.settings.image for record in tree}:
@@ -159,7 +160,7 @@ def load(path: str | os.PathLike[str]) -> Record:
     return dataclasses.replace(tree[0], others=tuple(tree[1:]))
 
 
-def tree_of(header: Header, stored: dict[str, Stored]) -> list[Record]:
+def tree_of(header: Header, stored: Mapping[str, Stored]) -> list[Record]:
     """The branches of a file; their arrays are still there. ValueError if they would be far larger in memory."""
     gauges = names(header, "gauges"), names(header, "layer_gauges")
     tree = [record_of(part, gauges, stored) for part in field(header, "branches", list)]
@@ -199,7 +200,7 @@ def names(part: Any, name: str) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def record_of(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored: dict[str, Stored]) -> Record:
+def record_of(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored: Mapping[str, Stored]) -> Record:
     """One branch of a file, with its snapshots; its arrays are not read, but in their places."""
     wanted = settings(**field(part, "settings", dict))
     layers, watched = names(part, "layers"), names(part, "watched")
@@ -225,7 +226,7 @@ def record_of(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored
     )
 
 
-def found(stored: dict[str, Stored], name: str) -> Stored:
+def found(stored: Mapping[str, Stored], name: str) -> Stored:
     """An array by its name; ValueError if the file has none of that name."""
     if name not in stored:
         raise ValueError(f"the array {name:.60} is missing")
@@ -253,7 +254,7 @@ def schedule_of(entries: list[Any], knobs: Knobs, rows: int) -> tuple[tuple[int,
     return tuple(schedule)
 
 
-def snapshots_of(entries: list[Any], stored: dict[str, Stored], rows: int) -> tuple[Snapshot, ...]:
+def snapshots_of(entries: list[Any], stored: Mapping[str, Stored], rows: int) -> tuple[Snapshot, ...]:
     """States by their updates and the numbers of their bytes."""
     pairs = pairs_of(entries, "snapshots", rows)
     return tuple(
@@ -274,7 +275,7 @@ def pairs_of(entries: list[Any], name: str, rows: int) -> list[tuple[int, dict[s
 
 @dataclass(frozen=True, eq=False)
 class Arranged:
-    """A table in a file with the columns that a Record has at present: one that is not in the file is NaN."""
+    """A table in a file with the columns that a Record has at present; what is not in the file is not measured."""
 
     table: Stored
     places: NDArray[np.int64]
@@ -302,7 +303,7 @@ class Arranged:
     @cached_property
     def whole(self) -> FloatArray:
         """All of it, read-only."""
-        whole, there = np.full(self.shape, np.nan), self.places >= 0
+        whole, there = np.full(self.shape, NOT_MEASURED), self.places >= 0
         size = max(1, 2**20 // max(len(self.places), self.table.shape[1]))
         for first in range(0, len(self), size):
             rows = slice(first, first + size)
@@ -317,7 +318,7 @@ def arranged(
     layers: tuple[str, ...],
     watched: tuple[str, ...],
 ) -> Stored | Arranged:
-    """A table with the columns that a Record has at present: a gauge that an older cnnlab did not measure is NaN."""
+    """A table with the columns that a Record has at present: what an older cnnlab did not measure is not measured."""
     width = len(gauges) + len(layer_gauges) * len(layers) + len(watched)
     require(table.dtype == np.float64 and table.ndim == 2, "table must be float64 with two axes")
     require(table.shape[1] == width, f"table must be {width} columns wide, got {table.shape[1]}")

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils.hooks import RemovableHandle
 
 from cnnlab.clipping import safe_norm
 from cnnlab.descent import Step
 from cnnlab.long_vectors import LONG, long_norms, survey
 from cnnlab.network import Layout
-from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES
+from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES, NOT_MEASURED
 
 EXPONENT_SHIFT = {
     torch.float16: (torch.int16, 10),
@@ -30,12 +32,15 @@ EXPONENT_SHIFT = {
 
 Numbers = Tensor | float | list[Any]
 """A number, or one for each layer."""
+Hooks = list[tuple[nn.Module, Callable[..., None]]]
+"""Modules, and what is called around the forward pass of each, with the arguments of torch's hooks."""
 
 
 class Activations:
-    """Hooks that measure what each layer puts out while it passes, so that no memory is held for it.
+    """Measures what each layer puts out while it passes, so that no memory is held for it.
 
     Measuring at once, while the numbers are still in the processor's cache, costs a tenth of keeping them for later.
+    `before` and `after` are for whoever calls them: `hook` has the modules themselves do it.
     """
 
     def __init__(self, network: nn.Module, layout: Layout) -> None:
@@ -43,17 +48,24 @@ class Activations:
         self.clear()
         layers = [network.get_submodule(name) for name in layout.layers]
         self.unit_axis = [unit_axis(layer) for layer in layers]
-        self.handles = [layer.register_forward_hook(self.saw_layer(index)) for index, layer in enumerate(layers)]
+        self.after: Hooks = [(layer, self.saw_layer(index)) for index, layer in enumerate(layers)]
         relus = [module for module in network.modules() if isinstance(module, nn.ReLU)]
-        self.handles += [relu.register_forward_pre_hook(self.saw_relu) for relu in relus]
+        self.before: Hooks = [(relu, self.saw_relu) for relu in relus]
+
+        self.handles: list[RemovableHandle] = []
+
+    def hook(self) -> None:
+        """Have the modules call this, until it is released: for a network that is ours alone."""
+        self.handles = [module.register_forward_hook(call) for module, call in self.after]
+        self.handles += [module.register_forward_pre_hook(call) for module, call in self.before]
 
     def clear(self) -> None:
         """Forget the last forward pass."""
         self.last: int | None = None
         self.seen: set[int] = set()
-        self.nan: list[Any] = [math.nan] * self.layers
-        self.inf: list[Any] = [math.nan] * self.layers
-        self.dead: list[Any] = [math.nan] * self.layers
+        self.nan: list[Any] = [NOT_MEASURED] * self.layers
+        self.inf: list[Any] = [NOT_MEASURED] * self.layers
+        self.dead: list[Any] = [NOT_MEASURED] * self.layers
 
     def saw_layer(self, index: int) -> Callable[..., None]:
         """The hook that counts NaN and inf in a layer's output."""
@@ -62,7 +74,7 @@ class Activations:
             if not torch.is_grad_enabled():  # a look at held-out examples, or what checkpointing will run again
                 return
             tensor = next((part for part in flat_parts(output) if part.is_floating_point()), None)
-            if tensor is None:
+            if tensor is None or not holds_numbers(tensor):
                 return
             nan, inf = counts_of_nonfinite(tensor.detach())
             if index in self.seen:
@@ -77,12 +89,15 @@ class Activations:
         """The hook that looks for dead units in what a ReLU is given, on the account of the layer that ran last."""
         if self.last is None or not torch.is_grad_enabled():
             return
-        given = inputs[0].detach()
+        given = next(iter(flat_parts(inputs)), None)
+        if given is None or not given.numel() or not holds_numbers(given):
+            return
+        given = given.detach()
         units = self.unit_axis[self.last] % max(given.dim(), 1)
         self.dead[self.last] = share_of_dead(given, units)
 
     def taken(self) -> dict[str, Numbers]:
-        """The gauges of the last forward pass, NaN where a layer did not run; the pass is then forgotten."""
+        """The gauges of the last forward pass, where a layer ran; the pass is then forgotten."""
         gauges: dict[str, Numbers] = {"activation_nan": self.nan, "activation_inf": self.inf, "dead_relu": self.dead}
         self.clear()
         return gauges
@@ -107,6 +122,13 @@ def flat_parts(output: Any) -> list[Tensor]:
     if isinstance(output, Tensor):
         return [output]
     return [part for part in output if isinstance(part, Tensor)] if isinstance(output, (tuple, list)) else []
+
+
+def holds_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers that can be looked at: not on torch's meta device, not within vmap or an export."""
+    if tensor.layout != torch.strided or tensor.device.type == "meta" or isinstance(tensor, FakeTensor):
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def counts_of_nonfinite(tensor: Tensor) -> tuple[Tensor | float, Tensor | float]:
@@ -159,10 +181,14 @@ def wide_type(device: torch.device) -> torch.dtype:
 class Gauges:
     """Measures steps of one network: each becomes a row of numbers and a histogram, both still on the device."""
 
-    def __init__(self, network: nn.Module, layout: Layout, parameters: Tensor, watched: Sequence[int]) -> None:
+    def __init__(
+        self, network: nn.Module, layout: Layout, parameters: Tensor, watched: Sequence[int], hooked: bool = True
+    ) -> None:
         self.layout = layout
         self.device = parameters.device
         self.activations = Activations(network, layout)
+        if hooked:
+            self.activations.hook()
         self.watched = torch.tensor(list(watched), dtype=torch.int64, device=self.device)
         self.wide = wide_type(self.device)
         self.integer, self.shift = EXPONENT_SHIFT[parameters.dtype]
@@ -177,22 +203,24 @@ class Gauges:
         self.exponents = torch.empty_like(self.first_class)
         self.widened = torch.empty_like(room, dtype=self.wide)
         self.none = [0.0] * len(layout.layers)
-        self.unknown = [math.nan] * len(layout.layers)
+        self.unknown = [NOT_MEASURED] * len(layout.layers)
         self.known = parameters, self.norms(parameters)[0]
 
     def start(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Row and histogram of weights that no update has touched; every gauge of an update is NaN."""
+        """Row and histogram of weights that no update has touched; no gauge of an update is measured."""
         largest, histogram = self.survey(parameters)
         gauges = self.of_weights(parameters, largest, self.norms(parameters))
         return self.row(gauges, parameters), histogram
 
-    def measure(self, before: Tensor, step: Step, targets: Any) -> tuple[Tensor, Tensor]:
+    def measure(
+        self, before: Tensor, step: Step, targets: Any, activations: dict[str, Numbers] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Row and histogram of a step from the parameters `before`; the activations are those of its forward pass."""
         norms = self.norms(step.parameters, step.gradient, step.update)
         met = self.known[1] if before is self.known[0] else self.norms(before)[0]
         largest, histogram = self.survey(step.parameters)
         gauges = self.of_weights(step.parameters, largest, norms)
-        gauges |= self.of_update(step, norms, met) | self.activations.taken()
+        gauges |= self.of_update(step, norms, met) | (activations or self.activations.taken())
         self.known = step.parameters, norms[0]
         gauges["data_cost"] = gauges["cost"] = step.data_cost
         gauges["penalty"] = 0.0
@@ -203,8 +231,8 @@ class Gauges:
         return self.row(gauges, step.parameters), histogram
 
     def row(self, gauges: dict[str, Numbers], parameters: Tensor) -> Tensor:
-        """One vector in the order of a Record's table; a gauge that was not measured is NaN."""
-        parts = [gauges.get(name, math.nan) for name in GAUGES]
+        """One vector in the order of a Record's table; what is not among the gauges was not measured."""
+        parts = [gauges.get(name, NOT_MEASURED) for name in GAUGES]
         parts += [gauges.get(name, self.unknown) for name in LAYER_GAUGES]
         parts.append(parameters[self.watched])
         if may_ask(self.device):
@@ -296,9 +324,9 @@ def on_device(part: Numbers, wide: torch.dtype, device: torch.device) -> Tensor:
 
 
 def classification(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-    """Accuracy and largest logit gap of outputs (patches, classes) against labels (patches,); NaN for anything else."""
+    """Accuracy and largest logit gap of outputs (patches, classes) against labels (patches,); not measured else."""
     if not is_classification(outputs, targets):
-        return torch.tensor(torch.nan), torch.tensor(torch.nan)
+        return torch.tensor(NOT_MEASURED), torch.tensor(NOT_MEASURED)
     low, high = torch.aminmax(outputs, dim=1)
     # The difference of two logits may be too large for their own type.
     gap = (high.to(wide_type(outputs.device)) - low).max()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.records import GAUGES, LAYER_GAUGES, FloatArray, Histograms, Record, read_only
+from cnnlab.records import GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray, Histograms, Record, is_measured, read_only
 
 MOST = 12
 """Most layers, or groups of them, that a figure shows."""
@@ -95,14 +95,16 @@ def table_of(record: Record, firsts: NDArray[np.int64]) -> FloatArray:
             usable = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
             squares = (values / np.repeat(usable, lengths, axis=1)) ** 2
             together = np.sqrt(np.add.reduceat(squares, firsts, axis=1)) * usable
-            parts.append(np.where(np.isfinite(largest), together, largest))
+            found = np.where(np.isfinite(largest), together, largest)
         elif gauge.endswith(("_nan", "_inf")):
-            missing = np.logical_and.reduceat(np.isnan(values), firsts, axis=1)
-            parts.append(np.where(missing, np.nan, np.add.reduceat(np.nan_to_num(values), firsts, axis=1)))
+            unknown = np.logical_and.reduceat(np.isnan(values), firsts, axis=1)
+            found = np.where(unknown, np.nan, np.add.reduceat(np.nan_to_num(values), firsts, axis=1))
         elif gauge == "dead_relu":
-            parts.append(np.fmax.reduceat(values, firsts, axis=1))
+            found = np.fmax.reduceat(values, firsts, axis=1)
         else:  # a NaN stays one: the largest weight or ratio of a broken group is not that of its healthy layers
-            parts.append(np.maximum.reduceat(values, firsts, axis=1))
+            found = np.maximum.reduceat(values, firsts, axis=1)
+        missing = np.logical_and.reduceat(~is_measured(values), firsts, axis=1)
+        parts.append(np.where(missing, NOT_MEASURED, found))
     return np.concatenate([*parts, record.watched_values], axis=1)
 
 

@@ -12,19 +12,20 @@ import bisect
 import dataclasses
 import functools
 import json
-import math
 import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from cnnlab import files
-from cnnlab.archive import KINDS, MOST_TEXT
+from cnnlab import bounded_json, files, given_image
+from cnnlab.archive import KINDS, MOST_TEXT, Stored
+from cnnlab.bounded_json import field
 from cnnlab.consistency import check_tree, require
 from cnnlab.files import (
     Arrays,
@@ -32,7 +33,6 @@ from cnnlab.files import (
     arranged,
     branch_of,
     described,
-    field,
     found,
     names,
     own_image_in,
@@ -47,11 +47,12 @@ from cnnlab.records import (
     Log,
     Record,
     Snapshot,
-    names_of_columns,
     shared_rows,
 )
 from cnnlab.settings import settings
 
+ROOM = 2**28
+"""Bytes that the branches of a journal may take in memory, besides twice the size of the file."""
 BEGINNING = b"cnnlab journal 1\n"
 """What a journal begins with."""
 MARK = b"next"
@@ -208,9 +209,17 @@ def load(path: str | os.PathLike[str]) -> Record:
     """
     if not os.path.isfile(path) or not is_journal(path):
         return files.load(path)
+    return load_journal(path, 2 * os.path.getsize(path) + ROOM)
+
+
+def load_journal(path: str | os.PathLike[str], most: int | None = None) -> Record:
+    """The tree of a journal; ValueError in a sentence if it has none, or one of more than `most` bytes in memory.
+
+    Forks share rows in a journal and not in memory. Our own may have as many as they like, a stranger's may not.
+    """
     try:
         with open(path, "rb") as file:
-            return tree_in(file)
+            return tree_in(file, most)
     except OSError:
         raise
     except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
@@ -223,21 +232,21 @@ def is_journal(path: str | os.PathLike[str]) -> bool:
         return file.read(len(BEGINNING)) == BEGINNING
 
 
-def tree_in(file: BinaryIO) -> Record:
+def tree_in(file: BufferedReader, most: int | None) -> Record:
     """The tree of the last whole entry of an open journal."""
     branches: dict[int, Grown] = {}
-    images: Arrays = {}
+    images: dict[str, Stored] = {}
     for header, arrays in entries(file):
-        branches = branches_of(header, arrays, branches)
+        branches = branches_of(header, arrays, branches, most)
         images |= {name: array for name, array in arrays.items() if name.startswith("images/")}
     require(branches, "it holds no whole entry")
     tree = [branch.record() for branch in branches.values()]
     check_tree({record: record.take_snapshots() for record in tree})
-    take_images(tree, images)
+    given_image.KEPT.update(take_images(tree, images))
     return dataclasses.replace(tree[0], others=tuple(tree[1:]))
 
 
-def entries(file: BinaryIO) -> Iterator[tuple[Header, Arrays]]:
+def entries(file: BufferedReader) -> Iterator[tuple[Header, dict[str, Stored]]]:
     """Header and arrays of each whole entry; ends before one that was cut short."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -246,25 +255,32 @@ def entries(file: BinaryIO) -> Iterator[tuple[Header, Arrays]]:
         mark, length, rest, checksum = ENTRY.unpack(start)
         if mark != MARK or length > MOST_TEXT or file.tell() + length + rest > size:
             return
-        text, numbers = file.read(length), file.read(rest)
-        if zlib.crc32(numbers, zlib.crc32(text)) != checksum:
+        text, place = file.read(length), file.tell()
+        if checksum_of(file, rest, zlib.crc32(text)) != checksum:
             return
-        header = json.loads(text)
-        yield header, dict(arrays_in(field(header, "arrays", list), numbers))
+        header = bounded_json.parse(text)
+        yield header, dict(arrays_in(field(header, "arrays", list), file, place, place + rest))
+        file.seek(place + rest)
 
 
-def arrays_in(listed: Iterable[Any], numbers: bytes) -> Iterator[tuple[str, Any]]:
-    """The arrays of an entry by name; ValueError unless they are all of its bytes, one after the other."""
-    place = 0
+def checksum_of(file: BufferedReader, size: int, before: int) -> int:
+    """The CRC-32 of so many bytes of a file, after that of what came before."""
+    while size > 0 and (piece := file.read(min(size, 2**20))):
+        before = zlib.crc32(piece, before)
+        size -= len(piece)
+    return before
+
+
+def arrays_in(listed: list[Any], file: BufferedReader, place: int, end: int) -> Iterator[tuple[str, Stored]]:
+    """The arrays of an entry by name; ValueError unless they are all between two places, one after the other."""
     for name, kind, shape in listed:
         require(kind in KINDS, f"an array in it may be of {', '.join(KINDS)}, got {kind!r:.60}")
         require(all(type(side) is int and side >= 0 for side in shape), f"a shape must be sizes, got {shape!r:.60}")
-        size = math.prod(shape)
-        end = place + size * np.dtype(kind).itemsize
-        require(end <= len(numbers), f"the array {name!r:.60} is longer than what is there")
-        yield name, np.frombuffer(numbers, kind, size, place).reshape(shape)
-        place = end
-    require(place == len(numbers), "an entry must hold its arrays and nothing else")
+        stored = Stored(file, place, tuple(shape), np.dtype(kind))
+        place += stored.nbytes
+        require(place <= end, f"the array {name!r:.60} is longer than what is there")
+        yield name, stored
+    require(place == end, "an entry must hold its arrays and nothing else")
 
 
 @dataclass
@@ -278,7 +294,7 @@ class Grown:
     states: dict[int, Snapshot]
 
     @classmethod
-    def empty(cls, about: Header, place: Header, arrays: Arrays) -> Grown:
+    def empty(cls, about: Header, place: Header, arrays: Mapping[str, Stored]) -> Grown:
         """A branch that shares no row with another."""
         start, kernels = settings(**field(about, "settings", dict)), found(arrays, f"{place['number']}/kernels")
         per_epoch = field(about, "updates_per_epoch", int)
@@ -292,29 +308,28 @@ class Grown:
         start = {step: state for step, state in self.states.items() if step == 0}
         return Grown(self.log.until(rows - 1), self.about, self.place, start)
 
-    def add(self, part: Header, header: Header, arrays: Arrays) -> None:
+    def add(self, part: Header, header: Header, arrays: Mapping[str, Stored]) -> None:
         """Take over what an entry says of the branch that is new."""
         self.place = field(part, "branch", dict)
         self.about = self.about if part.get("about") is None else field(part, "about", dict)
         self.log.settings = settings(**field(self.about, "settings", dict))
         self.log.schedule = [entry for entry in self.log.schedule if entry[0] < self.log.rows]
         knobs = self.log.schedule[-1][1] if self.log.schedule else self.log.settings.knobs
-        self.log.schedule += schedule_of(field(part, "schedule", list), knobs)
+        rows = self.log.rows + len(found(arrays, f"{self.place['number']}/table"))
+        self.log.schedule += schedule_of(field(part, "schedule", list), knobs, rows)
         own = f"{self.place['number']}/"
         table, kernels, lengths, places, counts = (
             found(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
         )
-        columns = (self.log.layers, self.log.watched)
-        old = names_of_columns(names(header, "gauges"), names(header, "layer_gauges"), *columns)
+        gauges = names(header, "gauges"), names(header, "layer_gauges")
+        wide = arranged(table, *gauges, self.log.layers, self.log.watched)
         require(len(table) == len(kernels) == len(lengths), "an entry must hold as many rows of each kind")
-        require((lengths >= 0).all() and lengths.sum() == len(places) == len(counts), "lengths must fit the numbers")
-        self.log.append_packed(
-            arranged(table, old, names_of_columns(GAUGES, LAYER_GAUGES, *columns)), kernels, lengths, places, counts
-        )
+        numbers = lengths.whole
+        require((numbers >= 0).all() and numbers.sum() == len(places) == len(counts), "lengths must fit the numbers")
+        self.log.append_packed(wide.whole, kernels.whole, numbers, places.whole, counts.whole)
         self.states = {step: state for step, state in self.states.items() if step == 0}
         for step, parts in field(part, "states", list):
-            # Copied, for they would hold on to the whole entry.
-            kept = {name: found(arrays, f"{own}state/{step}/{name}").copy() for name in parts}
+            kept = {name: found(arrays, f"{own}state/{step}/{name}").whole for name in parts}
             self.states[step] = Snapshot(step, kept)
 
     def record(self) -> Record:
@@ -328,16 +343,22 @@ class Grown:
         )
 
 
-def branches_of(header: Header, arrays: Arrays, before: Mapping[int, Grown]) -> dict[int, Grown]:
+def branches_of(
+    header: Header, arrays: Mapping[str, Stored], before: Mapping[int, Grown], most: int | None
+) -> dict[int, Grown]:
     """The branches after an entry, by number, from those before it."""
     parts = field(header, "branches", list)
-    begun = [begin(part, arrays, before) for part in parts]  # all, before the first is added to
+    begun: list[Grown] = []
+    for part in parts:  # all begin before the first is added to
+        begun.append(begin(part, arrays, before))
+        size = sum(bytes_of(branch.log.record()) for branch in begun)
+        require(most is None or size <= most, f"its branches would take {size / 2**20:,.0f} MiB of memory")
     for part, branch in zip(parts, begun, strict=True):
         branch.add(part, header, arrays)
     return {field(branch.place, "number", int): branch for branch in begun}
 
 
-def begin(part: Any, arrays: Arrays, before: Mapping[int, Grown]) -> Grown:
+def begin(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, Grown]) -> Grown:
     """A branch with the rows that it shares with one of the entry before."""
     number, rows = field(part, "from", list)
     place = field(part, "branch", dict)
@@ -346,3 +367,9 @@ def begin(part: Any, arrays: Arrays, before: Mapping[int, Grown]) -> Grown:
     require(number in before, f"branch {number!r:.20} is not there to begin with")
     known = before[number]
     return known if number == place["number"] and rows == known.log.rows else known.until(rows)
+
+
+def bytes_of(record: Record) -> int:
+    """About how long a journal of a record alone would be."""
+    kept = record.histograms
+    return record.table.nbytes + record.kernels.nbytes + kept.ends.nbytes + kept.places.nbytes + kept.counts.nbytes

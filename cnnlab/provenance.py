@@ -6,6 +6,7 @@ A healthy run pays nothing for this: only the replay is watched. Knows run and t
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from cnnlab import objective
 from cnnlab.clipping import CLIPS
 from cnnlab.descent import Descent
 from cnnlab.gauges import flat_parts, is_classification
-from cnnlab.records import Record
+from cnnlab.records import Record, is_nonfinite
 from cnnlab.run import Run
 
 PHASES = ("input", "activation", "logit", "probability", "cost", "penalty", "gradient", "clip", "update", "weight")
@@ -72,7 +73,7 @@ class Provenance:
 
 def first_update(record: Record) -> int | None:
     """The first update (0: the start) at which a gauge tells of a NaN or inf in any phase; None if none does."""
-    rows = ~_finite(record.column("cost"))
+    rows = is_nonfinite(record.column("cost"))
     rows[0] = False
     for gauge in ("activation_nan", "activation_inf", "gradient_nan", "gradient_inf"):
         rows[1:] |= (record.column(gauge)[1:] > 0).any(axis=1)
@@ -80,10 +81,6 @@ def first_update(record: Record) -> int | None:
         rows |= (record.column(gauge) > 0).any(axis=1)
     found = rows.nonzero()[0]
     return int(found[0]) if len(found) else None
-
-
-def _finite(values: Any) -> Any:
-    return abs(values) < float("inf")
 
 
 def provenance(run: Run) -> Provenance | None:
@@ -407,7 +404,7 @@ def nonfinite_number_in(value: Any) -> bool:
         return any(map(nonfinite_number_in, value))
     if isinstance(value, dict):
         return nonfinite_number_in(tuple(value.values()))
-    return isinstance(value, float) and not _finite(value)
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def any_of(tensors: list[Tensor], test: Callable[[Tensor], Tensor]) -> bool:

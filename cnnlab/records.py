@@ -1,6 +1,6 @@
 """What a run has shown: `Frame` (one update), `Record` (all of them). Plain numbers and numpy arrays, never a tensor.
 
-NaN and inf stay what they are: divergence is data.
+NaN and inf stay what they are: divergence is data. What was not measured is neither: it is `NOT_MEASURED`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import math
 import os
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,15 @@ ALL_ROWS = 2**62
 """Stands for all rows, present and to come, of the log that a record was taken of."""
 MOST_ANCESTORS = 64
 """Most logs of a lineage that are remembered; of one that is forgotten two records share less, as far as is known."""
+NOT_MEASURED_BITS = 0x7FFB_0000_0000_0000
+"""A quiet NaN that no operation makes; what tells it from others lies in the bits that float32 has, too."""
+NOT_MEASURED: float = struct.unpack("<d", struct.pack("<Q", NOT_MEASURED_BITS))[0]
+"""Stands where a gauge was not measured: a NaN with bits of its own, as R has for NA. `is_measured` tells it apart."""
+
+
+def is_measured(values: Any) -> NDArray[np.bool_]:
+    """Whether each value was measured, be it NaN or inf. Copies, float32 and files keep what tells them apart."""
+    return np.asarray(np.asarray(values, dtype=np.float64).view(np.int64) != NOT_MEASURED_BITS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +47,7 @@ class Frame:
     """All that was measured at one update. Costs, outputs and gradients are of before it, weights of after it."""
 
     step: int
-    """Updates done; 0 is the start, where only the weights are known and the rest is NaN."""
+    """Updates done; 0 is the start, where only the weights are known and the rest is not measured."""
     epoch: float
     """Passes over the training patches done."""
     knobs: Knobs
@@ -48,9 +58,9 @@ class Frame:
     penalty: float
     """L1 and L2 within the cost; 0 where they are off or in the update."""
     accuracy: float
-    """Share of the batch classified rightly; a patch with a NaN logit counts as wrong. NaN where it has no meaning."""
+    """Share of the batch classified rightly; a patch with a NaN logit counts as wrong. Not measured without classes."""
     held_out_accuracy: float
-    """The same on held-out patches after this update; NaN where it was not measured."""
+    """The same on held-out patches after this update, where it was measured."""
     logit_gap: float
     """Largest difference between two logits of one patch in the batch."""
     total_gradient_norm: float
@@ -58,7 +68,7 @@ class Frame:
     clipped: float
     """Share of the gradient's values that clipping changed."""
     sharpness: float
-    """Largest eigenvalue of the cost's Hessian after this update; inf if it is not finite, NaN if not measured."""
+    """Largest eigenvalue of the cost's Hessian after this update, where it was measured; inf if it is not finite."""
     weight_norm: PerLayer
     """Euclidean norm of each layer's weights and biases."""
     largest_weight: PerLayer
@@ -68,7 +78,7 @@ class Frame:
     update_ratio: PerLayer
     """Norm of the update over the norm of the weights that it met; near 1e-3 is healthy."""
     dead_relu: PerLayer
-    """Share of a layer's units whose ReLU gave 0 for the whole batch; NaN without a ReLU."""
+    """Share of a layer's units whose ReLU gave 0 for the whole batch; not measured without a ReLU."""
     weight_nan: PerLayer
     """How many of a layer's weights are NaN; likewise below."""
     weight_inf: PerLayer
@@ -83,11 +93,21 @@ class Frame:
 
     @property
     def nonfinite(self) -> bool:
-        """Whether the cost is NaN or inf."""
-        return not np.isfinite(self.cost)
+        """Whether the cost is NaN or inf; False where it was not measured."""
+        return bool(is_nonfinite(self.cost))
 
     def __repr__(self) -> str:
-        return f"Frame(step={self.step}, cost={self.cost:.6g}, learning_rate={self.knobs.learning_rate:g})"
+        return f"Frame(step={self.step}, cost={in_digits(self.cost)}, learning_rate={self.knobs.learning_rate:g})"
+
+
+def is_nonfinite(values: Any) -> NDArray[np.bool_]:
+    """Whether each value was measured and is NaN or inf."""
+    return ~np.isfinite(values) & is_measured(values)
+
+
+def in_digits(value: float) -> str:
+    """A value in six digits, or the words that it was not measured."""
+    return f"{value:.6g}" if is_measured(value) else "not measured"
 
 
 GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.type == "float" and field.name != "epoch")
@@ -208,7 +228,8 @@ class Record:
     """A complete log of a run: what it started from, each change of knobs, and every gauge at every update.
 
     Each gauge of `Frame` is here by the same name over time: `record.logit_gap` (updates,), `record.weight_norm`
-    (updates, layers). Arrays are read-only views; row 0 of the tables, the start, is left out of them.
+    (updates, layers). Arrays are read-only views; row 0 of the tables, the start, is left out of them. What was not
+    measured is a NaN there, and `record.is_measured("logit_gap")` tells which.
     """
 
     settings: Settings
@@ -253,7 +274,7 @@ class Record:
         )
 
     def __repr__(self) -> str:
-        end = f"last cost {self.cost[-1]:.6g}" if len(self) else "nothing trained yet"
+        end = f"last cost {in_digits(self.cost[-1])}" if len(self) else "nothing trained yet"
         broke = f", first non-finite cost at update {self.first_nonfinite}" if self.first_nonfinite else ""
         place = "" if self.branch.parent is None else f", {self.branch}"
         return f"Record({self.settings!r}{self.later_changes}: {len(self)} updates, {end}{broke}{place})"
@@ -281,7 +302,8 @@ class Record:
     def to_dataframe(self) -> Any:
         """A pandas DataFrame, a row an update: step, epoch, gauges, gauges of layers, knobs and watched weights.
 
-        A layer's gauge is a column such as `weight_norm.cv0`. ImportError without pandas.
+        A layer's gauge is a column such as `weight_norm.cv0`. What was not measured is NaN there: `is_measured(gauge)`
+        tells it from a gauge that was measured to be NaN, a row an update. ImportError without pandas.
         """
         try:
             import pandas  # not above: nothing else needs it
@@ -333,6 +355,22 @@ class Record:
         first = len(GAUGES) + LAYER_GAUGES.index(name) * len(self.layers)
         return self.table[:, first : first + len(self.layers)]
 
+    def is_measured(self, gauge: str) -> NDArray[np.bool_]:
+        """(updates,) or (updates, layers): at which updates a gauge was measured, be it NaN or inf.
+
+        ValueError if there is no such gauge.
+        """
+        if gauge not in GAUGES and gauge not in LAYER_GAUGES:
+            known = ", ".join((*GAUGES, *LAYER_GAUGES))
+            raise ValueError(f"gauge must be one of {known}, got {gauge!r}{nearest(gauge, (*GAUGES, *LAYER_GAUGES))}")
+        return is_measured(self.column(gauge)[1:])
+
+    @property
+    def known_costs(self) -> tuple[IntArray, FloatArray]:
+        """The updates whose cost was measured, and these costs."""
+        measured = self.is_measured("cost")
+        return (self.steps, self.cost) if measured.all() else (self.steps[measured], self.cost[measured])
+
     def longer_than(self, times: float, updates: slice = slice(None)) -> NDArray[np.bool_]:
         """(updates, layers): whether an update was more than so many times as long as the weights that it met, or NaN.
 
@@ -360,8 +398,8 @@ class Record:
 
     @property
     def first_nonfinite(self) -> int | None:
-        """The first update whose cost was NaN or inf; None if there was none."""
-        found = np.flatnonzero(~np.isfinite(self.cost))
+        """The first update whose cost was NaN or inf; None if there was none. What was not measured is neither."""
+        found = np.flatnonzero(is_nonfinite(self.cost))
         return int(found[0]) + 1 if len(found) else None
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.records import Record
+from cnnlab.records import Record, is_nonfinite
 from cnnlab.warning import signs
 
 Fired = NDArray[np.bool_]
@@ -59,7 +59,7 @@ def mean_weight(record: Record) -> NDArray[np.float64]:
 
 def broken(record: Record) -> Fired:
     """NaN or inf in cost, activations, gradients or weights."""
-    bad = ~np.isfinite(record.cost)
+    bad = is_nonfinite(record.cost)
     for gauge in ("activation", "gradient", "weight"):
         counts = record.column(f"{gauge}_nan")[1:] + record.column(f"{gauge}_inf")[1:]
         bad |= (np.nan_to_num(counts) > 0).any(axis=1)
@@ -71,13 +71,18 @@ def lowest_so_far(record: Record) -> NDArray[np.float64]:
     return np.minimum.accumulate(np.where(np.isfinite(record.cost), record.cost, np.inf))
 
 
+def above(record: Record, limit: float | NDArray[np.float64]) -> Fired:
+    """Whether a cost that was measured is not below a limit, or NaN."""
+    return ~(record.cost < limit) & record.is_measured("cost")
+
+
 def autotrainer(record: Record) -> Fired:
     """Exploding, vanishing, dying ReLU, unstable loss."""
     first, last = record.gradient_norm[:, 0], record.gradient_norm[:, -1]
     exploding = first / last > 70
     vanishing = (first / last < 1e-3) & (first < 1e-4)
     dying = (np.nan_to_num(record.dead_relu) >= 0.7).any(axis=1)
-    return np.asarray(exploding | vanishing | dying | ~(record.cost < 1e3), dtype=bool)
+    return np.asarray(exploding | vanishing | dying | above(record, 1e3), dtype=bool)
 
 
 def deepdiagnosis(record: Record) -> Fired:
@@ -112,13 +117,14 @@ def sagemaker(record: Record) -> Fired:
 
 def thedeepchecker(record: Record) -> Fired:
     """A loss twice its recent least, weights and gradients that are large or double, updates outside a band."""
-    fired = ~np.isfinite(record.cost)
+    fired = is_nonfinite(record.cost)
     weights, gradient = mean_weight(record), mean_gradient(record)
     fired |= ~(weights <= 1e8).all(axis=1) | ~((gradient <= 1e6) & (gradient >= 1e-6)).all(axis=1)
     powers = np.log10(record.update_ratio)
     fired |= ~((powers >= -4) & (powers <= -1)).all(axis=1)
+    recent = np.where(record.is_measured("cost"), record.cost, np.inf)
     for step in range(5, len(record)):
-        fired[step] |= record.cost[step] >= 2 * record.cost[step - 5 : step].min()
+        fired[step] |= record.cost[step] >= 2 * recent[step - 5 : step].min()
         for gauge in (weights, gradient):
             fired[step] |= bool((gauge[step] > 2 * gauge[step - 5]).any())
     return fired
@@ -132,12 +138,12 @@ def nanguard(record: Record) -> Fired:
 
 def terminate_on_nan(record: Record) -> Fired:
     """A loss that is not finite."""
-    return ~np.isfinite(record.cost)
+    return is_nonfinite(record.cost)
 
 
 def fastai(record: Record) -> Fired:
     """A loss above 3 times its least so far."""
-    return ~(record.cost <= 3 * lowest_so_far(record))
+    return ~(record.cost <= 3 * lowest_so_far(record)) & record.is_measured("cost")
 
 
 def ours(record: Record) -> Fired:

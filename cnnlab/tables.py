@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cnnlab.records import Record
+from cnnlab.records import Record, is_measured
 from cnnlab.verdict import state_line
 
 WATCHED_EPOCHS = 4
@@ -61,7 +61,9 @@ def columns(first: str, *others: str) -> Table:
 
 
 def cell(value: float) -> Text:
-    """A number for a table, red where it is not finite."""
+    """A number for a table, red where it is not finite; a dash where it was not measured."""
+    if not is_measured(value):
+        return Text("-")
     return Text(number(float(value)), style="" if math.isfinite(value) else "bold red")
 
 
@@ -78,7 +80,7 @@ def number(value: float) -> str:
 def write_json(record: Record, autopsy: Any = None) -> None:
     """Print a record as one strict JSON object: an entry an update, and for watched weights one more for the start.
 
-    An autopsy, if there is one, goes in as `explanation`, with all its fields.
+    An autopsy, if there is one, goes in as `explanation`, with all its fields. What was not measured is null.
     """
     values = {
         "settings": dataclasses.asdict(record.settings),
@@ -95,11 +97,13 @@ def write_json(record: Record, autopsy: Any = None) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value as strict JSON can hold it: arrays as lists, and what is not finite as "nan", "inf" or "-inf"."""
+    """The value as strict JSON can hold it: arrays as lists, what is not finite as "nan", "inf" or "-inf"."""
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(part) for part in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return str(value) if is_measured(value) else None

@@ -1,4 +1,7 @@
-"""A record in a line of words: what the cost does, where the weights are, since when it is NaN."""
+"""A record in a line of words: what the cost does, where the weights are, since when it is NaN.
+
+A cost that was not measured is said to be so; where only some were, the words are about those.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 
 import numpy as np
 
-from cnnlab.records import Record
+from cnnlab.records import Record, is_measured
 from cnnlab.settings import Knobs
 from cnnlab.warning import present_warning
 
@@ -19,6 +22,8 @@ LONG = 10.0
 """An update so many times as long as a layer's weights is too long (the threshold of SageMaker Debugger's rule)."""
 RISE = 3.0
 """A cost above so many times its least is said to rise (the factor at which fast.ai's finder stops)."""
+UNKNOWN = "the cost is not measured (watch.step(loss) tells it)"
+"""What is said where nothing is known of the cost."""
 
 
 def state_line(record: Record) -> str:
@@ -28,19 +33,28 @@ def state_line(record: Record) -> str:
     if record.first_nonfinite is not None:
         return broken_line(record)
     warned = present_warning(record)
-    cost = record.cost[-1]
-    least = int(np.argmin(record.cost))
-    updates = len(record) - 1 - least
-    if rises(record):
-        value = "" if warned else f"{number(cost)}: "
-        said = f"cost {value}{times(cost, record.cost[least])} in {count(updates)}"
-    elif len(record) > 1:
-        said = f"cost {number(record.cost[0])} to {number(cost)} in {count(len(record) - 1)}"
-    else:
-        said = f"cost {number(cost)} at update 1"
+    said = cost_line(record, short=warned is not None)
+    if weights_are_lost(record):
+        return f"{lost(record)}; {said}"
     if warned:  # which leaves no room for what has a plot of its own
         return f"Warning: {warned}. {said}; {weights(record)}"
     return f"{said}; {accuracy(record)}{weights(record)}"
+
+
+def cost_line(record: Record, short: bool = False) -> str:
+    """What the cost does, as long as it is finite; `short`: without its value where it rises."""
+    steps, costs = record.known_costs
+    if not len(costs):
+        return UNKNOWN
+    least = int(np.argmin(costs))
+    if rises(record):
+        value = "" if short else f"{number(costs[-1])}: "
+        said = f"cost {value}{times(costs[-1], costs[least])} in {count(steps[-1] - steps[least])}"
+    elif len(costs) > 1:
+        said = f"cost {number(costs[0])} to {number(costs[-1])} in {count(steps[-1] - steps[0])}"
+    else:
+        said = f"cost {number(costs[0])} at update {steps[0]}"
+    return said if steps[-1] == len(record) else f"{said}, not measured since update {steps[-1]}"
 
 
 def start_line(record: Record) -> str:
@@ -53,14 +67,15 @@ def before_explosion(record: Record) -> int:
 
     Wrong is an update that leaves a cost that is not finite or above 3 times its least so far, or one that is more than
     10 times as long as the weights of a layer (the threshold of SageMaker Debugger's rule). The cost that an update
-    leaves is measured at the next one.
+    leaves is measured at the next one; one that was not measured tells nothing.
     """
     finite = np.where(np.isfinite(record.cost), record.cost, np.inf)
     least = np.minimum.accumulate(finite)
-    left_a_bad_cost = np.append(~(finite[1:] <= RISE * np.maximum(least[:-1], 0.1)), False)[: len(record)]
+    bad = ~((finite[1:] <= RISE * np.maximum(least[:-1], 0.1)) & np.isfinite(finite[1:]))
+    left_a_bad_cost = np.append(bad & record.is_measured("cost")[1:], False)[: len(record)]
     too_long = record.longer_than(LONG).any(axis=1)
     wrong = np.flatnonzero(left_a_bad_cost | too_long)
-    if len(record) and not np.isfinite(record.cost[0]):
+    if record.first_nonfinite == 1:
         return 0
     return int(wrong[0]) if len(wrong) else len(record)
 
@@ -89,8 +104,11 @@ def said(value: float | str) -> str:
 
 
 def tone(record: Record) -> str:
-    """How serious it is: calm, rising (cost above 3 times its least, or a warning), broken (a cost of NaN or inf)."""
-    if record.first_nonfinite is not None:
+    """How serious it is: calm, rising (cost above 3 times its least, or a warning), broken (NaN or inf).
+
+    Broken is a run whose cost has been NaN or inf, or whose weights are.
+    """
+    if record.first_nonfinite is not None or weights_are_lost(record):
         return BROKEN
     if not len(record):
         return CALM
@@ -100,28 +118,36 @@ def tone(record: Record) -> str:
 
 
 def rises(record: Record) -> bool:
-    """Whether the cost is above 3 times its least."""
-    return bool(record.cost[-1] > RISE * record.cost.min() and record.cost[-1] > 0.1)
+    """Whether the last cost that was measured is above 3 times the least."""
+    _, costs = record.known_costs
+    return bool(len(costs) and costs[-1] > RISE * costs.min() and costs[-1] > 0.1)
 
 
 def broken_line(record: Record) -> str:
     """The line of a run whose cost has been NaN or inf."""
     first = record.first_nonfinite
     assert first is not None
-    value, last = number(record.cost[first - 1]), number(record.cost[-1])
-    finite = record.cost[: first - 1]
+    steps, costs = record.known_costs
+    value, last = number(record.cost[first - 1]), number(costs[-1])
+    finite = costs[steps < first]
     if len(finite) == 0:
-        before = "from the very start"
+        before = "from the very start" if first == 1 else "the first that was measured"
     elif finite.max() > RISE * finite.min():
         low = int(np.argmin(finite))
         high = int(np.argmax(finite))
-        before = f"after the cost rose {times(finite[high], finite[low])} in {count(high - low)}" if high > low else (
+        grown = times(finite[high], finite[low])
+        before = f"after the cost rose {grown} in {count(steps[high] - steps[low])}" if high > low else (
             f"after a cost of {number(finite[-1])}"
         )  # fmt: skip
     else:
         before = f"out of a cost of {number(finite[-1])}, without a rise"
     when = f"since update {first}" if last == value else f"at update {first}, now {last}"
     return f"cost {value} {when}, {before}; {lost(record)}"
+
+
+def weights_are_lost(record: Record) -> bool:
+    """Whether the weights hold NaN or inf at the end."""
+    return any(bool((record.column(gauge)[-1] > 0).any()) for gauge in ("weight_nan", "weight_inf"))
 
 
 def lost(record: Record) -> str:
@@ -147,7 +173,7 @@ def accuracy(record: Record) -> str:
 def weights(record: Record) -> str:
     """The layer with the largest weight."""
     largest = record.column("largest_weight")[-1]
-    layer = int(np.nanargmax(np.where(np.isnan(largest), -1, largest)))
+    layer = int(np.argmax(np.where(np.isnan(largest), -1, largest)))
     return f"{record.layers[layer] or 'network'} weights reach {number(largest[layer])}"
 
 
@@ -165,9 +191,9 @@ def count(updates: int) -> str:
 
 
 def number(value: float) -> str:
-    """A value as a person reads it: 4.70, 0.00012, 4.5e7, NaN, inf."""
+    """A value as a person reads it: 4.70, 0.00012, 4.5e7, NaN, inf, or that it was not measured."""
     if np.isnan(value):
-        return "NaN"
+        return "NaN" if is_measured(value) else "not measured"
     if np.isinf(value):
         return "inf" if value > 0 else "-inf"
     if value == 0:

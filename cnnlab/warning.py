@@ -59,15 +59,27 @@ def signs(record: Record, first: int = 0) -> NDArray[np.bool_]:
     rows = slice(first, len(record))
     with np.errstate(all="ignore"):
         cost = record.cost[rows]
-        before = np.append(np.nan, record.cost)[rows]
+        before = costs_before(record, rows)
         leap = record.longer_than(LONG, rows).any(axis=1)
-        floor = max(abs(float(record.cost[0])), 1e-3) if len(record) else math.inf
+        floor = max(abs(first_cost(record)), 1e-3)  # inf without a cost, above which nothing climbs
         climb = (cost > CLIMB * floor) & (cost > before)
         edge = saturates(record, rows)
         scale = np.where(np.isfinite(record.logit_gap[rows]), record.logit_gap[rows], np.sqrt(np.abs(cost)))
         end = math.log10(LARGEST[record.settings.precision] / MARGIN)
         beyond = np.log10(np.maximum(scale, 1e-30)) + growth(record, rows) > end
     return np.array([leap, climb, edge, beyond])
+
+
+def first_cost(record: Record) -> float:
+    """The first cost that was measured; inf if none was."""
+    return next(iter(record.known_costs[1].tolist()), math.inf)
+
+
+def costs_before(record: Record, rows: slice) -> NDArray[np.float64]:
+    """The last cost that was measured before each of some updates; NaN where none was."""
+    steps, costs = record.known_costs
+    places = np.searchsorted(steps, record.steps[rows])
+    return np.append(np.nan, costs)[places]
 
 
 def saturates(record: Record, rows: slice) -> NDArray[np.bool_]:
@@ -100,7 +112,7 @@ def in_words(record: Record, step: int) -> EarlyWarning:
             return EarlyWarning(step, f"update {step} of {name} is NaN or infinite")
         return EarlyWarning(step, f"update {step} was {few(ratios.max())} times as long as the weights of {name}")
     if climb:
-        return EarlyWarning(step, f"the cost rose to {few(record.cost[step - 1])} from {few(record.cost[0])}")
+        return EarlyWarning(step, f"the cost rose to {few(record.cost[step - 1])} from {few(first_cost(record))}")
     if edge:
         return EarlyWarning(step, f"the logits are {few(record.logit_gap[step - 1])} apart: log(0) is near")
     return EarlyWarning(step, f"the next outputs come near the end of {record.settings.precision}")

@@ -70,16 +70,16 @@ class WatchLab:
         sheet = Sheet(trace["name"] for trace in self.figure._data)
         if time.monotonic() - self.made < SETTLING:
             self.figure._sent.clear()  # the page may not show the figure yet: send all there is
-        ended = not self.watch.handles
+        ended = not self.watch.active
         figures.refresh(sheet, record, (), goal, pictures=ended or self.figure.pictures_are_due)
         self.figure.take(sheet, whole=ended)
         said = self.watch.stopped or verdict.state_line(record)
         tone = verdict.BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else verdict.tone(record)
-        place = f"update {len(record)}, " + ("■ pauses" if self.watch.handles else "loop ended")
+        place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")
         self.line.value = f"<b style='color:{COLOURS[tone]}'>{html.escape(said)}</b> &nbsp;({place})"
         # While a cell runs in the kernel's own thread no press of a button reaches it: the kernel's interrupt does.
         reachable = threading.current_thread() is not threading.main_thread()
-        self.button.layout.display = None if reachable and self.watch.handles else "none"
+        self.button.layout.display = None if reachable and self.watch.active else "none"
 
     def close(self) -> None:
         """End the dashboard; the watch goes on."""

@@ -1,49 +1,52 @@
-"""A watch around a training loop of the reader's own: the gauges of every update, from hooks, as a Record.
+"""A watch around a training loop of the reader's own: the gauges of every update as a Record.
 
-The optimiser's hooks tell when an update comes, autograd's backward what it descends. Knows no widgets and no plots.
+The optimiser's hooks tell when it steps, autograd's backward what is descended. Knows no widgets and no plots.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import math
-import signal
-import threading
+import operator
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnlab.descent import Step
-from cnnlab.gauges import Gauges, classification
-from cnnlab.network import Layout
-from cnnlab.records import EXPONENTS, GAUGES, Log, Record
-from cnnlab.run import FLUSH_EVERY, kernels_of
-from cnnlab.settings import Knobs, settings
+from cnnlab.forward_hooks import call_hooks
+from cnnlab.gradients import Written, are_anew, gradients, ids_of
+from cnnlab.loop_recorder import LoopRecorder, Update, knobs_of
+from cnnlab.overlay import LOCK, InterruptOverlay, interrupts_are_heard, not_compiled
+from cnnlab.pass_listener import PassListener
+from cnnlab.passes import total_cost
+from cnnlab.records import Record
 
 DRAWING_SHARE = 0.04
 """Largest share of the loop's time that drawing beside it may take."""
 ACTIVE: list[Watch] = []
 """Watches whose block is being run."""
-TINY = 1e-300
-"""Stands for a learning rate of 0, which a Knobs does not hold: a warm-up may begin with it."""
 
 
-class Stopped(Exception):
-    """Raised within the loop to end it before an update; the watch's own block catches it."""
+class Stopped(BaseException):
+    """Raised within the loop to end it before an update; the watch's own block catches it.
+
+    Like a KeyboardInterrupt it passes an `except Exception`. A loop that catches even this one and goes on gets it
+    again at each further step of an optimiser, so that no weight changes any more; a warning says so once.
+    """
 
 
 class Watch:
     """The gauges of every update of a training loop that is not ours; made by `cnnlab.watch`.
 
     `record` is what a Run's record is: `weight_norm`, `update_ratio`, histograms and all. Its cost is what was sent
-    backward since the last update (summed, so that micro-batches that are accumulated count together, and without the
-    scale of a GradScaler); gradients are those that the optimiser was given, so after clipping; `clipped` is NaN.
-    Accuracy and logit gap are known where the cost is torch's cross-entropy of (examples, classes).
+    backward to this model since the last update (summed, so that micro-batches that are accumulated count together, and
+    without the scale of a GradScaler); where that is not known, it is not measured. Steps of optimisers with no
+    backward pass between them are one update. Gradients are those that the optimiser was given, so after clipping;
+    `clipped` is not measured. Accuracy and logit gap are known where the cost is torch's cross-entropy of (examples,
+    classes). No module carries a hook meanwhile, and no copy of one is watched.
     """
 
     def __init__(
@@ -58,69 +61,57 @@ class Watch:
         updates_per_epoch: int = 1,
     ) -> None:
         self.model, compiled = unwrapped(model)
+        self.hooked = not compiled
         self.optimizers = optimizers_of(optimizer)
-        self.scaler = scaler
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
-        self.layout = Layout.of(self.model)
-        named = dict(self.model.named_parameters())
-        self.parameters = [named[name] for name in self.layout.names]
-        flat = self.flat()
-        precision = str(flat.dtype).removeprefix("torch.")
-        if precision not in EXPONENTS:
-            raise ValueError(f"model must have parameters of {', '.join(EXPONENTS)}, got {precision}")
-        names = tuple(self.layout.watched_by_default() if watch is None else watch)
-        self.places, kernel_shape = kernels_of(self.layout, flat.device)
-        self.gauges = Gauges(self.model, self.layout, flat, [self.layout.index(name) for name in names])
-        self.gauges.activations.release()  # until the block is entered
-        self.hooked = not compiled
-        self.log = Log(
-            settings("question", precision=precision, **knobs_of(self.optimizers[0])),
-            self.layout.layers,
-            names,
-            updates_per_epoch,
-            kernel_shape,
-        )
-        self.pending = [(*self.gauges.start(flat), self.kernels(flat))]
-        self.updates = 0
-        self.pausing = False
+        epoch = whole_number("updates_per_epoch", updates_per_epoch)
+        self.recorder = LoopRecorder(self.model, watch, knobs_of(self.optimizers[0]), epoch)
+        self.parameters = self.recorder.parameters
+        self.listener = PassListener(self.parameters, checked_scaler(scaler), self.let_go)
+        self.pausing = self.warned = False
         self.stopped: str | None = None
-        self.skipped = 0
-        self.handles: list[Any] = []
-        self.interrupt_before: Any = None
+        self.steps = self.usual_steps = 1
+        self.block: contextlib.ExitStack | None = None
         self.forget()
         self.lab: Any = None
-        self.drawn_at = self.draw_due = 0.0
+        self.draw_due = 0.0
 
     # -- what a person can do
 
     def __enter__(self) -> Watch:
-        if ACTIVE and any(one.model is self.model for one in ACTIVE):
-            raise ValueError("the model is watched already: leave the other watch first")
-        if self.hooked:
-            self.gauges = Gauges(self.model, self.layout, self.flat(), self.gauges.watched.tolist())
-        for optimizer in self.optimizers:
-            self.handles.append(optimizer.register_step_pre_hook(self.before_update))
-            self.handles.append(optimizer.register_step_post_hook(self.after_update))
-        self.pausing, self.stopped = False, None
-        self.forget()
-        listen(self)
-        if threading.current_thread() is threading.main_thread():
-            self.interrupt_before = signal.signal(signal.SIGINT, self.interrupted)
-        if self.wants_show or (self.wants_show is None and in_notebook()):
-            self.show()
+        with contextlib.ExitStack() as stack:  # which undoes all of it if something fails
+            self.begin(stack)
+            for optimizer in self.optimizers:
+                stack.callback(optimizer.register_step_pre_hook(StepHook(self.before_step)).remove)
+                stack.callback(optimizer.register_step_post_hook(StepHook(self.after_step)).remove)
+            stack.enter_context(self.listener.listen())
+            if interrupts_are_heard():
+                stack.enter_context(InterruptOverlay(self.interrupted))
+            if self.wants_show or (self.wants_show is None and in_notebook()):
+                self.show()
+            self.block = stack.pop_all()
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        deafen(self)
-        if self.interrupt_before is not None:
-            signal.signal(signal.SIGINT, self.interrupt_before)
-            self.interrupt_before = None
-        for handle in self.handles:
-            handle.remove()
-        self.handles = []
-        self.gauges.activations.release()
+    def begin(self, stack: contextlib.ExitStack) -> None:
+        """Take a place among the active watches, and see the model's forward passes; ValueError if it is watched."""
+        with LOCK:
+            if any(one.model is self.model for one in ACTIVE):
+                raise ValueError("the model is watched already: leave the other watch first")
+            ACTIVE.append(self)
+        stack.callback(ACTIVE.remove, self)
+        self.recorder.prepare(self.recorder.flat())
+        self.pausing, self.warned, self.stopped = False, False, None
         self.forget()
+        stack.callback(self.forget)
+        if self.hooked:
+            activations = self.recorder.gauges.activations
+            stack.enter_context(call_hooks(activations.before, activations.after))
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if self.block is not None:
+            self.block.close()
+            self.block = None
         self.draw()
         return isinstance(error, Stopped) and error.args[:1] == (self,)
 
@@ -131,24 +122,22 @@ class Watch:
         """
         self.pausing = True
 
-    def interrupted(self, number: int, frame: Any) -> None:
+    def interrupted(self, below: Any, number: int, frame: Any) -> None:
         """Pause at the first interrupt (■ in JupyterLab, Ctrl-C), between two updates; obey a second one at once."""
         if self.pausing:
             raise KeyboardInterrupt
         self.pause()
 
     def step(self, loss: Any) -> None:
-        """Say the cost of the update just made, where it is not sent backward by torch's own backward. Optional."""
-        value = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss))
-        if self.updates == 0:
+        """Say the cost of the update just made, where it is not sent backward by torch's own backward. Optional.
+
+        The optimiser's next step is then one of another update.
+        """
+        cost = one_number("loss", loss)
+        if self.recorder.updates == 0:
             raise ValueError("step(loss) follows an update of the optimizer, and there was none yet")
-        row = self.pending[-1][0] if self.pending else None
-        if row is None:
-            for gauge in ("cost", "data_cost"):
-                self.log.measured(gauge, self.updates, float(value))
-        else:
-            for gauge in ("cost", "data_cost"):
-                row[GAUGES.index(gauge)] = value.to(row.dtype)
+        self.recorder.tell(cost)
+        self.told = True
 
     def show(self) -> Any:
         """A dashboard that draws while the loop goes on, in at most a twenty-fifth of its time."""
@@ -161,105 +150,137 @@ class Watch:
     @property
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
-        self.flush()
-        return dataclasses.replace(self.log.record(), own_network=True)
+        return self.recorder.record
+
+    @property
+    def skipped(self) -> int:
+        """How many updates the GradScaler has left out, for an inf in their gradient."""
+        return self.listener.skipped
+
+    @property
+    def active(self) -> bool:
+        """Whether its block is being run."""
+        return any(one is self for one in ACTIVE)
 
     def __repr__(self) -> str:
         return f"Watch({self.record!r}{f', {self.stopped}' if self.stopped else ''})"
 
-    # -- what the hooks do
+    # -- steps of an optimiser
 
     def forget(self) -> None:
-        """Begin to gather what belongs to the next update."""
-        self.costs: list[Tensor] = []
-        self.classes: tuple[Tensor, Tensor] | None = None
-        self.scale = 1.0
-        self.before: Tensor | None = None
-        self.gradient: Tensor | None = None
-        self.gauges.activations.clear()
+        """Begin anew: the next step is one of another update, of which nothing is known yet."""
+        self.update: Update | None = None
+        self.written: Written = []
+        self.told = self.stepping = False
+        self.listener.forget()
+        self.recorder.gauges.activations.clear()
 
-    def heard(self, loss: Tensor) -> None:
-        """Take note of a cost that is sent backward."""
-        if loss.numel() != 1:
-            return
-        if self.scaler is not None and self.scaler.is_enabled():
-            scale = float(self.scaler.get_scale())
-            if self.costs and scale < self.scale:  # the update of what came before was skipped for an inf in it
-                self.skipped += 1
-                self.costs, self.classes = [], None
-            self.scale = scale
-        self.costs.append(loss.detach().reshape(()) / self.scale)
-        self.classes = self.classes or classes_in(loss)
+    def let_go(self) -> None:
+        """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
+        if not self.stepping:
+            self.update, self.written = None, []
 
-    def before_update(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def before_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
-        if self.pausing:
-            self.stop(f"paused before update {self.updates + 1}")
-        self.before = self.flat()
+        if self.stopped is not None:
+            self.stop_again()
         # torch gives the arguments of the unbound step: the optimiser itself is the first.
         closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
+        if self.pausing and (closure is not None or self.begins(optimizer)):
+            self.stop(f"paused before update {self.recorder.updates + 1}")
+        self.met = self.recorder.flat()
+        self.stepping = False
         if closure is None:
-            self.look_at_gradient(optimizer)
+            self.look(optimizer, None)
             return None
-        self.costs = []
 
         @functools.wraps(closure)
         def watched(*args: Any, **kwargs: Any) -> Any:
             result = closure(*args, **kwargs)
-            if self.gradient is None:
-                self.costs = self.costs or ([result.detach().reshape(())] if isinstance(result, Tensor) else [])
-                self.look_at_gradient(optimizer)
-                self.evaluated = len(self.costs)
+            if not self.stepping:  # at its first evaluation
+                self.look(optimizer, result)
             return result
 
         rest = {name: value for name, value in keywords.items() if name != "closure"}
         return (arguments[0], watched, *arguments[2:]), rest
 
-    def look_at_gradient(self, optimizer: Any) -> None:
-        """Keep the gradient that the optimiser is about to use; stop if it is not finite and that is wanted."""
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() if p.grad.is_sparse else p.grad
-                 for p in self.parameters]  # fmt: skip
-        gradient = torch.cat([part.reshape(-1) for part in parts])
-        scale = getattr(optimizer, "grad_scale", None)  # a fused optimiser divides by it within its step
-        self.gradient = gradient if scale is None else gradient / scale
+    def begins(self, optimizer: Any) -> bool:
+        """Whether a step begins an update: a backward pass was made, or a cost told, since the last one.
+
+        In a loop of which no backward pass has ever been seen: whether a gradient was made anew.
+        """
+        if self.update is None or self.listener.passes or self.told:
+            return True
+        own = ids_of(optimizer)
+        places = [place for place, each in enumerate(self.parameters) if id(each) in own]
+        mine, written = [self.parameters[place] for place in places], self.written
+        return not self.listener.has_heard and are_anew(mine, [written[place] for place in places])
+
+    def look(self, optimizer: Any, result: Any) -> None:
+        """Keep what the optimiser is about to use; stop if it is not finite and that is wanted.
+
+        `result` is what the closure of a step has returned: a cost, or nothing.
+        """
+        if result is None and not self.begins(optimizer):
+            assert self.update is not None
+            self.recorder.give(self.update.gradient, optimizer)
+        else:
+            self.update = self.update_of(optimizer, result)
+            self.usual_steps, self.steps = self.steps, 0
+        self.stepping = True
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
-            self.check(self.gradient, f"the gradient of update {self.updates + 1}")
+            self.check(self.update.gradient, f"the gradient of update {self.number}")
 
-    def after_update(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def update_of(self, optimizer: Any, result: Any) -> Update:
+        """The update that an optimiser begins."""
+        cost = total_cost(self.listener.passes)
+        if cost is None and result is not None:
+            with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
+                cost = one_number("loss", result)
+        return Update(
+            before=self.met,
+            gradient=self.recorder.gradient(optimizer, self.not_yet_unscaled(optimizer)),
+            knobs=knobs_of(optimizer),
+            cost=cost,
+            classes=next((each.classes for each in self.listener.passes if each.classes is not None), None),
+            activations=self.recorder.gauges.activations.taken(),
+        )
+
+    def not_yet_unscaled(self, optimizer: Any) -> frozenset[int]:
+        """The ids of parameters whose gradients still have the scale of mixed precision: those of other optimisers."""
+        others = [ids_of(other) for other in self.optimizers if other is not optimizer]
+        if not others or not self.listener.scales:
+            return frozenset()
+        return frozenset().union(*others) - ids_of(optimizer)
+
+    @property
+    def number(self) -> int:
+        """The number of the update under way."""
+        return self.recorder.updates + (self.steps == 0)
+
+    def after_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """What happens after the optimiser's step: the update is measured, and the dashboard drawn if it is due."""
-        if self.before is None or self.gradient is None:
+        if not self.stepping or self.update is None:
             return
-        after = self.flat()
-        if self.stop_before_nan and not finite(after) and finite(self.before):
-            self.put_back(self.before)
-            self.check(after, f"update {self.updates + 1}")
-        self.measure(self.before, after, self.gradient)
-        self.log.change(self.updates + 1, Knobs(**knobs_of(optimizer)))
-        self.updates += 1
-        self.forget()
-        if len(self.pending) >= FLUSH_EVERY:
-            self.flush()
-        if self.lab is not None and time.monotonic() >= self.draw_due:
+        self.stepping = False
+        after = self.recorder.flat()
+        if self.stop_before_nan and not finite(after) and finite(self.met):
+            self.recorder.put_back(self.met)
+            self.check(after, f"update {self.number}")
+        self.recorder.add(self.update, after, first=self.steps == 0)
+        self.steps += 1
+        self.listener.passes, self.told = [], False
+        self.written = [] if self.listener.has_heard else gradients(self.parameters)
+        self.recorder.gauges.activations.clear()
+        # Not before all steps of an update: to draw takes the record, from which its row would have to be cut again.
+        if self.lab is not None and self.steps >= self.usual_steps and time.monotonic() >= self.draw_due:
             self.draw()
-
-    def measure(self, before: Tensor, after: Tensor, gradient: Tensor) -> None:
-        """All gauges of an update, kept where they were measured until the record is asked for."""
-        costs = self.costs[:1] if getattr(self, "evaluated", 0) else self.costs
-        self.evaluated = 0
-        cost = torch.stack(costs).sum() if costs else torch.tensor(math.nan)
-        step = Step(after, None, gradient, gradient, before - after, None, cost, None, {})
-        row, histogram = self.gauges.measure(before, step, None)
-        row[GAUGES.index("clipped")] = math.nan
-        if self.classes is not None:
-            accuracy, gap = classification(*self.classes)
-            row[GAUGES.index("accuracy")], row[GAUGES.index("logit_gap")] = accuracy, gap
-        self.pending.append((row, histogram, self.kernels(after)))
 
     def check(self, flat: Tensor, what: str) -> None:
         """End the block if a vector holds NaN or inf, and say where."""
         if finite(flat):
             return
-        bad = [name for name, part in self.layout.views(flat).items() if not finite(part.reshape(-1))]
+        bad = [name for name, part in self.recorder.layout.views(flat).items() if not finite(part.reshape(-1))]
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         self.stop(f"stopped because {what} holds NaN or inf in {bad[0]}{more}; the weights are those before it")
 
@@ -268,26 +289,13 @@ class Watch:
         self.stopped = why
         raise Stopped(self, why)
 
-    def put_back(self, flat: Tensor) -> None:
-        """Give the model these weights again."""
-        with torch.no_grad():
-            for parameter, kept in zip(self.parameters, self.layout.views(flat).values(), strict=True):
-                parameter.copy_(kept)
-
-    def flat(self) -> Tensor:
-        """All parameters in one vector, copied."""
-        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
-
-    def kernels(self, flat: Tensor) -> Tensor:
-        """The first convolution's kernels, as a Record keeps them."""
-        return flat[self.places].to(torch.float32)
-
-    def flush(self) -> None:
-        """Bring the gauges that wait on the device to the host, all at once."""
-        if self.pending:
-            parts = (torch.stack(part).cpu().numpy() for part in zip(*self.pending, strict=True))
-            self.pending = []
-            self.log.append(*parts)
+    def stop_again(self) -> None:
+        """End the block of a loop that has caught its end and goes on."""
+        if not self.warned:
+            self.warned = True
+            said = "the loop has caught cnnlab.watching.Stopped and goes on: no step changes the weights any more"
+            warnings.warn(f"{said} ({self.stopped})", RuntimeWarning, stacklevel=5)
+        raise Stopped(self, self.stopped)
 
     def draw(self) -> None:
         """Draw the dashboard, if there is one, and plan the next time so that drawing keeps to its share."""
@@ -300,6 +308,27 @@ class Watch:
         self.draw_due = start + max(spent / DRAWING_SHARE, 1 / 8)
 
 
+class StepHook:
+    """A hook of an optimiser; a copy of it, as in a pickled optimiser, does nothing."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.plain = call
+        self.call = not_compiled(call)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Do what it was made for."""
+        if torch.compiler.is_compiling() and self.call is self.plain:
+            return None  # a step compiled by what was not there when the block was entered: it is not seen
+        return self.call(*arguments)
+
+    def __reduce__(self) -> Any:
+        return StepHook, (do_nothing,)
+
+
+def do_nothing(*_: Any) -> None:
+    """What the copy of a hook does."""
+
+
 def watch(model: nn.Module, optimizer: Any, **options: Any) -> Watch:
     """Watch a training loop of your own: `with cnnlab.watch(model, optimizer) as watch:` around it, and nothing within.
 
@@ -307,8 +336,11 @@ def watch(model: nn.Module, optimizer: Any, **options: Any) -> Watch:
     is known without its scale. `stop_before_nan=True` ends the block before a NaN or inf gets into the weights, which
     stay the last good ones; `watch.pause()`, or one interrupt, ends it before the next update. `watch` names single
     weights to follow. `show` draws a dashboard beside the loop; by default in a notebook only. Afterwards
-    `watch.record` holds all of it. With several watches at once each hears every cost: name it with `watch.step(loss)`.
-    TypeError if model or optimizer is something else, ValueError for a model without trainable parameters.
+    `watch.record` holds all of it. A cost whose backward pass is not seen is not measured: `watch.step(loss)` tells it.
+
+    The block is ended by `cnnlab.watching.Stopped`, which an `except Exception` in the loop does not catch; to a loop
+    that catches even that it comes again at each step, so that no weight changes any more. TypeError if model,
+    optimizer or scaler is something else, ValueError for a model without trainable parameters.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -332,29 +364,6 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:
     return (model, False) if inner is None else (inner, True)
 
 
-def knobs_of(optimizer: Any) -> dict[str, Any]:
-    """Learning rate, momentum and weight decay of an optimiser's first group, within the ranges that knobs have."""
-    group = optimizer.param_groups[0]
-    betas = group.get("betas") or (0.0,)
-    wanted = {
-        "learning_rate": (group.get("lr", 1.0), TINY, 1e6),
-        "momentum": (group.get("momentum", betas[0]), 0.0, 1.0),
-        "l2": (group.get("weight_decay", 0.0), 0.0, 1e6),
-    }
-    return {name: min(max(float(value), low), high) for name, (value, low, high) in wanted.items()}
-
-
-def classes_in(loss: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Log-probabilities and labels that torch's cross-entropy has saved for its backward pass; None for other costs."""
-    node: Any = loss.grad_fn
-    with contextlib.suppress(AttributeError, RuntimeError, IndexError):
-        for _ in range(4):  # a scale of mixed precision, a share of accumulation
-            if type(node).__name__ == "NllLossBackward0":
-                return node._saved_self.detach(), node._saved_target
-            node = node.next_functions[0][0]
-    return None
-
-
 def finite(flat: Tensor) -> bool:
     """Whether all numbers are finite. On a GPU this waits for it."""
     wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
@@ -371,36 +380,28 @@ def in_notebook() -> bool:
     return hasattr(get_ipython(), "kernel")
 
 
-@functools.cache
-def original() -> Callable[..., Any]:
-    """torch's own backward."""
-    return torch.autograd.backward
+def checked_scaler(scaler: Any) -> Any:
+    """A GradScaler, or None; TypeError if it is something else."""
+    if scaler is not None and not all(callable(getattr(scaler, name, None)) for name in ("get_scale", "is_enabled")):
+        raise TypeError(f"scaler must be a torch.amp.GradScaler or None, got {type(scaler).__name__}")
+    return scaler
 
 
-def listen(watch: Watch) -> None:
-    """Have a watch hear what is sent backward."""
-    if not ACTIVE:
-        original()
-        torch.autograd.backward = heard_backward
-    ACTIVE.append(watch)
+def whole_number(name: str, value: Any) -> int:
+    """A whole number of at least 1; ValueError if it is something else."""
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool) and operator.index(value) >= 1:
+            return operator.index(value)
+    raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
-def deafen(watch: Watch) -> None:
-    """End that; the last watch leaves torch as it was."""
-    if watch in ACTIVE:
-        ACTIVE.remove(watch)
-    if not ACTIVE and torch.autograd.backward is heard_backward:
-        torch.autograd.backward = original()
-
-
-def heard_backward(tensors: Any, *arguments: Any, **keywords: Any) -> Any:
-    """torch.autograd.backward that tells the watches of the cost first."""
-    for loss in costs_in(tensors):
-        for one in ACTIVE:
-            one.heard(loss)
-    return original()(tensors, *arguments, **keywords)
-
-
-def costs_in(tensors: Any) -> Iterator[Tensor]:
-    """The tensors that are sent backward."""
-    yield from [tensors] if isinstance(tensors, Tensor) else [part for part in tensors if isinstance(part, Tensor)]
+def one_number(name: str, value: Any) -> Tensor:
+    """A single number as a tensor without axes; TypeError or ValueError if it is something else."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
+        return value.detach().reshape(())
+    try:
+        return torch.tensor(float(value), dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number or a tensor of one, got {value!r:.60}") from None

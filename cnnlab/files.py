@@ -210,6 +210,7 @@ def record_of(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored
     ]
     told, ends, places, counts, kernels = arrays
     table: Any = arranged(told, *gauges, layers, watched)
+    require(len(table), "table must hold the start at least")
     kept = snapshots_of(field(part, "snapshots", list), stored, len(table))
     return Record(
         wanted,
@@ -322,7 +323,6 @@ def arranged(
     width = len(gauges) + len(layer_gauges) * len(layers) + len(watched)
     require(table.dtype == np.float64 and table.ndim == 2, "table must be float64 with two axes")
     require(table.shape[1] == width, f"table must be {width} columns wide, got {table.shape[1]}")
-    require(len(table), "table must hold the start at least")
     if (gauges, layer_gauges) == (GAUGES, LAYER_GAUGES):
         return table
     single = {name: place for place, name in enumerate(gauges)}

@@ -12,7 +12,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from cnnlab.settings import Settings
 
@@ -67,13 +66,8 @@ class Layout:
 
     @classmethod
     def of(cls, network: nn.Module) -> Layout:
-        """The layout of a module's trainable parameters; ValueError if it has none, or one that has no shape yet."""
+        """The layout of a module's trainable parameters; ValueError if it has none."""
         trainable = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-        lazy = [name for name, parameter in trainable if isinstance(parameter, UninitializedParameter)]
-        if lazy:
-            raise ValueError(
-                f"network must have been given a batch, for its lazy layers, got {lazy[0]} without a shape"
-            )
         if not trainable:
             raise ValueError("network must have parameters that require a gradient, got none")
         owners = [name.rpartition(".")[0] for name, _ in trainable]

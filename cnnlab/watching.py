@@ -359,7 +359,13 @@ def optimizers_of(optimizer: Any) -> list[Any]:
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:
-    """The module within a compiled one, and whether it was compiled: then hooks would break what was compiled."""
+    """The module within a compiled one, and whether it was compiled: then hooks would break what was compiled.
+
+    ValueError for a module whose parameters have no shapes yet.
+    """
+    lazy = [name for name, part in model.named_parameters() if isinstance(part, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"model must have its shapes: pass one batch through it first, {lazy[0]} has none yet")
     inner = getattr(model, "_orig_mod", None)
     return (model, False) if inner is None else (inner, True)
 

@@ -601,7 +601,7 @@ class Lab:
                 send()
 
     def note_undrawn(self, error: BaseException) -> None:
-        """Keep what prevents drawing. An interrupt is for the cell that draws; for the publisher it is to draw again."""
+        """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""
         self.undrawn = f"this could not be drawn: {errors.told(error)}"
         if isinstance(error, KeyboardInterrupt):
             if not runs_now(self.publisher):

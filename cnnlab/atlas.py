@@ -188,7 +188,7 @@ class Atlas(Board):
 
 def is_place(value: Any) -> bool:
     """Whether a page tells a place in a figure."""
-    return isinstance(value, (int, float)) and abs(value) < 1e6
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def numbers_of(what: str, values: Sequence[Any]) -> list[float]:

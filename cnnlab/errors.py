@@ -61,9 +61,10 @@ def seconds_of(timeout: Any) -> float:
         return math.inf
     if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
         raise TypeError(f"timeout must be None or a number of seconds in [0, inf], got {written(timeout)}")
-    if not 0 <= timeout <= math.inf:
+    seconds: Any = timeout
+    if not 0 <= seconds <= math.inf:
         raise ValueError(f"timeout must lie in [0, inf], got {written(timeout)}")
-    return float(timeout) if timeout < 1e9 else math.inf
+    return float(seconds) if seconds < 1e9 else math.inf
 
 
 def warn_of_thread(owner: str, seconds: float) -> None:

@@ -124,7 +124,7 @@ class LiveFigure(go.FigureWidget):
         changed = {
             name: axis
             for name, axis in sheet.layout.items()
-            if lost or any(self._layout[name].get(key) != value for key, value in axis.items())
+            if (lost and axis) or any(self._layout[name].get(key) != value for key, value in axis.items())
         }
         for name, axis in changed.items():
             self._layout[name].update(axis)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +44,7 @@ def check_hand(name: str, value: Any) -> None:
 
 def is_finite(value: Any) -> bool:
     """Whether a value is a number that is neither NaN nor infinite."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and -math.inf < value < math.inf
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def check_later(name: str, value: Any) -> None:

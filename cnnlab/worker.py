@@ -124,6 +124,7 @@ class Worker:
         self.edge = Edge()
         self.forecast = Forecast(make_run)
         self.schedule, self.share, self.peak, self.free = "constant", SHARE, start.learning_rate, True
+        self.kept = self.schedule, self.peak
         self.shown = self.view()
 
     @property
@@ -243,14 +244,16 @@ class Worker:
         """
         self.check_open()
         with self.changed:
-            before = self.schedule, self.peak
+            if not self.jobs:
+                self.kept = self.schedule, self.peak
             self.schedule = schedule or self.schedule
             if self.schedule not in ("constant", SAFE):
                 kept = new.learning_rate == self.settings.learning_rate
                 self.peak = self.peak if kept else new.learning_rate
                 new = new.replace(learning_rate=self.peak)
             self.settings = new
-            self.order(lambda: self.begin(new, plan, before))
+            chosen = self.schedule, self.peak
+            self.order(lambda: self.begin(new, plan, chosen))
 
     def rewind(self, step: int) -> None:
         """Take the present branch back to where it was after an update, and pause; what came later becomes a ghost."""
@@ -340,10 +343,10 @@ class Worker:
             while self.take_turn():
                 pass
         except BaseException as error:  # sent to the thread from outside, for a turn lets nothing out
-            if self.thread is threading.current_thread():
-                self.fail(error)
-                with self.changed:
+            with self.changed:
+                if self.thread is threading.current_thread():
                     self.jobs.clear()
+                    self.fail(error)
                     self.end()
 
     def end(self) -> None:
@@ -396,9 +399,14 @@ class Worker:
         with contextlib.suppress(BaseException):
             self.posted(self.shown)
 
+    @property
+    def is_last(self) -> bool:
+        """Whether no job waits for the present one to be done."""
+        return all(job is self.job for job in self.jobs)
+
     def adjust_settings(self) -> None:
         """Have the settings those of the run, unless a job waits that has settings of its own."""
-        if all(job is self.job for job in self.jobs):
+        if self.is_last:
             self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
 
     def update(self) -> None:
@@ -471,17 +479,19 @@ class Worker:
             self.posted(self.view())
             self.autosave.keep(self.tree(), time.monotonic())
 
-    def begin(self, new: Settings, plan: Plan, before: tuple[str, float]) -> None:
+    def begin(self, new: Settings, plan: Plan, chosen: tuple[str, float]) -> None:
         """Start again with a new run; the old one becomes a ghost if it trained at all.
 
-        If that cannot be done, schedule and peak are again what they were `before`.
+        `chosen`: schedule and peak; if there is no new run they are again those of the old one.
         """
         try:
             run, record = self.make_run(new), self.run.record
         except BaseException:
-            self.schedule, self.peak = before
+            if self.is_last:
+                self.schedule, self.peak = self.kept
             raise
         with self.changed:
+            self.kept = chosen
             was_training = self.training
             self.free = True
             if len(record):

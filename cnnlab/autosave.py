@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cnnlab.atomic_files import beginning_of, remove_abandoned_parts
 from cnnlab.held_file import HeldFile
 from cnnlab.journal import BEGINNING, ENTRY, Journal, bytes_of, is_journal, load, load_journal
 from cnnlab.records import Record
@@ -128,7 +129,8 @@ class Autosave:
         old, path = self.journal, self.path
         assert old is not None
         assert path is not None
-        journal = Journal(path.with_name(f".{path.name}.{secrets.token_hex(8)}.part"))
+        remove_abandoned_parts(path)
+        journal = Journal(path.with_name(f"{beginning_of(path)}{secrets.token_hex(8)}.part"))
         try:
             journal.add(tree)
             old.held.release()  # Windows replaces no open file

@@ -421,6 +421,21 @@ def test_a_file_that_has_grown_useless_is_written_anew(path, monkeypatch):
     kept.close()
 
 
+def test_a_part_that_a_kill_left_is_removed_when_the_file_is_next_written_anew(path, monkeypatch):
+    monkeypatch.setattr(autosave, "MOST_TIMES", 0)
+    monkeypatch.setattr(autosave, "MOST_MORE", 0)
+    path.parent.mkdir()
+    ours, theirs = path.parent / f".{path.name}.{'0' * 16}.part", path.parent / ".notes.part"
+    for file in (ours, theirs):
+        file.write_bytes(b"cnnlab journal 1\n")
+    run = cnnlab.Run("question", **SMALL)
+    run.step()
+    kept = Autosave.in_file(path)
+    kept.keep(run.record, now=10.0)
+    assert sorted(file.name for file in path.parent.iterdir()) == [theirs.name, path.name]
+    kept.close()
+
+
 def test_a_kill_in_the_middle_of_a_save_loses_that_save_alone(path):
     run = cnnlab.Run("question", **SMALL)
     kept = Autosave.in_file(path)

@@ -178,7 +178,7 @@ def test_a_loop_that_swallows_every_exception_is_ended_all_the_same():
 def test_a_loop_that_swallows_even_the_stop_changes_no_weight_any_more_and_is_warned_once():
     model, optimizer, watch = watched()
     caught = []
-    with watch, pytest.warns(RuntimeWarning, match=r"goes on: no step changes the weights any more") as warned:
+    with watch, pytest.warns(RuntimeWarning, match=r"goes on: no step changes the weights any more") as warned:  # noqa: PT031
         update(model, optimizer)
         kept = [each.detach().clone() for each in model.parameters()]
         watch.pause()

@@ -140,7 +140,7 @@ def test_what_was_kept_of_the_last_update_is_out_of_memory_when_the_next_backwar
             loss.register_hook(lambda _gradient: kept.append([each() for each in vectors]))
             loss.backward()
             optimizer.step()
-            vectors += [weakref.ref(watch.update.before), weakref.ref(watch.update.gradient)]
+            vectors.extend([weakref.ref(watch.update.before), weakref.ref(watch.update.gradient)])
             assert None not in [each() for each in vectors[-2:]]
     assert kept == [[], [None, None]]
 

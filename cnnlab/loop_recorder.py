@@ -94,7 +94,7 @@ class LoopRecorder:
         own = ids_of(optimizer)
         for parameter, view in zip(self.parameters, self.layout.views(gradient).values(), strict=True):
             if id(parameter) in own:
-                view.copy_(given(parameter, optimizer))
+                view.copy_(given(parameter, optimizer).detach())
 
     def add(self, update: Update, after: Tensor, first: bool) -> None:
         """Measure an update after a step; its gauges wait where they were measured until the record is asked for.

@@ -22,7 +22,7 @@ class PassListener:
     """A block within which note is taken of each backward pass that comes to some parameters."""
 
     def __init__(self, parameters: Sequence[Tensor], scaler: Any, on_pass: Callable[[], object]) -> None:
-        self.parameters = parameters
+        self.parameters = sorted(parameters, key=Tensor.numel)  # so that a look for one that is not 0 is short
         self.ids = frozenset(map(id, parameters))
         self.scaler = scaler
         self.on_pass = on_pass

@@ -31,10 +31,10 @@ ALL_ROWS = 2**62
 """Stands for all rows, present and to come, of the log that a record was taken of."""
 MOST_ANCESTORS = 64
 """Most logs of a lineage that are remembered; of one that is forgotten two records share less, as far as is known."""
-NOT_MEASURED_BITS = 0x7FFB_0000_0000_0000
-"""A quiet NaN that no operation makes; what tells it from others lies in the bits that float32 has, too."""
+NOT_MEASURED_BITS = 0x7FF8_0000_0000_0000 | 1954 << 29
+"""A quiet NaN that no operation makes: the number that R's NA has, in the lowest bits that float32 has, too."""
 NOT_MEASURED: float = struct.unpack("<d", struct.pack("<Q", NOT_MEASURED_BITS))[0]
-"""Stands where a gauge was not measured: a NaN with bits of its own, as R has for NA. `is_measured` tells it apart."""
+"""Stands where a gauge was not measured: a NaN with bits of its own. `is_measured` tells it apart."""
 
 
 def is_measured(values: Any) -> NDArray[np.bool_]:

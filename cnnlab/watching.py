@@ -81,7 +81,7 @@ class Watch:
 
     def __enter__(self) -> Watch:
         with contextlib.ExitStack() as stack:  # which undoes all of it if something fails
-            self.begin(stack)
+            self.take_place(stack)
             for optimizer in self.optimizers:
                 stack.callback(optimizer.register_step_pre_hook(StepHook(self.before_step)).remove)
                 stack.callback(optimizer.register_step_post_hook(StepHook(self.after_step)).remove)
@@ -93,7 +93,7 @@ class Watch:
             self.block = stack.pop_all()
         return self
 
-    def begin(self, stack: contextlib.ExitStack) -> None:
+    def take_place(self, stack: contextlib.ExitStack) -> None:
         """Take a place among the active watches, and see the model's forward passes; ValueError if it is watched."""
         with LOCK:
             if any(one.model is self.model for one in ACTIVE):
@@ -170,6 +170,7 @@ class Watch:
     def forget(self) -> None:
         """Begin anew: the next step is one of another update, of which nothing is known yet."""
         self.update: Update | None = None
+        self.met: Tensor | None = None
         self.written: Written = []
         self.told = self.stepping = False
         self.listener.forget()
@@ -233,12 +234,13 @@ class Watch:
 
     def update_of(self, optimizer: Any, result: Any) -> Update:
         """The update that an optimiser begins."""
-        cost = total_cost(self.listener.passes)
+        met, cost = self.met, total_cost(self.listener.passes)
+        assert met is not None
         if cost is None and result is not None:
             with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
                 cost = one_number("loss", result)
         return Update(
-            before=self.met,
+            before=met,
             gradient=self.recorder.gradient(optimizer, self.not_yet_unscaled(optimizer)),
             knobs=knobs_of(optimizer),
             cost=cost,
@@ -260,12 +262,12 @@ class Watch:
 
     def after_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """What happens after the optimiser's step: the update is measured, and the dashboard drawn if it is due."""
-        if not self.stepping or self.update is None:
+        if not self.stepping or self.update is None or self.met is None:
             return
-        self.stepping = False
+        met, self.met, self.stepping = self.met, None, False
         after = self.recorder.flat()
-        if self.stop_before_nan and not finite(after) and finite(self.met):
-            self.recorder.put_back(self.met)
+        if self.stop_before_nan and not finite(after) and finite(met):
+            self.recorder.put_back(met)
             self.check(after, f"update {self.number}")
         self.recorder.add(self.update, after, first=self.steps == 0)
         self.steps += 1

@@ -178,15 +178,20 @@ def test_a_loop_that_swallows_every_exception_is_ended_all_the_same():
 def test_a_loop_that_swallows_even_the_stop_changes_no_weight_any_more_and_is_warned_once():
     model, optimizer, watch = watched()
     caught = []
-    with watch, pytest.warns(RuntimeWarning, match=r"goes on: no step changes the weights any more") as warned:  # noqa: PT031
-        update(model, optimizer)
-        kept = [each.detach().clone() for each in model.parameters()]
-        watch.pause()
+
+    def loop() -> None:
         for _ in range(5):
             try:
                 update(model, optimizer)
             except BaseException as error:
                 caught.append(type(error))
+
+    with watch:
+        update(model, optimizer)
+        kept = [each.detach().clone() for each in model.parameters()]
+        watch.pause()
+        with pytest.warns(RuntimeWarning, match=r"goes on: no step changes the weights any more") as warned:
+            loop()
     assert caught == [Stopped] * 5
     assert len(warned) == 1
     assert all(torch.equal(a, b) for a, b in zip(kept, model.parameters(), strict=True))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -125,6 +127,34 @@ def test_two_steps_after_one_backward_are_one_update_from_before_the_first_to_af
     met = torch.cat([each.reshape(-1) for each in before]).norm()
     assert watch.record.cost.tolist() == [cost]
     assert watch.record.update_ratio[0, 0] == pytest.approx((moved / met).item(), rel=1e-5)
+
+
+def test_what_was_kept_of_the_last_update_is_out_of_memory_when_the_next_backward_pass_begins():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    vectors, kept = [], []
+    with cnnlab.watch(model, optimizer) as watch:
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = ce(model(X), Y)
+            loss.register_hook(lambda _gradient: kept.append([each() for each in vectors]))
+            loss.backward()
+            optimizer.step()
+            vectors.extend([weakref.ref(watch.update.before), weakref.ref(watch.update.gradient)])
+            assert None not in [each() for each in vectors[-2:]]
+    assert kept == [[], [None, None]]
+
+
+def test_a_second_step_with_gradients_that_hold_a_graph_keeps_none():
+    model = mlp()
+    optimizers = one_for_each(model)
+    with cnnlab.watch(model, optimizers) as watch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of backward with create_graph
+        ce(model(X), Y).backward(create_graph=True)
+        for optimizer in optimizers:
+            optimizer.step()
+        assert not watch.update.gradient.requires_grad
+    assert len(watch.record) == 1
 
 
 def test_a_vector_sent_backward_leaves_the_cost_not_measured_and_the_rest_as_it_is():

@@ -794,7 +794,7 @@ def told_by(lab: cnnlab.Lab) -> str:
 def test_nonsense_in_any_field_is_answered_in_one_sentence_and_changes_nothing(lab: cnnlab.Lab, value: Any) -> None:
     asked = [{name: value} for name in messages.FIELDS if name not in ("updates", "branch", "drawn")]
     asked += [{"do": "step", "updates": value}, {"do": "choose_branch", "branch": value}, {"unknown": value}]
-    asked += [{"do": "delete_branch", "branch": value}, {"pace": "full", "set": {"learning_rate": value}}, value]
+    asked += [{"do": "delete_branch", "branch": value}, {"pace": "full", "set": {"seed": value}}, value]
     allowed = [{"look": None}, {"set": {}}, {"width": 1.5}, {}]
     before, pace = state_of(lab)[:-1], lab.pace
     for message in asked:

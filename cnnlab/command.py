@@ -6,6 +6,8 @@ torch, rich and JupyterLab are imported only by the command that needs them, so 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -22,19 +24,48 @@ if TYPE_CHECKING:
 NEWS = "@jupyterlab/apputils-extension:announcements"
 """The extension of JupyterLab that asks 'Would you like to get notified about official Jupyter news?'"""
 
+CLOSED_PIPE = 141
+"""Exit status of a program that wrote into a closed pipe, as a shell gives it: 128 and the number of SIGPIPE."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command line and return its exit status: 0, 1 (check found a lack), 2 (misuse) or 130 (Ctrl-C)."""
+    """Carry out one command line and return its exit status.
+
+    0, 1 (check found a lack, or the output cannot be written), 2 (misuse), 130 (Ctrl-C) or 141 (a closed pipe).
+    """
+    try:
+        try:
+            return carry_out(arguments)
+        finally:
+            flush()
+    except BrokenPipeError:  # such as that of `cnnlab run | head`, which has read enough
+        silence()
+        return CLOSED_PIPE
+    except OSError as error:
+        say(f"the output cannot be written: {error.strerror or error}" if error.filename is None else error)
+        silence()
+        return 1
+    except NoOutput as error:
+        say(error)
+        return 1
+
+
+def carry_out(arguments: Sequence[str] | None) -> int:
+    """Carry out one command line; what cannot be written is an OSError."""
     given, rest = parser().parse_known_args(arguments)
     try:
         match given.command:
             case "run":
-                return train(*chosen(given, rest), as_json=given.json, explain=given.explain)
+                start, plan = chosen(given, rest)
+                check_output()
+                return train(start, plan, as_json=given.json, explain=given.explain)
             case "check":
                 refuse(rest)
+                check_output()
                 return check()
             case "presets":
                 refuse(rest)
+                check_output()
                 print(*(f"{name:<12}{changed_by(name)}" for name in presets()), sep="\n")
                 return 0
             case "lab":
@@ -43,12 +74,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 refuse(rest)
                 return open_lab([])
     except Misuse as error:
-        print(f"cnnlab: {error}", file=sys.stderr)
+        say(error)
     except ModuleNotFoundError as error:
-        print(f"cnnlab: {error.name} is not installed; pip install -e . brings all that is needed", file=sys.stderr)
+        say(f"{error.name} is not installed; pip install -e . brings all that is needed")
     except KeyboardInterrupt:
         return 130
     return 2
+
+
+def say(sentence: object) -> None:
+    """Tell the person who typed the command one sentence, if there is a place for it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"cnnlab: {sentence}", file=sys.stderr)
+
+
+def check_output() -> None:
+    """NoOutput where there is nothing to print to: such as after `>&-`, where a file of ours would take its place."""
+    if sys.stdout is None or sys.stdout.closed:
+        raise NoOutput("there is no standard output to write to")
+
+
+def flush() -> None:
+    """Write what is printed now, while an error can still be answered by a sentence."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def silence() -> None:
+    """Have what could not be written be forgotten: Python would try again at its end, and say so."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+
+
+class NoOutput(Exception):
+    """One sentence on an output that is not there."""
 
 
 class Misuse(Exception):
@@ -185,7 +251,7 @@ def train(start: Settings, plan: Plan, *, as_json: bool, explain: bool = False) 
         print(f"\n{found}")
     if finished:
         return 0
-    print(f"cnnlab: stopped after {len(run.record)} of {start.epochs * run.updates_per_epoch} updates", file=sys.stderr)
+    say(f"stopped after {len(run.record)} of {start.epochs * run.updates_per_epoch} updates")
     return 130
 
 
@@ -212,6 +278,8 @@ def check() -> int:
     console, complete = Console(), True
     for finding in findings():
         mark = Text("ok     ", "green") if finding.present else Text("missing", "bold red")
-        console.print(mark, Text(f"{finding.name:<10} {finding.words}"), soft_wrap=True)
+        with console.capture() as line:
+            console.print(mark, Text(f"{finding.name:<10} {finding.words}"), soft_wrap=True)
+        print(line.get(), end="", flush=True)
         complete = complete and finding.present
     return 0 if complete else 1

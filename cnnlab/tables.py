@@ -24,13 +24,15 @@ def show(record: Record) -> None:
     """Print the two tables of the question and the verdict."""
     # A pipe has no width of its own, and a table must not be cut to fit one.
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(Text(repr(record.settings)), soft_wrap=True)
-    if record.updates_per_epoch > 1:
-        console.print(Text(f"An epoch is {record.updates_per_epoch} updates; each row shows its last one."))
-    console.print(epoch_table(record))
-    if record.watched:
-        console.print(watched_table(record))
-    console.print(Text(state_line(record)), soft_wrap=True)
+    with console.capture() as said:  # printed below: where a pipe is closed, rich would end the program
+        console.print(Text(repr(record.settings)), soft_wrap=True)
+        if record.updates_per_epoch > 1:
+            console.print(Text(f"An epoch is {record.updates_per_epoch} updates; each row shows its last one."))
+        console.print(epoch_table(record))
+        if record.watched:
+            console.print(watched_table(record))
+        console.print(Text(state_line(record)), soft_wrap=True)
+    sys.stdout.writelines(said.get().splitlines(keepends=True))
 
 
 def epoch_table(record: Record) -> Table:

@@ -20,9 +20,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import cnnlab
 from fuzzing import files, loops, sessions
-from fuzzing.invariants import Fault, Hang, alarm, nothing_left_behind
+from fuzzing.invariants import Fault, Hang, alarm, nothing_left_behind, one_thread
+
+import cnnlab
 
 PACKAGE = Path(cnnlab.__file__).parent
 SHRINKING = 20.0
@@ -64,8 +65,6 @@ class Failure:
     moves: list[Any]
     """The smallest that were found."""
     error: BaseException
-    times: list[int] = field(default_factory=lambda: [1])
-    """How often it was met."""
 
     @property
     def signature(self) -> tuple[str, str]:
@@ -76,8 +75,8 @@ class Failure:
     def __str__(self) -> str:
         steps = "\n".join(f"    {shortened(move)}" for move in self.moves)
         said = f"{type(self.error).__name__}: {self.error}"
-        return (f"{self.kind}: {shortened(said)}\n  in {origin(self.error)}, {self.times[0]} times, first with "
-                f"--kind {self.kind} --seed {self.seed} --case {self.number}; it takes\n{steps}")  # fmt: skip
+        case = f"--kind {self.kind} --seed {self.seed} --case {self.number}"
+        return f"{self.kind}: {shortened(said)}\n  in {origin(self.error)}; {case}, of which it takes\n{steps}"
 
 
 @dataclass
@@ -87,8 +86,10 @@ class Tally:
     cases: int = 0
     opened: int = 0
     refused: int = 0
+    failed: int = 0
     seconds: float = 0.0
-    failures: dict[tuple[str, str], Failure] = field(default_factory=dict)
+    faults: dict[tuple[str, str], Failure] = field(default_factory=dict)
+    """What they have in common -> the first failure that shows it, as small as it gets."""
 
 
 def attempt(kind: str, moves: list[Any]) -> tuple[int, int]:
@@ -96,7 +97,7 @@ def attempt(kind: str, moves: list[Any]) -> tuple[int, int]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", module="cnnlab")
-        with nothing_left_behind(), alarm():
+        with one_thread(), nothing_left_behind(), alarm():
             told = KINDS[kind].play(moves, Path(folder))
     return (int(told), int(not told)) if isinstance(told, bool) else told
 
@@ -129,11 +130,10 @@ def fuzz(kind: str, seed: int, numbers: Sequence[int] | Iterator[int], tell: Cal
             tally.opened, tally.refused = tally.opened + came[0], tally.refused + came[1]
             continue
         found = Failure(kind, seed, number, moves, came)
-        if found.signature in tally.failures:
-            tally.failures[found.signature].times[0] += 1
-            continue
-        tally.failures[found.signature] = smallest = shrunk(found)
-        tell(f"{smallest}\n")
+        tally.failed += 1
+        if found.signature not in tally.faults:
+            tally.faults[found.signature] = smallest = shrunk(found)
+            tell(f"{smallest}\n")
     tally.seconds = time.monotonic() - began
     return tally
 
@@ -174,18 +174,12 @@ def shortened(value: Any) -> str:
 
 def table(tallies: dict[str, Tally]) -> str:
     """What was tried, in a table."""
-    lines = [f"{'kind':<10}{'cases':>8}{'opened':>9}{'refused':>9}{'failures':>10}{'seconds':>9}"]
-    rows = {**tallies, "all": Tally()}
-    for tally in tallies.values():
-        for name in ("cases", "opened", "refused", "seconds"):
-            setattr(rows["all"], name, getattr(rows["all"], name) + getattr(tally, name))
-        rows["all"].failures.update(tally.failures)
-    for name, tally in rows.items():
-        failures = len(tally.failures)
-        lines.append(
-            f"{name:<10}{tally.cases:>8}{tally.opened:>9}{tally.refused:>9}{failures:>10}{tally.seconds:>9.1f}"
-        )
-    return "\n".join(lines)
+    columns = ("cases", "opened", "refused", "failed", "faults", "seconds")
+    rows = {kind: [tally.cases, tally.opened, tally.refused, tally.failed, len(tally.faults), round(tally.seconds)]
+            for kind, tally in tallies.items()}  # fmt: skip
+    rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    lines = {"kind": columns, **rows}
+    return "\n".join(f"{name:<10}" + "".join(f"{value:>9}" for value in line) for name, line in lines.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         numbers = takewhile(lambda _, end=end: time.monotonic() < end, count())
         tallies[kind] = fuzz(kind, given.seed, numbers if given.case is None else [given.case])
     print(table(tallies))
-    return int(any(tally.failures for tally in tallies.values()))
+    return int(any(tally.failed for tally in tallies.values()))
 
 
 if __name__ == "__main__":

@@ -235,6 +235,11 @@ LINK = {
               ["at3.clip", "off"], ["at12.l2", "1e-3"], ["look", "2"]],
 }  # fmt: skip
 """A link, taken apart."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "lab options": {"scale": 1.5, "watch": ["hid1.weight[0,0]"], "cost": "log_softmax", **SMALL},
+    "run options": {"history_bytes": 2**20, "watch": ["hid1.weight[0,0]"], "cost": "log_softmax", **SMALL},
+}
+"""What a Lab and a Run are given by keyword."""
 
 
 def link_bytes(tree: Any) -> bytes:
@@ -247,13 +252,21 @@ def link_bytes(tree: Any) -> bytes:
 
 
 def link_moves(random: Random) -> Moves:
-    """Changes of a link; or something else that a lab is asked to open; and whether a lab is made at all."""
-    moves = moves_on(LINK, link_bytes, random) if random.random() < 0.9 else [("instead", random.choice(PYTHON))]
-    return [*moves, ("lab",)] if random.random() < 0.1 else moves
+    """Changes of a link; or something else that is asked to be opened; and whether a lab is made, or how."""
+    way = random.random()
+    if way < 0.1:
+        return [("instead", random.choice(PYTHON))]
+    if way < 0.2:
+        return [(name, mutated(random, options, PYTHON)) for name, options in OPTIONS.items()]
+    moves = moves_on(LINK, link_bytes, random)
+    return [*moves, ("lab",)] if random.random() < 0.05 else moves
 
 
 def try_link(moves: Moves, _folder: Path) -> bool:
     """Open the link; a run of it has a link that gives the same settings and plan."""
+    made = [make_by_options(*move) for move in moves if move[0] in OPTIONS]
+    if made:
+        return all(made)
     link: Any = written(LINK, link_bytes, [move for move in moves if move[0] in ("tree", "bytes")])
     link = next((move[1] for move in moves if move[0] == "instead"), link.decode("utf-8", "surrogateescape"))
     found = outcome(lambda: opened(link))
@@ -270,6 +283,18 @@ def try_link(moves: Moves, _folder: Path) -> bool:
         if ("lab",) in moves:
             outcome(lambda: cnnlab.Lab(link).close())
     return True
+
+
+def make_by_options(name: str, options: Any) -> bool:
+    """Whether a lab or a run is made with such keywords; one that would be large is not tried."""
+    given = options if isinstance(options, dict) else {}
+    given = {name: value for name, value in given.items() if isinstance(name, str)}
+    if any(isinstance(given.get(name, 0), int) and given.get(name, 0) > 40 for name in SMALL):
+        return False
+    make = cnnlab.Run if name == "run options" else cnnlab.Lab
+    made = outcome(lambda: make("question", **given))
+    _ = made is not REFUSED and made is not None and getattr(made, "close", bool)()
+    return made is not REFUSED
 
 
 def settings_tree() -> dict[str, Any]:
@@ -340,7 +365,11 @@ def png_bytes(tree: Any) -> bytes:
     for chunk in tree if isinstance(tree, list) else []:
         name, sizes, data, *_ = (*chunk, b"", b"", b"") if isinstance(chunk, list) else ("tEXt", [], b"")
         body = (str(name).encode("ascii", "replace") + b"    ")[:4]
-        body += b"".join(struct.pack(">I", int(size) % 2**32) for size in (sizes if isinstance(sizes, list) else []) if isinstance(size, int))
+        body += b"".join(
+            struct.pack(">I", int(size) % 2**32)
+            for size in (sizes if isinstance(sizes, list) else [])
+            if isinstance(size, int)
+        )
         body += data if isinstance(data, bytes) else b""
         content += struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     return content
@@ -393,5 +422,3 @@ def array_of(spec: Any) -> Any:
             return np.full(spec["shape"], spec["value"]).astype(spec["kind"])
     except Exception:  # whatever numpy will not make
         return spec
-
-

@@ -58,7 +58,7 @@ def require(condition: Any, sentence: str, *way: Any) -> None:
 def check_sentence(said: str, name: str = "") -> None:
     """Fault unless this is one sentence in a person's words that names the file."""
     require(said.strip(), "an error says nothing")
-    require(len(said.splitlines()) == 1, "an error takes several lines", repr(said))
+    require("\n" not in said and "\r" not in said, "an error takes several lines", repr(said))
     require(name in said, "an error does not name the file", said)
     said = said.replace(name, "FILE") if name else said
     require(len(said) <= LONGEST, f"an error is longer than {LONGEST} characters", said)
@@ -123,6 +123,17 @@ def alarm() -> Iterator[None]:
         threading.excepthook = hook
         if left:  # pytest's own alarm
             signal.setitimer(signal.ITIMER_REAL, max(0.01, left + began - time.monotonic()))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Several threads only wait for one another where networks are tiny and the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

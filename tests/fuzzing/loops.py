@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import math
 import pickle
 import signal
@@ -22,7 +23,10 @@ from fuzzing.invariants import require
 Move = list[Any]
 """What the loop does next, the number of its model, and how."""
 X, Y = torch.linspace(-1, 1, 48).reshape(12, 4), torch.arange(12) % 3
-COSTS = ("backward", "backward", "gradient", "weighted", "vector", "autograd.grad", "autograd.backward", "by hand")
+COSTS = ("backward", "backward", "gradient", "weighted", "vector", "autograd.grad", "autograd.backward", "closure")
+"""How a cost is sent backward."""
+KNOWN = ("backward", "gradient", "autograd.backward")
+"""Those of which a watch knows what the cost was."""
 COPIES = ("deepcopy", "torch.save", "pickle", "state_dict")
 
 
@@ -33,13 +37,13 @@ def loop_moves(random: Random) -> list[Move]:
     for _ in range(random.randint(2, 10)):
         way, model = random.random(), random.randrange(2)
         if way < 0.55:
-            how = {"cost": random.choice(COSTS), "parts": random.choice((1, 1, 2)), "steps": random.choice((1, 1, 1, 2)),
-                   "zero": random.choice(("before", "after", "never"))}  # fmt: skip
+            how = {"cost": COSTS, "parts": (1, 1, 2), "steps": (1, 1, 1, 2), "zero": ("before", "after", "never")}
+            how = {name: random.choice(ways) for name, ways in how.items()}
             moves.append(["round", model, how])
         elif way < 0.65:
             moves.append(["copy", model, random.choice(COPIES)])
         elif way < 0.7:
-            moves.append([random.choice(("look", "interrupt", "error", "record")), model])
+            moves.append([random.choice(("look", "freeze", "error", "record")), model])
         else:
             moves.append([random.choice(("enter", "exit")), model])
     return moves
@@ -51,16 +55,22 @@ class World:
     def __init__(self, moves: list[Move], watched: bool) -> None:
         torch.manual_seed(0)
         self.models = [nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)) for _ in range(2)]
-        pairs = {move[1] for move in moves if move[0] == "two optimizers"}
+        double = {move[1] for move in moves if move[0] == "two optimizers"}
         self.optimizers = [
-            [torch.optim.SGD(part.parameters(), 0.1, momentum=0.5) for part in (model if number in pairs else [model])
+            [torch.optim.SGD(part.parameters(), 0.1, momentum=0.5) for part in (model if number in double else [model])
              if list(part.parameters())]
             for number, model in enumerate(self.models)
         ]  # fmt: skip
-        self.watches = [cnnlab.watch(*pair) for pair in zip(self.models, self.optimizers, strict=True)] if watched else []
+        self.watches = (
+            [cnnlab.watch(*pair) for pair in zip(self.models, self.optimizers, strict=True)] if watched else []
+        )
         self.open = [False, False]
-        self.rounds, self.steps = [0, 0], [0, 0]
-        self.costs: list[float] = []
+        self.rounds = [0, 0]
+        self.told: list[list[float | None]] = [[], []]
+        """The cost of each step while a watch is there; None where it cannot know it."""
+        self.sent: list[list[float]] = [[], []]
+        self.mixed = [False, False]
+        """Whether anything else was sent backward meanwhile, which every watch hears."""
 
     def act(self, move: Move) -> None:
         """One move."""
@@ -75,11 +85,12 @@ class World:
                     self.models[model](X * math.nan)
             case "enter" if not self.open[model]:
                 self.open[model] = True
+                self.sent[model], self.mixed[model] = [], False
                 _ = self.watches and self.watches[model].__enter__()
             case "exit" | "error" if self.open[model]:
                 self.leave(model, ArithmeticError() if kind == "error" else None)
-            case "interrupt" if self.watches and self.open[model]:
-                pass  # what it stops is not what an unwatched loop does: tests/test_watching.py has it
+            case "freeze":
+                self.models[model][0].bias.requires_grad_(False)
             case "record" if self.watches:
                 repr(self.watches[model].record)
 
@@ -92,26 +103,32 @@ class World:
 
     def round(self, model: int, cost: str, parts: int, steps: int, zero: str) -> None:
         """So many costs sent backward in some way, and as many steps of each optimiser."""
-        network, optimizers = self.models[model], self.optimizers[model]
+        network = self.models[model]
         if zero == "before":
             network.zero_grad()
-        for part in torch.arange(len(X)).chunk(parts):
-            self.backward(network, nn.functional.cross_entropy(network(X[part]), Y[part], reduction="none"), cost)
+        if cost != "closure":
+            for part in torch.arange(len(X)).chunk(parts):
+                self.backward(model, part, cost)
+        closure = (lambda: self.backward(model, torch.arange(len(X)), "closure")) if cost == "closure" else None
         for _ in range(steps):
-            for optimizer in optimizers:
-                optimizer.step()
-        if self.open[model]:
-            self.rounds[model] += 1
-            self.steps[model] += steps * len(optimizers)
+            for optimizer in self.optimizers[model]:
+                optimizer.step(closure)
+                if self.open[model]:
+                    known = cost in KNOWN and self.sent[model] and not self.mixed[model]
+                    self.told[model].append(sum(self.sent[model]) if known else None)
+                self.sent[model], self.mixed[model] = [], False
+        self.rounds[model] += self.open[model]
         if zero == "after":
             network.zero_grad()
 
-    def backward(self, network: nn.Module, losses: torch.Tensor, way: str) -> None:
-        """Gradients of the mean of some costs, by one of the ways that torch has."""
-        loss, parameters = losses.mean(), list(network.parameters())
-        self.costs.append(float(loss.detach()))
+    def backward(self, model: int, part: torch.Tensor, way: str) -> torch.Tensor:
+        """Gradients of the mean of some costs, by one of the ways that torch has; the mean."""
+        network, self.mixed[1 - model] = self.models[model], True
+        losses = nn.functional.cross_entropy(network(X[part]), Y[part], reduction="none")
+        loss, parameters = losses.mean(), [each for each in network.parameters() if each.requires_grad]
+        self.sent[model].append(float(loss.detach()))
         match way:
-            case "backward":
+            case "backward" | "closure":
                 loss.backward()
             case "gradient":
                 loss.backward(torch.tensor(1.0))
@@ -121,14 +138,15 @@ class World:
                 losses.backward(torch.full_like(losses, 1 / len(losses)))
             case "autograd.backward":
                 torch.autograd.backward([loss])
-            case "autograd.grad" | "by hand":
+            case "autograd.grad":
                 gradients = torch.autograd.grad(loss, parameters)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return loss
 
     def copy(self, model: int, way: str) -> None:
-        """A copy of the model as people make one; training it is nothing to the watch."""
-        network = self.models[model]
+        """A copy of the model as people make one, trained by itself."""
+        network, self.mixed = self.models[model], [True, True]
         match way:
             case "deepcopy":
                 twin = copy.deepcopy(network)
@@ -146,7 +164,7 @@ class World:
         nn.functional.cross_entropy(twin(X), Y).backward()
         with torch.no_grad():
             for parameter in twin.parameters():
-                parameter -= 0.1 * parameter.grad
+                parameter -= 0.1
 
     def end(self) -> None:
         """Leave what is open still."""
@@ -164,14 +182,15 @@ def hooks_of(module: nn.Module) -> list[Any]:
 def try_loop(moves: list[Move], _folder: Path) -> tuple[int, int]:
     """The loop with its watches and without: the same weights, an update for each step, no cost called NaN."""
     with torch.random.fork_rng():
-        bare, watched = World(moves, watched=False), World(moves, watched=True)
-        handler = signal.getsignal(signal.SIGINT)
+        bare, handler = World(moves, watched=False), signal.getsignal(signal.SIGINT)
+        for move in moves:  # all of it first: watches hear whatever is sent backward
+            bare.act(move)
+        watched = World(moves, watched=True)
         try:
             for move in moves:
-                bare.act(move)
                 watched.act(move)
         except Stopped as error:
-            require(False, f"a watch ends a loop that nobody has paused: {error}")
+            require(False, "a watch ends a loop that nobody has paused", error)
         finally:
             watched.end()
             lost = signal.getsignal(signal.SIGINT) is not handler
@@ -187,12 +206,15 @@ def check(bare: World, watched: World) -> None:
         same = all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
         require(same, "a watched loop trains otherwise")
         require(not hooks_of(theirs), "hooks are left on a model")
-    for optimizer in sum(watched.optimizers, []):
+    for optimizer in itertools.chain(*watched.optimizers):
         left = [*optimizer._optimizer_step_pre_hooks, *optimizer._optimizer_step_post_hooks]
         require(not left, "hooks are left on an optimiser")
-    for number, watch in enumerate(watched.watches):
+    for watch, rounds, told in zip(watched.watches, watched.rounds, watched.told, strict=True):
         record = watch.record
-        wanted = {watched.rounds[number], watched.steps[number]}
-        require(len(record) in wanted, f"{len(record)} updates are recorded where {sorted(wanted)} were made")
+        wanted = sorted({rounds, len(told)})
+        require(len(record) in wanted, "updates are not those that were made", f"{len(record)} and not {wanted}")
         require(record.first_nonfinite is None, "a cost that was not measured is called NaN or infinite")
         require("NaN" not in verdict.state_line(record), "the state line tells of a NaN that never was")
+        pairs = zip(record.cost, told, strict=False) if len(record) == len(told) else ()
+        right = all(cost is None or math.isclose(cost, seen, rel_tol=1e-5) for seen, cost in pairs)
+        require(right, "a cost is not the one that was sent backward", f"{record.cost.tolist()} and not {told}")

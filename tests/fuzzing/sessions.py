@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,7 +39,7 @@ MESSAGES: list[dict[str, Any]] = [
     {"do": "step", "updates": 3}, {"do": "choose_branch", "branch": 1}, {"do": "delete_branch", "branch": 2},
     {"set": {"learning_rate": "1e-3"}, "hand": ["a", 3]}, {"set": {"seed": "4"}}, {"set": {"batch_size": "all"}},
     {"set": {"clip": "norm"}}, {"schedule": "cosine"}, {"apply": 0}, {"look": 1}, {"pace": "full"},
-    {"drawn": 3, "width": 900}, {"width": 900}, {"problem": "a sentence from the page"},
+    {"drawn": 3, "width": 900}, {"width": 900},
 ]  # fmt: skip
 """What the page sends."""
 CALLS: list[Event] = [
@@ -73,14 +74,14 @@ class Wordless(Exception):
 
 def message_moves(random: Random) -> list[Event]:
     """Messages, most of them with a change or two, in any order."""
-    chosen = (random.choice(MESSAGES) for _ in range(random.randint(3, 15)))
+    chosen = (random.choice(MESSAGES) for _ in range(random.randint(5, 30)))
     odd = [mutated(random, message) if random.random() < 0.7 else message for message in chosen]
     return [["received", [message if random.random() < 0.98 else random.choice(JSON)], {}] for message in odd]
 
 
 def control_moves(random: Random) -> list[Event]:
     """Calls, some of them with odd arguments; now and then on a network whose cost is odd at some update."""
-    events = [control(random) for _ in range(random.randint(3, 15))]
+    events = [control(random) for _ in range(random.randint(5, 30))]
     way = random.random()
     if way < 0.35:
         odd = {random.randint(1, 12): random.choice(ODD_COSTS) for _ in range(random.randint(1, 2))}
@@ -299,10 +300,11 @@ def try_folder(moves: list[Event], folder: Path) -> tuple[int, int]:
         if kind == "file" and not (folder / name).exists():
             make(folder / name, content, days[0])
     before = contents(folder)
-    done = [outcome(lambda: keep_in(folder / place, end)) for kind, (place, end, *_), _ in moves if kind == "lab"]
+    labs = [move[1] for move in moves if move[0] == "lab"]
+    done = [outcome(partial(keep_in, folder / place, end)) for place, end in labs]
     after = contents(folder)
     lost = [name for name, content in before.items() if after.get(name) != content]
-    require(not lost, f"autosave takes a person's file: {', '.join(lost)}")
+    require(not lost, "autosave takes a person's file", ", ".join(lost))
     return len(done) - done.count(REFUSED), done.count(REFUSED)
 
 

@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 
 from fuzzing import files, loops, sessions
-from fuzzing.invariants import Fault, Hang, alarm, nothing_left_behind, one_thread
+from fuzzing.invariants import Fault, Hang, alarm, causes, nothing_left_behind, one_thread
 
 import cnnlab
 
@@ -47,7 +47,7 @@ KINDS = {
     "messages": Kind(sessions.message_moves, sessions.try_session, 25),
     "records": Kind(files.record_moves, files.try_record, 300),
     "maps": Kind(files.map_moves, files.try_map, 400),
-    "links": Kind(files.link_moves, files.try_link, 250),
+    "links": Kind(files.link_moves, files.try_link, 400),
     "settings": Kind(files.settings_moves, files.try_settings, 500),
     "images": Kind(files.image_moves, files.try_image, 250),
     "loops": Kind(loops.loop_moves, loops.try_loop, 80),
@@ -153,13 +153,12 @@ def shrunk(failure: Failure) -> Failure:
     return failure
 
 
-def origin(error: BaseException | None) -> str:
+def origin(error: BaseException) -> str:
     """Where in cnnlab an error comes from: the innermost line of it and of what caused it."""
     place = "no line of cnnlab"
-    while error is not None:
-        lines = [each for each in traceback.extract_tb(error.__traceback__) if PACKAGE in Path(each.filename).parents]
+    for each in causes(error):
+        lines = [line for line in traceback.extract_tb(each.__traceback__) if PACKAGE in Path(line.filename).parents]
         place = f"{Path(lines[-1].filename).name}, {lines[-1].name}" if lines else place
-        error = error.__cause__ or error.__context__
     return place
 
 

@@ -32,7 +32,7 @@ WORDS = ("object has no attribute", "has no attribute", "unhashable", "not subsc
          "index out of range", "string indices", "indices must be", "not iterable", "not callable", "cannot unpack",
          "values to unpack", "not supported between", "unsupported operand", "bad operand", "must be real number",
          "can't multiply", "can only concatenate", "cannot convert", "can't convert", "cannot be interpreted",
-         "truth value", "ufunc", "broadcast", "codec can't", "embedded null", "maximum recursion",
+         "truth value", "ufunc", "broadcast", "reshape", "codec can't", "embedded null", "maximum recursion",
          "MemoryError", "allocate", "too large to", "too large for", "out of bounds", "JSON serializable", "Traceback",
          "Exceeds the limit", "argument must be", "object cannot", "Expected")  # fmt: skip
 """Python's, numpy's and torch's own words, which say nothing to a person who has made a mistake."""
@@ -57,7 +57,7 @@ def require(condition: Any, sentence: str, *way: Any) -> None:
 
 def check_sentence(said: str, name: str = "") -> None:
     """Fault unless this is one sentence in a person's words that names the file."""
-    require(said.strip(), "an error says nothing")
+    require(said.strip() and not said.rstrip().endswith(":"), "an error says nothing", said)
     require("\n" not in said and "\r" not in said, "an error takes several lines", repr(said))
     require(name in said, "an error does not name the file", said)
     said = said.replace(name, "FILE") if name else said
@@ -73,6 +73,8 @@ def outcome(
     try:
         return call()
     except Exception as error:
+        if any(isinstance(each, MemoryError) for each in causes(error)):
+            raise Fault("more memory is wanted than a file may take", error) from error
         if not isinstance(error, allowed):
             raise Fault(f"{type(error).__name__} escapes", error) from error
         try:
@@ -80,6 +82,13 @@ def outcome(
         except Fault as fault:
             raise fault from error
         return REFUSED
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it comes of, the innermost last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager
@@ -92,7 +101,7 @@ def rationed(size: int) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise Fault(f"more than {MOST_MEMORY // 10**6} MB are wanted") from error
+        raise Fault("more memory is wanted than a file may take") from error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     spent = time.process_time() - began

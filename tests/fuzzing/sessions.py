@@ -6,7 +6,6 @@ Whatever is asked, the record stays consistent, is saved and loaded to the bit, 
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import time
 from collections import deque
@@ -83,10 +82,10 @@ def control_moves(random: Random) -> list[Event]:
     """Calls, some of them with odd arguments; now and then on a network whose cost is odd at some update."""
     events = [control(random) for _ in range(random.randint(5, 30))]
     way = random.random()
-    if way < 0.35:
+    if way < 0.5:
         odd = {random.randint(1, 12): random.choice(ODD_COSTS) for _ in range(random.randint(1, 2))}
-        return [["own", [odd], {}], *events]
-    return [["watched", [], {}], *events] if way < 0.5 else events
+        events = [["own", [odd, random.random() < 0.3], {}], *events]
+    return [["watched", [], {}], *events] if random.random() < 0.3 else events
 
 
 def control(random: Random) -> Event:
@@ -126,15 +125,16 @@ class Loop:
 
 
 class Odd:
-    """A cost that is odd at some of its calls."""
+    """A cost that is odd at some of its calls, or from one on."""
 
-    def __init__(self, planned: dict[int, str]) -> None:
-        self.planned, self.calls = planned, 0
+    def __init__(self, planned: dict[int, str], lasts: bool) -> None:
+        self.planned, self.lasts, self.calls = planned, lasts, 0
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> Any:
         self.calls += 1
         cost = nn.functional.cross_entropy(outputs, y)
-        match self.planned.get(self.calls):
+        lasting = [odd for call, odd in self.planned.items() if self.lasts and call <= self.calls]
+        match self.planned.get(self.calls, lasting[0] if lasting else None):
             case None:
                 return cost
             case "None":
@@ -169,14 +169,14 @@ def own_network() -> dict[str, Any]:
 class Session:
     """A lab on a tiny network, and what must hold of it after every event."""
 
-    def __init__(self, setup: str, arguments: list[Any]) -> None:
-        self.own = own_network() if setup == "own" else {}
-        self.cost = Odd(arguments[0]) if setup == "own" else None
+    def __init__(self, odd: list[Any], watched: bool) -> None:
+        self.own = own_network() if odd else {}
+        self.cost = Odd(*odd) if odd else None
         start = {"learning_rate": 0.1} if self.own else SMALL
         given = {**self.own, "cost": self.cost} if self.own else {}
         self.lab = cnnlab.Lab("question", autosave=False, **given, **start)
         self.loop = self.lab.loop = Loop()
-        self.lab.worker.watching = setup == "watched"
+        self.lab.worker.watching = watched
         self.lab.choose_pace("full")
         self.done = self.refused = 0
 
@@ -231,12 +231,20 @@ class Session:
             for _ in self.cost.planned if self.cost else "1":
                 self.do(["pause", [], {}])
             self.do(["wait", [invariants.BOUND], {}])
+            self.rest()
         record = self.lab.record
         record.save(folder / "session.cnnlab")
         require(same(cnnlab.load(folder / "session.cnnlab"), record), "a record changes when it is saved")
         for branch in (record, *record.others):
             if 0 < len(branch) <= 2000:
                 self.replay(branch)
+
+    def rest(self) -> None:
+        """Fault unless a lab that nobody asks for anything comes to rest."""
+        until = time.monotonic() + invariants.BOUND / 2
+        while self.lab.worker.thread is not None and time.monotonic() < until:
+            time.sleep(0.005)
+        require(self.lab.worker.thread is None, "a lab does not come to rest")
 
     def replay(self, record: Record) -> None:
         """Fault unless a new run of the record's settings and schedule has the same costs."""
@@ -258,12 +266,12 @@ class Session:
 
 def try_session(moves: list[Event], folder: Path) -> tuple[int, int]:
     """Do the events; how many were done, and how many refused."""
-    setup = moves[0] if moves and moves[0][0] in ("own", "watched") else ["question", [], {}]
-    session = Session(setup[0], setup[1])
+    setups = {move[0]: move[1] for move in moves[:2] if move[0] in ("own", "watched")}
+    session = Session(setups.get("own", []), "watched" in setups)
     try:
         for event in moves:
-            if event is not setup and not takes_long(event):
-                session.do(copy.copy(event))
+            if event[0] not in setups and not takes_long(event):
+                session.do(event)
         session.end(folder)
     finally:
         session.close()

@@ -38,6 +38,11 @@ def test_a_short_fuzz_finds_nothing(kind: str) -> None:
     assert tally.opened > tally.cases / 50  # or nothing was looked at that was let in
 
 
+@pytest.mark.parametrize("kind", ["records", "maps", "links", "settings", "images"])
+def test_what_nothing_was_changed_in_is_opened(kind: str) -> None:
+    assert fuzz.tried(kind, []) == (1, 0)
+
+
 def let_errors_end_the_thread(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Worker, "attempt", lambda self, job: job())
 

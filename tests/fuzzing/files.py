@@ -115,7 +115,7 @@ def record_bytes(tree: Any) -> bytes:
         warnings.simplefilter("ignore")  # of two members with one name
         file.comment = bytes(archive.DIGITS)
         file.writestr(zipfile.ZipInfo(archive.HEADER), text_of(parts.get("header")))
-        for member in members if isinstance(members, list) else []:
+        for member in members[:1000] if isinstance(members, list) else []:
             told = member if isinstance(member, dict) else {}
             name = str(told.get("name")).encode("utf-8", "replace").decode()[:1000]
             kind = zipfile.ZIP_DEFLATED if told.get("compressed") else zipfile.ZIP_STORED
@@ -124,14 +124,18 @@ def record_bytes(tree: Any) -> bytes:
 
 
 def array_bytes(told: dict[str, Any]) -> bytes:
-    """The .npy file that a member tells of."""
-    said, data = told.get("said"), told.get("data")
+    """The .npy file that a member tells of, its header as numpy writes it wherever that can be."""
+    said, data, stream = told.get("said"), told.get("data"), io.BytesIO()
     if isinstance(said, dict) and isinstance(said.get("shape"), list):
         said = {**said, "shape": tuple(said["shape"])}
-    head = repr(said).encode("utf-8", "replace")[:60_000] + b"\n"
-    version = 1 if told.get("version") == 1 else 2
-    length = struct.pack("<H" if version == 1 else "<I", len(head))
-    return b"\x93NUMPY" + bytes([version, 0]) + length + head + (data if isinstance(data, bytes) else text_of(data))
+    first = told.get("version") == 1
+    try:
+        (np.lib.format.write_array_header_1_0 if first else np.lib.format.write_array_header_2_0)(stream, said)
+    except Exception:  # whatever numpy says of what is no header
+        text = repr(said).encode("utf-8", "replace")[:60_000] + b"\n"
+        stream = io.BytesIO()
+        stream.write(b"\x93NUMPY" + bytes([1, 0]) + struct.pack("<H", len(text)) + text)
+    return stream.getvalue() + (data if isinstance(data, bytes) else text_of(data))
 
 
 def sealed(content: bytes) -> bytes:

@@ -8,6 +8,7 @@ import itertools
 import math
 import pickle
 import signal
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,7 +26,7 @@ Move = list[Any]
 X, Y = torch.linspace(-1, 1, 48).reshape(12, 4), torch.arange(12) % 3
 COSTS = ("backward", "backward", "gradient", "weighted", "vector", "autograd.grad", "autograd.backward", "closure")
 """How a cost is sent backward."""
-KNOWN = ("backward", "gradient", "autograd.backward")
+KNOWN = ("backward", "gradient", "autograd.backward", "closure")
 """Those of which a watch knows what the cost was."""
 COPIES = ("deepcopy", "torch.save", "pickle", "state_dict")
 
@@ -65,12 +66,8 @@ class World:
             [cnnlab.watch(*pair) for pair in zip(self.models, self.optimizers, strict=True)] if watched else []
         )
         self.open = [False, False]
-        self.rounds = [0, 0]
         self.told: list[list[float | None]] = [[], []]
-        """The cost of each step while a watch is there; None where it cannot know it."""
-        self.sent: list[list[float]] = [[], []]
-        self.mixed = [False, False]
-        """Whether anything else was sent backward meanwhile, which every watch hears."""
+        """The cost of each update of a model while it is watched; None where a watch need not know it."""
 
     def act(self, move: Move) -> None:
         """One move."""
@@ -85,7 +82,6 @@ class World:
                     self.models[model](X * math.nan)
             case "enter" if not self.open[model]:
                 self.open[model] = True
-                self.sent[model], self.mixed[model] = [], False
                 _ = self.watches and self.watches[model].__enter__()
             case "exit" | "error" if self.open[model]:
                 self.leave(model, ArithmeticError() if kind == "error" else None)
@@ -102,31 +98,30 @@ class World:
             require(not held, "a watch swallows an error of the loop")
 
     def round(self, model: int, cost: str, parts: int, steps: int, zero: str) -> None:
-        """So many costs sent backward in some way, and as many steps of each optimiser."""
-        network = self.models[model]
+        """So many costs sent backward in some way, and as many steps of each optimiser: one update.
+
+        But with a closure each step sends a cost backward, and is an update of its own.
+        """
+        network, sent = self.models[model], []
         if zero == "before":
             network.zero_grad()
         if cost != "closure":
-            for part in torch.arange(len(X)).chunk(parts):
-                self.backward(model, part, cost)
-        closure = (lambda: self.backward(model, torch.arange(len(X)), "closure")) if cost == "closure" else None
+            sent = [float(self.backward(model, part, cost)) for part in torch.arange(len(X)).chunk(parts)]
+        closure = partial(self.backward, model, torch.arange(len(X)), cost) if cost == "closure" else None
         for _ in range(steps):
             for optimizer in self.optimizers[model]:
-                optimizer.step(closure)
-                if self.open[model]:
-                    known = cost in KNOWN and self.sent[model] and not self.mixed[model]
-                    self.told[model].append(sum(self.sent[model]) if known else None)
-                self.sent[model], self.mixed[model] = [], False
-        self.rounds[model] += self.open[model]
+                evaluated = optimizer.step(closure)
+                sent += [] if closure is None else [float(evaluated)]
+        if self.open[model]:
+            self.told[model] += sent if cost == "closure" else [sum(sent) if cost in KNOWN else None]
         if zero == "after":
             network.zero_grad()
 
     def backward(self, model: int, part: torch.Tensor, way: str) -> torch.Tensor:
         """Gradients of the mean of some costs, by one of the ways that torch has; the mean."""
-        network, self.mixed[1 - model] = self.models[model], True
+        network = self.models[model]
         losses = nn.functional.cross_entropy(network(X[part]), Y[part], reduction="none")
         loss, parameters = losses.mean(), [each for each in network.parameters() if each.requires_grad]
-        self.sent[model].append(float(loss.detach()))
         match way:
             case "backward" | "closure":
                 loss.backward()
@@ -142,11 +137,11 @@ class World:
                 gradients = torch.autograd.grad(loss, parameters)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return loss
+        return loss.detach()
 
     def copy(self, model: int, way: str) -> None:
         """A copy of the model as people make one, trained by itself."""
-        network, self.mixed = self.models[model], [True, True]
+        network = self.models[model]
         match way:
             case "deepcopy":
                 twin = copy.deepcopy(network)
@@ -197,7 +192,7 @@ def try_loop(moves: list[Move], _folder: Path) -> tuple[int, int]:
             signal.signal(signal.SIGINT, handler)
     require(not lost, "the interrupt's handler is not put back")
     check(bare, watched)
-    return sum(watched.rounds), 0
+    return sum(map(len, watched.told)), 0
 
 
 def check(bare: World, watched: World) -> None:
@@ -209,12 +204,11 @@ def check(bare: World, watched: World) -> None:
     for optimizer in itertools.chain(*watched.optimizers):
         left = [*optimizer._optimizer_step_pre_hooks, *optimizer._optimizer_step_post_hooks]
         require(not left, "hooks are left on an optimiser")
-    for watch, rounds, told in zip(watched.watches, watched.rounds, watched.told, strict=True):
+    for watch, told in zip(watched.watches, watched.told, strict=True):
         record = watch.record
-        wanted = sorted({rounds, len(told)})
-        require(len(record) in wanted, "updates are not those that were made", f"{len(record)} and not {wanted}")
+        require(len(record) == len(told), "updates are not those that were made", f"{len(record)} and not {len(told)}")
         require(record.first_nonfinite is None, "a cost that was not measured is called NaN or infinite")
         require("NaN" not in verdict.state_line(record), "the state line tells of a NaN that never was")
-        pairs = zip(record.cost, told, strict=False) if len(record) == len(told) else ()
+        pairs = zip(record.cost, told, strict=True)
         right = all(cost is None or math.isclose(cost, seen, rel_tol=1e-5) for seen, cost in pairs)
         require(right, "a cost is not the one that was sent backward", f"{record.cost.tolist()} and not {told}")

@@ -112,8 +112,8 @@ def interrupts_come_here() -> bool:
 
 
 def interrupts_are_heard() -> bool:
-    """Whether to listen to Ctrl-C from here: not where it is ignored, or Python cannot put back its handler."""
-    return interrupts_come_here() and signal.getsignal(signal.SIGINT) not in (None, signal.SIG_IGN)
+    """Whether to listen to Ctrl-C from here: not where its handler is none that Python can put back."""
+    return interrupts_come_here() and signal.getsignal(signal.SIGINT) is not None
 
 
 def not_compiled(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,16 @@ import cnnlab
 from cnnlab.watching import ACTIVE, Stopped
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_handler():
+    """Ctrl-C as Python handles it, even where the tests were started by what ignores it; no watch is left behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+    while ACTIVE:
+        ACTIVE[-1].__exit__(None, None, None)
+
+
 def state_of_torch() -> tuple[object, ...]:
     """All that a watch may touch outside the model."""
     return (

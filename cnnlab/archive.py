@@ -202,8 +202,10 @@ def contents(
         raise ValueError(f"it may hold {MOST_ARRAYS} arrays at most, got {len(others)}")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("it holds something compressed")
-    if sum(member.file_size for member in members) > size or first.file_size > MOST_TEXT:
+    if sum(member.file_size for member in members) > size:
         raise ValueError("it says that it holds more than it does")
+    if first.file_size > MOST_TEXT:
+        raise ValueError(f"it may hold {MOST_TEXT / 2**20:.0f} MiB of text, got {first.file_size / 2**20:.0f} MiB")
     file.seek(start_of(file, first, size))
     header = bounded_json.parse(file.read(first.file_size))
     if not isinstance(header, dict) or header.get("format") != FORMAT:

@@ -235,23 +235,18 @@ def texture_of(image: Grey) -> Grey:
 
 def local_deviation(image: Grey) -> Iterator[tuple[slice, Floats]]:
     """Standard deviation of the grey values in the window around each pixel, itself averaged over such windows."""
-    side, mirrored = mirrored_rows(image)
+    side = min(WINDOW, 2 * min(image.shape) - 1)
+    # The image's rows, and as many again beyond its border as the window reaches; the border is mirrored.
+    mirrored = np.pad(np.arange(len(image)), (side // 2 + 1, side // 2), mode="reflect")
     parts = (mirrored[rows] for rows in pieces(len(mirrored), image.shape[1]))
     done = 0
-    for means in averaged((deviation_of(image, part) for part in parts), side):
+    for means in averaged((deviation_of(image, part, mirrored, side) for part in parts), side):
         yield slice(done, done + len(means)), means
         done += len(means)
 
 
-def mirrored_rows(image: Grey) -> tuple[int, NDArray[np.int64]]:
-    """The side of the window, and the image's rows with as many again beyond its border as the window reaches."""
-    side = min(WINDOW, 2 * min(image.shape) - 1)
-    return side, np.pad(np.arange(len(image)), (side // 2 + 1, side // 2), mode="reflect")
-
-
-def deviation_of(image: Grey, rows: NDArray[np.int64]) -> Floats:
+def deviation_of(image: Grey, rows: NDArray[np.int64], mirrored: NDArray[np.int64], side: int) -> Floats:
     """Standard deviation of the grey values in the window around each pixel of some rows, close to each other."""
-    side, mirrored = mirrored_rows(image)
     first = rows.min()
     values = image[mirrored[first : rows.max() + 1 + side]].astype(np.float64)
     # Sums of whole numbers are exact, so that it does not matter with which row they begin.

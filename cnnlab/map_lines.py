@@ -93,7 +93,10 @@ def run_in(line: bytes, runs: int, steps: int) -> tuple[int, NDArray[np.float64]
         raise ValueError(f"run {index} has {len(listed)} costs where {steps} are wanted")
     if not set(map(type, listed[:-1])) <= {int, float}:
         raise ValueError(f"the costs of run {index} must be numbers, and only the last may be not finite")
-    cost = np.array([*listed[:-1], number_in("cost", listed[-1])], dtype=np.float64)
+    try:
+        cost = np.array([*listed[:-1], number_in("cost", listed[-1])], dtype=np.float64)
+    except OverflowError:
+        raise ValueError(f"the costs of run {index} must be numbers that a float64 can hold") from None
     finite = np.isfinite(cost)
     if not finite[:-1].all():
         raise ValueError(f"the costs of run {index} go on after one that is not finite")

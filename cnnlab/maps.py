@@ -193,6 +193,8 @@ class Map:
         self.final_cost[place] = self.costs[index][-1]
         self.began[place], self.ended[place], self.held_out_accuracy[place] = began, ended, held_out
         self.done[place] = True
+        for name in ("cost", "labels"):  # of the map as it was
+            self.__dict__.pop(name, None)
 
     def frozen(self) -> Map:
         """A copy whose arrays cannot be written to."""

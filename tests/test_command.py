@@ -392,3 +392,57 @@ def test_explain_goes_into_json_with_its_place(capsys):
     found = strict(out)["explanation"]
     assert found["step"] == strict(out)["first_nonfinite"]
     assert {trial["verdict"] for trial in found["remedies"]} <= {"mends", "only hides", "does not help"}
+
+
+# Where nothing can be written
+
+
+def ended(words, script=CALL, **options):
+    """The process of a command line that has ended."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = [sys.executable, "-c", script, *words]
+    return subprocess.run(words, stderr=subprocess.PIPE, text=True, env=environment, timeout=120, **options)
+
+
+WRITING = {"run": EXPLODING, "json": [*EXPLODING, "--json"], "presets": ["presets"], "help": ["run", "--help"]}
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full disk here")
+UNIX = pytest.mark.skipif(os.name == "nt", reason="file descriptors are of Unix")
+
+
+@FULL
+@pytest.mark.parametrize("name", [*WRITING, "check"])
+def test_a_full_disk_is_one_sentence_and_status_1(name):
+    with open("/dev/full", "w") as full:
+        run = ended(WRITING.get(name, ["check"]), stdout=full)
+    assert (run.returncode, run.stderr) == (1, "cnnlab: the output cannot be written: No space left on device\n")
+
+
+@UNIX
+@pytest.mark.parametrize("name", WRITING)
+def test_a_closed_pipe_ends_a_command_quietly(name):
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = ended(WRITING[name], stdout=writing)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (141, "")
+
+
+@UNIX
+@pytest.mark.parametrize("name", ["run", "json", "presets"])
+def test_without_an_output_one_sentence_says_so(name):
+    run = ended(WRITING[name], preexec_fn=lambda: os.close(1))
+    assert (run.returncode, run.stderr) == (1, "cnnlab: there is no standard output to write to\n")
+
+
+@UNIX
+@pytest.mark.parametrize("closed", [(1, 2), (2,)])
+def test_without_a_place_for_its_sentence_misuse_is_quiet(closed):
+    run = ended(["run", "qestion"], preexec_fn=lambda: [os.close(each) for each in closed], stdout=subprocess.PIPE)
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", "")
+
+
+def test_a_closed_output_is_told_before_anything_is_trained(capsys, monkeypatch):
+    monkeypatch.setattr(cnnlab.Run, "advance", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(EXPLODING) == 1
+    assert capsys.readouterr().err == "cnnlab: there is no standard output to write to\n"

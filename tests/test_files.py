@@ -519,6 +519,74 @@ def test_whatever_a_stranger_writes_into_the_header_is_loaded_or_refused(
     assert isinstance(came, Record) or (came.startswith(f"{file} cannot be loaded: ") and "\n" not in came)
 
 
+def test_a_knob_changed_at_each_of_a_hundred_thousand_updates_is_saved_and_loaded(tmp_path: Path) -> None:
+    record = record_of(np.arange(100_000), layers=("only",))
+    rates = ((step, dataclasses.replace(record.settings.knobs, learning_rate=1 / step)) for step in range(2, 100_001))
+    record = dataclasses.replace(record, schedule=(*record.schedule, *rates))
+    record.save(tmp_path / "long")
+    assert cnnlab.load(tmp_path / "long").schedule == record.schedule
+
+
+def test_a_schedule_that_could_not_be_read_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of([1.0])
+    record.save(tmp_path / "film")
+    monkeypatch.setattr("cnnlab.bounded_json.MOST_MEMORY", 1000)
+    said = r"its text may take 0 MiB of memory, got 0 MiB: it holds too many lists, objects and values"
+    with pytest.raises(ValueError, match=f"film cannot hold this: {said}"):
+        record.save(tmp_path / "film")
+    assert refusal(tmp_path / "film") == said
+
+
+def test_a_table_that_lacks_gauges_may_grow_only_so_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header, arrays = parts(VERSION_1)
+    for branch in (1, 2):
+        lacking = range(1, len(header["gauges"]))
+        arrays[f"branch_{branch}/table"] = np.delete(arrays[f"branch_{branch}/table"], lacking, axis=1)
+    del header["gauges"][1:]
+    archive.write(tmp_path / "older", header, arrays)
+    assert np.isnan(cnnlab.load(tmp_path / "older").accuracy).all()
+    monkeypatch.setattr("cnnlab.files.ROOM", -50_000)
+    assert refusal(tmp_path / "older") == "its tables lack so many gauges that they would take 0 MiB"
+
+
+KERNELS = {
+    "no numbers, a million rows": (6, 0, 1_000_000, 1),
+    "no rows": (6, 3, 0, 1),
+    "no columns": (6, 3, 3, 0),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_without_numbers_have_no_size(name: str, tmp_path: Path) -> None:
+    header, arrays = parts(VERSION_1)
+    arrays["branch_1/kernels"] = np.zeros(KERNELS[name], np.float32)
+    archive.write(tmp_path / "odd", header, arrays)
+    assert refusal(tmp_path / "odd") == f"kernels must hold numbers, got the shape {KERNELS[name]}"
+
+
+def test_places_are_looked_at_across_the_ends_of_pieces(
+    record: Record, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for piece in (1, 2, 7):
+        monkeypatch.setattr("cnnlab.consistency.PIECE", piece)
+        assert same(cnnlab.load(saved), record)
+        for name in ("places backwards", "places beyond", "counts below 1"):
+            array, change, said = ARRAYS[name]
+            header, arrays = parts(VERSION_1)
+            arrays[f"branch_1/{array}"] = change(arrays[f"branch_1/{array}"])
+            archive.write(tmp_path / "odd", header, arrays)
+            with pytest.raises(ValueError, match=said):
+                cnnlab.load(tmp_path / "odd")
+
+
+def test_a_refused_file_is_not_read_further_than_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header, arrays = parts(VERSION_1)
+    header["branches"][1]["branch"]["parent"] = 2
+    archive.write(tmp_path / "odd", header, arrays)
+    monkeypatch.setattr(archive.Stored, "__getitem__", lambda *_: pytest.fail("an array was read"))
+    assert "parent must lie in" in refusal(tmp_path / "odd")
+
+
 # At one stroke
 
 

@@ -246,3 +246,12 @@ def test_the_command_line_opens_a_link(capsys):
     assert json.loads(capsys.readouterr().out)["cost"] == advanced(link, 4).cost.tolist()
     assert main(["run", "cnnlab:question?at0.clip=norm"]) == 2
     assert "the update must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "link", ["cnnlab:{}", "cnnlab:question?{}=1", "cnnlab:question?at3.{}=1", "cnnlab:question?clip={}", "{}"]
+)
+def test_a_long_link_does_not_fill_the_message(link):
+    with pytest.raises(ValueError, match="…") as caught:
+        opened(link.format("x" * 100_000))
+    assert len(str(caught.value)) < 400

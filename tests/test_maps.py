@@ -1,6 +1,7 @@
 """Maps: labels by a stated rule, the same as those of a run of the cell; files that can be cut short; refined axes."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -200,3 +201,137 @@ def test_a_file_that_holds_what_no_map_has_is_refused_in_a_sentence(tmp_path, ol
     (tmp_path / "map").write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match="holds no map that can be read"):
         maps.Map.load(tmp_path / "map")
+
+
+def lines_of(tmp_path, made=None):
+    """The lines of a map's file."""
+    (made or by_hand()).save(tmp_path / "whole")
+    return (tmp_path / "whole").read_text().splitlines(keepends=True)
+
+
+LINES = {
+    "a cost of 400 digits": (
+        "5.0, 4.0, 3.0",
+        f"5.0, 4.0, 1{'0' * 400}",
+        "cost must be a number that a float64 can hold",
+    ),
+    "a cost of 400 digits on the way": (
+        "5.0, 4.0, 3.0",
+        f"5.0, 1{'0' * 400}, 3.0",
+        "the costs of run 0 must be numbers that a float64 can hold",
+    ),
+    "a cost that is a text": ("5.0, 4.0, 3.0", '5.0, 4.0, "3.0"', "cost must be a number or one of nan, inf, -inf"),
+    "a cost that is true": ("5.0, 4.0, 3.0", "5.0, true, 3.0", "the costs of run 0 must be numbers"),
+    "a cost after the last": ("5.0, 4.0, 3.0", '5.0, "nan", 3.0', "the costs of run 0 must be numbers"),
+    "a cost after an infinite one": (
+        "5.0, 4.0, 3.0",
+        "5.0, 1e999, 3.0",
+        "the costs of run 0 go on after one that is not",
+    ),
+    "a run below 0": ('"run": 0', '"run": -1', r"run must lie in \[0, 5\], got -1"),
+    "a run beyond": ('"run": 0', '"run": 6', r"run must lie in \[0, 5\], got 6"),
+    "a run of halves": ('"run": 0', '"run": 0.0', "run must be a int, got 0.0"),
+    "a run that is true": ('"run": 0', '"run": true', "run must be a int, got True"),
+    "a run twice": ('"run": 0', '"run": 1', "run 1 is there twice"),
+    "no end": ('"ended"', '"endde"', "ended must be a number"),
+    "a list": ('{"run": 0', '[{"run": 0', "its text is no JSON"),
+    "lists in lists": ('"run": 0', '"run": ' + "[" * 100_000, "its text nests too many lists"),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_run_that_no_sweep_writes_is_refused_in_a_sentence(tmp_path, name):
+    old, new, said = LINES[name]
+    first, second, *others = lines_of(tmp_path)
+    assert old in second
+    (tmp_path / "map").write_text("".join([first, second.replace(old, new, 1), *others]))
+    with pytest.raises(ValueError, match=f"map holds no map that can be read: {said}") as caught:
+        Map.load(tmp_path / "map")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+HEADINGS = {
+    "a text within an axis": ("[0.01, 0.1]", '[0.01, "a", 0.1]', "the values of learning_rate must be numbers"),
+    "NaN within an axis": ("[0.01, 0.1]", "[0.01, NaN, 0.1]", r"learning_rate\[1\] must lie in \(0, 1e6\], got nan"),
+    "a value out of range": ("[0.01, 0.1]", "[0.01, 0.05, 1e7]", r"learning_rate\[2\] must lie in"),
+    "a value of 400 digits": (
+        "[0.01, 0.1]",
+        f"[0.01, 1{'0' * 400}]",
+        r"learning_rate\[1\] must lie in .*, got a number of 401 digits",
+    ),
+    "falling values": ("[0.01, 0.1]", "[0.01, 0.3, 0.2, 0.4]", "the values of learning_rate must rise"),
+    "values twice": ("[0.01, 0.1]", "[0.01, 0.01, 0.1]", "the values of learning_rate must rise"),
+    "one value": ("[0.01, 0.1]", "[0.01]", "an axis needs two values or more"),
+    "an axis of no numbers": ('["learning_rate"', '["clip"', "an axis must be a numeric field, and clip is not"),
+    "an axis of pairs": ('["learning_rate"', '["hidden"', "an axis must be a numeric field, and hidden is not"),
+    "an axis of seeds": ('["learning_rate"', '["seed"', "seed is no axis of a map"),
+    "an axis twice": ("[0.01, 0.1]]", '[0.01, 0.1]], ["learning_rate", [0.1, 0.2]]', "axes must be of two fields"),
+    "three axes": ("[0.01, 0.1]]", '[0.01, 0.1]], ["l1", [0, 1]], ["l2", [0, 1]]', "a map has two axes at most, got 3"),
+    "an axis without values": (
+        '["learning_rate", [0.01, 0.1]]',
+        '["learning_rate"]',
+        "axes must hold pairs of a field",
+    ),
+    "a seed below 0": (
+        '"seeds": [4, 5, 6]',
+        '"seeds": [4, -5, 6]',
+        r"seeds\[1\] must lie in \[0, 4294967295\], got -5",
+    ),
+    "a seed twice": ('"seeds": [4, 5, 6]', '"seeds": [4, 5, 4]', "seeds must each be there once"),
+    "no seeds": ('"seeds": [4, 5, 6]', '"seeds": []', "seeds must be how many, or a list of them"),
+    "seeds that are a number": ('"seeds": [4, 5, 6]', '"seeds": 3', "seeds must be a list, got 3"),
+    "no steps": ('"steps": 3', '"steps": 0', r"steps must lie in \[1, 100000\], got 0"),
+    "steps of halves": ('"steps": 3', '"steps": 3.0', "steps must be a int, got 3.0"),
+    "many steps": ('"steps": 3', '"steps": 50000000', r"steps must lie in \[1, 100000\], got 50000000"),
+    "corners that do not go together": (
+        '"learning_rate", [0.01, 0.1]',
+        '"batch_size", [2, 100]',
+        "batch_size must lie in",
+    ),
+    "no settings": ('"settings"', '"setting"', "settings is missing"),
+    "settings of lists in lists": ('"seed": 0', '"seed": ' + "[" * 500 + "]" * 500, "seed must be a whole number"),
+    "lists in lists": ('"seeds": [4, 5, 6]', '"seeds": ' + "[" * 100_000, "its text nests too many lists"),
+}
+
+
+@pytest.mark.parametrize("name", HEADINGS)
+def test_a_map_that_no_sweep_makes_is_refused_in_a_sentence(tmp_path, name):
+    old, new, said = HEADINGS[name]
+    first = lines_of(tmp_path)[0]
+    assert old in first
+    (tmp_path / "map").write_text(first.replace(old, new, 1))
+    with pytest.raises(ValueError, match=f"map holds no map that can be read: ({said})") as caught:
+        Map.load(tmp_path / "map")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_map_and_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no map that can be read: it is a folder"):
+        Map.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        Map.load(tmp_path / "nowhere")
+
+
+def test_costs_are_put_together_when_they_are_asked_for(tmp_path):
+    made = by_hand()
+    assert made.cost.shape == (2, 3, 3)
+    assert made.cost[0].tolist() == [[5.0, 4.0, 3.0], [5.0, 4.0, 0.7], [5.0, 5.0, 4.9]]
+    assert np.array_equal(made.cost[1], [[5.0, np.nan, np.nan], [np.inf, np.nan, np.nan], [np.nan] * 3], equal_nan=True)
+    made.put(5, [1.0, 0.5, 0.25], 1.0, 0.25, 0.9)
+    assert made.cost[1, 2].tolist() == [1.0, 0.5, 0.25]
+    assert made.labels[1, 2] == "converged"
+
+
+def test_a_map_of_the_most_runs_and_steps_opens_and_takes_hardly_any_memory(tmp_path):
+    axes = tuple((name, tuple(np.linspace(0.1, 1, 512).tolist())) for name in ("learning_rate", "init_scale"))
+    made = Map.empty(settings(), axes, (0,), 2000)
+    made.put(7, [np.inf], np.nan, np.nan, 0.0)
+    made.save(tmp_path / "map")
+    tracemalloc.start()
+    found = Map.load(tmp_path / "map")
+    assert found.diverged.sum() == 1
+    assert "1 diverged, 262143 not computed" in repr(found)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6

@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import cnnlab
@@ -196,3 +198,119 @@ def test_a_lab_takes_an_uploaded_image_and_shows_why_another_is_refused():
     lab.received({"problem": "image must be a picture"})
     assert lab.problem == "image must be a picture"
     lab.close()
+
+
+def dds(content: bytes = b"ZZZZ") -> bytes:
+    """A DDS of a form that pillow does not know."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((64, 64, 4), np.uint8)).save(buffer, "DDS")
+    whole = bytearray(buffer.getvalue())
+    whole[76:88] = b"\x20\0\0\0\x04\0\0\0" + content
+    return bytes(whole)
+
+
+def test_a_dds_of_an_unknown_form_is_refused_in_a_sentence_and_on_the_page():
+    said = "image must be a picture that pillow can read, got the bytes given, which is none"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        cnnlab.own_image(dds())
+    told: list[dict] = []
+    upload = Upload(told.append)
+    upload.file.value = chosen(dds())
+    assert told == [{"problem": said}]
+    upload.close()
+
+
+@pytest.mark.parametrize("problem", [NotImplementedError("of this form"), MemoryError(), KeyError("tile")])
+def test_whatever_an_upload_brings_about_reaches_the_page(problem, monkeypatch):
+    def fails(*_arguments: object) -> str:
+        raise problem
+
+    monkeypatch.setattr("cnnlab.upload.own_image", fails)
+    told: list[dict] = []
+    upload = Upload(told.append)
+    upload.file.value = chosen(b"image")
+    assert told == [{"problem": str(problem) or "MemoryError"}]
+    upload.close()
+
+
+FORMS = {"PNG": "RGB", "JPEG": "RGB", "GIF": "P", "BMP": "RGB", "TIFF": "F", "WEBP": "RGB", "DDS": "RGBA", "TGA": "RGB"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+@settings(max_examples=200)
+@given(
+    form=st.sampled_from(sorted(FORMS)),
+    changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=9),
+)
+def test_a_damaged_picture_of_any_form_is_an_image_or_one_sentence(form, changes):
+    buffer = io.BytesIO()
+    Image.fromarray(colours()[:40, :60]).convert(FORMS[form]).save(buffer, form)
+    whole = bytearray(buffer.getvalue())
+    for place, value in changes:
+        whole[place % len(whole)] = value
+    try:
+        said = cnnlab.own_image(bytes(whole))
+    except ValueError as refused:
+        said = str(refused)
+    assert said.startswith(("own_", "image must "))
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_of_numbers_that_are_not_finite_is_refused(value):
+    picture = Image.fromarray(np.where(NOISE > 250, value, NOISE).astype(np.float32))
+    with pytest.raises(ValueError, match=r"^image must hold finite numbers, got others in the image given$"):
+        cnnlab.own_image(picture)
+
+
+def test_a_drawing_is_refused_for_another_program_would_run_it():
+    buffer = io.BytesIO()
+    Image.fromarray(colours()).save(buffer, "EPS")
+    with pytest.raises(
+        ValueError, match=r"^image must be made of pixels, got the bytes given, which is a drawing in EPS$"
+    ):
+        cnnlab.own_image(buffer.getvalue())
+
+
+def test_forms_that_take_much_memory_may_have_fewer_pixels(monkeypatch):
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, "WEBP")
+    monkeypatch.setattr(given_image, "MOST_PIXELS_IN", {"WEBP": 20_000})
+    with pytest.raises(ValueError, match=r"^image must have at most 20,000 pixels as WEBP, got 24,000$"):
+        cnnlab.own_image(buffer.getvalue())
+
+
+def whole_texture(image: np.ndarray) -> np.ndarray:
+    """The labels by texture, with all numbers of the image at once."""
+
+    def averaged(values: np.ndarray) -> np.ndarray:
+        wide = np.pad(values, (9, 8), mode="reflect").cumsum(0).cumsum(1)
+        high, low = slice(17, None), slice(None, -17)
+        return (wide[high, high] - wide[low, high] - wide[high, low] + wide[low, low]) / 289
+
+    values = image.astype(float)
+    mean, square = averaged(values), averaged(values**2)
+    deviation = averaged(np.sqrt(np.maximum(square - mean**2, 0)))
+    return (deviation > np.median(deviation)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("piece", [1, 3000, 10**9])
+@pytest.mark.parametrize("shape", [(13, 26), (120, 201), (200, 31)])
+def test_an_image_that_is_computed_some_rows_at_a_time_is_the_same_to_the_bit(shape, piece, monkeypatch):
+    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    image[: shape[0] // 3] = 7
+    image[:, : shape[1] // 2] //= 3
+    monkeypatch.setattr(given_image, "PIECE", piece)
+    assert (given_image.mask_of(image, "texture") == whole_texture(image)).all()
+    coloured = np.stack([image, image[::-1], image[:, ::-1]], axis=2)
+    grey = (coloured @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    assert (given_image.grey(coloured) == grey).all()
+    assert (given_image.grey(image / 255) == image).all()
+
+
+def test_texture_of_a_very_wide_image_is_measured_column_by_column(monkeypatch):
+    image = np.random.default_rng(1).integers(0, 256, (30, 200), dtype=np.uint8)
+    image[:, :90] //= 3
+    upright = given_image.mask_of(image, "texture")
+    monkeypatch.setattr(given_image, "WIDEST", 100)
+    assert (given_image.mask_of(image, "texture") == upright).all()

@@ -263,3 +263,25 @@ def test_a_batch_may_be_larger_than_the_patches_only_where_these_stand_for_more(
     assert settings(patches=1000, batch_size=2048).batch_size == 2048
     with pytest.raises(ValueError, match=r"batch_size must lie in \[1, 999\], the number of patches, got 2048"):
         settings(patches=999, batch_size=2048)
+
+
+@pytest.mark.parametrize("depth", [*range(940, 1000, 3), 50_000])
+@pytest.mark.parametrize("field", ["seed", "hidden", "clip", "preset", "image"])
+def test_text_of_lists_in_lists_is_refused_in_a_sentence(field, depth):
+    """Python reads about a thousand levels, and writes a few less."""
+    with pytest.raises((ValueError, TypeError), match=rf"^(settings|{field}) must ") as caught:
+        Settings.from_json(f'{{"{field}": {"[" * depth}{"]" * depth}}}')
+    assert len(str(caught.value)) < 250
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['{"%s": 1}', '{"preset": "%s"}', '{"clip": "%s"}', '{"image": "%s"}', "%s"])
+def test_a_long_text_does_not_fill_the_message(text):
+    with pytest.raises((ValueError, TypeError), match="…") as caught:
+        Settings.from_json(text % ("x" * 90_000))
+    assert len(str(caught.value)) < 250
+
+
+def test_text_longer_than_any_settings_is_refused_before_it_is_read():
+    with pytest.raises(ValueError, match=r"^settings must be JSON text of at most 100000 characters, got 100001$"):
+        Settings.from_json("[" * 100_001)

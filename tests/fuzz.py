@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzzing import files, loops, sessions
+from fuzzing import folders, images, loops, maps, records, sessions, texts
 from fuzzing.invariants import Fault, Hang, alarm, causes, nothing_left_behind, one_thread
 
 import cnnlab
@@ -44,14 +44,14 @@ class Kind:
 
 KINDS = {
     "controls": Kind(sessions.control_moves, sessions.try_session, 25),
-    "messages": Kind(sessions.message_moves, sessions.try_session, 25),
-    "records": Kind(files.record_moves, files.try_record, 300),
-    "maps": Kind(files.map_moves, files.try_map, 400),
-    "links": Kind(files.link_moves, files.try_link, 400),
-    "settings": Kind(files.settings_moves, files.try_settings, 500),
-    "images": Kind(files.image_moves, files.try_image, 250),
+    "messages": Kind(sessions.message_moves, sessions.try_session, 20),
+    "records": Kind(records.record_moves, records.try_record, 300),
+    "maps": Kind(maps.map_moves, maps.try_map, 400),
+    "links": Kind(texts.link_moves, texts.try_link, 400),
+    "settings": Kind(texts.settings_moves, texts.try_settings, 500),
+    "images": Kind(images.image_moves, images.try_image, 250),
     "loops": Kind(loops.loop_moves, loops.try_loop, 80),
-    "autosave": Kind(sessions.folder_moves, sessions.try_folder, 25),
+    "autosave": Kind(folders.folder_moves, folders.try_folder, 16),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import signal
@@ -11,17 +10,18 @@ import time
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
 
 import fuzz
 import numpy as np
 import pytest
 from fuzzing import invariants
 from fuzzing.mutations import GONE, changed
+from torch.optim import Optimizer
 
 import cnnlab
 from cnnlab import archive, files, given_image, links, maps
 from cnnlab.autosave import Autosave
-from cnnlab.gauges import Activations
 from cnnlab.lab import Lab
 from cnnlab.records import Log, Record
 from cnnlab.settings import Number, settings
@@ -44,7 +44,14 @@ def test_what_nothing_was_changed_in_is_opened(kind: str) -> None:
 
 
 def let_errors_end_the_thread(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Worker, "attempt", lambda self, job: job())
+    usual = Worker.work
+
+    def work(self: Worker) -> None:
+        usual(self)
+        if self.failure is not None:
+            raise self.failure
+
+    patch.setattr(Worker, "work", work)
 
 
 def record_no_change_of_a_knob(patch: pytest.MonkeyPatch) -> None:
@@ -64,8 +71,8 @@ def check_no_record(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "check_tree", lambda tree: None)
 
 
-def believe_the_sizes_of_arrays(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(archive, "array_of", lambda npy: np.load(io.BytesIO(npy), allow_pickle=False))
+def open_what_was_altered(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(archive, "refuse_broken", lambda file, size: None)
 
 
 def believe_maps(patch: pytest.MonkeyPatch) -> None:
@@ -86,11 +93,12 @@ def take_any_value_for_a_number(patch: pytest.MonkeyPatch) -> None:
 
 
 def unpack_any_picture(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(given_image, "of_pillow", lambda picture, name: np.array(picture.convert("L")))
+    patch.setattr(given_image, "of_pillow", lambda picture, *more: np.array(picture.convert("L")))
 
 
 def leave_hooks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Activations, "release", lambda self: None)
+    usual, handle = Optimizer.register_step_post_hook, SimpleNamespace(remove=lambda: None)
+    patch.setattr(Optimizer, "register_step_post_hook", lambda self, hook: (usual(self, hook), handle)[1])
 
 
 def call_what_was_not_measured_nan(patch: pytest.MonkeyPatch) -> None:
@@ -115,12 +123,12 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, str]] = {
     never_return: ("controls", "no answer within 1 s"),
     let_errors_of_messages_escape: ("messages", "Error escapes"),
     check_no_record: ("records", "^records: (?!Fault)"),
-    believe_the_sizes_of_arrays: ("records", "more memory is wanted|reshape"),
+    open_what_was_altered: ("records", "a file that was altered is opened"),
     believe_maps: ("maps", "(Key|Attribute)Error escapes"),
     take_any_text_for_an_update: ("links", "invalid literal"),
     take_any_value_for_a_number: ("settings", "could not convert|argument must be"),
     unpack_any_picture: ("images", "escapes"),
-    leave_hooks: ("loops", "hooks are left on a model"),
+    leave_hooks: ("loops", "hooks are left on an optimiser"),
     call_what_was_not_measured_nan: ("loops", "a cost that was not measured is called NaN"),
     tidy_any_file: ("autosave", "autosave takes a person's file"),
 }

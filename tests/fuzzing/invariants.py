@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules import module as modules
 
 from cnnlab import given_image
 
@@ -110,22 +111,27 @@ def rationed(size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alarm() -> Iterator[None]:
-    """Hang after BOUND seconds, or when a thread dies of an error: whoever waits for it would wait for ever."""
-    died: list[str] = []
+    """Hang after BOUND seconds, or when a thread dies of an error: whoever waits for it would wait for ever.
 
-    def buried(found: Any) -> None:
+    And again after as long, in case somebody has caught the first.
+    """
+    died: list[str] = []
+    rang: list[str] = []
+
+    def bury(found: Any) -> None:
         died.append(f"the thread {found.thread.name} dies of {found.exc_type.__name__}")
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        signal.setitimer(signal.ITIMER_REAL, 0.2, BOUND)
 
     def ring(_number: int, _frame: Any) -> None:
-        raise Hang(died[0] if died else f"no answer within {BOUND:g} s")
+        rang.append(died[0] if died else f"no answer within {BOUND:g} s")
+        raise Hang(rang[0])
 
     hook, handler, began = threading.excepthook, signal.signal(signal.SIGALRM, ring), time.monotonic()
-    threading.excepthook = buried
-    left, _ = signal.setitimer(signal.ITIMER_REAL, BOUND)
+    threading.excepthook = bury
+    left, _ = signal.setitimer(signal.ITIMER_REAL, BOUND, BOUND)
     try:
         yield
-        require(not died, "".join(died[:1]))
+        require(not died + rang, "".join((died + rang)[:1]))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
@@ -163,6 +169,7 @@ def state_of_process() -> dict[str, Any]:
     """What all of a process shares, by name."""
     return {
         "torch's backward": (torch.autograd.backward, torch.autograd.grad, torch.Tensor.backward),
+        "torch's global hooks": (len(modules._global_forward_hooks), len(modules._global_forward_pre_hooks)),
         "the interrupt's handler": signal.getsignal(signal.SIGINT),
         "torch's threads": torch.get_num_threads(),
         "torch's generator": torch.get_rng_state().numpy().tobytes(),

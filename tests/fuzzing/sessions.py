@@ -1,12 +1,11 @@
-"""Fuzz of a lab: random orders of calls and of the page's messages, valid and not, and folders full of files.
+"""Fuzz of a lab: random orders of calls and of the page's messages, valid and not.
 
 Whatever is asked, the record stays consistent, is saved and loaded to the bit, and can be trained again to the bit.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import builtins
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,9 +22,10 @@ import cnnlab
 from cnnlab.consistency import check_tree
 from cnnlab.records import Record
 from fuzzing import invariants
-from fuzzing.files import SMALL, same
 from fuzzing.invariants import REFUSED, check_sentence, outcome, require
+from fuzzing.moves import SMALL
 from fuzzing.mutations import JSON, PYTHON, mutated
+from fuzzing.records import same
 
 Event = list[Any]
 """A method of the lab, its arguments, its keywords."""
@@ -42,9 +42,10 @@ MESSAGES: list[dict[str, Any]] = [
 ]  # fmt: skip
 """What the page sends."""
 CALLS: list[Event] = [
-    ["play", [], {}], ["play", [4], {}], ["pause", [], {}], *[["step", [2], {}]] * 4, ["wait", [0.05], {}],
-    ["set", [], {"learning_rate": 0.01}], ["set", [], {"momentum": 0.9, "clip": "norm"}], ["set", [], {"seed": 3}],
-    ["set", [], {"learning_rate": 1e6}], ["set", [], {"precision": "float64"}], ["set", [], {"batch_size": 4}],
+    ["play", [], {}], ["play", [4], {}], ["pause", [], {}], *[["step", [2], {}]] * 16, ["wait", [0.05], {}],
+    *[["set", [], {"learning_rate": 0.01}], ["set", [], {"momentum": 0.9, "clip": "norm"}]] * 3,
+    ["set", [], {"seed": 3}], ["set", [], {"learning_rate": 1e6}], ["set", [], {"precision": "float64"}],
+    ["set", [], {"batch_size": 4}],
     ["set", [], {"preset": "vanishing", **SMALL}], ["choose", ["dead"], SMALL], ["new_seed", [], {}],
     ["schedule", ["cosine"], {}], ["schedule", ["as_high_as_is_safe"], {"share": 0.8}], ["schedule", ["step"], {}],
     ["look_at", [1], {}], ["look_at", [None], {}], ["look_before_explosion", [], {}], ["rewind", [1], {}],
@@ -107,7 +108,7 @@ def takes_long(event: Event) -> bool:
     plain = [value for value in arguments if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if name == "step":
         return any(50 < value <= 1e6 for value in plain)
-    return name == "wait" and (None in [value for value in arguments if value is None] or any(v > 1 for v in plain))
+    return name == "wait" and (any(value is None for value in arguments) or any(value > 1 for value in plain))
 
 
 # -- sessions
@@ -157,7 +158,7 @@ class Odd:
             case "no words":
                 raise Wordless
             case name:
-                raise {**vars(__import__("builtins"))}[name](PLANNED)
+                raise getattr(builtins, name)(PLANNED)
 
 
 def own_network() -> dict[str, Any]:
@@ -277,71 +278,3 @@ def try_session(moves: list[Event], folder: Path) -> tuple[int, int]:
     finally:
         session.close()
     return session.done, session.refused
-
-
-# -- folders full of files
-
-NAMES = ("run.csv", "auto.cnnlab", "auto.cnnlab-left", "notes.txt", "old.cnnlab", "saved.cnnlab.bak", ".hidden", "auto",
-         "auto.CNNLAB", "auto.cnnlab.part", "results.cnnlab-left", "run.cnnlab", "run.cnnlab-left")  # fmt: skip
-CONTENTS = ("record", "record", "text", "nothing", "folder")
-SAVED: list[bytes] = []
-"""The bytes of a record that a person has saved."""
-
-
-def folder_moves(random: Random) -> list[Event]:
-    """Files of a person's, of all names and ages, and sessions of labs whose autosave lies among them."""
-    files = [["file", [random.choice(NAMES), random.choice(CONTENTS), random.choice((0, 6, 8, 400))], {}]
-             for _ in range(random.randint(1, 6))]  # fmt: skip
-    place = random.choice((*NAMES, "auto.cnnlab", "auto.cnnlab", "new.cnnlab", "new", "below/new.cnnlab", "."))
-    ends = ("close", "kill", "bring_back", "leave_behind")
-    return [*files, *(["lab", [place, random.choice(ends)], {}] for _ in range(random.randint(1, 3)))]
-
-
-def try_folder(moves: list[Event], folder: Path) -> tuple[int, int]:
-    """Have labs keep their runs in a folder; a person's files there stay what they are, byte for byte."""
-    if not SAVED:
-        run = cnnlab.Run("question", **SMALL)
-        run.advance(2)
-        run.record.save(folder / "made")
-        SAVED.append((folder / "made").read_bytes())
-        (folder / "made").unlink()
-    for kind, (name, content, *days), _ in moves:
-        if kind == "file" and not (folder / name).exists():
-            make(folder / name, content, days[0])
-    before = contents(folder)
-    labs = [move[1] for move in moves if move[0] == "lab"]
-    done = [outcome(partial(keep_in, folder / place, end)) for place, end in labs]
-    after = contents(folder)
-    lost = [name for name, content in before.items() if after.get(name) != content]
-    require(not lost, "autosave takes a person's file", ", ".join(lost))
-    return len(done) - done.count(REFUSED), done.count(REFUSED)
-
-
-def make(path: Path, content: str, days: int) -> None:
-    """A file or folder of a person's, so many days old."""
-    if content == "folder":
-        path.mkdir()
-        (path / "inside.cnnlab").write_bytes(SAVED[0])
-    else:
-        path.write_bytes({"record": SAVED[0], "text": b"a,b\n1,2\n", "nothing": b""}[content])
-    for each in (path, *(path.iterdir() if path.is_dir() else ())):
-        os.utime(each, (time.time() - days * 86_400,) * 2)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def keep_in(path: Path, end: str) -> None:
-    """A session of a lab that keeps its run in a file, and ends in one way or another."""
-    lab = cnnlab.Lab("question", autosave=path, **SMALL)
-    try:
-        if end in ("bring_back", "leave_behind"):
-            with contextlib.suppress(ValueError, OSError):
-                getattr(lab, end)()
-        lab.step(2)
-        if end == "kill":
-            lab.worker.autosave.path = None  # as the end of a kernel would
-    finally:
-        lab.close()

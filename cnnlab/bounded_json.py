@@ -18,8 +18,10 @@ def parse(text: bytes) -> Any:
     check_memory(text)
     try:
         return json.loads(text.decode())
-    except (json.JSONDecodeError, UnicodeDecodeError) as reason:
+    except json.JSONDecodeError as reason:
         raise ValueError(f"its text is no JSON: {reason}") from None
+    except UnicodeDecodeError as reason:
+        raise ValueError(f"its text is no UTF-8 from byte {reason.start} on") from None
     except ValueError:
         raise ValueError("its text holds a number of thousands of digits") from None
     except RecursionError:

@@ -18,6 +18,7 @@ from torch.func import functional_call
 from cnnlab.descent import KnobTensors, arguments, scalar
 from cnnlab.objective import penalty
 from cnnlab.own_data import mapped
+from cnnlab.settings import written
 
 if TYPE_CHECKING:
     from cnnlab.run import Run
@@ -117,11 +118,11 @@ def search(
     Whoever trains meanwhile gets the answer for the weights at which the search began.
     """
     if not hasattr(run, "knobs_in_force"):
-        raise TypeError(f"run must be a Run, got {run!r:.80}")
+        raise TypeError(f"run must be a Run, got {written(run)}")
     if of not in OF:
-        raise ValueError(f"of must be one of {', '.join(map(repr, OF))}, got {of!r}")
+        raise ValueError(f"of must be one of {', '.join(map(repr, OF))}, got {written(of)}")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise ValueError(f"most must be a whole number of at least 1, got {most!r}")
+        raise ValueError(f"most must be a whole number of at least 1, got {written(most)}")
     x, y = run.data if of == "all" else run.batch(run.updates + 1)
     momentum, step = run.knobs_in_force.momentum, run.updates
     everything = len(run.examples)

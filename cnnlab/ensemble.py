@@ -24,7 +24,7 @@ from cnnlab.history import State
 from cnnlab.members import Found, accuracy, group_of, patches_in, room_for, structure
 from cnnlab.memory import keep_freed_memory
 from cnnlab.run import chosen_device, sums_in_a_fixed_order
-from cnnlab.settings import Settings
+from cnnlab.settings import Settings, written
 from cnnlab.together import WAYS, fastest_way, nearby_count, together
 
 
@@ -53,7 +53,7 @@ def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Fat
     """
     began = time.perf_counter()
     if way not in ("auto", "one by one", *WAYS):
-        raise ValueError(f"way must be 'auto', 'one by one' or one of {', '.join(map(repr, WAYS))}, got {way!r}")
+        raise ValueError(f"way must be 'auto', 'one by one' or one of {', '.join(map(repr, WAYS))}, got {written(way)}")
     keep_freed_memory()
     tables = [np.full((len(members), updates), np.nan) for _ in range(2)]
     held_out = np.full(len(members), np.nan)

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.settings import written
+
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 SMALLEST = 13
@@ -85,7 +87,8 @@ def name_of(image: Grey, mask: Grey) -> str:
 def kept(name: str) -> tuple[Grey, Grey]:
     """Grey values and labels by name; ValueError if this session was not given the image."""
     if name not in KEPT:
-        raise ValueError(f"image {name!r} is one of yours that this session does not hold: call cnnlab.own_image again")
+        said = f"image {written(name)} is one of yours that this session does not hold"
+        raise ValueError(f"{said}: call cnnlab.own_image again")
     return KEPT[name]
 
 
@@ -96,7 +99,7 @@ def grey(source: Any) -> Grey:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if not is_file(path):
-            raise ValueError(f"image must be a file, got {str(source)!r:.200}, which is none")
+            raise ValueError(f"image must be a file, got {written(str(source))}, which is none")
         with path.open("rb") as file:
             return of_file(file, path.stat().st_size, path.name)
     if hasattr(source, "convert") and hasattr(source, "size"):
@@ -126,6 +129,8 @@ def of_file(file: Any, size: int, name: str) -> Grey:
         raise ValueError(f"image must be a picture that pillow can read, got {name}, which is none") from None
     if opened.format in DRAWINGS:
         raise ValueError(f"image must be made of pixels, got {name}, which is a drawing in {opened.format}")
+    if any(tile[0] == "dds_rgb" and tile[3][0] > 128 for tile in opened.tile):  # pillow would read as many bits at once
+        raise ValueError(f"image must be a whole picture, got {name}, which is damaged or cut short")
     return of_pillow(opened, name, most_pixels(opened.format))
 
 
@@ -210,7 +215,7 @@ def mask_of(image: Grey, labels: Any) -> Grey:
     if isinstance(labels, str) and labels == "texture":
         return texture_of(image)
     if isinstance(labels, str):
-        raise ValueError(f"labels must be 'halves', 'texture' or a mask, got {labels!r}")
+        raise ValueError(f"labels must be 'halves', 'texture' or a mask, got {written(labels)}")
     given = np.asarray(labels)
     if given.shape != image.shape or given.dtype.kind not in "bui":
         shape = given.shape if given.dtype.kind in "bui" else given.dtype

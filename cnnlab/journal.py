@@ -49,7 +49,7 @@ from cnnlab.records import (
     Snapshot,
     shared_rows,
 )
-from cnnlab.settings import settings
+from cnnlab.settings import settings, written
 
 ROOM = 2**28
 """Bytes that the branches of a journal may take in memory, besides twice the size of the file."""
@@ -274,11 +274,11 @@ def checksum_of(file: BufferedReader, size: int, before: int) -> int:
 def arrays_in(listed: list[Any], file: BufferedReader, place: int, end: int) -> Iterator[tuple[str, Stored]]:
     """The arrays of an entry by name; ValueError unless they are all between two places, one after the other."""
     for name, kind, shape in listed:
-        require(kind in KINDS, f"an array in it may be of {', '.join(KINDS)}, got {kind!r:.60}")
-        require(all(type(side) is int and side >= 0 for side in shape), f"a shape must be sizes, got {shape!r:.60}")
+        require(kind in KINDS, f"an array in it may be of {', '.join(KINDS)}, got {written(kind)}")
+        require(all(type(side) is int and side >= 0 for side in shape), f"a shape must be sizes, got {written(shape)}")
         stored = Stored(file, place, tuple(shape), np.dtype(kind))
         place += stored.nbytes
-        require(place <= end, f"the array {name!r:.60} is longer than what is there")
+        require(place <= end, f"the array {written(name)} is longer than what is there")
         yield name, stored
     require(place == end, "an entry must hold its arrays and nothing else")
 
@@ -364,7 +364,7 @@ def begin(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, Grown]) 
     place = field(part, "branch", dict)
     if number is None:
         return Grown.empty(field(part, "about", dict), place, arrays)
-    require(number in before, f"branch {number!r:.20} is not there to begin with")
+    require(number in before, f"branch {written(number)} is not there to begin with")
     known = before[number]
     return known if number == place["number"] and rows == known.log.rows else known.until(rows)
 

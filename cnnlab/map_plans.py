@@ -30,9 +30,9 @@ def is_axis(name: str, values: Any) -> bool:
             return values.ndim > 0
         return isinstance(values, Sequence) and not isinstance(values, (str, bytes))
     if isinstance(values, (list, np.ndarray)) and name != "hidden":
-        raise TypeError(
-            f"an axis must be a numeric field, and {name} is not: it takes one value, got {written(values)}"
-        )
+        known = name if name in LIMITS else written(name)
+        said = f"an axis must be a numeric field, and {known} is not"
+        raise TypeError(f"{said}: it takes one value, got {written(values)}")
     return False
 
 

@@ -113,7 +113,7 @@ class Map:
     def share(self, label: str) -> NDArray[np.float64]:
         """The share of the seeds, among those computed, that have a label; NaN where none is computed."""
         if label not in (CONVERGED, STALLED, DIVERGED):
-            raise ValueError(f"label must be one of {CONVERGED}, {STALLED}, {DIVERGED}, got {label!r}")
+            raise ValueError(f"label must be one of {CONVERGED}, {STALLED}, {DIVERGED}, got {written(label)}")
         counts = self.done.sum(axis=-1)
         with np.errstate(invalid="ignore"):
             return np.where(counts, (self.labels == label).sum(axis=-1) / np.maximum(counts, 1), np.nan)
@@ -301,7 +301,7 @@ def refined(axis: Axis, low: float, high: float) -> Axis:
 def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     """The interval of Wilson (1927) for a share seen as `hits` of `count`: 95 % by default; (0, 1) if count is 0."""
     if not 0 <= hits <= count:
-        raise ValueError(f"hits must lie in [0, {count}], the count, got {hits!r}")
+        raise ValueError(f"hits must lie in [0, {count}], the count, got {written(hits)}")
     if not count:
         return 0.0, 1.0
     share, square = hits / count, z * z / count

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from cnnlab.settings import Settings
+from cnnlab.settings import Settings, written
 
 
 def question_network(settings: Settings) -> nn.Sequential:
@@ -112,7 +112,7 @@ class Layout:
         """Place in the flat vector of a single number such as `hid1.weight[0,5]`; ValueError if there is none such."""
         parameter, bracket, indices = name.partition("[")
         if parameter not in self.names:
-            raise ValueError(f"watch must name one of {', '.join(self.names)}, got {name!r}")
+            raise ValueError(f"watch must name one of {', '.join(self.names)}, got {written(name)}")
         place = self.names.index(parameter)
         shape = self.shapes[place]
         try:
@@ -120,9 +120,9 @@ class Layout:
         except ValueError:
             where = ()
         if bracket and not indices.endswith("]"):
-            raise ValueError(f"watch must end with a bracket, as {parameter}[0] does, got {name!r}")
+            raise ValueError(f"watch must end with a bracket, as {parameter}[0] does, got {written(name)}")
         if len(where) != len(shape) or not all(0 <= part < size for part, size in zip(where, shape, strict=True)):
-            raise ValueError(f"watch must index {parameter} within its shape {tuple(shape)}, got {name!r}")
+            raise ValueError(f"watch must index {parameter} within its shape {tuple(shape)}, got {written(name)}")
         offset = sum(part * math.prod(shape[axis + 1 :]) for axis, part in enumerate(where))
         return sum(self.sizes[:place]) + offset
 

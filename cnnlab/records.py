@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cnnlab.growing import GrowingArray
 from cnnlab.links import link_of
-from cnnlab.settings import Knobs, Settings, nearest
+from cnnlab.settings import Knobs, Settings, nearest, written
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -324,7 +324,7 @@ class Record:
         """The gauges of one layer, each (updates,), by name; ValueError if there is no such layer."""
         if name not in self.layers:
             known = ", ".join(map(repr, self.layers))
-            raise ValueError(f"layer must be one of {known}, got {name!r}{nearest(name, self.layers)}")
+            raise ValueError(f"layer must be one of {known}, got {written(name)}{nearest(name, self.layers)}")
         place = self.layers.index(name)
         return {gauge: self.column(gauge)[1:, place] for gauge in LAYER_GAUGES}
 
@@ -361,8 +361,9 @@ class Record:
         ValueError if there is no such gauge.
         """
         if gauge not in GAUGES and gauge not in LAYER_GAUGES:
-            known = ", ".join((*GAUGES, *LAYER_GAUGES))
-            raise ValueError(f"gauge must be one of {known}, got {gauge!r}{nearest(gauge, (*GAUGES, *LAYER_GAUGES))}")
+            known = (*GAUGES, *LAYER_GAUGES)
+            said = f"gauge must be one of {', '.join(known)}, got {written(gauge)}"
+            raise ValueError(f"{said}{nearest(gauge, known)}")
         return is_measured(self.column(gauge)[1:])
 
     @property
@@ -596,5 +597,5 @@ def record_in(value: Any) -> Record:
     """A Record itself, or that of a Run, a Lab or a Watch; TypeError in a sentence for anything else."""
     found = value if isinstance(value, Record) else getattr(value, "record", None)
     if not isinstance(found, Record):
-        raise TypeError(f"record must be a Record, or a Run or a Lab that has one, got {value!r:.80}")
+        raise TypeError(f"record must be a Record, or a Run or a Lab that has one, got {written(value)}")
     return found

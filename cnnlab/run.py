@@ -507,7 +507,7 @@ def same_settings(record: Record, changes: dict[str, Any]) -> Settings:
     for name, value in changes.items():
         if getattr(wanted, name) != value:
             raise TypeError(
-                f"{name} is that of the record, {getattr(wanted, name)!r}, got {value!r}: change it with set"
+                f"{name} is that of the record, {getattr(wanted, name)!r}, got {written(value)}: change it with set"
             )
     return wanted
 
@@ -547,7 +547,7 @@ def chosen_device(wanted: Settings) -> torch.device:
         name = "cpu"
     if not available[name]:
         there = ", ".join(name for name, here in available.items() if here)
-        raise ValueError(f"device must be one that this machine has ({there}), got {name!r}")
+        raise ValueError(f"device must be one that this machine has ({there}), got {written(name)}")
     return torch.device(name)
 
 

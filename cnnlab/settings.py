@@ -356,9 +356,9 @@ def nearest(name: Any, known: Any) -> str:
 
 
 def written(value: Any) -> str:
-    """A value as an error message names it: numbers as they are, texts in quotes, what is long cut short."""
+    """A value as a message names it, in one line: numbers as they are, texts in quotes, what is long cut short."""
     try:
-        text = str(value) if isinstance(value, numbers.Real) else repr(value)
+        text = " ".join((str(value) if isinstance(value, numbers.Real) else repr(value)).split())
     except Exception:  # more digits than Python writes, nested too deeply, or an object that cannot be written
         return "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
     if isinstance(value, int) and len(text) > 21:

@@ -23,6 +23,7 @@ from cnnlab.overlay import LOCK, InterruptOverlay, interrupts_are_heard, not_com
 from cnnlab.pass_listener import PassListener
 from cnnlab.passes import total_cost
 from cnnlab.records import Record
+from cnnlab.settings import written
 
 DRAWING_SHARE = 0.04
 """Largest share of the loop's time that drawing beside it may take."""
@@ -400,7 +401,7 @@ def whole_number(name: str, value: Any) -> int:
     with contextlib.suppress(TypeError):
         if not isinstance(value, bool) and operator.index(value) >= 1:
             return operator.index(value)
-    raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    raise ValueError(f"{name} must be a whole number of at least 1, got {written(value)}")
 
 
 def one_number(name: str, value: Any) -> Tensor:
@@ -412,4 +413,4 @@ def one_number(name: str, value: Any) -> Tensor:
     try:
         return torch.tensor(float(value), dtype=torch.float64)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or a tensor of one, got {value!r:.60}") from None
+        raise TypeError(f"{name} must be a number or a tensor of one, got {written(value)}") from None

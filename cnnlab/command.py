@@ -91,13 +91,13 @@ def say(sentence: object) -> None:
 
 def check_output() -> None:
     """NoOutput where there is nothing to print to: such as after `>&-`, where a file of ours would take its place."""
-    if sys.stdout is None or sys.stdout.closed:
+    if getattr(sys.stdout, "closed", sys.stdout is None):
         raise NoOutput("there is no standard output to write to")
 
 
 def flush() -> None:
     """Write what is printed now, while an error can still be answered by a sentence."""
-    if sys.stdout is not None and not sys.stdout.closed:
+    if not getattr(sys.stdout, "closed", sys.stdout is None):
         sys.stdout.flush()
 
 

@@ -53,7 +53,8 @@ def own_image(source: Any, labels: Any = "halves") -> str:
     uint8 or of numbers from 0 to 1; colours become grey. `labels` is "halves" (0 above, 1 below the middle), "texture"
     (1 where the grey values within 17 pixels deviate more than is usual in the image) or a mask of the image's shape, 0
     and another number. Training patches come from the left half, held-out ones from the right, each within one label.
-    A saved record holds an image of up to 4 million pixels. ValueError or TypeError in a sentence for what is none.
+    It may have 24 million pixels, in files that are slow to unpack fewer; a saved record holds an image of up to 4
+    million. ValueError or TypeError in a sentence for what is none.
     """
     image = grey(source)
     check_size(*image.shape)

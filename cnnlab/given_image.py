@@ -130,7 +130,8 @@ def of_file(file: Any, size: int, name: str) -> Grey:
         raise ValueError(f"image must be a picture that pillow can read, got {name}, which is none") from None
     if opened.format in DRAWINGS:
         raise ValueError(f"image must be made of pixels, got {name}, which is a drawing in {opened.format}")
-    if any(tile[0] == "dds_rgb" and tile[3][0] > 128 for tile in opened.tile):  # pillow would read as many bits at once
+    # Of such a file pillow reads as many bits at once as it asks for.
+    if any(tile.codec_name == "dds_rgb" and tile.args[0] > 128 for tile in opened.tile):  # type: ignore[index,operator]
         raise ValueError(f"image must be a whole picture, got {name}, which is damaged or cut short")
     return of_pillow(opened, name, most_pixels(opened.format))
 

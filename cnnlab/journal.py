@@ -81,7 +81,7 @@ def entry_of(tree: Sequence[Record], written: Mapping[int, Written]) -> tuple[li
     for record in tree:
         about = about_of(record)
         number, rows = source_of(record, written)
-        same = number is not None and written[number].about == about
+        same = rows > 0 and written[number].about == about
         branches.append(
             {
                 "from": [number, rows],
@@ -104,13 +104,13 @@ def about_of(record: Record) -> Header:
     return {name: part for name, part in described(record).items() if name not in ("schedule", "branch")}
 
 
-def source_of(record: Record, written: Mapping[int, Written]) -> tuple[int | None, int]:
-    """The branch that shares most rows with a record, and how many; none where nothing is shared."""
+def source_of(record: Record, written: Mapping[int, Written]) -> tuple[int, int]:
+    """The branch that shares most rows with a record, and how many; 0, 0 where nothing is shared."""
     shared = {number: min(shared_rows(record.lineage, kept.lineage), kept.rows) for number, kept in written.items()}
     # Where several share as much it is its own: nothing is copied then when the journal is read.
-    best = max(shared, key=lambda number: (shared[number], number == record.branch.number), default=None)
-    rows = 0 if best is None else min(shared[best], len(record.table))
-    return (best, rows) if rows else (None, 0)
+    best = max(shared, key=lambda number: (shared[number], number == record.branch.number), default=0)
+    rows = min(shared.get(best, 0), len(record.table))
+    return (best, rows) if rows else (0, 0)
 
 
 def changes_after(record: Record, rows: int) -> list[Any]:
@@ -273,7 +273,8 @@ def checksum_of(file: BufferedReader, size: int, before: int) -> int:
 
 def arrays_in(listed: list[Any], file: BufferedReader, place: int, end: int) -> Iterator[tuple[str, Stored]]:
     """The arrays of an entry by name; ValueError unless they are all between two places, one after the other."""
-    for name, kind, shape in listed:
+    for entry in listed:
+        name, kind, shape = parts_of(entry, "arrays", str, str, list)
         require(kind in KINDS, f"an array in it may be of {', '.join(KINDS)}, got {written(kind)}")
         require(all(type(side) is int and side >= 0 for side in shape), f"a shape must be sizes, got {written(shape)}")
         stored = Stored(file, place, tuple(shape), np.dtype(kind))
@@ -296,7 +297,7 @@ class Grown:
     @classmethod
     def empty(cls, about: Header, place: Header, arrays: Mapping[str, Stored]) -> Grown:
         """A branch that shares no row with another."""
-        start, kernels = settings(**field(about, "settings", dict)), found(arrays, f"{place['number']}/kernels")
+        start, kernels = settings(**field(about, "settings", dict)), found(arrays, f"{field(place, 'number', int)}/kernels")
         per_epoch = field(about, "updates_per_epoch", int)
         log = Log(start, names(about, "layers"), names(about, "watched"), per_epoch, kernels.shape[1:])
         log.schedule = []
@@ -315,9 +316,9 @@ class Grown:
         self.log.settings = settings(**field(self.about, "settings", dict))
         self.log.schedule = [entry for entry in self.log.schedule if entry[0] < self.log.rows]
         knobs = self.log.schedule[-1][1] if self.log.schedule else self.log.settings.knobs
-        rows = self.log.rows + len(found(arrays, f"{self.place['number']}/table"))
+        rows = self.log.rows + len(found(arrays, f"{field(self.place, 'number', int)}/table"))
         self.log.schedule += schedule_of(field(part, "schedule", list), knobs, rows)
-        own = f"{self.place['number']}/"
+        own = f"{field(self.place, 'number', int)}/"
         table, kernels, lengths, places, counts = (
             found(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
         )
@@ -328,8 +329,9 @@ class Grown:
         require((numbers >= 0).all() and numbers.sum() == len(places) == len(counts), "lengths must fit the numbers")
         self.log.append_packed(wide.whole, kernels.whole, numbers, places.whole, counts.whole)
         self.states = {step: state for step, state in self.states.items() if step == 0}
-        for step, parts in field(part, "states", list):
-            kept = {name: found(arrays, f"{own}state/{step}/{name}").whole for name in parts}
+        for entry in field(part, "states", list):
+            step, parts = parts_of(entry, "states", int, list)
+            kept = {name: found(arrays, f"{own}state/{step}/{name}").whole for name in map(str, parts)}
             self.states[step] = Snapshot(step, kept)
 
     def record(self) -> Record:
@@ -360,13 +362,20 @@ def branches_of(
 
 def begin(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, Grown]) -> Grown:
     """A branch with the rows that it shares with one of the entry before."""
-    number, rows = field(part, "from", list)
+    number, rows = parts_of(field(part, "from", list), "from", int, int)
     place = field(part, "branch", dict)
-    if number is None:
+    if not number:
         return Grown.empty(field(part, "about", dict), place, arrays)
     require(number in before, f"branch {written(number)} is not there to begin with")
     known = before[number]
-    return known if number == place["number"] and rows == known.log.rows else known.until(rows)
+    return known if number == field(place, "number", int) and rows == known.log.rows else known.until(rows)
+
+
+def parts_of(entry: Any, name: str, *kinds: type) -> list[Any]:
+    """The values in a list of the header; ValueError unless they are of these kinds."""
+    if not isinstance(entry, list) or [type(part) for part in entry] != list(kinds):
+        raise ValueError(f"{name} must hold {', '.join(kind.__name__ for kind in kinds)}, got {written(entry)}")
+    return entry
 
 
 def bytes_of(record: Record) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzzing import folders, images, loops, maps, records, sessions, texts
+from fuzzing import folders, images, journals, loops, maps, records, sessions, texts
 from fuzzing.invariants import Fault, Hang, alarm, causes, nothing_left_behind, one_thread
 
 import cnnlab
@@ -46,6 +46,7 @@ KINDS = {
     "controls": Kind(sessions.control_moves, sessions.try_session, 25),
     "messages": Kind(sessions.message_moves, sessions.try_session, 20),
     "records": Kind(records.record_moves, records.try_record, 300),
+    "journals": Kind(journals.journal_moves, journals.try_journal, 200),
     "maps": Kind(maps.map_moves, maps.try_map, 400),
     "links": Kind(texts.link_moves, texts.try_link, 400),
     "settings": Kind(texts.settings_moves, texts.try_settings, 500),

@@ -38,7 +38,7 @@ def test_a_short_fuzz_finds_nothing(kind: str) -> None:
     assert tally.opened > tally.cases / 50  # or nothing was looked at that was let in
 
 
-@pytest.mark.parametrize("kind", ["records", "maps", "links", "settings", "images"])
+@pytest.mark.parametrize("kind", ["records", "journals", "maps", "links", "settings", "images"])
 def test_what_nothing_was_changed_in_is_opened(kind: str) -> None:
     assert fuzz.tried(kind, []) == (1, 0)
 
@@ -109,7 +109,7 @@ def call_what_was_not_measured_nan(patch: pytest.MonkeyPatch) -> None:
 def tidy_any_file(patch: pytest.MonkeyPatch) -> None:
     usual = Autosave.__init__
 
-    def careless(self: Autosave, path: Path | None, *more: object) -> None:
+    def careless(self: Autosave, path: Path | None = None, *more: object) -> None:
         old = [each for each in (path.parent.glob("*.cnnlab*") if path else ()) if each.is_file()]
         [each.unlink() for each in old if time.time() - each.stat().st_mtime > 7 * 86_400]
         usual(self, path, *more)

@@ -16,10 +16,12 @@ from records import LAYERS, record_of
 
 import cnnlab
 from cnnlab import figures, rules, tables, verdict
+from cnnlab.archive import Stored
+from cnnlab.files import arranged
 from cnnlab.gauges import on_device, plain
 from cnnlab.groups import grouped
 from cnnlab.page import film
-from cnnlab.records import GAUGES, NOT_MEASURED, Record, is_measured
+from cnnlab.records import GAUGES, LAYER_GAUGES, NOT_MEASURED, Record, is_measured, names_of_columns
 from cnnlab.warning import first_warning, overflow_clock, signs
 
 HOLES = [4.0, NOT_MEASURED, 2.0, NOT_MEASURED]
@@ -128,11 +130,15 @@ def test_files_keep_it_and_those_of_version_1_have_nan_where_they_had(tmp_path):
     assert not cnnlab.load(tmp_path / "watched.cnnlab").is_measured("cost").any()
 
 
-def test_a_gauge_that_an_older_file_lacks_was_not_measured():
-    from cnnlab.files import arranged
+def test_a_gauge_that_an_older_file_lacks_was_not_measured(tmp_path):
 
-    table = arranged(np.ones((3, 1)), ("cost",), ("cost", "sharpness"))
-    assert is_measured(table).tolist() == [[True, False]] * 3
+    path = tmp_path / "numbers"
+    path.write_bytes(np.ones((3, 2)).tobytes())
+    with open(path, "rb") as file:
+        stored = Stored(file, 0, (3, 2), np.dtype("<f8"))
+        table = arranged(stored, ("cost",), ("weight_norm",), ("only",), ()).whole
+    there = [name in ("cost", "weight_norm.only") for name in names_of_columns(GAUGES, LAYER_GAUGES, ("only",), ())]
+    assert is_measured(table).tolist() == [there] * 3
 
 
 def test_a_record_survives_pickling_with_it():

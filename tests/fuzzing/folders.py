@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import cnnlab
+from cnnlab.autosave import Autosave
 from fuzzing.invariants import REFUSED, outcome, require
 from fuzzing.moves import SMALL
 
@@ -78,6 +79,10 @@ def keep_in(path: Path, end: str) -> None:
                 getattr(lab, end)()
         lab.step(2)
         if end == "kill":
-            lab.worker.autosave.path = None  # as the end of a kernel would
+            kept = lab.worker.autosave  # as the end of a kernel would
+            for held in (kept.journal and kept.journal.held, kept.offered):
+                if held is not None:
+                    held.release()
+            lab.worker.autosave = Autosave()
     finally:
         lab.close()

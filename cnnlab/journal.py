@@ -297,7 +297,8 @@ class Grown:
     @classmethod
     def empty(cls, about: Header, place: Header, arrays: Mapping[str, Stored]) -> Grown:
         """A branch that shares no row with another."""
-        start, kernels = settings(**field(about, "settings", dict)), found(arrays, f"{field(place, 'number', int)}/kernels")
+        start = settings(**field(about, "settings", dict))
+        kernels = found(arrays, f"{field(place, 'number', int)}/kernels")
         per_epoch = field(about, "updates_per_epoch", int)
         log = Log(start, names(about, "layers"), names(about, "watched"), per_epoch, kernels.shape[1:])
         log.schedule = []
@@ -316,9 +317,9 @@ class Grown:
         self.log.settings = settings(**field(self.about, "settings", dict))
         self.log.schedule = [entry for entry in self.log.schedule if entry[0] < self.log.rows]
         knobs = self.log.schedule[-1][1] if self.log.schedule else self.log.settings.knobs
-        rows = self.log.rows + len(found(arrays, f"{field(self.place, 'number', int)}/table"))
-        self.log.schedule += schedule_of(field(part, "schedule", list), knobs, rows)
         own = f"{field(self.place, 'number', int)}/"
+        rows = self.log.rows + len(found(arrays, f"{own}table"))
+        self.log.schedule += schedule_of(field(part, "schedule", list), knobs, rows)
         table, kernels, lengths, places, counts = (
             found(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
         )

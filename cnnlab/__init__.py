@@ -8,57 +8,58 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from cnnlab.settings import Knobs, Recipe, Settings, presets, settings
+from cnnlab.config.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
-    from cnnlab.atlas import Atlas
-    from cnnlab.curvature import Critical, critical_learning_rate
-    from cnnlab.diagnosis import autopsy
-    from cnnlab.edge import advance_safely
-    from cnnlab.fan import Fan, Remedies
-    from cnnlab.given_image import own_image
-    from cnnlab.journal import load
-    from cnnlab.lab import Lab
-    from cnnlab.maps import Map, wilson
-    from cnnlab.page import export_html
-    from cnnlab.prediction import Prediction, predict
-    from cnnlab.rates import rate_plan
-    from cnnlab.records import Frame, Record
-    from cnnlab.run import Run
-    from cnnlab.script import export_script
-    from cnnlab.survey import sweep
-    from cnnlab.warning import overflow_clock
-    from cnnlab.watching import Watch, watch
+    from cnnlab.config.schedules import rate_plan
+    from cnnlab.curvature.divergence import Prediction, predict
+    from cnnlab.curvature.hessian import Critical, critical_learning_rate
+    from cnnlab.curvature.tracker import advance_safely
+    from cnnlab.dashboards.lab import Lab
+    from cnnlab.dashboards.seeds import Fan, Remedies
+    from cnnlab.dashboards.trainability_map import Atlas
+    from cnnlab.dashboards.watch import watch
+    from cnnlab.diagnosis.autopsy import autopsy
+    from cnnlab.diagnosis.early_warning import overflow_clock
+    from cnnlab.diagnosis.watch import Watch
+    from cnnlab.export.html import export_html
+    from cnnlab.export.script import export_script
+    from cnnlab.records.journal import load
+    from cnnlab.records.map import Map, wilson
+    from cnnlab.records.own_image import own_image
+    from cnnlab.records.record import Frame, Record
+    from cnnlab.sweeps.sweep import sweep
+    from cnnlab.training.run import Run
 
 __version__ = "0.1.0"
 
-ROOMS = {
-    "Run": "run",
-    "Lab": "lab",
-    "Record": "records",
-    "Frame": "records",
-    "load": "journal",
-    "Critical": "curvature",
-    "critical_learning_rate": "curvature",
-    "Prediction": "prediction",
-    "predict": "prediction",
-    "rate_plan": "rates",
-    "advance_safely": "edge",
-    "overflow_clock": "warning",
-    "autopsy": "diagnosis",
-    "before_explosion": "verdict",
-    "state_line": "verdict",
-    "own_image": "given_image",
-    "export_html": "page",
-    "export_script": "script",
-    "Map": "maps",
-    "wilson": "maps",
-    "Atlas": "atlas",
-    "Fan": "fan",
-    "Remedies": "fan",
-    "sweep": "survey",
-    "Watch": "watching",
-    "watch": "watching",
+MODULES = {
+    "Run": "training.run",
+    "Lab": "dashboards.lab",
+    "Record": "records.record",
+    "Frame": "records.record",
+    "load": "records.journal",
+    "Critical": "curvature.hessian",
+    "critical_learning_rate": "curvature.hessian",
+    "Prediction": "curvature.divergence",
+    "predict": "curvature.divergence",
+    "rate_plan": "config.schedules",
+    "advance_safely": "curvature.tracker",
+    "overflow_clock": "diagnosis.early_warning",
+    "autopsy": "diagnosis.autopsy",
+    "before_explosion": "diagnosis.summary",
+    "state_line": "diagnosis.summary",
+    "own_image": "records.own_image",
+    "export_html": "export.html",
+    "export_script": "export.script",
+    "Map": "records.map",
+    "wilson": "records.map",
+    "Atlas": "dashboards.trainability_map",
+    "Fan": "dashboards.seeds",
+    "Remedies": "dashboards.seeds",
+    "sweep": "sweeps.sweep",
+    "Watch": "diagnosis.watch",
+    "watch": "dashboards.watch",
 }
 """Public name -> the module that it is fetched from at first use."""
 
@@ -98,9 +99,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ROOMS:
+    if name not in MODULES:
         raise AttributeError(f"module 'cnnlab' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"cnnlab.{ROOMS[name]}"), name)
+    return getattr(importlib.import_module(f"cnnlab.{MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -20,9 +20,10 @@ import numpy as np
 from PIL import Image
 from records import record_of
 
-from cnnlab import archive, files, map_lines
-from cnnlab.records import GAUGES, LAYER_GAUGES
-from cnnlab.settings import settings
+from cnnlab.config.settings import settings
+from cnnlab.records import archive, map_lines
+from cnnlab.records import storage as files
+from cnnlab.records.record import GAUGES, LAYER_GAUGES
 
 Parts = tuple[dict, dict[str, np.ndarray]]
 
@@ -44,7 +45,7 @@ MEASURING = """
 import sys, time
 import numpy, PIL.Image
 PIL.Image.init()
-import cnnlab, cnnlab.files, cnnlab.maps, cnnlab.given_image, cnnlab.settings
+import cnnlab, cnnlab.records.storage, cnnlab.records.map, cnnlab.records.own_image, cnnlab.config.settings
 
 def most_memory():
     try:

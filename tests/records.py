@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import cnnlab
-from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
+from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
 
 LAYERS = ("first", "second", "last")
 

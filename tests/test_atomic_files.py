@@ -15,10 +15,10 @@ import pytest
 from records import record_of
 
 import cnnlab
-from cnnlab import atomic_files
-from cnnlab.atomic_files import write_atomically
-from cnnlab.maps import Map
-from cnnlab.settings import settings
+from cnnlab.config.settings import settings
+from cnnlab.records import atomic_files
+from cnnlab.records.atomic_files import write_atomically
+from cnnlab.records.map import Map
 
 BEGINNING = b"PK\x03\x04" + bytes(26) + b"cnnlab.json"
 """What the parts of version 0.1 begin with."""
@@ -102,7 +102,7 @@ def test_a_file_of_the_user_s_with_the_name_of_a_part_stays(kind: str, tmp_path:
 
 KILLED = """
 import os, signal, sys
-from cnnlab.atomic_files import write_atomically
+from cnnlab.records.atomic_files import write_atomically
 with write_atomically(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab import autosave, lab, machine
-from cnnlab.autosave import Autosave, own_files, own_folder
-from cnnlab.held_file import HeldFile
-from cnnlab.journal import Journal
+from cnnlab.cli import check as machine
+from cnnlab.dashboards import lab
+from cnnlab.records import autosave
+from cnnlab.records.autosave import Autosave, own_files, own_folder
+from cnnlab.records.held_file import HeldFile
+from cnnlab.records.journal import Journal
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
 LONG_AGO = time.time() - 30 * 86400
@@ -299,9 +301,12 @@ def test_a_run_that_another_kernel_trains_is_not_offered(cell, make):
     first.step(2)
     (kept,) = own_files()
     script = (
-        f"from pathlib import Path; from cnnlab.held_file import HeldFile; print(HeldFile.take(Path({str(kept)!r})))"
+        "import sys, pathlib; from cnnlab.records.held_file import HeldFile; "
+        "print(HeldFile.take(pathlib.Path(sys.argv[1])))"
     )
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    answer = subprocess.run(
+        [sys.executable, "-c", script, str(kept)], capture_output=True, text=True, check=True, timeout=60
+    )
     assert answer.stdout.strip() == "None"
 
 

@@ -8,8 +8,8 @@ from records import record_of
 from test_figures import drawn
 
 import cnnlab
-from cnnlab.band import band_of
-from cnnlab.stability import POINTS, eigenvalues, lost, thresholds
+from cnnlab.curvature.band import band_of
+from cnnlab.plots.sharpness import POINTS, eigenvalues, lost, thresholds
 
 START = cnnlab.settings("question", learning_rate=1e-2)
 

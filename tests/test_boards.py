@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab import map_figures, maps
-from cnnlab import survey as sweeping
+from cnnlab.plots import map as map_figures
+from cnnlab.records import map as maps
+from cnnlab.sweeps import sweep as sweeping
 
 TINY = {"channels": 3, "hidden": (6, 6), "patch_size": 13, "patches": 10, "relu": "none", "steps": 5}
 AXES = {"learning_rate": [1e-4, 1e-2, 1.0], "init_scale": [0.5, 1.0, 4.0]}

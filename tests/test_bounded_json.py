@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnlab import bounded_json
-from cnnlab.bounded_json import most_memory, parse
+from cnnlab.records import bounded_json
+from cnnlab.records.bounded_json import most_memory, parse
 
 LEAVES = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False) | st.text(max_size=20)
 VALUES = st.recursive(LEAVES, lambda more: st.lists(more) | st.dictionaries(st.text(max_size=8), more), max_leaves=30)

@@ -7,9 +7,9 @@ import pytest
 from records import record_of
 
 import cnnlab
-from cnnlab import figures
-from cnnlab.records import Branch
-from cnnlab.verdict import before_explosion, difference
+from cnnlab.diagnosis.summary import before_explosion, difference
+from cnnlab.plots import dashboard as figures
+from cnnlab.records.record import Branch
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
 

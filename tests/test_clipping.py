@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cnnlab.clipping import CLIPS, adaptive, by_norm, by_value, safe_norm
-from cnnlab.network import Layout
+from cnnlab.training.clipping import CLIPS, adaptive, by_norm, by_value, safe_norm
+from cnnlab.training.network import Layout
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SPECIAL = [0.0, -0.0, 1e-45, -1e-40, 6e-8, 1e-300, 1e20, -1e20, 1e38, -3e38, 60000.0, math.nan, math.inf, -math.inf]

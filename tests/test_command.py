@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab import command, machine, tables
-from cnnlab.command import main
-from cnnlab.settings import LIMITS
+from cnnlab.cli import check as machine
+from cnnlab.cli import main as command
+from cnnlab.cli import tables
+from cnnlab.cli.main import main
+from cnnlab.config.settings import LIMITS
 
-CALL = "import sys; from cnnlab.command import main; sys.exit(main())"
+CALL = "import sys; from cnnlab.cli.main import main; sys.exit(main())"
 SMALL = ["--channels", "4", "--hidden", "8", "8"]
 EXPLODING = ["run", "question", *SMALL, "--learning-rate", "100", "--epochs", "6"]
 
@@ -233,7 +235,7 @@ def test_ctrl_c_before_the_first_update_prints_empty_tables(capsys, monkeypatch)
 @pytest.mark.skipif(os.name == "nt", reason="signals are of Unix")
 def test_an_interrupt_from_outside_ends_the_process_with_130():
     words = ["run", *SMALL, "--epochs", "1000000", "--json"]
-    code = "from cnnlab.run import Run; print('ready', file=sys.stderr, flush=True)"
+    code = "from cnnlab.training.run import Run; print('ready', file=sys.stderr, flush=True)"
     script = f"import sys; {code}; {CALL}"
     with subprocess.Popen([sys.executable, "-c", script, *words], stdout=-1, stderr=-1, text=True) as process:
         assert process.stderr.readline() == "ready\n"

@@ -10,8 +10,8 @@ from once import Once
 from torch import nn
 
 import cnnlab
-from cnnlab.curvature import KEPT_BYTES, TOLERANCE, critical_learning_rate, hessian_of, largest, search
-from cnnlab.run import Run
+from cnnlab.curvature.hessian import KEPT_BYTES, TOLERANCE, critical_learning_rate, hessian_of, largest, search
+from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
 
@@ -188,7 +188,7 @@ def test_a_start_that_is_not_finite_or_of_another_length_is_left_out():
 
 def test_a_search_out_of_room_starts_again_from_its_best_vector(monkeypatch):
     values = torch.cat([torch.linspace(-1, 1, 300), torch.tensor([1.1])])
-    monkeypatch.setattr("cnnlab.curvature.KEPT_BYTES", KEPT_BYTES * 0)
+    monkeypatch.setattr("cnnlab.curvature.hessian.KEPT_BYTES", KEPT_BYTES * 0)
     *steps, (value, _, converged) = largest(lambda v: values * v, torch.zeros(301), None, 1e-3, 300)
     assert converged
     assert value == pytest.approx(1.1, rel=0.01)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from cnnlab.data import HELD_OUT, batch_indices, load_image, patches_of, updates_per_epoch
-from cnnlab.settings import settings
+from cnnlab.config.settings import settings
+from cnnlab.training.data import HELD_OUT, batch_indices, load_image, patches_of, updates_per_epoch
 
 ROOT = Path(__file__).parents[1]
 SIZES = (13, 20, 40)

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from cnnlab import Run
-from cnnlab.data import batch_indices
-from cnnlab.descent import Descent, Kind, KnobTensors
-from cnnlab.history import State
-from cnnlab.network import Layout, question_network
-from cnnlab.settings import Knobs
+from cnnlab.config.settings import Knobs
+from cnnlab.training.checkpoints import State
+from cnnlab.training.data import batch_indices
+from cnnlab.training.network import Layout, question_network
+from cnnlab.training.step import Descent, Kind, KnobTensors
 
 SMALL = {"channels": 4, "hidden": (8, 6), "patch_size": 14, "patches": 24, "device": "cpu"}
 UPDATES = 12

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from cnnlab import gauges
-from cnnlab import run as run_room
-from cnnlab.run import Run
+from cnnlab.training import metrics as gauges
+from cnnlab.training import run as run_room
+from cnnlab.training.run import Run
 
 CASES = [
     {},

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import cnnlab
-from cnnlab.causes import CAUSES
-from cnnlab.remedies import HIDES, MENDS, USELESS
+from cnnlab.diagnosis.causes import CAUSES
+from cnnlab.diagnosis.remedies import HIDES, MENDS, USELESS
 
 SMALL = {"channels": 8, "hidden": (32, 32), "patch_size": 14, "device": "cpu"}
 GOOD = SMALL | {"init": "he_normal", "init_scale": 1.0, "input_scaling": "standardised", "learning_rate": 2e-3}

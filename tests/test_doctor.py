@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cnnlab
-from cnnlab.doctor import lamps
+from cnnlab.dashboards.autopsy_panel import lamps
 
 SMALL = {
     "channels": 8, "hidden": (32, 32), "patch_size": 14, "device": "cpu", "learning_rate": 0.1, "init_scale": 2.0,

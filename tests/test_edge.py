@@ -9,8 +9,8 @@ from once import Once
 from torch import nn
 
 import cnnlab
-from cnnlab.edge import Edge, advance_safely
-from cnnlab.run import Run
+from cnnlab.curvature.tracker import Edge, advance_safely
+from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import cnnlab
-from cnnlab import ensemble, together
-from cnnlab import members as members_room
+from cnnlab.sweeps import batched as together
+from cnnlab.sweeps import ensemble
+from cnnlab.sweeps import members as members_room
 
 SMALL = cnnlab.settings(relu="none", channels=4, hidden=(8, 8), patch_size=14, patches=20)
 KINDS = {

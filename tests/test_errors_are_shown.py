@@ -15,16 +15,19 @@ import torch
 from traitlets import TraitError
 
 import cnnlab
-from cnnlab import errors, figures, map_figures, messages
-from cnnlab import lab as labs
-from cnnlab import survey as sweeping
-from cnnlab.board import Board
-from cnnlab.history import History
-from cnnlab.live_figure import LiveFigure
-from cnnlab.rates import SAFE
-from cnnlab.run import Run
-from cnnlab.upload import Upload
-from cnnlab.worker import View, Worker
+from cnnlab.config import errors
+from cnnlab.config.schedules import SAFE
+from cnnlab.dashboards import lab as labs
+from cnnlab.dashboards import messages
+from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.dashboards.upload import Upload
+from cnnlab.dashboards.worker import View, Worker
+from cnnlab.plots import dashboard as figures
+from cnnlab.plots import map as map_figures
+from cnnlab.sweeps import sweep as sweeping
+from cnnlab.training.checkpoints import History
+from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
 TINY = {"channels": 3, "hidden": (6, 6), "patch_size": 13, "patches": 10, "relu": "none", "steps": 3}
@@ -684,7 +687,7 @@ def test_a_board_that_was_closed_while_it_computes_says_so(
         released.wait(60)
 
     monkeypatch.setattr(atlas.survey, "submit", blocked)
-    monkeypatch.setattr("cnnlab.board.PATIENCE", 0.1)
+    monkeypatch.setattr("cnnlab.dashboards.job_dashboard.PATIENCE", 0.1)
     atlas.start()
     assert entered.wait(10)
     thread = atlas.thread
@@ -770,7 +773,7 @@ def test_a_file_that_cannot_be_used_is_told_whatever_is_raised(
         raise kind
 
     heard: list[dict[str, Any]] = []
-    monkeypatch.setattr("cnnlab.upload.own_image", cannot)
+    monkeypatch.setattr("cnnlab.dashboards.upload.own_image", cannot)
     upload, now = Upload(heard.append), datetime.datetime.now(datetime.UTC)
     upload.file.value = ({"name": "a.png", "type": "", "size": 1, "content": b"x", "last_modified": now},)
     assert heard == [{"problem": errors.in_a_sentence(kind)}]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab import maps
-from cnnlab import survey as sweeping
-from cnnlab.survey import Survey
+from cnnlab.records import map as maps
+from cnnlab.sweeps import sweep as sweeping
+from cnnlab.sweeps.sweep import Survey
 
 pytestmark = [
     pytest.mark.timeout(240),

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import record_of
 
-from cnnlab import figures
-from cnnlab.records import Record
+from cnnlab.plots import dashboard as figures
+from cnnlab.records.record import Record
 
 
 def drawn(record: Record, ghosts: tuple[Record, ...] = (), goal: int = 20) -> dict[str, go.Scatter]:

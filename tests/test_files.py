@@ -24,10 +24,10 @@ from hypothesis.extra import numpy as arrays_of
 from records import record_of
 
 import cnnlab
-from cnnlab import archive
-from cnnlab.records import Branch, Record, Snapshot
-from cnnlab.run import Run
-from cnnlab.settings import KNOB_FIELDS
+from cnnlab.config.settings import KNOB_FIELDS
+from cnnlab.records import archive
+from cnnlab.records.record import Branch, Record, Snapshot
+from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 12}
 VERSION_1 = Path(__file__).parent / "data" / "version_1.cnnlab"
@@ -530,7 +530,7 @@ def test_a_knob_changed_at_each_of_a_hundred_thousand_updates_is_saved_and_loade
 def test_a_schedule_that_could_not_be_read_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = record_of([1.0])
     record.save(tmp_path / "film")
-    monkeypatch.setattr("cnnlab.bounded_json.MOST_MEMORY", 1000)
+    monkeypatch.setattr("cnnlab.records.bounded_json.MOST_MEMORY", 1000)
     said = r"its text may take 0 MiB of memory, got 0 MiB: it holds too many lists, objects and values"
     with pytest.raises(ValueError, match=f"film cannot hold this: {said}"):
         record.save(tmp_path / "film")
@@ -545,7 +545,7 @@ def test_a_table_that_lacks_gauges_may_grow_only_so_much(tmp_path: Path, monkeyp
     del header["gauges"][1:]
     archive.write(tmp_path / "older", header, arrays)
     assert np.isnan(cnnlab.load(tmp_path / "older").accuracy).all()
-    monkeypatch.setattr("cnnlab.files.ROOM", -50_000)
+    monkeypatch.setattr("cnnlab.records.storage.ROOM", -50_000)
     assert refusal(tmp_path / "older") == "its tables lack so many gauges that they would take 0 MiB"
 
 
@@ -568,7 +568,7 @@ def test_places_are_looked_at_across_the_ends_of_pieces(
     record: Record, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for piece in (1, 2, 7):
-        monkeypatch.setattr("cnnlab.consistency.PIECE", piece)
+        monkeypatch.setattr("cnnlab.records.validation.PIECE", piece)
         assert same(cnnlab.load(saved), record)
         for name in ("places backwards", "places beyond", "counts below 1"):
             array, change, said = ARRAYS[name]
@@ -846,7 +846,7 @@ def test_without_pandas_one_sentence_says_so(record: Record, monkeypatch: pytest
 def test_a_layer_is_known_by_its_name(record: Record) -> None:
     layer = record.layer("cv5")
     assert layer["gradient_norm"].tobytes() == record.gradient_norm[:, 5].tobytes()
-    assert set(layer) == set(cnnlab.records.LAYER_GAUGES)
+    assert set(layer) == set(cnnlab.records.record.LAYER_GAUGES)
     with pytest.raises(ValueError, match=r"layer must be one of 'cv0', .*, got 'cv9'; did you mean 'cv"):
         record.layer("cv9")
 

@@ -20,12 +20,16 @@ from fuzzing.mutations import GONE, changed
 from torch.optim import Optimizer
 
 import cnnlab
-from cnnlab import archive, files, given_image, links, maps
-from cnnlab.autosave import Autosave
-from cnnlab.lab import Lab
-from cnnlab.records import Log, Record
-from cnnlab.settings import Number, settings
-from cnnlab.worker import Worker
+from cnnlab.config import links
+from cnnlab.config.settings import Number, settings
+from cnnlab.dashboards.lab import Lab
+from cnnlab.dashboards.worker import Worker
+from cnnlab.records import archive
+from cnnlab.records import map as maps
+from cnnlab.records import own_image as given_image
+from cnnlab.records import storage as files
+from cnnlab.records.autosave import Autosave
+from cnnlab.records.record import Log, Record
 
 SEED = 0
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cnnlab import Run
-from cnnlab import gauges as gauges_room
-from cnnlab.descent import Step
-from cnnlab.gauges import Gauges, classification, share_of_dead
-from cnnlab.network import Layout
-from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES
+from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES
+from cnnlab.training import metrics as gauges_room
+from cnnlab.training.metrics import Gauges, classification, share_of_dead
+from cnnlab.training.network import Layout
+from cnnlab.training.step import Step
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 SPECIAL = [

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import record_of
 
-from cnnlab import figures
-from cnnlab.groups import MOST, first_of_groups, group_of_layers, grouped, names_of
+from cnnlab.plots import dashboard as figures
+from cnnlab.plots.layer_groups import MOST, first_of_groups, group_of_layers, grouped, names_of
 
 DEEP = tuple(f"blocks.{block}.{part}" for block in range(10) for part in ("first", "second", "norm"))
 

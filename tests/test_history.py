@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnlab import Run
-from cnnlab import history as history_room
-from cnnlab.history import DENSE, WIDEST, History, State, laid_down
-from cnnlab.memory import give_back_memory
+from cnnlab.training import checkpoints as history_room
+from cnnlab.training.checkpoints import DENSE, WIDEST, History, State, laid_down
+from cnnlab.training.malloc import give_back_memory
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 12}
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from cnnlab.data import patches_of
-from cnnlab.initializers import FORMULAS, fans, initial_parameters
-from cnnlab.network import Layout, question_network
-from cnnlab.settings import LIMITS, Settings, settings
+from cnnlab.config.settings import LIMITS, Settings, settings
+from cnnlab.training.data import patches_of
+from cnnlab.training.initializers import FORMULAS, fans, initial_parameters
+from cnnlab.training.network import Layout, question_network
 
 CONVOLUTION = (64, 32, 3, 3)
 LINEAR = (200, 300)

@@ -11,8 +11,8 @@ import torch
 from ipywidgets.widgets.widget import _instances as open_widgets
 
 import cnnlab
-from cnnlab import controls
-from cnnlab.settings import LIMITS, Number
+from cnnlab.config.settings import LIMITS, Number
+from cnnlab.dashboards import controls
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
 
@@ -324,7 +324,7 @@ def test_words_for_the_whole_batch_are_taken_and_what_was_refused_is_read_before
     lab.received({"do": "step", "updates": 1})
     lab.wait(10)
     assert lab.controls.state["problem"] == "learning_rate must lie in (0, 1e6], got a number of 101 digits"
-    monkeypatch.setattr("cnnlab.lab.READING", 0.0)
+    monkeypatch.setattr("cnnlab.dashboards.lab.READING", 0.0)
     lab.received({"do": "step", "updates": 1})
     lab.wait(10)
     assert lab.controls.state["problem"] == ""

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import cnnlab
-from cnnlab.links import link_of, opened
-from cnnlab.settings import KNOB_FIELDS, LIMITS, Choice, Pair
-from cnnlab.worker import Worker
+from cnnlab.config.links import link_of, opened
+from cnnlab.config.settings import KNOB_FIELDS, LIMITS, Choice, Pair
+from cnnlab.dashboards.worker import Worker
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patches": 4, "patch_size": 13, "device": "cpu"}
 
@@ -239,7 +239,7 @@ def test_a_lab_s_link_holds_a_knob_that_waits_for_the_next_update():
 
 
 def test_the_command_line_opens_a_link(capsys):
-    from cnnlab.command import main
+    from cnnlab.cli.main import main
 
     link = "cnnlab:question?channels=2&hidden=4,4&patches=4&patch_size=13&epochs=4&device=cpu&at2.l1=0.5"
     assert main(["run", "--json", link]) == 0

@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from cnnlab import live_figure
-from cnnlab.live_figure import LiveFigure
-from cnnlab.sheet import Sheet
+from cnnlab.dashboards import live_figure
+from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.plots.recorder import Sheet
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_plotlys_script_still_has_what_is_left_out_of_it():
 def test_nbformat_is_read_when_it_is_used_and_not_before():
     asked = """
 import importlib.metadata, sys
-import cnnlab.lab
+import cnnlab.dashboards.lab
 from plotly.io import _renderers
 before = "nbformat" in sys.modules
 print(before, _renderers.nbformat.__version__ == importlib.metadata.version("nbformat"), "nbformat" in sys.modules)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnnlab
-from cnnlab import maps
-from cnnlab.maps import Map
-from cnnlab.settings import settings
+from cnnlab.config.settings import settings
+from cnnlab.records import map as maps
+from cnnlab.records.map import Map
 
 
 def by_hand():

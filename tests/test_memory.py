@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from cnnlab import memory
+from cnnlab.training import malloc as memory
 
 FAULTS = """
 import resource
-import cnnlab.run
+import cnnlab.training.run
 {before}
-run = cnnlab.run.Run("question", learning_rate=1e-5, device="cpu", history_bytes=0)
+run = cnnlab.training.run.Run("question", learning_rate=1e-5, device="cpu", history_bytes=0)
 run.advance(10)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 run.advance(20)
@@ -30,7 +30,7 @@ def faults(before=""):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, which this machine lacks")
 def test_an_update_needs_hardly_any_memory_anew():
-    assert faults() < 100 < faults("cnnlab.run.keep_freed_memory = lambda: None")
+    assert faults() < 100 < faults("cnnlab.training.run.keep_freed_memory = lambda: None")
 
 
 def test_where_the_c_library_knows_no_such_thing_nothing_happens(monkeypatch):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from cnnlab.network import Layout, question_network
-from cnnlab.settings import settings
+from cnnlab.config.settings import settings
+from cnnlab.training.network import Layout, question_network
 
 LAYERS = ("cv0", "cv1", "cv2", "cv3", "cv4", "cv5", "hid1", "hid2", "softmax")
 SMALL = {"channels": 3, "hidden": (5, 4), "patch_size": 14}

@@ -15,14 +15,17 @@ from loops import X, Y, ce, mlp
 from records import LAYERS, record_of
 
 import cnnlab
-from cnnlab import figures, rules, tables, verdict
-from cnnlab.archive import Stored
-from cnnlab.files import arranged
-from cnnlab.gauges import on_device, plain
-from cnnlab.groups import grouped
-from cnnlab.page import film
-from cnnlab.records import GAUGES, LAYER_GAUGES, NOT_MEASURED, Record, is_measured, names_of_columns
-from cnnlab.warning import first_warning, overflow_clock, signs
+from cnnlab.cli import tables
+from cnnlab.diagnosis import detectors as rules
+from cnnlab.diagnosis import summary as verdict
+from cnnlab.diagnosis.early_warning import first_warning, overflow_clock, signs
+from cnnlab.export.html import film
+from cnnlab.plots import dashboard as figures
+from cnnlab.plots.layer_groups import grouped
+from cnnlab.records.archive import Stored
+from cnnlab.records.record import GAUGES, LAYER_GAUGES, NOT_MEASURED, Record, is_measured, names_of_columns
+from cnnlab.records.storage import arranged
+from cnnlab.training.metrics import on_device, plain
 
 HOLES = [4.0, NOT_MEASURED, 2.0, NOT_MEASURED]
 LOST = {"weight_nan": np.array([[0, 0, 0]] * 3 + [[0, 5, 0]])}

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cnnlab import Run
-from cnnlab.objective import penalty, penalty_gradient, question_cost
-from cnnlab.settings import settings
+from cnnlab.config.settings import settings
+from cnnlab.training.losses import penalty, penalty_gradient, question_cost
 
 SMALL = {
     "channels": 3,

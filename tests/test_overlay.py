@@ -11,8 +11,8 @@ import types
 
 import pytest
 
-from cnnlab import overlay
-from cnnlab.overlay import InterruptOverlay, Overlay
+from cnnlab.training import overlay
+from cnnlab.training.overlay import InterruptOverlay, Overlay
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_an_error_goes_through_and_brings_back_what_was_there(holder):
 def test_the_system_s_own_handler_acts_where_an_ended_overlay_is_still_called():
     code = """
 import signal
-from cnnlab.overlay import InterruptOverlay
+from cnnlab.training.overlay import InterruptOverlay
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 with InterruptOverlay(lambda below, *_: None):
     signal.raise_signal(signal.SIGINT)

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import cnnlab
 from cnnlab import Run, load
-from cnnlab.descent import Descent
-from cnnlab.long_vectors import LONG, long_norms, survey
-from cnnlab.own_data import AT_ONCE, examples_of
+from cnnlab.training.datasets import AT_ONCE, examples_of
+from cnnlab.training.reductions import LONG, long_norms, survey
+from cnnlab.training.step import Descent
 
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(20) % 3
@@ -269,7 +269,7 @@ def test_what_is_no_data_is_refused_in_a_sentence(data, error, message):
 
 
 def test_a_dataset_too_large_to_keep_is_refused_after_its_first_examples(monkeypatch):
-    monkeypatch.setattr("cnnlab.own_data.MOST_BYTES", 400)
+    monkeypatch.setattr("cnnlab.training.datasets.MOST_BYTES", 400)
     with pytest.raises(ValueError, match=r"^data must fit .* GiB of memory, where a run keeps it, got"):
         run_of(linear(), Listed())
 
@@ -328,7 +328,7 @@ def test_norms_and_histograms_of_long_vectors_are_those_of_short_ones(factor, dt
 def test_a_long_network_steps_as_a_short_one(changes, monkeypatch):
     long, short = run_of(linear(), **changes), run_of(linear(), **changes)
     short.advance(4)
-    monkeypatch.setattr("cnnlab.descent.LONG", 1)
+    monkeypatch.setattr("cnnlab.training.step.LONG", 1)
     long.advance(4)
     assert torch.equal(long.parameters, short.parameters)
     assert long.record.table.tobytes() == short.record.table.tobytes()
@@ -338,7 +338,7 @@ def test_a_long_network_steps_as_a_short_one(changes, monkeypatch):
 
 def test_a_long_network_has_the_gauges_of_a_short_one(monkeypatch):
     short = run_of(linear())
-    monkeypatch.setattr("cnnlab.gauges.LONG", 1)
+    monkeypatch.setattr("cnnlab.training.metrics.LONG", 1)
     long = run_of(linear())
     short.advance(3)
     long.advance(3)

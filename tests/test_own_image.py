@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cnnlab
-from cnnlab import given_image
-from cnnlab.data import patches_of
-from cnnlab.upload import Upload
+from cnnlab.dashboards.upload import Upload
+from cnnlab.records import own_image as given_image
+from cnnlab.training.data import patches_of
 
 NOISE = np.random.default_rng(0).integers(0, 256, (120, 200), dtype=np.uint8)
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 14, "patches": 20, "device": "cpu"}
@@ -155,7 +155,7 @@ def test_a_saved_record_brings_its_image_along(tmp_path, monkeypatch):
 def test_an_image_too_large_for_a_file_is_asked_for_again(tmp_path, monkeypatch):
     run = cnnlab.Run("question", image=cnnlab.own_image(NOISE), **SMALL)
     run.step()
-    monkeypatch.setattr("cnnlab.files.MOST_PIXELS", 10)
+    monkeypatch.setattr("cnnlab.records.storage.MOST_PIXELS", 10)
     run.record.save(tmp_path / "own.cnnlab")
     monkeypatch.setattr(given_image, "KEPT", {})
     record = cnnlab.load(tmp_path / "own.cnnlab")
@@ -232,7 +232,7 @@ def test_whatever_an_upload_brings_about_reaches_the_page(problem, said, monkeyp
     def fails(*_arguments: object) -> str:
         raise problem
 
-    monkeypatch.setattr("cnnlab.upload.own_image", fails)
+    monkeypatch.setattr("cnnlab.dashboards.upload.own_image", fails)
     told: list[dict] = []
     upload = Upload(told.append)
     upload.file.value = chosen(b"image")

@@ -13,8 +13,9 @@ from records import record_of
 from torch import nn
 
 import cnnlab
-from cnnlab import figures, verdict
-from cnnlab.page import FRAMES, film, in_words, page_of, steps_of
+from cnnlab.diagnosis import summary as verdict
+from cnnlab.export.html import FRAMES, film, in_words, page_of, steps_of
+from cnnlab.plots import dashboard as figures
 
 SMALL = {"channels": 4, "hidden": (8, 8), "device": "cpu"}
 
@@ -190,7 +191,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(exploded, tmp_path, mo
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("cnnlab.page.os.replace", full)
+    monkeypatch.setattr("cnnlab.export.html.os.replace", full)
     with pytest.raises(OSError, match="no space left"):
         cnnlab.export_html(exploded, path)
     assert os.listdir(tmp_path) == ["run.html"]

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from cnnlab.pictures import HIGH, LOW, NONFINITE, bands_picture, kernels_picture, patches_picture
+from cnnlab.plots.images import HIGH, LOW, NONFINITE, bands_picture, kernels_picture, patches_picture
 
 
 def pixels(address: str) -> np.ndarray:

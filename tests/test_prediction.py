@@ -7,8 +7,18 @@ import torch
 from torch import nn
 
 import cnnlab
-from cnnlab.prediction import SEEDS, SIGNS, Forecast, Prediction, chance_of, logarithm, percent, rule, signs_of
-from cnnlab.run import Run
+from cnnlab.curvature.divergence import (
+    SEEDS,
+    SIGNS,
+    Forecast,
+    Prediction,
+    chance_of,
+    logarithm,
+    percent,
+    rule,
+    signs_of,
+)
+from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnnlab import Run, presets, settings
-from cnnlab.records import Record
+from cnnlab.records.record import Record
 
 
 @cache

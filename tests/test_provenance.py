@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnlab
-from cnnlab.provenance import provenance
+from cnnlab.diagnosis.nan_tracer import provenance
 
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 BIG = {"float16": 6e4, "bfloat16": 3e38, "float32": 3e38, "float64": 1.7e308}

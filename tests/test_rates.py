@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnnlab
-from cnnlab.rates import PIECES, SAFE, SCHEDULE, critical_rate, rate_plan, safe_rate
-from cnnlab.run import Run
+from cnnlab.config.schedules import PIECES, SAFE, SCHEDULE, critical_rate, rate_plan, safe_rate
+from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
 PLANNED = [name for name in SCHEDULE.options if name not in ("constant", SAFE)]

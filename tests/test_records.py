@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab.records import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
-from cnnlab.settings import Knobs, settings
+from cnnlab.config.settings import Knobs, settings
+from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
 
 LAYERS = ("a", "b")
 WATCHED = ("a.weight[0,0]",)

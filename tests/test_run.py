@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cnnlab import Run
-from cnnlab.settings import LIMITS, Knobs, settings
+from cnnlab.config.settings import LIMITS, Knobs, settings
 
 SMALL = {"channels": 3, "hidden": (6, 5), "patch_size": 14, "patches": 20, "device": "cpu"}
 

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import cnnlab
-from cnnlab.records import Record
-from cnnlab.settings import LIMITS, PRESETS
+from cnnlab.config.settings import LIMITS, PRESETS
+from cnnlab.records.record import Record
 
 ROOT = Path(__file__).parent.parent
 LEARNS = {

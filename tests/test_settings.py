@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnlab.settings import (
+from cnnlab.config.settings import (
     KNOB_FIELDS,
     LIMITS,
     RECIPE_FIELDS,

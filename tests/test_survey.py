@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab import maps
-from cnnlab import survey as sweeping
-from cnnlab.maps import Map
-from cnnlab.survey import Survey
+from cnnlab.records import map as maps
+from cnnlab.records.map import Map
+from cnnlab.sweeps import sweep as sweeping
+from cnnlab.sweeps.sweep import Survey
 
 TINY = {"channels": 3, "hidden": (6, 6), "patch_size": 13, "patches": 10, "relu": "none"}
 AXES = {"learning_rate": [1e-4, 1e-2, 1.0], "init_scale": [0.5, 4.0]}
@@ -319,7 +319,7 @@ def test_a_script_without_a_guard_around_its_main_part_sweeps_with_processes(tmp
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, time, cnnlab\nfrom cnnlab.survey import Workers, computed\nfrom cnnlab import survey\n"
+        "import os, time, cnnlab\nfrom cnnlab.sweeps.sweep import Workers, computed\nfrom cnnlab import survey\n"
         "survey.cores = lambda: 2\nworkers = Workers(None, cnnlab.settings()).__enter__()\n"
         "print(*[workers.executor.submit(os.getpid).result() for _ in range(1)], flush=True)\ntime.sleep(60)\n"
     )

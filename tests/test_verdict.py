@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from records import record_of
 
-from cnnlab.verdict import number, start_line, state_line, tone, weights
+from cnnlab.diagnosis.summary import start_line, state_line, tone, weights
+from cnnlab.records.formats import number
 
 
 def test_a_run_that_has_not_begun_says_so() -> None:

@@ -10,9 +10,9 @@ import torch
 from records import record_of
 
 import cnnlab
-from cnnlab.rules import BOOKS
-from cnnlab.verdict import before_explosion, state_line, tone
-from cnnlab.warning import first_warning, present_warning
+from cnnlab.diagnosis.detectors import BOOKS
+from cnnlab.diagnosis.early_warning import first_warning, present_warning
+from cnnlab.diagnosis.summary import before_explosion, state_line, tone
 
 BOOK = {book.name: book for book in BOOKS}
 

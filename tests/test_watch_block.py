@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules import module as modules
 
 import cnnlab
-from cnnlab.watching import ACTIVE, Stopped
+from cnnlab.diagnosis.watch import ACTIVE, Stopped
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def state_of_torch() -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def watched(rate: float = 0.1) -> tuple[nn.Module, torch.optim.Optimizer, cnnlab.watching.Watch]:
+def watched(rate: float = 0.1) -> tuple[nn.Module, torch.optim.Optimizer, cnnlab.diagnosis.watch.Watch]:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), rate)
     return model, optimizer, cnnlab.watch(model, optimizer)
@@ -58,10 +58,10 @@ def test_an_error_half_way_through_entering_leaves_everything_as_it_was(monkeypa
         raise ArithmeticError(place)
 
     broken = {
-        "backward": "cnnlab.pass_listener.BackwardOverlay.__enter__",
-        "signal": "cnnlab.overlay.InterruptOverlay.over_below",
-        "gauges": "cnnlab.loop_recorder.LoopRecorder.prepare",
-        "show": "cnnlab.watching.Watch.show",
+        "backward": "cnnlab.training.pass_listener.BackwardOverlay.__enter__",
+        "signal": "cnnlab.training.overlay.InterruptOverlay.over_below",
+        "gauges": "cnnlab.training.loop_recorder.LoopRecorder.prepare",
+        "show": "cnnlab.diagnosis.watch.Watch.show",
     }
     before = state_of_torch()
     if place in broken:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import cnnlab
-from cnnlab.records import GAUGES, LAYER_GAUGES
+from cnnlab.records.record import GAUGES, LAYER_GAUGES
 
 
 def same(ours, theirs) -> None:
@@ -25,7 +25,7 @@ def same(ours, theirs) -> None:
         np.testing.assert_array_equal(ours.is_measured(gauge), theirs.is_measured(gauge), err_msg=gauge)
 
 
-def watched_by_one(updates: int) -> cnnlab.records.Record:
+def watched_by_one(updates: int) -> cnnlab.records.record.Record:
     """What one optimiser of all parameters gives."""
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -67,7 +67,7 @@ def test_a_record_read_between_two_steps_of_an_update_stays_as_it_was_and_the_ro
 
 
 def test_more_updates_than_wait_on_the_device_are_each_one_row(monkeypatch):
-    monkeypatch.setattr("cnnlab.loop_recorder.FLUSH_EVERY", 2)
+    monkeypatch.setattr("cnnlab.training.loop_recorder.FLUSH_EVERY", 2)
     model = mlp()
     optimizers = one_for_each(model)
     with cnnlab.watch(model, optimizers) as watch:

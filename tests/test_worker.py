@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import cnnlab
-from cnnlab.run import Run
-from cnnlab.worker import HANDOVER, View, Worker
+from cnnlab.dashboards.worker import HANDOVER, View, Worker
+from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
 
@@ -67,7 +67,7 @@ def test_while_a_knob_is_turned_nothing_is_measured(worker: Worker, monkeypatch:
     worker.watching = True
     worker.edge.credit = 100.0
     monkeypatch.setattr(worker.edge, "spend", lambda run: measured.append(run.updates))
-    monkeypatch.setattr("cnnlab.worker.HAND", 0.3)
+    monkeypatch.setattr("cnnlab.dashboards.worker.HAND", 0.3)
     worker.train(100_000, hurried=True)
     until(lambda: bool(measured))
     worker.set_knobs(worker.settings.replace(learning_rate=2e-4))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab.rates import SAFE
-from cnnlab.run import Run
-from cnnlab.worker import View, Worker
+from cnnlab.config.schedules import SAFE
+from cnnlab.dashboards.worker import View, Worker
+from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
 

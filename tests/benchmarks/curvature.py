@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from cnnlab import Run
-from cnnlab.curvature import critical_learning_rate, hessian_of
-from cnnlab.network import question_network
+from cnnlab.curvature.hessian import critical_learning_rate, hessian_of
+from cnnlab.training.network import question_network
 
 RESULTS = Path(__file__).parent / "results" / "curvature.md"
 SEEDS = range(5)

@@ -25,12 +25,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import cnnlab
-from cnnlab import ensemble, together
-from cnnlab.descent import Kind
-from cnnlab.members import Group, batch_of, group_of, room_for, starts
-from cnnlab.network import Layout, question_network
-from cnnlab.settings import Settings, settings
-from cnnlab.survey import Workers, cores
+from cnnlab.config.settings import Settings, settings
+from cnnlab.sweeps import batched as together
+from cnnlab.sweeps import ensemble
+from cnnlab.sweeps.members import Group, batch_of, group_of, room_for, starts
+from cnnlab.sweeps.sweep import Workers, cores
+from cnnlab.training.network import Layout, question_network
+from cnnlab.training.step import Kind
 
 RESULTS = {"cpu": "ensemble.md", "cuda": "ensemble_cuda.md"}
 """Device -> file of its table."""

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from cnnlab import Run
-from cnnlab.records import Record
+from cnnlab.records.record import Record
 
 NARROW = {"channels": 8, "hidden": (32, 32), "patch_size": 14, "device": "cpu"}
 HEALTHY, DIVERGING, SPOILT = "healthy", "diverging", "spoilt"

@@ -44,8 +44,8 @@ def resident():
 '''
 LAB = 'lab = cnnlab.Lab("question", learning_rate=1e-5, epochs=100_000); lab.choose_pace("full")'
 SPIES = '''
-from cnnlab import figures
-from cnnlab.run import Run
+from cnnlab.plots import dashboard as figures
+from cnnlab.training.run import Run
 began_with, frames, refreshes, last = [], [], [], [None]
 update, draw, refresh = Run.update, type(lab).draw, figures.refresh
 

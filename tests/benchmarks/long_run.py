@@ -21,8 +21,8 @@ import psutil
 import torch
 
 import cnnlab
-from cnnlab.autosave import EVERY, Autosave
-from cnnlab.records import Log, Record
+from cnnlab.records.autosave import EVERY, Autosave
+from cnnlab.records.record import Log, Record
 
 RESULTS = Path(__file__).parent / "results" / "long_run.md"
 TRAINED = 300

@@ -24,9 +24,9 @@ import torch
 from torch import nn
 
 import cnnlab
-from cnnlab import data
-from cnnlab.prediction import SIGNS, chance_of, logarithm, signs_of
-from cnnlab.run import Run
+from cnnlab.curvature.divergence import SIGNS, chance_of, logarithm, signs_of
+from cnnlab.training import data
+from cnnlab.training.run import Run
 
 RESULTS = Path(__file__).parent / "results"
 UPDATES = 20

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from cnnlab import Run
-from cnnlab.records import Record
+from cnnlab.records.record import Record
 
 RESULTS = Path(__file__).parent / "results" / "presets.md"
 LN_2 = float(np.log(2))

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cnnlab import Run, figures
-from cnnlab.history import History, State
-from cnnlab.records import Log, Record
-from cnnlab.run import FLUSH_EVERY, HISTORY_BYTES
+from cnnlab import Run
+from cnnlab.plots import dashboard as figures
+from cnnlab.records.record import Log, Record
+from cnnlab.training.checkpoints import History, State
+from cnnlab.training.run import FLUSH_EVERY, HISTORY_BYTES
 
 CLOCK = time.thread_time
 """Processor time of this one thread: work of others on the machine does not count, beyond slowing caches and memory."""

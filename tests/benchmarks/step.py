@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-import cnnlab.gauges
+import cnnlab.training.metrics
 from cnnlab import Run
-from cnnlab.network import question_network
+from cnnlab.training.network import question_network
 
 LIMIT = 1.15
 """Most that a step with all gauges may take, as a multiple of the bare loop."""
@@ -112,15 +112,15 @@ def breakdown(steps: int) -> dict[str, float]:
         "row": "- one row of them all",
     }.items():
         setattr(gauges, name, timed(getattr(gauges, name), label))
-    activations = cnnlab.gauges.Activations
+    activations = cnnlab.training.metrics.Activations
     activations.saw_relu = timed(activations.saw_relu, "hooks")  # type: ignore[method-assign]
     saw_layer = activations.saw_layer
     activations.saw_layer = lambda self, index: timed(saw_layer(self, index), "hooks")  # type: ignore[method-assign]
     try:
         gauges.activations = activations(run.network, run.layout)
-        original, cnnlab.gauges.classification = (
-            cnnlab.gauges.classification,
-            timed(cnnlab.gauges.classification, "- accuracy and logit gap"),
+        original, cnnlab.training.metrics.classification = (
+            cnnlab.training.metrics.classification,
+            timed(cnnlab.training.metrics.classification, "- accuracy and logit gap"),
         )
         for _ in range(steps):
             watched = 0.0
@@ -128,7 +128,7 @@ def breakdown(steps: int) -> dict[str, float]:
             spent["hooks: NaN and inf in activations, dead ReLUs"].append(watched)
             timed(lambda: run.record.frames[-1], "flush, record and frame")()
     finally:
-        cnnlab.gauges.classification = original
+        cnnlab.training.metrics.classification = original
     return {label: statistics.median(times) * 1e3 for label, times in spent.items()}
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from grid import DIVERGING, HEALTHY, SPOILT, Outcome, outcomes
 
-from cnnlab.records import Record
-from cnnlab.rules import BOOKS
+from cnnlab.diagnosis.detectors import BOOKS
+from cnnlab.records.record import Record
 
 RESULTS = Path(__file__).parent / "results" / "warning.md"
 Rule = Callable[[Record], int | None]

@@ -6,7 +6,7 @@ LEFT = (
     "len(__import__('comm').get_comm_manager().comms), "
     "len([thread for thread in __import__('threading').enumerate() if 'cnnlab' in thread.name]), "
     "len([task for task in __import__('asyncio').all_tasks(loop) if 'cnnlab' in task.get_name()]), "
-    "len(cnnlab.lab.OPEN) if hasattr(cnnlab, 'lab') else 0"
+    "len(cnnlab.dashboards.lab.OPEN) if hasattr(cnnlab, 'lab') else 0"
 )
 """What a lab may leave behind: comms, threads, tasks, entries in the list of open labs."""
 LOOP = "import asyncio\nimport cnnlab\nloop = asyncio.get_running_loop()"
@@ -99,8 +99,8 @@ def test_closing_the_page_pauses_and_opening_it_again_shows_the_present_state(op
     notebook = open_notebook(LOOP, LONG_LAB)
     notebook.run(0)
     lab = notebook.lab(index=1)
-    assert notebook.value("cnnlab.lab.GONE") <= 20
-    notebook.do("cnnlab.lab.GONE = 3")
+    assert notebook.value("cnnlab.dashboards.lab.GONE") <= 20
+    notebook.do("cnnlab.dashboards.lab.GONE = 3")
     lab.press("Play")
     lab.wait_for_update(5)
     notebook.save()
@@ -127,7 +127,7 @@ def test_a_tab_in_the_background_draws_nothing_and_still_goes_on(open_notebook):
     notebook = open_notebook(LOOP, LONG_LAB)
     notebook.run(0)
     lab = notebook.lab(index=1)
-    notebook.do("cnnlab.lab.GONE = 2")
+    notebook.do("cnnlab.dashboards.lab.GONE = 2")
     notebook.page.evaluate(
         """() => {
             Object.defineProperty(document, "hidden", {get: () => true});

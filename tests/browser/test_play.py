@@ -173,6 +173,6 @@ def test_two_labs_in_two_cells_work_at_once(open_notebook):
         lab.press("Play")
     one.wait_for_update(20)
     two.wait_for_update(20)
-    assert notebook.value("len(one.record), len(two.record), len(cnnlab.lab.OPEN)") == (20, 20, 2)
+    assert notebook.value("len(one.record), len(two.record), len(cnnlab.dashboards.lab.OPEN)") == (20, 20, 2)
     assert one.trace("cost")["y"] != two.trace("cost")["y"]
     assert (one.update(), two.update()) == (20, 20)

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import cnnlab
-from cnnlab.autosave import Autosave
+from cnnlab.records.autosave import Autosave
 from fuzzing.invariants import REFUSED, outcome, require
 from fuzzing.moves import SMALL
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 import cnnlab
-from cnnlab import given_image
-from cnnlab.settings import settings
+from cnnlab.config.settings import settings
+from cnnlab.records import own_image as given_image
 from fuzzing.invariants import REFUSED, outcome, rationed, require
 from fuzzing.moves import Moves, moves_on, written
 from fuzzing.mutations import PYTHON, mutated, splice

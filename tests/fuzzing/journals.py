@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import cnnlab
-from cnnlab.autosave import Autosave
-from cnnlab.journal import BEGINNING, ENTRY, MARK
+from cnnlab.records.autosave import Autosave
+from cnnlab.records.journal import BEGINNING, ENTRY, MARK
 from fuzzing.invariants import REFUSED, outcome, rationed, require
 from fuzzing.moves import SMALL, Moves, moves_on, small, text_of, written
 from fuzzing.records import same, use

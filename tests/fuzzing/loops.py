@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 import cnnlab
-from cnnlab import verdict
-from cnnlab.watching import Stopped
+from cnnlab.diagnosis import summary as verdict
+from cnnlab.diagnosis.watch import Stopped
 from fuzzing.invariants import require
 
 Move = list[Any]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.maps import ARRAYS, Map
-from cnnlab.settings import settings
+from cnnlab.config.settings import settings
+from cnnlab.records.map import ARRAYS, Map
 from fuzzing.invariants import REFUSED, outcome, rationed, require
 from fuzzing.moves import SMALL, Moves, moves_on, text_of, written
 

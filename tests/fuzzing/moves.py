@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from cnnlab.settings import Settings
+from cnnlab.config.settings import Settings
 from fuzzing.mutations import change, changed, changes, splice
 
 Moves = list[tuple[Any, ...]]

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 import cnnlab
-from cnnlab import archive, verdict
-from cnnlab.records import Record
+from cnnlab.diagnosis import summary as verdict
+from cnnlab.records import archive
+from cnnlab.records.record import Record
 from fuzzing.invariants import REFUSED, outcome, rationed, require
 from fuzzing.moves import SMALL, Moves, moves_on, small, text_of, written
 

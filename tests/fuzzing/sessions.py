@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 import cnnlab
-from cnnlab.consistency import check_tree
-from cnnlab.records import Record
+from cnnlab.records.record import Record
+from cnnlab.records.validation import check_tree
 from fuzzing import invariants
 from fuzzing.invariants import REFUSED, check_sentence, outcome, require
 from fuzzing.moves import SMALL

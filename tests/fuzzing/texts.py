@@ -8,8 +8,8 @@ from random import Random
 from typing import Any
 
 import cnnlab
-from cnnlab.links import link_of, moment_of, opened
-from cnnlab.settings import Settings, settings
+from cnnlab.config.links import link_of, moment_of, opened
+from cnnlab.config.settings import Settings, settings
 from fuzzing.invariants import REFUSED, outcome, require
 from fuzzing.moves import SMALL, Moves, moves_on, small, text_of, written
 from fuzzing.mutations import PYTHON, changed, changes, mutated

@@ -1,0 +1,285 @@
+"""The command line: open the labs, print the question's table, say what the machine has.
+
+torch, rich and JupyterLab are imported only by the command that needs them, so that `cnnlab --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import cnnlab
+from cnnlab.cli.check import CLONE, FIRST_LAB, findings
+from cnnlab.config.links import Plan, opened
+from cnnlab.config.settings import LIMITS, PRESETS, Choice, Number, Pair, Settings, check_names, presets
+
+if TYPE_CHECKING:
+    from cnnlab.training.run import Run
+
+NEWS = "@jupyterlab/apputils-extension:announcements"
+"""The extension of JupyterLab that asks 'Would you like to get notified about official Jupyter news?'"""
+
+CLOSED_PIPE = 141
+"""Exit status of a program that wrote into a closed pipe, as a shell gives it: 128 and the number of SIGPIPE."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line and return its exit status.
+
+    0, 1 (check found a lack, or the output cannot be written), 2 (misuse), 130 (Ctrl-C) or 141 (a closed pipe).
+    """
+    try:
+        try:
+            return carry_out(arguments)
+        finally:
+            flush()
+    except BrokenPipeError:  # such as that of `cnnlab run | head`, which has read enough
+        silence()
+        return CLOSED_PIPE
+    except OSError as error:
+        say(f"the output cannot be written: {error.strerror or error}" if error.filename is None else error)
+        silence()
+        return 1
+    except NoOutput as error:
+        say(error)
+        return 1
+
+
+def carry_out(arguments: Sequence[str] | None) -> int:
+    """Carry out one command line; what cannot be written is an OSError."""
+    given, rest = parser().parse_known_args(arguments)
+    try:
+        match given.command:
+            case "run":
+                start, plan = chosen(given, rest)
+                check_output()
+                return train(start, plan, as_json=given.json, explain=given.explain)
+            case "check":
+                refuse(rest)
+                check_output()
+                return check()
+            case "presets":
+                refuse(rest)
+                check_output()
+                print(*(f"{name:<12}{changed_by(name)}" for name in presets()), sep="\n")
+                return 0
+            case "lab":
+                return open_lab(server_arguments(given, rest))
+            case _:
+                refuse(rest)
+                return open_lab([])
+    except Misuse as error:
+        say(error)
+    except ModuleNotFoundError as error:
+        say(f"{error.name} is not installed; pip install -e . brings all that is needed")
+    except KeyboardInterrupt:
+        return 130
+    return 2
+
+
+def say(sentence: object) -> None:
+    """Tell the person who typed the command one sentence, if there is a place for it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"cnnlab: {sentence}", file=sys.stderr)
+
+
+def check_output() -> None:
+    """NoOutput where there is nothing to print to: such as after `>&-`, where a file of ours would take its place."""
+    if getattr(sys.stdout, "closed", sys.stdout is None):
+        raise NoOutput("there is no standard output to write to")
+
+
+def flush() -> None:
+    """Write what is printed now, while an error can still be answered by a sentence."""
+    if not getattr(sys.stdout, "closed", sys.stdout is None):
+        sys.stdout.flush()
+
+
+def silence() -> None:
+    """Have what could not be written be forgotten: Python would try again at its end, and say so."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+
+
+class NoOutput(Exception):
+    """One sentence on an output that is not there."""
+
+
+class Misuse(Exception):
+    """One sentence for the person who typed the command."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of every command; those of `run` come from LIMITS."""
+    top = argparse.ArgumentParser(
+        prog="cnnlab",
+        description="Watch a convolutional network explode or converge. Without a command: open JupyterLab.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"cnnlab {cnnlab.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    lab = commands.add_parser(
+        "lab", help="open JupyterLab on the first lab", epilog="Other options go to `jupyter lab`.", allow_abbrev=False
+    )
+    lab.add_argument("--port", help="port of the server")
+    lab.add_argument("--ip", help="address that the server listens on")
+    lab.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
+
+    run = commands.add_parser("run", help="train a preset and print the question's table", allow_abbrev=False)
+    names = f"one of {', '.join(presets())}, or a link (default: question)"
+    run.add_argument("preset", nargs="?", default="question", help=names)
+    run.add_argument("--json", action="store_true", help="one JSON object; nan, inf and -inf are written as text")
+    run.add_argument("--explain", action="store_true", help="say why it broke, where, and which remedies mend it")
+    for name, limit in LIMITS.items():
+        add_setting(run, name, limit)
+
+    commands.add_parser("check", help="say what the machine has and what is missing", allow_abbrev=False)
+    commands.add_parser("presets", help="list the presets and what they change", allow_abbrev=False)
+    return top
+
+
+def add_setting(run: argparse.ArgumentParser, name: str, limit: Number | Choice | Pair) -> None:
+    """Give `run` the option of one field. Its range is checked by Settings, which says more than argparse does."""
+    number = limit.each if isinstance(limit, Pair) else limit
+    kind = str if isinstance(number, Choice) else whole if number.whole else decimal
+    run.add_argument(
+        f"--{name.replace('_', '-')}",
+        dest=name,
+        type=kind,
+        nargs=2 if isinstance(limit, Pair) else None,
+        metavar="NAME" if isinstance(number, Choice) else "N" if number.whole else "X",
+        default=argparse.SUPPRESS,
+        help=f"{limit.label}: {', '.join(number.options) if isinstance(number, Choice) else number.interval}",
+    )
+
+
+def whole(text: str) -> int | str | None:
+    """A whole number, or None for the words none and all; other text stays as it is, for Settings to refuse."""
+    try:
+        return None if text.lower() in ("none", "all") else int(text)
+    except ValueError:
+        return text
+
+
+def decimal(text: str) -> float | str:
+    """A number; other text stays as it is, for Settings to refuse in its own words."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def chosen(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Settings, Plan]:
+    """The settings that `run` was given, and a link's plan; Misuse with the sentence of Settings if they do not fit."""
+    changes = {name: value for name, value in vars(given).items() if name in LIMITS}
+    try:
+        for word in rest:
+            if close := get_close_matches(word, ("--json", "--explain"), n=1, cutoff=0.7):
+                raise Misuse(f"not understood: {word}; did you mean {close[0]}?")
+        check_names(word.removeprefix("--").partition("=")[0].replace("-", "_") for word in rest if word[:2] == "--")
+        refuse(rest)
+        return opened(given.preset, **changes)
+    except (TypeError, ValueError) as error:
+        raise Misuse(error) from None
+
+
+def changed_by(preset: str) -> str:
+    """The fields that a preset changes, as the options of `cnnlab run` that would; the question's own changes none."""
+    words = (
+        f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in PRESETS[preset].items()
+    )
+    return " ".join(words) or "the question's own network, which explodes to NaN"
+
+
+def refuse(rest: Sequence[str]) -> None:
+    """Misuse if the command line holds words that no command reads."""
+    if rest:
+        raise Misuse(f"not understood: {' '.join(rest)}")
+
+
+def server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> list[str]:
+    """The arguments for `jupyter lab` that the person gave."""
+    named = [f"--{name}={value}" for name in ("port", "ip") if (value := getattr(given, name)) is not None]
+    return [*named, *(["--no-browser"] if given.no_browser else []), *rest]
+
+
+def open_lab(arguments: Sequence[str]) -> int:
+    """Serve JupyterLab from the clone, opened on the first lab, until it is stopped."""
+    if not (CLONE / FIRST_LAB).is_file():
+        raise Misuse(f"there is no {FIRST_LAB} in {CLONE}; the labs are in a clone of the project, not in the package")
+    from jupyterlab.labapp import LabApp
+
+    # `jupyter lab labs/x.ipynb` would make labs/ the root, so the root and the address are given apart.
+    fixed = [f"--ServerApp.root_dir={CLONE}", f"--LabApp.default_url=/lab/tree/{FIRST_LAB}"]
+    server = LabApp.initialize_server([*fixed, *arguments], tornado_settings={"page_config_hook": without_news})
+    server.start()
+    return 0
+
+
+def without_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of JupyterLab's page without the extension that asks whether to fetch news."""
+    return {**page, "disabledExtensions": sorted({*page.get("disabledExtensions", ()), NEWS})}
+
+
+def train(start: Settings, plan: Plan, *, as_json: bool, explain: bool = False) -> int:
+    """Train for the epochs that the settings ask for and print what happened. Divergence is data: its status is 0."""
+    from cnnlab.cli import tables
+    from cnnlab.training.run import Run
+
+    try:
+        run = Run(start, plan=plan)
+    except (RuntimeError, ValueError) as error:  # such as a device that is not there
+        raise Misuse(str(error).splitlines()[0]) from None
+    finished = advance(run, start.epochs)
+    found = cnnlab.autopsy(run) if explain and finished else None
+    tables.write_json(run.record, found) if as_json else tables.show(run.record)
+    if found is not None and not as_json:
+        print(f"\n{found}")
+    if finished:
+        return 0
+    say(f"stopped after {len(run.record)} of {start.epochs * run.updates_per_epoch} updates")
+    return 130
+
+
+def advance(run: Run, epochs: int) -> bool:
+    """Train epoch by epoch behind a progress bar; False if Ctrl-C ended it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    errors = Console(stderr=True)
+    try:
+        with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+            for _ in progress.track(range(epochs), description="epochs"):
+                run.advance(run.updates_per_epoch)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def check() -> int:
+    """Print a line for each thing that the labs need; 1 if one is missing."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console, complete = Console(), True
+    for finding in findings():
+        mark = Text("ok     ", "green") if finding.present else Text("missing", "bold red")
+        with console.capture() as line:
+            console.print(mark, Text(f"{finding.name:<10} {finding.words}"), soft_wrap=True)
+        print(line.get(), end="", flush=True)
+        complete = complete and finding.present
+    return 0 if complete else 1

@@ -1,0 +1,111 @@
+"""A Record as text: the question's tables for a terminal, JSON for programs. No torch, plots or widgets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cnnlab.diagnosis.summary import state_line
+from cnnlab.records.record import Record, is_measured
+
+WATCHED_EPOCHS = 4
+"""The table of watched weights goes as far as the question's own."""
+
+
+def show(record: Record) -> None:
+    """Print the two tables of the question and the verdict."""
+    # A pipe has no width of its own, and a table must not be cut to fit one.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    with console.capture() as said:  # printed below: where a pipe is closed, rich would end the program
+        console.print(Text(repr(record.settings)), soft_wrap=True)
+        if record.updates_per_epoch > 1:
+            console.print(Text(f"An epoch is {record.updates_per_epoch} updates; each row shows its last one."))
+        console.print(epoch_table(record))
+        if record.watched:
+            console.print(watched_table(record))
+        console.print(Text(state_line(record)), soft_wrap=True)
+    sys.stdout.writelines(said.get().splitlines(keepends=True))
+
+
+def epoch_table(record: Record) -> Table:
+    """A row an epoch: cost, accuracy, gradient norm and largest weight at its last update."""
+    table = columns("epoch", "cost", "accuracy", "gradient norm", "largest weight")
+    gauges = (record.cost, record.accuracy, record.total_gradient_norm, record.largest_weight.max(axis=1))
+    for epoch, last in enumerate(range(record.updates_per_epoch - 1, len(record), record.updates_per_epoch), start=1):
+        table.add_row(str(epoch), *(cell(gauge[last]) for gauge in gauges))
+    return table
+
+
+def watched_table(record: Record) -> Table:
+    """A row a watched weight: its value at the start and after each of the first epochs."""
+    values = record.watched_values[:: record.updates_per_epoch][: WATCHED_EPOCHS + 1]
+    table = columns("weight", "initial", *map(str, range(1, len(values))))
+    for name, row in zip(record.watched, values.T, strict=True):
+        table.add_row(Text(name), *map(cell, row))
+    return table
+
+
+def columns(first: str, *others: str) -> Table:
+    """An empty table with a column of names and columns of numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def cell(value: float) -> Text:
+    """A number for a table, red where it is not finite; a dash where it was not measured."""
+    if not is_measured(value):
+        return Text("-")
+    return Text(number(float(value)), style="" if math.isfinite(value) else "bold red")
+
+
+def number(value: float) -> str:
+    """A number in few characters, as in 4.702012, -7330.04, 4.53e+07, inf, nan."""
+    size = abs(value)
+    if not math.isfinite(value):
+        return str(value)
+    if size >= 1e5 or 0 < size < 1e-4:
+        return f"{value:.2e}"
+    return f"{value:.2f}" if size >= 1000 else f"{value:.6f}"
+
+
+def write_json(record: Record, autopsy: Any = None) -> None:
+    """Print a record as one strict JSON object: an entry an update, and for watched weights one more for the start.
+
+    An autopsy, if there is one, goes in as `explanation`, with all its fields. What was not measured is null.
+    """
+    values = {
+        "settings": dataclasses.asdict(record.settings),
+        "updates_per_epoch": record.updates_per_epoch,
+        "cost": record.cost,
+        "accuracy": record.accuracy,
+        "first_nonfinite": record.first_nonfinite,
+        "watched": dict(zip(record.watched, record.watched_values.T, strict=True)),
+        "verdict": state_line(record),
+    }
+    if autopsy is not None:
+        values["explanation"] = dataclasses.asdict(autopsy)
+    print(json.dumps(plain(values), allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """The value as strict JSON can hold it: arrays as lists, what is not finite as "nan", "inf" or "-inf"."""
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return str(value) if is_measured(value) else None

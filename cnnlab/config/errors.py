@@ -1,0 +1,76 @@
+"""What went wrong, in one sentence, whatever was raised. Imports settings alone."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import numbers
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cnnlab.config.settings import written
+
+LONGEST = 300
+"""Most characters of what an exception says."""
+REFUSALS = (TypeError, ValueError, IndexError)
+"""Kinds that say all there is to say in their text, as a refusal of bad input does."""
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, in one line; the name of its kind if it says nothing or cannot say it."""
+    try:
+        said = " ".join(str(error)[: 10 * LONGEST].split())
+    except BaseException:  # a reader's own exception may raise anything here
+        said = ""
+    return (said if len(said) <= LONGEST else f"{said[:LONGEST]}…") or type(error).__name__
+
+
+def told(error: BaseException) -> str:
+    """The kind of an exception and what it says."""
+    kind, said = type(error).__name__, text_of(error)
+    return kind if said == kind else f"{kind}: {said}"
+
+
+def in_a_sentence(error: BaseException) -> str:
+    """What went wrong, with its kind where it is no plain refusal."""
+    return text_of(error) if isinstance(error, REFUSALS) else told(error)
+
+
+def raisable(error: BaseException) -> Exception:
+    """The exception itself; in place of one that would end the caller's program, a RuntimeError that names it."""
+    if isinstance(error, Exception):
+        return error
+    named = RuntimeError(f"the network or its cost raised {told(error)}")
+    named.__cause__ = error
+    return named
+
+
+@contextlib.contextmanager
+def shown(show: Callable[[BaseException], None]) -> Iterator[None]:
+    """Hand whatever is raised within to `show`, and let nothing of it out: for threads, tasks and callbacks."""
+    try:
+        yield
+    except BaseException as error:
+        show(error)
+
+
+def seconds_of(timeout: Any) -> float:
+    """A number of seconds to wait, inf for None; TypeError or ValueError in a sentence if it is none."""
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
+        raise TypeError(f"timeout must be None or a number of seconds in [0, inf], got {written(timeout)}")
+    seconds: Any = timeout
+    if not 0 <= seconds <= math.inf:
+        raise ValueError(f"timeout must lie in [0, inf], got {written(timeout)}")
+    return float(seconds) if seconds < 1e9 else math.inf
+
+
+def warn_of_thread(owner: str, seconds: float) -> None:
+    """Say that something was closed while what it computes has not come back."""
+    warnings.warn(
+        f"the {owner} is closed, but what it computes did not end within {seconds:g} s: its thread is left behind",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,121 @@
+"""How near a run is to the edge of stability, measured in pieces between its updates.
+
+From cnnlab run, curvature, prediction, errors and settings may be imported; it knows no threads and no widgets.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnnlab.config.errors import text_of
+from cnnlab.config.schedules import SHARE, safe_rate
+from cnnlab.config.settings import written
+from cnnlab.curvature.hessian import Critical, search
+from cnnlab.records.record import Frame
+from cnnlab.training.run import Run
+
+TIME_SHARE = 0.15
+"""Largest share of the training's time that measuring may take at full speed, so that an update takes 1.2 times."""
+SAVED = 0.5
+"""Most seconds of measuring that may be saved up, if a piece does not take longer."""
+
+
+@dataclass
+class Edge:
+    """The search for the largest eigenvalue of one run's Hessian, from one update to the next."""
+
+    problem: str = ""
+    """Why nothing can be measured, in a sentence; nothing if it can."""
+    credit: float = SAVED
+    """Seconds of measuring that training has paid for."""
+    took: float = 0.1
+    """Seconds that the last piece took."""
+    pieces: Iterator[Critical | None] | None = None
+    asked: Any = None
+    """What the present search is for."""
+    known: Any = None
+    """What the last one was for."""
+    vector: Any = None
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+
+    def forget(self) -> None:
+        """Another run, or another past, takes the place of this one."""
+        self.pieces, self.known, self.problem = None, None, ""
+
+    def knows(self, run: Run) -> bool:
+        """Whether the present weights' eigenvalue is known with the present knobs, or cannot be."""
+        return bool(self.problem) or (self.known == what_counts(run) and not math.isnan(run.sharpness))
+
+    def at_rest(self, run: Run) -> None:
+        """A piece of the search at the present weights, whatever was looked for before."""
+        if self.asked != what_counts(run):
+            self.pieces = None
+        self.piece(run)
+
+    def earn(self, seconds: float) -> None:
+        """Put aside a share of the time that an update took."""
+        self.credit = min(self.credit + TIME_SHARE * seconds, max(SAVED, 2 * self.took))
+
+    def spend(self, run: Run) -> None:
+        """A piece, if training has paid for one."""
+        if not self.problem and self.credit > self.took:
+            self.piece(run)
+            self.credit -= self.took
+
+    def piece(self, run: Run) -> None:
+        """One product of the Hessian with a vector; the eigenvalue goes into the run's record when it is found."""
+        began = self.clock()
+        try:
+            if self.pieces is None:
+                if self.knows(run):
+                    return
+                whole = run.settings.batch_size is None or run.settings.batch_size >= len(run.examples)
+                self.pieces = search(run, of="all" if whole else "batch", start=self.vector)
+                self.asked = what_counts(run)
+            found = next(self.pieces)
+            if found is not None:
+                self.pieces, self.vector, self.known = None, found.vector, self.asked
+                run.note_sharpness(found.step, found.eigenvalue)
+        except BaseException as reason:  # whatever a reader's network does, it is not asked again
+            self.pieces, self.problem = None, text_of(reason)
+            if not isinstance(reason, Exception):
+                raise
+        finally:
+            self.took = self.clock() - began
+
+    def measure(self, run: Run) -> float:
+        """The eigenvalue at the present weights, without a pause; NaN if it cannot be measured, inf if not finite."""
+        while not self.knows(run):
+            self.at_rest(run)
+        return run.sharpness
+
+
+def what_counts(run: Run) -> tuple[Any, ...]:
+    """All that the curvature depends on while a run is the same."""
+    knobs = run.knobs_in_force
+    return run.updates, knobs.l2, knobs.epsilon, knobs.penalty_in, knobs.momentum
+
+
+def advance_safely(run: Run, updates: int, share: float = SHARE) -> Frame:
+    """So many updates, each at `share` times the critical learning rate measured before it; returns the last Frame.
+
+    The rate at most doubles from one update to the next, and stays as it is where the cost curves upwards nowhere or
+    the Hessian is not finite. Each change is in the record, so that a replay or an exported script needs no measuring.
+    ValueError if the network has no second derivatives.
+    """
+    if isinstance(updates, bool) or not isinstance(updates, numbers.Integral) or updates < 1:
+        raise ValueError(f"updates must be a whole number of at least 1, got {written(updates)}")
+    edge = Edge()
+    for update in range(updates):
+        eigenvalue = edge.measure(run)
+        if edge.problem:
+            raise ValueError(edge.problem)
+        knobs = run.knobs_in_force
+        run.set(learning_rate=safe_rate(eigenvalue, knobs, share, free=update == 0))
+        run.update()
+    return run.record.frames[-1]

@@ -1,0 +1,170 @@
+"""The panel that says why: cause, chain, remedies with their curves, a lamp for each rule book.
+
+The autopsy is made in a thread that ends with it. No torch, no plots; the lab says which run and takes the remedies.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from cnnlab.config.errors import raisable, told
+from cnnlab.dashboards.controls import Part, script
+from cnnlab.diagnosis.autopsy import Autopsy, autopsy
+from cnnlab.diagnosis.causes import CAUSES
+from cnnlab.diagnosis.detectors import BOOKS
+from cnnlab.diagnosis.early_warning import overflow_clock
+from cnnlab.records.record import Record
+
+if TYPE_CHECKING:
+    from cnnlab.diagnosis.remedies import Trial
+    from cnnlab.training.run import Run
+
+CLOSED: dict[str, Any] = {"open": False}
+"""The state of a panel that shows nothing."""
+
+LONGEST = 3000
+"""Updates up to which the lamps follow a run that trains: some books take their time over a long record."""
+
+
+class Doctor(Part):
+    """The panel, and the thread that makes its autopsy."""
+
+    _esm = script("doctor.js")
+    _css = (files("cnnlab.dashboards") / "static" / "doctor.css").read_text(encoding="utf-8")
+
+    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float) -> None:
+        super().__init__(received, part="doctor", scale=scale, state=CLOSED)
+        self.found: Autopsy | None = None
+        self.error: Exception | None = None
+        self.record: Record | None = None
+        self.thread: threading.Thread | None = None
+        self.going = True
+        self.followed = 0.0
+
+    def ask(self, record: Record, rebuilt: Callable[[Record], Run], done: Callable[[], None]) -> None:
+        """Begin an autopsy of a record, unless one is being made; `done` is called in its thread when it is there."""
+        if self.thread is not None and self.thread.is_alive():
+            return
+        self.found, self.error, self.record = None, None, record
+        thread = threading.Thread(target=self.examine, args=(rebuilt, done), name="cnnlab-doctor", daemon=True)
+        thread.start()
+        self.thread = thread
+
+    def examine(self, rebuilt: Callable[[Record], Run], done: Callable[[], None]) -> None:
+        """What the thread does: a run of its own from the record, and its autopsy."""
+        assert self.record is not None
+        try:
+            self.found = autopsy(rebuilt(self.record), going=lambda: self.going)
+        except BaseException as error:  # a network of the reader's own may raise SystemExit, too
+            self.error = raisable(error)
+        done()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the autopsy is there; False if that took longer than `timeout` seconds."""
+        if self.thread is not None:
+            self.thread.join(timeout)
+            return not self.thread.is_alive()
+        return True
+
+    def show(self) -> None:
+        """Show what there is: the autopsy, what went wrong with it, or that it is being made."""
+        if self.record is None:
+            return
+        self.state = shown(self.record, self.found, self.error)
+
+    def follow(self, record: Record) -> None:
+        """Have the lamps and the clock of an open panel tell of the present run, once a second at most."""
+        now = time.monotonic()
+        if "lamps" not in self.state or len(record) > LONGEST or now - self.followed < 1:
+            return
+        self.followed = now
+        lit = {"lamps": lamps(record), "clock": clock(record)}
+        if any(self.state[name] != value for name, value in lit.items()):
+            self.state = {**self.state, **lit}
+
+    def hide(self) -> None:
+        """Close the panel."""
+        self.state = CLOSED
+
+    def stop(self) -> None:
+        """Try no further remedy, and wait until the thread has ended."""
+        self.going = False
+        self.wait(10)
+
+
+def shown(record: Record, found: Autopsy | None, error: Exception | None) -> dict[str, Any]:
+    """The state of an open panel, as JSON."""
+    if error is not None:
+        return {"open": True, "busy": False, "problem": told(error)}
+    if found is None:
+        return {"open": True, "busy": True, "problem": ""}
+    return {
+        "open": True,
+        "busy": False,
+        "problem": "",
+        "cause": found.cause,
+        "confidence": f"{found.confidence:.2f}",
+        "meaning": CAUSES[found.cause],
+        "place": "" if found.step is None else found.place,
+        "chain": list(found.chain),
+        "evidence": list(found.evidence),
+        "others": [[str(cause), "; ".join(cause.evidence)] for cause in found.causes[1:]],
+        "rules": list(found.rules),
+        "before": found.before,
+        "broken": powers(record.cost[found.before :][:40]),
+        "trials": [of_trial(trial) for trial in found.remedies],
+        "lamps": lamps(record),
+        "clock": clock(record),
+    }
+
+
+def of_trial(trial: Trial) -> dict[str, Any]:
+    """One remedy's card."""
+    changes = [f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+               for name, value in trial.remedy.changes.items()]  # fmt: skip
+    return {
+        "name": trial.remedy.name,
+        "changes": ", ".join(changes),
+        "verdict": trial.verdict,
+        "reason": trial.reason,
+        "start": trial.start,
+        "posted": trial.remedy.posted,
+        "restarts": trial.remedy.restarts,
+        "curve": powers(trial.cost),
+    }
+
+
+def powers(costs: Any) -> list[float | None]:
+    """log10 of costs; None where they are not finite or not above 0."""
+    return [math.log10(cost) if math.isfinite(cost) and cost > 0 else None for cost in map(float, costs)]
+
+
+def lamps(record: Record) -> list[dict[str, Any]]:
+    """A lamp for each rule book: when it fired, and how long before the first cost that is not finite."""
+    broke = record.first_nonfinite
+    lit = []
+    for book in BOOKS:
+        step = book.first(record)
+        if step is None:
+            said = "never"
+        elif broke is None:
+            said = f"update {step}"
+        else:
+            said = f"update {step}, {broke - step} before" if step < broke else f"update {step}, too late"
+        early = step is not None and (broke is None or step < broke)
+        lit.append({"name": book.name, "said": said, "title": f"{book.rules} ({book.source})",
+                    "lit": step is not None, "early": early})  # fmt: skip
+    return lit
+
+
+def clock(record: Record) -> str:
+    """The overflow clock in a line; '' where the cost does not grow."""
+    told = {name: step for name, step in overflow_clock(record).items() if step is not None}
+    if not told:
+        return ""
+    return "At the last growth per update: " + ", ".join(f"{name} ends at update {step}" for name, step in told.items())

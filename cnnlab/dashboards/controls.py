@@ -1,0 +1,184 @@
+"""The parts of the dashboard beside its plots: header, controls built from LIMITS, and the strip of table and pictures.
+
+Each is one widget with native inputs; what a person does arrives as a message. No torch, no plotly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from cnnlab.config.schedules import SCHEDULE
+from cnnlab.config.settings import (
+    KNOB_FIELDS,
+    LIMITS,
+    Choice,
+    Knobs,
+    Number,
+    Pair,
+    Recipe,
+    Settings,
+    field_meanings,
+    presets,
+)
+from cnnlab.records.record import Record
+
+LIVE = KNOB_FIELDS
+"""Fields in force at the next update."""
+RESTART = ("init_scale", "seed", "batch_size", "init", "input_scaling", "cost", "reduction", "relu", "precision")
+"""Fields that start the question's network again."""
+RESTART_OWN = ("seed", "batch_size", "precision")
+"""Those that mean something for a network of the reader's own."""
+PACES = {"1": 1.0, "2": 2.0, "5": 5.0, "10": 10.0, "20": 20.0, "full": None}
+"""Choice of speed -> updates a second at most."""
+PACE = Choice("Speed", tuple(PACES))
+LASTING = 10.0
+"""Seconds that a whole run should take at the speed that a preset starts with."""
+
+
+def script(name: str) -> str:
+    """The script of a part of the dashboard, with the helper that all of them make elements with."""
+    static = files("cnnlab.dashboards") / "static"
+    return "\n".join((static / part).read_text(encoding="utf-8") for part in ("element.js", name))
+
+
+class Part(anywidget.AnyWidget):
+    """One part of the dashboard; `part` chooses what panel.js draws."""
+
+    _esm = script("panel.js")
+    _css = (files("cnnlab.dashboards") / "static" / "panel.css").read_text(encoding="utf-8")
+
+    part = traitlets.Unicode().tag(sync=True)
+    scale = traitlets.Float(1.0).tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+    """What changes from frame to frame, as JSON."""
+
+    def __init__(self, received: Callable[[dict[str, Any]], None], **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(lambda _widget, message, _buffers: received(message))
+
+
+class Header(Part):
+    """State line, transport, preset, speed, progress."""
+
+    presets = traitlets.List().tag(sync=True)
+    paces = traitlets.List().tag(sync=True)
+
+    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float, state: dict[str, Any]) -> None:
+        paces = [[name, "full speed" if pace is None else f"{name} a second"] for name, pace in PACES.items()]
+        super().__init__(received, part="header", scale=scale, state=state, presets=list(presets()), paces=paces)
+
+
+class Controls(Part):
+    """Sliders, boxes and choices for the fields of Settings."""
+
+    limits = traitlets.Dict().tag(sync=True)
+    groups = traitlets.List().tag(sync=True)
+    schedules = traitlets.List().tag(sync=True)
+
+    def __init__(
+        self,
+        received: Callable[[dict[str, Any]], None],
+        scale: float,
+        state: dict[str, Any],
+        own_network: bool,
+        layout: ipywidgets.Layout,
+    ) -> None:
+        restart = RESTART_OWN if own_network else RESTART
+        groups = [["In force at the next update", list(LIVE)], ["Starts again from update 0", list(restart)]]
+        limits = {name: described(name) for name in (*LIVE, *restart)}
+        super().__init__(
+            received, part="controls", scale=scale, state=state, limits=limits, groups=groups, layout=layout,
+            schedules=list(SCHEDULE.options),
+        )  # fmt: skip
+
+
+class Strip(Part):
+    """The watched weights as a table; kernels and patches as pictures."""
+
+    patches = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, scale: float, state: dict[str, Any], patches: str) -> None:
+        super().__init__(lambda _message: None, part="strip", scale=scale, state=state, patches=patches)
+
+
+def described(name: str) -> dict[str, Any]:
+    """A field's range as the front end needs it to build its control."""
+    limit = LIMITS[name]
+    plain = {"label": limit.label, "meaning": MEANINGS[name]}
+    if isinstance(limit, Number):
+        zero = limit.low == 0 and not limit.open_low
+        numbers = {"whole": limit.whole, "optional": limit.optional, "logarithmic": limit.logarithmic, "zero": zero}
+        return {**plain, "kind": "number", "slider": list(limit.slider), **numbers}
+    if isinstance(limit, Pair):
+        raise TypeError(f"{name} has no control")
+    return {**plain, "kind": "choice", "options": list(limit.options)}
+
+
+MEANINGS = {**field_meanings(Recipe), **field_meanings(Knobs)}
+"""Field -> the sentence that documents it, shown when the pointer rests on its control."""
+
+
+def values_of(settings: Settings) -> dict[str, Any]:
+    """The fields that controls show, as JSON."""
+    return {name: getattr(settings, name) for name in (*LIVE, *RESTART)}
+
+
+def typed(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes from the front end, with text typed into a box turned into numbers where it is one.
+
+    Text that is no number stays text, for Settings to refuse with the field's range.
+    """
+    return {
+        name: number_in(value, limit.optional) if isinstance(limit := LIMITS.get(name), Number) else value
+        for name, value in changes.items()
+    }
+
+
+def number_in(value: Any, optional: bool = False) -> Any:
+    """A number from text such as 1e-3 or 12; None from "all" or "none" where it is allowed; anything else as it is."""
+    if optional and isinstance(value, str) and value.strip().lower() in ("all", "none"):
+        return None
+    if not isinstance(value, str):
+        return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return int(number) if math.isfinite(number) and number.is_integer() else number
+
+
+def pace_for(updates: int) -> str:
+    """The speed at which so many updates last about ten seconds."""
+    wanted = updates / LASTING
+    return next((name for name, pace in PACES.items() if pace is None or pace >= wanted), "full")
+
+
+def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> dict[str, Any]:
+    """Head and rows of the table of watched weights: the start, and the last updates."""
+    steps = [0, *range(max(1, len(record) - columns + 2), len(record) + 1)]
+    rows = [
+        [
+            name,
+            colours[name.partition("[")[0].rpartition(".")[0]],
+            [written(record.watched_values[step, place]) for step in steps],
+        ]
+        for place, name in enumerate(record.watched)
+    ]
+    return {"columns": ["start", *map(str, steps[1:])], "rows": rows}
+
+
+def written(value: float) -> str:
+    """A weight in at most nine characters."""
+    if not math.isfinite(value):
+        return str(float(value))
+    value, size = value + 0.0, abs(value)  # -0.0 is 0
+    if size and not 1e-4 <= size < 1e5:
+        return f"{value:.2e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+    return f"{value:.5f}" if size < 10 else f"{value:.2f}"

@@ -1,0 +1,212 @@
+"""Two more dashboards of many runs: the fan of seeds of one setting, and the remedies side by side."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from cnnlab.config.settings import Settings, check_names, settings, written
+from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.plots import map as map_figures
+from cnnlab.plots.map import Lane
+from cnnlab.records import map as maps
+from cnnlab.records.map import Map
+from cnnlab.records.record import Record
+from cnnlab.sweeps.sweep import Pausable, Survey, planned
+from cnnlab.training.run import Run
+
+REMEDIES: dict[str, dict[str, Any]] = {
+    "As posted": {},
+    "A lower learning rate": {"learning_rate": 1e-4},
+    "Another initialisation": {"init": "question_2", "init_scale": 1.0},
+    "An L2 penalty": {"l2": 0.1},
+    "A safe softmax": {"cost": "softmax_log", "epsilon": 1e-8},
+    "Gradient clipping": {"clip": "norm", "clip_threshold": 1.0},
+    "Ours: standardised pixels": {"input_scaling": "standardised"},
+    "Ours: and He's initialisation": {"input_scaling": "standardised", "init": "he_normal", "init_scale": 1.0},
+}
+"""Remedy in words -> what it changes: the five of the posted answer, and two that it does not name."""
+
+
+class Fan(Board):
+    """The cost curves of many seeds of one setting, and how likely a NaN is; it displays itself.
+
+    `Fan("question", learning_rate=1e-3, seeds=64, steps=20)` takes what `cnnlab.sweep` takes, but no axis. Nothing is
+    computed until *Start* or `start()`. `map` holds the numbers, (seeds,), and `odds` the interval of Wilson (1927).
+    """
+
+    survey: Survey
+
+    def __init__(
+        self,
+        preset: str | Settings = "question",
+        *,
+        seeds: int | Sequence[int] = 64,
+        steps: int = 20,
+        executor: Executor | None = None,
+        path: str | os.PathLike[str] | None = None,
+        **fields: Any,
+    ) -> None:
+        plan = planned(preset, seeds, steps, fields)
+        if plan.axes:
+            raise ValueError(f"a fan is of seeds alone, got an axis of {plan.axes[0][0]}: for a map see Atlas")
+        self.survey = Survey(plan, executor, path)
+        super().__init__(map_figures.fan_figure(plan))
+
+    def __repr__(self) -> str:
+        return f"Fan({'closed, ' if self.closed else ''}{self.map!r})"
+
+    @property
+    def map(self) -> Map:
+        """What is computed so far, (seeds,)."""
+        return self.survey.map
+
+    @property
+    def odds(self) -> tuple[float, float, float]:
+        """The share of the seeds that diverged, and the ends of its 95 % interval (Wilson 1927)."""
+        count, hits = int(self.map.done.sum()), int(self.map.diverged.sum())
+        return (hits / count if count else float("nan"), *maps.wilson(hits, count))
+
+    def draw_figure(self, idle: bool) -> None:
+        """Draw all seeds that are computed."""
+        map_figures.refresh_fan(self.figure, self.map)
+
+
+class Race(Pausable):
+    """Several runs, an update each in turn, so that their curves grow side by side; a board shows it as a survey."""
+
+    def __init__(self, starts: Sequence[Settings], steps: int) -> None:
+        super().__init__()
+        self.runs = [Run(start) for start in starts]
+        self.steps = steps
+
+    @property
+    def running(self) -> list[Run]:
+        """The runs that are not over: neither long enough nor NaN or infinite."""
+        return [run for run in self.runs if run.updates < self.steps and run.record.first_nonfinite is None]
+
+    @property
+    def total(self) -> int:
+        """How many runs there are."""
+        return len(self.runs)
+
+    @property
+    def done(self) -> int:
+        """How many of them are over."""
+        return self.total - len(self.running)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes if nothing more diverges; None before the first update."""
+        left = sum(self.steps - run.updates for run in self.running)
+        return self.spent / self.computed * left if self.computed else None
+
+    def pieces(self) -> Iterator[Run]:
+        """Train each run that is not over by an update, again and again; gives each run after its update."""
+        while (running := self.running) and not self.cancelled:
+            for run in running:
+                self.going.wait()
+                if self.cancelled:
+                    return
+                began = time.monotonic()
+                run.step()
+                self.spent += time.monotonic() - began
+                self.computed += 1
+                yield run
+        for run in self.runs:
+            run.measure_held_out()
+
+
+class Remedies(Board):
+    """One start, side by side with the posted answer's five remedies and two more; it displays itself.
+
+    `Remedies("question", seed=3, steps=20)` takes any field by keyword for all lanes; a remedy then changes its own.
+    `remedies` gives others, by name. Nothing is computed until *Start* or `start()`. `records` and `verdicts` are by
+    name.
+    """
+
+    survey: Race
+
+    def __init__(
+        self,
+        preset: str | Settings = "question",
+        *,
+        remedies: dict[str, dict[str, Any]] | None = None,
+        steps: int = 20,
+        **fields: Any,
+    ) -> None:
+        self.remedies = REMEDIES if remedies is None else remedies
+        if not isinstance(self.remedies, dict) or not all(
+            isinstance(name, str) and isinstance(each, dict) for name, each in self.remedies.items()
+        ):
+            such = "{'L2': {'l2': 0.1}}"
+            raise TypeError(f"remedies must be a dict of dicts such as {such}, got {written(remedies)}")
+        for each in self.remedies.values():
+            check_names(each)
+        if not self.remedies or len(self.remedies) > MOST_LANES:
+            raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
+        start = settings(preset, **fields)
+        self.survey = Race([start.replace(**changes) for changes in self.remedies.values()], whole_steps(steps))
+        super().__init__(map_figures.lanes_figure(self.lanes(), steps))
+
+    def __repr__(self) -> str:
+        return f"Remedies({'closed, ' if self.closed else ''}{self.verdicts!r})"
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """The record of each remedy by its name."""
+        return {name: run.record for name, run in zip(self.remedies, self.survey.runs, strict=True)}
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """What became of each remedy, in words, by its name."""
+        return {lane.name: lane.verdict for lane in self.lanes()}
+
+    def lanes(self) -> list[Lane]:
+        """All remedies as they are now."""
+        found = []
+        for (name, changes), record in zip(self.remedies.items(), self.records.values(), strict=True):
+            label, verdict = fate_of(record, self.survey.steps)
+            told = ", ".join(f"{field} {value}" for field, value in changes.items())
+            found.append(Lane(name, told or "nothing changed", record.cost, verdict, label))
+        return found
+
+    def draw_figure(self, idle: bool) -> None:
+        """Draw the curves and verdicts."""
+        map_figures.refresh_lanes(self.figure, self.lanes())
+
+
+MOST_LANES = 12
+"""Most remedies side by side."""
+
+
+def whole_steps(steps: Any) -> int:
+    """A number of updates, checked as `cnnlab.sweep` checks it."""
+    return planned("question", 1, steps, {}).steps
+
+
+def batches_of(record: Record) -> np.ndarray:
+    """How many patches each update took: the last batch of an epoch may be smaller, (updates,)."""
+    patches, each = record.settings.patches, record.updates_per_epoch
+    size = record.settings.batch_size or patches
+    place = np.arange(len(record)) % each
+    return np.minimum(size, patches - place * size)
+
+
+def fate_of(record: Record, steps: int) -> tuple[str, str]:
+    """The label of a run and a verdict in words, by the rule of `Map`; while it trains there is no label."""
+    if record.first_nonfinite is not None:
+        return maps.DIVERGED, f"NaN or infinite at update {record.first_nonfinite}"
+    if len(record) < steps:
+        return maps.UNKNOWN, f"update {len(record)} of {steps}"
+    width = max(1, min(record.updates_per_epoch, steps // 4))
+    costs = record.data_cost / (batches_of(record) if record.settings.reduction == "sum" else 1)
+    label = str(maps.labels_of(False, costs[:width].mean(), costs[-width:].mean()))
+    held_out = record.held_out_accuracy[-1]
+    learned = "" if np.isnan(held_out) else f", held out {held_out:.2f}"
+    return label, f"{label}: cost {record.cost[-1]:.3g}{learned}"

@@ -1,0 +1,225 @@
+"""The map of trainability as a dashboard: it fills in while it is computed, a click opens a run, a box zooms."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import ipywidgets
+import numpy as np
+
+from cnnlab.config.settings import Settings, written
+from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.dashboards.lab import Lab
+from cnnlab.plots import map as map_figures
+from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS
+from cnnlab.records import map as maps
+from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
+from cnnlab.sweeps.sweep import Survey, planned
+
+BUSY_CELLS = 400
+"""Most cells whose texts for the pointer are written anew while a map is being computed."""
+
+
+class OpenedLab(Lab):
+    """A Lab below a map, which shows it."""
+
+    def show(self) -> None:
+        """Leave it to the map."""
+
+
+class Atlas(Board):
+    """A map over one or two fields that fills in while it is computed; it displays itself.
+
+    `Atlas("question", learning_rate=[..], init_scale=[..], seeds=4, steps=20)` takes what `cnnlab.sweep` takes. Nothing
+    is computed until *Start* or `start()`. Rest the pointer on a cell to read its numbers; a click (or `open`) opens a
+    run of it in a Lab below and plays it; a box drawn with the mouse (or `zoom`) is computed finer, and `back` leaves
+    it again. `map` is the map so far, `lab` the Lab below.
+    """
+
+    survey: Survey
+
+    def __init__(
+        self,
+        preset: str | Settings = "question",
+        *,
+        seeds: int | Sequence[int] = 1,
+        steps: int = 20,
+        executor: Executor | None = None,
+        path: str | os.PathLike[str] | None = None,
+        **fields: Any,
+    ) -> None:
+        plan = planned(preset, seeds, steps, fields)
+        if not plan.axes:
+            raise ValueError("an atlas has one axis or two: give a field a list of values; for seeds alone see Fan")
+        self.executor = executor
+        self.survey = Survey(plan, executor, path)
+        self.outer: list[Survey] = []
+        self.view = "what happened"
+        self.cell: tuple[int, ...] | None = None
+        self.seed = 0
+        self.lab: OpenedLab | None = None
+        self.choice = ipywidgets.Dropdown(options=list(VIEWS), description="Show", layout={"width": "28em"})
+        self.choice.observe(self.chosen, "value")
+        self.back_button = ipywidgets.Button(description="Zoom out", layout={"width": "7em"}, disabled=True)
+        self.back_button.on_click(lambda _button: self.later(self.back))
+        self.key = ipywidgets.HTML(key())
+        self.below = ipywidgets.VBox([])
+        self.second = ipywidgets.HBox([self.choice, self.back_button, self.key])
+        super().__init__(map_figures.map_figure(self.map), [self.second], [self.below])
+        self.figure.data[0].on_click(self.clicked)
+        self.figure.layout.on_change(self.boxed, "xaxis.range", "yaxis.range")
+
+    def __repr__(self) -> str:
+        return f"Atlas({'closed, ' if self.closed else ''}{self.map!r})"
+
+    @property
+    def map(self) -> Map:
+        """The map that is shown, as far as it is computed."""
+        return self.survey.map
+
+    def open(self, *where: int) -> None:
+        """Open a run by its place on each axis, and among the seeds, in a Lab below, and play it.
+
+        Without a seed it is the first one that fared as the cell's colour says. IndexError outside the map.
+        """
+        self.check_open()
+        shown = self.map
+        if len(where) == len(shown.axes):
+            where = (*where, typical_seed(shown, where))
+        place = shown.place(*where)
+        start = shown.settings_at(*place)
+        if self.lab is None or self.lab.closed:
+            self.lab = OpenedLab(start, autosave=False)
+            self.below.children = (self.lab.box,)
+        else:
+            self.lab.restart(start)
+        *cell, self.seed = place
+        self.cell = tuple(cell)
+        self.lab.play(shown.steps)
+        self.draw()
+
+    def zoom(self, left: float, right: float, low: float = 0.0, high: float = 0.0) -> None:
+        """Compute the region between two places on the first axis, and two on the second, as finely as the whole map.
+
+        The first value of an axis is at 0, the second at 1; places need not be whole. ValueError if there is nothing
+        between them. What a `path` was given for is the whole map; zoomed ones are not kept there.
+        """
+        self.check_open()
+        shown = self.map
+        axes = [maps.refined(shown.axes[0], left, right)]
+        if len(shown.axes) == 2:
+            axes.append(maps.refined(shown.axes[1], low, high))
+        plan = Map.empty(shown.settings, tuple(axes), shown.seeds, shown.steps)
+        finer = Survey(plan, self.executor)
+        self.cancel()
+        self.outer.append(self.survey)
+        self.survey = finer
+        self.cell = None
+        self.start()
+        self.draw()
+
+    def back(self) -> None:
+        """Back to the map before the last zoom, as far as it was computed."""
+        self.check_open()
+        if not self.outer:
+            raise ValueError("this is the whole map already")
+        self.cancel()
+        self.survey = self.outer.pop()
+        self.cell = None
+        self.draw()
+
+    def close(self) -> None:
+        """End the atlas and the Lab below it: no thread, process, widget, comm or figure stays."""
+        if not self.closed and self.lab is not None:
+            self.lab.close()
+            self.below.children = ()
+        super().close()
+
+    # -- what the figure tells
+
+    def clicked(self, _trace: Any, points: Any, _state: Any) -> None:
+        """Open the cell that was clicked (called in whatever thread the kernel handles messages)."""
+        if points.xs:
+            where = [*points.xs[:1], *points.ys[:1]]
+            self.later(lambda: self.open(*map(round, numbers_of("click", where))))
+
+    def boxed(self, _layout: Any, across: Any, up: Any) -> None:
+        """Zoom into the box that was drawn; not where the ranges are those that we have set."""
+        if across is not None and up is not None and self.is_another((*across, *up)):
+            self.later(lambda: self.zoom_into((*across, *up)))
+
+    def zoom_into(self, box: Sequence[Any]) -> None:
+        """Zoom into a box: two ends across and two up; ValueError in a sentence for what is none."""
+        ends, shape = numbers_of("box", box), self.survey.growing.shape
+        self.zoom(*centres(ends[:2], shape[0]), *centres(ends[2:], shape[1]))
+
+    def is_another(self, ranges: Sequence[float]) -> bool:
+        """Whether the axes show something else than the whole map that is shown."""
+        pairs = zip(ranges, self.ranges(), strict=True)
+        return not all(is_place(a) and math.isclose(a, b, abs_tol=1e-6) for a, b in pairs)
+
+    def ranges(self) -> tuple[float, float, float, float]:
+        """The ranges of the axes that show the whole map."""
+        shape = self.survey.growing.shape
+        return -0.5, shape[0] - 0.5, -0.5, shape[1] - 0.5
+
+    def chosen(self, change: Any) -> None:
+        """Show another view."""
+        self.later(lambda: self.show_view(change["new"]))
+
+    def show_view(self, view: str) -> None:
+        """Show another of `map_figures.VIEWS`."""
+        self.view = view
+        self.draw()
+
+    def draw_figure(self, idle: bool) -> None:
+        """Draw the map, and the curves of the cell that was clicked."""
+        shown = self.map
+        hover = idle or math.prod(shown.shape[:2]) <= BUSY_CELLS
+        map_figures.refresh_map(self.figure, shown, self.view, self.cell, hover, self.seed)
+        self.back_button.disabled = not self.outer
+        self.key.value = (
+            key() if self.view == "what happened" else f"&ensp;{VIEWS[self.view]}; grey: none, or not computed"
+        )
+
+
+def is_place(value: Any) -> bool:
+    """Whether a page tells a place in a figure."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6
+
+
+def numbers_of(what: str, values: Sequence[Any]) -> list[float]:
+    """What a page tells of a click or a box, as numbers; ValueError in a sentence if they are none."""
+    if not all(map(is_place, values)):
+        raise ValueError(f"a {what} must be told in numbers in (-1e6, 1e6), got {written(list(values))}")
+    return [float(value) for value in values]
+
+
+def centres(ends: Sequence[float], count: int) -> tuple[float, float]:
+    """Where the first and the last of so many equal cells between two ends have their middle."""
+    low, high = min(ends), max(ends)
+    half = (high - low) / (2 * count)
+    return low + half, high - half
+
+
+def typical_seed(shown: Map, cell: tuple[int, ...]) -> int:
+    """The place of the first seed that fared as most did, the worse of two kinds; 0 where nothing is computed."""
+    labels = shown.labels[shown.place(*cell)[:-1]]
+    counts = [(labels == label).sum() for label in (DIVERGED, STALLED, CONVERGED)]
+    wanted = (DIVERGED, STALLED, CONVERGED)[int(np.argmax(counts))]
+    return int(np.argmax(labels == wanted))
+
+
+def key() -> str:
+    """What the colours of the first view mean."""
+    colours = ((COLOURS[CONVERGED], CONVERGED), (COLOURS[STALLED], STALLED), (LATE, "diverged late"))
+    named = (*colours, (SOON, "diverged at once"), (NOT_YET, "not computed"))
+    return "".join(
+        f"<span style='white-space:nowrap;margin-left:1em'><span style='display:inline-block;width:.9em;height:.9em;"
+        f"background:{colour};vertical-align:-.1em'></span> {name}</span>"
+        for colour, name in named
+    )

@@ -1,0 +1,42 @@
+"""The public `cnnlab.watch`: a watch around a loop of one's own, with the dashboard beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from cnnlab.diagnosis.watch import Watch
+
+
+def watch(model: nn.Module, optimizer: Any, *, show: bool | None = None, **options: Any) -> Watch:
+    """Watch a training loop of your own: `with cnnlab.watch(model, optimizer) as watch:` around it, and nothing within.
+
+    `optimizer` is any torch.optim one, or a list of them. `scaler`: the GradScaler of mixed precision, so that the cost
+    is known without its scale. `stop_before_nan=True` ends the block before a NaN or inf gets into the weights, which
+    stay the last good ones; `watch.pause()`, or one interrupt, ends it before the next update. `watch` names single
+    weights to follow. `show` draws a dashboard beside the loop; by default in a notebook only. Afterwards
+    `watch.record` holds all of it. A cost whose backward pass is not seen is not measured: `watch.step(loss)` tells it.
+
+    The block is ended by `cnnlab.diagnosis.watch.Stopped`, which an `except Exception` in the loop does not catch; to a
+    loop that catches even that it comes again at each step, so that no weight changes any more. TypeError if model,
+    optimizer or scaler is something else, ValueError for a model without trainable parameters.
+    """
+    shown = in_notebook() if show is None else show
+    return Watch(model, optimizer, show=shown, dashboard=open_dashboard, **options)
+
+
+def open_dashboard(watch: Watch) -> Any:
+    """The dashboard of a watch."""
+    from cnnlab.dashboards.watch_dashboard import WatchLab  # not above: plots and widgets are needed only now
+
+    return WatchLab(watch)
+
+
+def in_notebook() -> bool:
+    """Whether a kernel runs this, which can show widgets."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return hasattr(get_ipython(), "kernel")

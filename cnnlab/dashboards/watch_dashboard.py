@@ -1,0 +1,95 @@
+"""The dashboard beside a training loop of the reader's own: state line, live figure, Pause where it can be heard.
+
+It is drawn by the loop's own thread, from what the watch has measured; it trains nothing and imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import threading
+import time
+from typing import Any
+
+import ipywidgets
+
+from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.diagnosis import summary as verdict
+from cnnlab.plots import dashboard as figures
+from cnnlab.plots.recorder import Sheet
+
+FIRST_GOAL = 20
+"""Updates that the time axes have room for at first."""
+SETTLING = 15.0
+"""Seconds within which a page should show the figure; until then every frame is complete."""
+COLOURS = {verdict.CALM: "#1B7837", verdict.RISING: "#B35806", verdict.BROKEN: "#B2182B"}
+"""Tone of the state line -> its colour."""
+
+
+class WatchLab:
+    """What `watch.show()` of a `cnnlab.Watch` displays; `draw` brings it up to date, `close` ends it."""
+
+    def __init__(self, watch: Any, width: int = 1080) -> None:
+        self.watch = watch
+        self.closed = False
+        self.made = time.monotonic()
+        record = watch.record
+        self.figure = LiveFigure(figures.dashboard(record, FIRST_GOAL, width=width))
+        self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
+        self.line = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 auto"))
+        self.button = ipywidgets.Button(
+            description="Pause", icon="pause", tooltip="End the loop before its next update",
+            layout=ipywidgets.Layout(width="96px", flex="0 0 auto"),
+        )  # fmt: skip
+        self.button.on_click(lambda _button: watch.pause())
+        self.header = ipywidgets.HBox([self.button, self.line], layout=ipywidgets.Layout(align_items="center"))
+        self.box = ipywidgets.VBox([self.header, self.figure])
+        self.box.add_class("cnnlab-watch")
+        self.draw()
+        self.display()
+
+    def __repr__(self) -> str:
+        return f"WatchLab({'closed, ' if self.closed else ''}{self.watch.record!r})"
+
+    def display(self) -> None:
+        """Display in the cell that runs now; nothing outside IPython."""
+        with contextlib.suppress(ImportError):
+            from IPython import get_ipython
+            from IPython.display import display
+
+            if get_ipython() is not None:
+                display(self.box)
+
+    def draw(self) -> None:
+        """Show the record as it is now, in one message."""
+        if self.closed:
+            return
+        record: Any = self.watch.record
+        goal = FIRST_GOAL
+        while goal < len(record):
+            goal = goal * 3 // 2
+        sheet = Sheet(trace["name"] for trace in self.figure._data)
+        if time.monotonic() - self.made < SETTLING:
+            self.figure._sent.clear()  # the page may not show the figure yet: send all there is
+        ended = not self.watch.active
+        figures.refresh(sheet, record, (), goal, pictures=ended or self.figure.pictures_are_due)
+        self.figure.take(sheet, whole=ended)
+        said = self.watch.stopped or verdict.state_line(record)
+        tone = verdict.BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else verdict.tone(record)
+        place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")
+        self.line.value = f"<b style='color:{COLOURS[tone]}'>{html.escape(said)}</b> &nbsp;({place})"
+        # While a cell runs in the kernel's own thread no press of a button reaches it: the kernel's interrupt does.
+        reachable = threading.current_thread() is not threading.main_thread()
+        self.button.layout.display = None if reachable and self.watch.active else "none"
+
+    def close(self) -> None:
+        """End the dashboard; the watch goes on."""
+        if self.closed:
+            return
+        self.closed = True
+        self.button.style.close()
+        self.line.style.close()
+        for widget in (self.button, self.line, self.header, self.box):
+            widget.layout.close()
+            widget.close()
+        self.figure.close()

@@ -1,0 +1,395 @@
+"""A watch around a training loop of the reader's own: the gauges of every update as a Record.
+
+The optimiser's hooks tell when it steps, autograd's backward what is descended. Knows no widgets and no plots.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import operator
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnlab.config.settings import written
+from cnnlab.records.record import Record
+from cnnlab.training.forward_hooks import call_hooks
+from cnnlab.training.gradients import Written, are_anew, gradients, ids_of
+from cnnlab.training.loop_recorder import LoopRecorder, Update, knobs_of
+from cnnlab.training.overlay import LOCK, InterruptOverlay, interrupts_are_heard, not_compiled
+from cnnlab.training.pass_listener import PassListener
+from cnnlab.training.passes import total_cost
+
+DRAWING_SHARE = 0.04
+"""Largest share of the loop's time that drawing beside it may take."""
+ACTIVE: list[Watch] = []
+"""Watches whose block is being run."""
+
+
+class Stopped(BaseException):
+    """Raised within the loop to end it before an update; the watch's own block catches it.
+
+    Like a KeyboardInterrupt it passes an `except Exception`. A loop that catches even this one and goes on gets it
+    again at each further step of an optimiser, so that no weight changes any more; a warning says so once.
+    """
+
+
+class Watch:
+    """The gauges of every update of a training loop that is not ours; made by `cnnlab.watch`.
+
+    `record` is what a Run's record is: `weight_norm`, `update_ratio`, histograms and all. Its cost is what was sent
+    backward to this model since the last update (summed, so that micro-batches that are accumulated count together, and
+    without the scale of a GradScaler); where that is not known, it is not measured. Steps of optimisers with no
+    backward pass between them are one update. Gradients are those that the optimiser was given, so after clipping;
+    `clipped` is not measured. Accuracy and logit gap are known where the cost is torch's cross-entropy of (examples,
+    classes). No module carries a hook meanwhile, and no copy of one is watched.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        *,
+        scaler: Any = None,
+        watch: Sequence[str] | None = None,
+        stop_before_nan: bool = False,
+        show: bool = False,
+        updates_per_epoch: int = 1,
+        dashboard: Callable[[Watch], Any] | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        self.dashboard = dashboard
+        self.model, compiled = unwrapped(model)
+        self.hooked = not compiled
+        self.optimizers = optimizers_of(optimizer)
+        self.stop_before_nan = stop_before_nan
+        self.wants_show = show
+        epoch = whole_number("updates_per_epoch", updates_per_epoch)
+        self.recorder = LoopRecorder(self.model, watch, knobs_of(self.optimizers[0]), epoch)
+        self.parameters = self.recorder.parameters
+        self.listener = PassListener(self.parameters, checked_scaler(scaler), self.let_go)
+        self.pausing = self.warned = False
+        self.stopped: str | None = None
+        self.steps = self.usual_steps = 1
+        self.block: contextlib.ExitStack | None = None
+        self.forget()
+        self.lab: Any = None
+        self.draw_due = 0.0
+
+    # -- what a person can do
+
+    def __enter__(self) -> Watch:
+        with contextlib.ExitStack() as stack:  # which undoes all of it if something fails
+            self.take_place(stack)
+            for optimizer in self.optimizers:
+                stack.callback(optimizer.register_step_pre_hook(StepHook(self.before_step)).remove)
+                stack.callback(optimizer.register_step_post_hook(StepHook(self.after_step)).remove)
+            stack.enter_context(self.listener.listen())
+            if interrupts_are_heard():
+                stack.enter_context(InterruptOverlay(self.interrupted))
+            if self.wants_show:
+                self.show()
+            self.block = stack.pop_all()
+        return self
+
+    def take_place(self, stack: contextlib.ExitStack) -> None:
+        """Take a place among the active watches, and see the model's forward passes; ValueError if it is watched."""
+        with LOCK:
+            if any(one.model is self.model for one in ACTIVE):
+                raise ValueError("the model is watched already: leave the other watch first")
+            ACTIVE.append(self)
+        stack.callback(ACTIVE.remove, self)
+        self.recorder.prepare(self.recorder.flat())
+        self.pausing, self.warned, self.stopped = False, False, None
+        self.forget()
+        stack.callback(self.forget)
+        if self.hooked:
+            activations = self.recorder.gauges.activations
+            stack.enter_context(call_hooks(activations.before, activations.after))
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if self.block is not None:
+            self.block.close()
+            self.block = None
+        self.draw()
+        return isinstance(error, Stopped) and error.args[:1] == (self,)
+
+    def pause(self) -> None:
+        """End the block before the next update, whose weights stay as they are; may be called from any thread.
+
+        Entering the same watch again goes on with its record.
+        """
+        self.pausing = True
+
+    def interrupted(self, below: Any, number: int, frame: Any) -> None:
+        """Pause at the first interrupt (■ in JupyterLab, Ctrl-C), between two updates; obey a second one at once."""
+        if self.pausing:
+            raise KeyboardInterrupt
+        self.pause()
+
+    def step(self, loss: Any) -> None:
+        """Say the cost of the update just made, where it is not sent backward by torch's own backward. Optional.
+
+        The optimiser's next step is then one of another update.
+        """
+        cost = one_number("loss", loss)
+        if self.recorder.updates == 0:
+            raise ValueError("step(loss) follows an update of the optimizer, and there was none yet")
+        self.recorder.tell(cost)
+        self.told = True
+
+    def show(self) -> Any:
+        """A dashboard that draws while the loop goes on, in at most a twenty-fifth of its time."""
+        if self.lab is None or self.lab.closed:
+            if self.dashboard is None:
+                raise RuntimeError("this watch was made without a dashboard: make it with cnnlab.watch")
+            self.lab = self.dashboard(self)
+        return self.lab
+
+    @property
+    def record(self) -> Record:
+        """Everything so far; a record taken earlier stays as it was."""
+        return self.recorder.record
+
+    @property
+    def skipped(self) -> int:
+        """How many updates the GradScaler has left out, for an inf in their gradient."""
+        return self.listener.skipped
+
+    @property
+    def active(self) -> bool:
+        """Whether its block is being run."""
+        return any(one is self for one in ACTIVE)
+
+    def __repr__(self) -> str:
+        return f"Watch({self.record!r}{f', {self.stopped}' if self.stopped else ''})"
+
+    # -- steps of an optimiser
+
+    def forget(self) -> None:
+        """Begin anew: the next step is one of another update, of which nothing is known yet."""
+        self.update: Update | None = None
+        self.met: Tensor | None = None
+        self.written: Written = []
+        self.told = self.stepping = False
+        self.listener.forget()
+        self.recorder.gauges.activations.clear()
+
+    def let_go(self) -> None:
+        """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
+        if not self.stepping:
+            self.update, self.written = None, []
+
+    def before_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
+        if self.stopped is not None:
+            self.stop_again()
+        # torch gives the arguments of the unbound step: the optimiser itself is the first.
+        closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
+        if self.pausing and (closure is not None or self.begins(optimizer)):
+            self.stop(f"paused before update {self.recorder.updates + 1}")
+        self.met = self.recorder.flat()
+        self.stepping = False
+        if closure is None:
+            self.look(optimizer, None)
+            return None
+
+        @functools.wraps(closure)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = closure(*args, **kwargs)
+            if not self.stepping:  # at its first evaluation
+                self.look(optimizer, result)
+            return result
+
+        rest = {name: value for name, value in keywords.items() if name != "closure"}
+        return (arguments[0], watched, *arguments[2:]), rest
+
+    def begins(self, optimizer: Any) -> bool:
+        """Whether a step begins an update: a backward pass was made, or a cost told, since the last one.
+
+        In a loop of which no backward pass has ever been seen: whether a gradient was made anew.
+        """
+        if self.update is None or self.listener.passes or self.told:
+            return True
+        own = ids_of(optimizer)
+        places = [place for place, each in enumerate(self.parameters) if id(each) in own]
+        mine, written = [self.parameters[place] for place in places], self.written
+        return not self.listener.has_heard and are_anew(mine, [written[place] for place in places])
+
+    def look(self, optimizer: Any, result: Any) -> None:
+        """Keep what the optimiser is about to use; stop if it is not finite and that is wanted.
+
+        `result` is what the closure of a step has returned: a cost, or nothing.
+        """
+        if result is None and not self.begins(optimizer):
+            assert self.update is not None
+            self.recorder.give(self.update.gradient, optimizer)
+        else:
+            self.update = self.update_of(optimizer, result)
+            self.usual_steps, self.steps = self.steps, 0
+        self.stepping = True
+        if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
+            self.check(self.update.gradient, f"the gradient of update {self.number}")
+
+    def update_of(self, optimizer: Any, result: Any) -> Update:
+        """The update that an optimiser begins."""
+        met, cost = self.met, total_cost(self.listener.passes)
+        assert met is not None
+        if cost is None and result is not None:
+            with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
+                cost = one_number("loss", result)
+        return Update(
+            before=met,
+            gradient=self.recorder.gradient(optimizer, self.not_yet_unscaled(optimizer)),
+            knobs=knobs_of(optimizer),
+            cost=cost,
+            classes=next((each.classes for each in self.listener.passes if each.classes is not None), None),
+            activations=self.recorder.gauges.activations.taken(),
+        )
+
+    def not_yet_unscaled(self, optimizer: Any) -> frozenset[int]:
+        """The ids of parameters whose gradients still have the scale of mixed precision: those of other optimisers."""
+        others = [ids_of(other) for other in self.optimizers if other is not optimizer]
+        if not others or not self.listener.scales:
+            return frozenset()
+        return frozenset().union(*others) - ids_of(optimizer)
+
+    @property
+    def number(self) -> int:
+        """The number of the update under way."""
+        return self.recorder.updates + (self.steps == 0)
+
+    def after_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """What happens after the optimiser's step: the update is measured, and the dashboard drawn if it is due."""
+        if not self.stepping or self.update is None or self.met is None:
+            return
+        met, self.met, self.stepping = self.met, None, False
+        after = self.recorder.flat()
+        if self.stop_before_nan and not finite(after) and finite(met):
+            self.recorder.put_back(met)
+            self.check(after, f"update {self.number}")
+        self.recorder.add(self.update, after, first=self.steps == 0)
+        self.steps += 1
+        self.listener.passes, self.told = [], False
+        self.written = [] if self.listener.has_heard else gradients(self.parameters)
+        self.recorder.gauges.activations.clear()
+        # Not before all steps of an update: to draw takes the record, from which its row would have to be cut again.
+        if self.lab is not None and self.steps >= self.usual_steps and time.monotonic() >= self.draw_due:
+            self.draw()
+
+    def check(self, flat: Tensor, what: str) -> None:
+        """End the block if a vector holds NaN or inf, and say where."""
+        if finite(flat):
+            return
+        bad = [name for name, part in self.recorder.layout.views(flat).items() if not finite(part.reshape(-1))]
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        self.stop(f"stopped because {what} holds NaN or inf in {bad[0]}{more}; the weights are those before it")
+
+    def stop(self, why: str) -> None:
+        """End the block from within the loop."""
+        self.stopped = why
+        raise Stopped(self, why)
+
+    def stop_again(self) -> None:
+        """End the block of a loop that has caught its end and goes on."""
+        if not self.warned:
+            self.warned = True
+            said = (
+                "the loop has caught cnnlab.diagnosis.watch.Stopped and goes on: no step changes the weights any more"
+            )
+            warnings.warn(f"{said} ({self.stopped})", RuntimeWarning, stacklevel=5)
+        raise Stopped(self, self.stopped)
+
+    def draw(self) -> None:
+        """Draw the dashboard, if there is one, and plan the next time so that drawing keeps to its share."""
+        if self.lab is None:
+            return
+        start = time.monotonic()
+        with contextlib.suppress(Exception):  # a dashboard that fails must not end a training of days
+            self.lab.draw()
+        spent = time.monotonic() - start
+        self.draw_due = start + max(spent / DRAWING_SHARE, 1 / 8)
+
+
+class StepHook:
+    """A hook of an optimiser; a copy of it, as in a pickled optimiser, does nothing."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.plain = call
+        self.call = not_compiled(call)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Do what it was made for."""
+        if torch.compiler.is_compiling() and self.call is self.plain:
+            return None  # a step compiled by what was not there when the block was entered: it is not seen
+        return self.call(*arguments)
+
+    def __reduce__(self) -> Any:
+        return StepHook, (do_nothing,)
+
+
+def do_nothing(*_: Any) -> None:
+    """What the copy of a hook does."""
+
+
+def optimizers_of(optimizer: Any) -> list[Any]:
+    """One optimiser or several as a list; TypeError if they have no hooks."""
+    found = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    for one in found:
+        if not hasattr(one, "register_step_pre_hook") or not getattr(one, "param_groups", None):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, or several, got {type(one).__name__}")
+    if not found:
+        raise TypeError("optimizer must be a torch.optim.Optimizer, or several, got none")
+    return found
+
+
+def unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:
+    """The module within a compiled one, and whether it was compiled: then hooks would break what was compiled.
+
+    ValueError for a module whose parameters have no shapes yet.
+    """
+    lazy = [name for name, part in model.named_parameters() if isinstance(part, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"model must have its shapes: pass one batch through it first, {lazy[0]} has none yet")
+    inner = getattr(model, "_orig_mod", None)
+    return (model, False) if inner is None else (inner, True)
+
+
+def finite(flat: Tensor) -> bool:
+    """Whether all numbers are finite. On a GPU this waits for it."""
+    wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
+    # A sum that overflows only costs the longer look.
+    return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())
+
+
+def checked_scaler(scaler: Any) -> Any:
+    """A GradScaler, or None; TypeError if it is something else."""
+    if scaler is not None and not all(callable(getattr(scaler, name, None)) for name in ("get_scale", "is_enabled")):
+        raise TypeError(f"scaler must be a torch.amp.GradScaler or None, got {type(scaler).__name__}")
+    return scaler
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A whole number of at least 1; ValueError if it is something else."""
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool) and operator.index(value) >= 1:
+            return operator.index(value)
+    raise ValueError(f"{name} must be a whole number of at least 1, got {written(value)}")
+
+
+def one_number(name: str, value: Any) -> Tensor:
+    """A single number as a tensor without axes; TypeError or ValueError if it is something else."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
+        return value.detach().reshape(())
+    try:
+        return torch.tensor(float(value), dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number or a tensor of one, got {written(value)}") from None

@@ -1,0 +1,1 @@
+"""What a run has shown, in memory and in files: records, maps, autosaves, images of one's own. Numpy, no torch."""

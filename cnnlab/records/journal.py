@@ -1,0 +1,387 @@
+"""A record in a file that grows with it: each save adds what is new, and a kill in the middle of one loses that alone.
+
+A journal is a line that says so, then entries. An entry is a mark, three numbers (length of its JSON header, of its
+arrays, and the CRC-32 of both), the header and the arrays. For each branch of the tree it names a branch of the entry
+before and how many of its rows this one begins with, and it holds the rows after those, the knobs changed in them, and
+the states at the start and at the end. The last whole entry is the tree; what may follow it was cut short.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnlab.config.settings import settings, written
+from cnnlab.records import bounded_json
+from cnnlab.records import own_image as given_image
+from cnnlab.records import storage as files
+from cnnlab.records.archive import KINDS, MOST_TEXT, Stored
+from cnnlab.records.bounded_json import field
+from cnnlab.records.held_file import HeldFile
+from cnnlab.records.record import (
+    GAUGES,
+    LAYER_GAUGES,
+    Lineage,
+    Log,
+    Record,
+    Snapshot,
+    shared_rows,
+)
+from cnnlab.records.storage import (
+    Arrays,
+    Header,
+    arranged,
+    branch_of,
+    described,
+    found,
+    names,
+    own_image_in,
+    schedule_of,
+    take_images,
+)
+from cnnlab.records.validation import check_tree, require
+
+ROOM = 2**28
+"""Bytes that the branches of a journal may take in memory, besides twice the size of the file."""
+BEGINNING = b"cnnlab journal 1\n"
+"""What a journal begins with."""
+MARK = b"next"
+ENTRY = struct.Struct("<4sIQI")
+"""Mark, length of the header, length of the arrays, CRC-32 of both."""
+
+
+# Writing.
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a journal holds of a branch, as far as the next entry needs to know it."""
+
+    lineage: Lineage
+    """Of the record that was written."""
+    rows: int
+    about: Header
+    """Settings, layers and the like."""
+
+
+def entry_of(tree: Sequence[Record], written: Mapping[int, Written]) -> tuple[list[Any], dict[int, Written]]:
+    """The bytes of an entry, in pieces, and what the journal holds with it; `written` is what it held before."""
+    arrays: Arrays = {}
+    branches, holds = [], {}
+    for record in tree:
+        about = about_of(record)
+        number, rows = source_of(record, written)
+        same = rows > 0 and written[number].about == about
+        branches.append(
+            {
+                "from": [number, rows],
+                "about": None if same else about,
+                "branch": dataclasses.asdict(record.branch),
+                "schedule": changes_after(record, rows),
+                "states": states_of(record, rows, arrays),
+            }
+        )
+        arrays |= {f"{record.branch.number}/{name}": array for name, array in new_rows(record, rows).items()}
+        holds[record.branch.number] = Written(record.lineage, len(record.table), about)
+    known = {kept.about["settings"]["image"] for kept in written.values()}
+    for image in {record.settings.image for record in tree} - known:
+        arrays |= own_image_in(image)
+    return packed({"gauges": GAUGES, "layer_gauges": LAYER_GAUGES, "branches": branches}, arrays), holds
+
+
+def about_of(record: Record) -> Header:
+    """What a header tells of a record but for its schedule and its place in the tree."""
+    return {name: part for name, part in described(record).items() if name not in ("schedule", "branch")}
+
+
+def source_of(record: Record, written: Mapping[int, Written]) -> tuple[int, int]:
+    """The branch that shares most rows with a record, and how many; 0, 0 where nothing is shared."""
+    shared = {number: min(shared_rows(record.lineage, kept.lineage), kept.rows) for number, kept in written.items()}
+    # Where several share as much it is its own: nothing is copied then when the journal is read.
+    best = max(shared, key=lambda number: (shared[number], number == record.branch.number), default=0)
+    rows = min(shared.get(best, 0), len(record.table))
+    return (best, rows) if rows else (0, 0)
+
+
+def changes_after(record: Record, rows: int) -> list[Any]:
+    """The schedule from the first update that is not among so many rows."""
+    place = bisect.bisect_left(record.schedule, rows, key=lambda entry: entry[0])
+    before = record.schedule[place - 1][1] if place else record.settings.knobs
+    listed = []
+    for first, knobs in record.schedule[place:]:
+        old, new = dataclasses.asdict(before), dataclasses.asdict(knobs)
+        listed.append((first, {name: value for name, value in new.items() if value != old[name]}))
+        before = knobs
+    return listed
+
+
+def states_of(record: Record, rows: int, arrays: Arrays) -> list[Any]:
+    """The states at the start, if it is not shared, and at the end; their bytes are put into arrays."""
+    kept = [snapshot for snapshot in record.take_snapshots() if snapshot.step <= len(record)]
+    listed = []
+    for snapshot in [*kept[:1], *kept[1:][-1:]][bool(rows) :]:
+        own = f"{record.branch.number}/state/{snapshot.step}/"
+        arrays |= {own + name: part for name, part in snapshot.arrays.items()}
+        listed.append((snapshot.step, list(snapshot.arrays)))
+    return listed
+
+
+def new_rows(record: Record, rows: int) -> Arrays:
+    """The arrays of a record after so many rows."""
+    kept = record.histograms
+    numbers = slice(kept.ends[rows], kept.ends[-1])
+    return {
+        "table": record.table[rows:],
+        "kernels": record.kernels[rows:],
+        "lengths": np.diff(kept.ends[rows:]),
+        "places": kept.places[numbers],
+        "counts": kept.counts[numbers],
+    }
+
+
+def packed(header: Header, arrays: Arrays) -> list[Any]:
+    """The pieces of an entry, in their order."""
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    listed = [(name, array.dtype.str, array.shape) for name, array in whole.items()]
+    text = json.dumps({**header, "arrays": listed}, allow_nan=False).encode()
+    parts: list[Any] = [text, *(array.data.cast("B") for array in whole.values() if array.size)]
+    checksum = functools.reduce(lambda checksum, part: zlib.crc32(part, checksum), parts, 0)
+    return [ENTRY.pack(MARK, len(text), sum(array.nbytes for array in whole.values()), checksum), *parts]
+
+
+class Journal:
+    """A journal that a run is written to. While it is open no other lab takes it, in this process or in another."""
+
+    def __init__(self, path: Path) -> None:
+        """Make a new file; FileExistsError if there is one."""
+        path.touch(exist_ok=False)
+        held = HeldFile.take(path)
+        if held is None:
+            raise FileExistsError(f"{path} was taken by another lab")
+        self.held = held
+        self.written: dict[int, Written] = {}
+        try:
+            self.size = self.write(0, [BEGINNING])
+        except BaseException:
+            held.remove()
+            raise
+
+    def add(self, tree: Sequence[Record]) -> None:
+        """Write what is new; the journal stays as it was if that fails. OSError if another file is in its place."""
+        if not self.held.is_in_place:
+            raise FileNotFoundError(f"{self.held.path} was removed or replaced")
+        parts, written = entry_of(tree, self.written)
+        self.size = self.write(self.size, parts)
+        self.written = written
+
+    def write(self, size: int, parts: Iterable[Any]) -> int:
+        """Add bytes to a file of this size; the new size."""
+        try:
+            for part in parts:
+                left = memoryview(part)
+                while len(left):
+                    left = left[self.held.file.write(left) :]
+        except OSError as error:
+            os.ftruncate(self.held.file.fileno(), size)
+            raise OSError(error.errno, error.strerror, str(self.held.path)) from None
+        return os.fstat(self.held.file.fileno()).st_size
+
+
+# Reading.
+
+
+def load(path: str | os.PathLike[str]) -> Record:
+    """Read what `Record.save` or a lab's autosave wrote: the record, its other branches, and the snapshots, to the bit.
+
+    Nothing in a file is ever run as code. A file that was altered or cut short, is none of ours, is of a later version
+    or contradicts itself is a ValueError that says so; a missing one is a FileNotFoundError. Of an autosave that was
+    cut short all but its last seconds is read.
+    """
+    if not os.path.isfile(path) or not is_journal(path):
+        return files.load(path)
+    return load_journal(path, 2 * os.path.getsize(path) + ROOM)
+
+
+def load_journal(path: str | os.PathLike[str], most: int | None = None) -> Record:
+    """The tree of a journal; ValueError in a sentence if it has none, or one of more than `most` bytes in memory.
+
+    Forks share rows in a journal and not in memory. Our own may have as many as they like, a stranger's may not.
+    """
+    try:
+        with open(path, "rb") as file:
+            return tree_in(file, most)
+    except OSError:
+        raise
+    except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
+        raise ValueError(f"{path} cannot be loaded: {reason or type(reason).__name__}") from None
+
+
+def is_journal(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as journals do."""
+    with open(path, "rb") as file:
+        return file.read(len(BEGINNING)) == BEGINNING
+
+
+def tree_in(file: BufferedReader, most: int | None) -> Record:
+    """The tree of the last whole entry of an open journal."""
+    branches: dict[int, Grown] = {}
+    images: dict[str, Stored] = {}
+    for header, arrays in entries(file):
+        branches = branches_of(header, arrays, branches, most)
+        images |= {name: array for name, array in arrays.items() if name.startswith("images/")}
+    require(branches, "it holds no whole entry")
+    tree = [branch.record() for branch in branches.values()]
+    check_tree({record: record.take_snapshots() for record in tree})
+    given_image.KEPT.update(take_images(tree, images))
+    return dataclasses.replace(tree[0], others=tuple(tree[1:]))
+
+
+def entries(file: BufferedReader) -> Iterator[tuple[Header, dict[str, Stored]]]:
+    """Header and arrays of each whole entry; ends before one that was cut short."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    require(file.read(len(BEGINNING)) == BEGINNING, "it is not a journal that cnnlab wrote")
+    while len(start := file.read(ENTRY.size)) == ENTRY.size:
+        mark, length, rest, checksum = ENTRY.unpack(start)
+        if mark != MARK or length > MOST_TEXT or file.tell() + length + rest > size:
+            return
+        text, place = file.read(length), file.tell()
+        if checksum_of(file, rest, zlib.crc32(text)) != checksum:
+            return
+        header = bounded_json.parse(text)
+        yield header, dict(arrays_in(field(header, "arrays", list), file, place, place + rest))
+        file.seek(place + rest)
+
+
+def checksum_of(file: BufferedReader, size: int, before: int) -> int:
+    """The CRC-32 of so many bytes of a file, after that of what came before."""
+    while size > 0 and (piece := file.read(min(size, 2**20))):
+        before = zlib.crc32(piece, before)
+        size -= len(piece)
+    return before
+
+
+def arrays_in(listed: list[Any], file: BufferedReader, place: int, end: int) -> Iterator[tuple[str, Stored]]:
+    """The arrays of an entry by name; ValueError unless they are all between two places, one after the other."""
+    for entry in listed:
+        name, kind, shape = parts_of(entry, "arrays", str, str, list)
+        require(kind in KINDS, f"an array in it may be of {', '.join(KINDS)}, got {written(kind)}")
+        require(all(type(side) is int and side >= 0 for side in shape), f"a shape must be sizes, got {written(shape)}")
+        stored = Stored(file, place, tuple(shape), np.dtype(kind))
+        place += stored.nbytes
+        require(place <= end, f"the array {written(name)} is longer than what is there")
+        yield name, stored
+    require(place == end, "an entry must hold its arrays and nothing else")
+
+
+@dataclass
+class Grown:
+    """A branch as the entries read so far have made it."""
+
+    log: Log
+    about: Header
+    place: Header
+    """Its number, parent and fork."""
+    states: dict[int, Snapshot]
+
+    @classmethod
+    def empty(cls, about: Header, place: Header, arrays: Mapping[str, Stored]) -> Grown:
+        """A branch that shares no row with another."""
+        start = settings(**field(about, "settings", dict))
+        kernels = found(arrays, f"{field(place, 'number', int)}/kernels")
+        per_epoch = field(about, "updates_per_epoch", int)
+        log = Log(start, names(about, "layers"), names(about, "watched"), per_epoch, kernels.shape[1:])
+        log.schedule = []
+        return cls(log, about, place, {})
+
+    def until(self, rows: int) -> Grown:
+        """A branch of its own that begins with so many rows of this one."""
+        require(0 < rows <= self.log.rows, f"a branch must begin with 1 to {self.log.rows} rows, got {rows}")
+        start = {step: state for step, state in self.states.items() if step == 0}
+        return Grown(self.log.until(rows - 1), self.about, self.place, start)
+
+    def add(self, part: Header, header: Header, arrays: Mapping[str, Stored]) -> None:
+        """Take over what an entry says of the branch that is new."""
+        self.place = field(part, "branch", dict)
+        self.about = self.about if part.get("about") is None else field(part, "about", dict)
+        self.log.settings = settings(**field(self.about, "settings", dict))
+        self.log.schedule = [entry for entry in self.log.schedule if entry[0] < self.log.rows]
+        knobs = self.log.schedule[-1][1] if self.log.schedule else self.log.settings.knobs
+        own = f"{field(self.place, 'number', int)}/"
+        rows = self.log.rows + len(found(arrays, f"{own}table"))
+        self.log.schedule += schedule_of(field(part, "schedule", list), knobs, rows)
+        table, kernels, lengths, places, counts = (
+            found(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
+        )
+        gauges = names(header, "gauges"), names(header, "layer_gauges")
+        wide = arranged(table, *gauges, self.log.layers, self.log.watched)
+        require(len(table) == len(kernels) == len(lengths), "an entry must hold as many rows of each kind")
+        numbers = lengths.whole
+        require((numbers >= 0).all() and numbers.sum() == len(places) == len(counts), "lengths must fit the numbers")
+        self.log.append_packed(wide.whole, kernels.whole, numbers, places.whole, counts.whole)
+        self.states = {step: state for step, state in self.states.items() if step == 0}
+        for entry in field(part, "states", list):
+            step, parts = parts_of(entry, "states", int, list)
+            kept = {name: found(arrays, f"{own}state/{step}/{name}").whole for name in map(str, parts)}
+            self.states[step] = Snapshot(step, kept)
+
+    def record(self) -> Record:
+        """The record of the branch."""
+        states = tuple(state for _, state in sorted(self.states.items()))
+        return dataclasses.replace(
+            self.log.record(),
+            branch=branch_of(self.place),
+            own_network=field(self.about, "own_network", bool),
+            take_snapshots=functools.partial(tuple, states),
+        )
+
+
+def branches_of(
+    header: Header, arrays: Mapping[str, Stored], before: Mapping[int, Grown], most: int | None
+) -> dict[int, Grown]:
+    """The branches after an entry, by number, from those before it."""
+    parts = field(header, "branches", list)
+    begun: list[Grown] = []
+    for part in parts:  # all begin before the first is added to
+        begun.append(begin(part, arrays, before))
+        size = sum(bytes_of(branch.log.record()) for branch in begun)
+        require(most is None or size <= most, f"its branches would take {size / 2**20:,.0f} MiB of memory")
+    for part, branch in zip(parts, begun, strict=True):
+        branch.add(part, header, arrays)
+    return {field(branch.place, "number", int): branch for branch in begun}
+
+
+def begin(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, Grown]) -> Grown:
+    """A branch with the rows that it shares with one of the entry before."""
+    number, rows = parts_of(field(part, "from", list), "from", int, int)
+    place = field(part, "branch", dict)
+    if not number:
+        return Grown.empty(field(part, "about", dict), place, arrays)
+    require(number in before, f"branch {written(number)} is not there to begin with")
+    known = before[number]
+    return known if number == field(place, "number", int) and rows == known.log.rows else known.until(rows)
+
+
+def parts_of(entry: Any, name: str, *kinds: type) -> list[Any]:
+    """The values in a list of the header; ValueError unless they are of these kinds."""
+    if not isinstance(entry, list) or [type(part) for part in entry] != list(kinds):
+        raise ValueError(f"{name} must hold {', '.join(kind.__name__ for kind in kinds)}, got {written(entry)}")
+    return entry
+
+
+def bytes_of(record: Record) -> int:
+    """About how long a journal of a record alone would be."""
+    kept = record.histograms
+    return record.table.nbytes + record.kernels.nbytes + kept.ends.nbytes + kept.places.nbytes + kept.counts.nbytes

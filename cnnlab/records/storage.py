@@ -1,0 +1,334 @@
+"""Records in files: what is written of a record, and what is asked of a file before it becomes one.
+
+A file holds `cnnlab.json` (settings, layers, watched weights, schedule and snapshots of each branch) and, of each, the
+arrays `branch_1/table`, `ends`, `places`, `counts` and `kernels`; and `states/0`, .. the bytes that snapshots name.
+Whatever `save` writes, `load` reads: both ask the same of a record. What a file says of its arrays is held against what
+is there before any of them is read. Imports settings, records, consistency, archive and numpy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnlab.config.settings import Knobs, check_names, settings
+from cnnlab.records import archive
+from cnnlab.records import own_image as given_image
+from cnnlab.records.archive import Stored
+from cnnlab.records.bounded_json import field
+from cnnlab.records.record import (
+    EXPONENTS,
+    GAUGES,
+    LAYER_GAUGES,
+    NOT_MEASURED,
+    Branch,
+    FloatArray,
+    Histograms,
+    Record,
+    Snapshot,
+    read_only,
+)
+from cnnlab.records.validation import check_tree, require, rising
+
+Header = dict[str, Any]
+Arrays = dict[str, NDArray[Any]]
+ROOM = 2**26
+"""Bytes that the gauges which a file lacks may take, besides the file's own size."""
+
+
+def save(record: Record, path: str | os.PathLike[str]) -> None:
+    """Write a record, its other branches and their snapshots into one file, at one stroke; see `Record.save`."""
+    tree = {branch: kept_of(branch) for branch in (record, *record.others)}
+    try:
+        check_tree(tree)
+    except ValueError as reason:
+        raise ValueError(f"the record cannot be saved: {reason}") from None
+    arrays: Arrays = {}
+    for branch in tree:
+        arrays |= {f"branch_{branch.branch.number}/{name}": array for name, array in tables(branch).items()}
+    states: dict[bytes, int] = {}
+    branches = [{**described(branch), "snapshots": stored(kept, states, arrays)} for branch, kept in tree.items()]
+    for name in {branch.settings.image for branch in tree}:
+        arrays |= own_image_in(name)
+    header = {"gauges": GAUGES, "layer_gauges": LAYER_GAUGES, "branches": branches}
+    archive.write(path, header, arrays)
+
+
+MOST_PIXELS = 4_000_000
+"""Most pixels of an image of the reader's own that a file holds; a record of a larger one needs it given again."""
+
+
+def own_image_in(name: str) -> Arrays:
+    """The arrays of an image of the reader's own, if it is here and small enough; none for one that is shipped."""
+    if name not in given_image.KEPT or given_image.KEPT[name][0].size > MOST_PIXELS:
+        return {}
+    image, mask = given_image.KEPT[name]
+    return {f"images/{name}/grey": image, f"images/{name}/mask": mask}
+
+
+def take_images(tree: Sequence[Record], stored: Mapping[str, Stored]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """The images of the reader's own in a file, by name; ValueError if one is not what its name says."""
+    images = {}
+    for name in {record.settings.image for record in tree}:
+        if f"images/{name}/grey" not in stored:
+            continue
+        grey, mask = (found(stored, f"images/{name}/{part}") for part in ("grey", "mask"))
+        require(grey.dtype == mask.dtype == np.uint8 and grey.ndim == 2, "an image must be bytes with two axes")
+        require(grey.shape == mask.shape, "the labels of an image must fit it")
+        given_image.check_size(*grey.shape)
+        require(mask.whole.max(initial=0) <= 1, "the labels of an image must fit it")
+        require(given_image.name_of(grey.whole, mask.whole) == name, f"the image must be the one that {name} names")
+        images[name] = grey.whole, mask.whole
+    return images
+
+
+def kept_of(record: Record) -> tuple[Snapshot, ...]:
+    """The snapshots up to the record's end."""
+    return tuple(snapshot for snapshot in record.take_snapshots() if snapshot.step <= len(record))
+
+
+def described(record: Record) -> Header:
+    """All of a record that is no array; of the schedule, each change of a knob."""
+    schedule: list[tuple[int, Header]] = []
+    before = dataclasses.asdict(record.settings.knobs)
+    for first, knobs in record.schedule:
+        now = dataclasses.asdict(knobs)
+        schedule.append((first, {name: value for name, value in now.items() if value != before[name]}))
+        before = now
+    return {
+        "settings": dataclasses.asdict(record.settings),
+        "layers": record.layers,
+        "watched": record.watched,
+        "schedule": schedule,
+        "updates_per_epoch": record.updates_per_epoch,
+        "own_network": record.own_network,
+        "branch": dataclasses.asdict(record.branch),
+    }
+
+
+def tables(record: Record) -> Arrays:
+    """The arrays of a record by name."""
+    ends = record.histograms.ends
+    return {
+        "table": record.table,
+        "ends": ends,
+        "places": record.histograms.places[: ends[-1]],
+        "counts": record.histograms.counts[: ends[-1]],
+        "kernels": record.kernels,
+    }
+
+
+def stored(snapshots: Sequence[Snapshot], states: dict[bytes, int], arrays: Arrays) -> list[Any]:
+    """Snapshots as (update, number of the bytes by name); bytes that two branches share are put into arrays once."""
+    listed = []
+    for snapshot in snapshots:
+        numbers = {}
+        for name, array in snapshot.arrays.items():
+            number = states.setdefault(hashlib.sha256(array.data).digest(), len(states))
+            arrays[f"states/{number}"] = array
+            numbers[name] = number
+        listed.append((snapshot.step, numbers))
+    return listed
+
+
+def load(path: str | os.PathLike[str]) -> Record:
+    """Read what `Record.save` wrote: the record, its other branches, and the snapshots, to the bit.
+
+    Nothing in a file is ever run as code. A file that was altered or cut short, is none of ours, is of a later version
+    or contradicts itself is a ValueError that says so; a missing one is a FileNotFoundError.
+    """
+    try:
+        with archive.opened(path) as (header, stored):
+            tree = tree_of(header, stored)
+            check_tree({record: record.take_snapshots() for record in tree})
+            images = take_images(tree, stored)
+            tree = [in_memory(record) for record in tree]
+    except OSError:
+        raise
+    except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
+        raise ValueError(f"{path} cannot be loaded: {reason or type(reason).__name__}") from None
+    given_image.KEPT.update(images)
+    return dataclasses.replace(tree[0], others=tuple(tree[1:]))
+
+
+def tree_of(header: Header, stored: Mapping[str, Stored]) -> list[Record]:
+    """The branches of a file; their arrays are still there. ValueError if they would be far larger in memory."""
+    gauges = names(header, "gauges"), names(header, "layer_gauges")
+    tree = [record_of(part, gauges, stored) for part in field(header, "branches", list)]
+    there = sum(array.nbytes for array in stored.values())
+    wider = sum(record.table.nbytes for record in tree if isinstance(record.table, Arranged))
+    require(wider <= there + ROOM, f"its tables lack so many gauges that they would take {wider / 2**20:,.0f} MiB")
+    return tree
+
+
+def in_memory(record: Record) -> Record:
+    """A record of a file with its arrays read."""
+    kept = tuple(
+        Snapshot(snapshot.step, {name: whole(array) for name, array in snapshot.arrays.items()})
+        for snapshot in record.take_snapshots()
+    )
+    ends, places, counts, shape = vars(record.histograms).values()
+    return dataclasses.replace(
+        record,
+        table=whole(record.table),
+        histograms=Histograms(whole(ends), whole(places), whole(counts), shape),
+        kernels=whole(record.kernels),
+        take_snapshots=functools.partial(tuple, kept),
+    )
+
+
+def whole(array: Any) -> NDArray[Any]:
+    """All numbers of an array that lies in a file."""
+    read: NDArray[Any] = array.whole
+    return read
+
+
+def names(part: Any, name: str) -> tuple[str, ...]:
+    """A list of texts in the header."""
+    listed = field(part, name, list)
+    if not all(isinstance(text, str) for text in listed):
+        raise ValueError(f"{name} must be texts, got {reprlib.repr(listed)}")
+    return tuple(listed)
+
+
+def record_of(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored: Mapping[str, Stored]) -> Record:
+    """One branch of a file, with its snapshots; its arrays are not read, but in their places."""
+    wanted = settings(**field(part, "settings", dict))
+    layers, watched = names(part, "layers"), names(part, "watched")
+    branch = branch_of(field(part, "branch", dict))
+    arrays: list[Any] = [
+        found(stored, f"branch_{branch.number}/{name}") for name in ("table", "ends", "places", "counts", "kernels")
+    ]
+    told, ends, places, counts, kernels = arrays
+    table: Any = arranged(told, *gauges, layers, watched)
+    require(len(table), "table must hold the start at least")
+    kept = snapshots_of(field(part, "snapshots", list), stored, len(table))
+    return Record(
+        wanted,
+        layers,
+        watched,
+        schedule_of(field(part, "schedule", list), wanted.knobs, len(table)),
+        field(part, "updates_per_epoch", int),
+        table,
+        Histograms(ends, places, counts, (len(layers), EXPONENTS[wanted.precision].count)),
+        kernels,
+        branch,
+        own_network=field(part, "own_network", bool),
+        take_snapshots=functools.partial(tuple, kept),
+    )
+
+
+def found(stored: Mapping[str, Stored], name: str) -> Stored:
+    """An array by its name; ValueError if the file has none of that name."""
+    if name not in stored:
+        raise ValueError(f"the array {name:.60} is missing")
+    return stored[name]
+
+
+def branch_of(part: Header) -> Branch:
+    """A run's place in the tree."""
+    parent = part.get("parent")
+    return Branch(
+        field(part, "number", int),
+        None if parent is None else field(part, "parent", int),
+        field(part, "forked_at", int),
+    )
+
+
+def schedule_of(entries: list[Any], knobs: Knobs, rows: int) -> tuple[tuple[int, Knobs], ...]:
+    """The knobs from update to update, each as the ones before with some changed."""
+    pairs = pairs_of(entries, "schedule", rows)
+    schedule = []
+    for first, changes in pairs:
+        check_names(changes)
+        knobs = dataclasses.replace(knobs, **changes) if changes else knobs
+        schedule.append((first, knobs))
+    return tuple(schedule)
+
+
+def snapshots_of(entries: list[Any], stored: Mapping[str, Stored], rows: int) -> tuple[Snapshot, ...]:
+    """States by their updates and the numbers of their bytes."""
+    pairs = pairs_of(entries, "snapshots", rows)
+    return tuple(
+        Snapshot(step, {name: found(stored, f"states/{number}") for name, number in numbers.items()})  # type: ignore[misc]
+        for step, numbers in pairs
+    )
+
+
+def pairs_of(entries: list[Any], name: str, rows: int) -> list[tuple[int, dict[str, Any]]]:
+    """Updates in rising order and what belongs to each, at most one a row; ValueError if it is something else."""
+    require(len(entries) <= rows, f"{name} must hold at most one entry a row of the table, {rows}, got {len(entries)}")
+    for entry in entries:
+        if not (isinstance(entry, list) and [type(part) for part in entry] == [int, dict]):
+            raise ValueError(f"{name} must hold pairs of an update and its values, got {reprlib.repr(entry)}")
+    require(rising([step for step, _ in entries]), f"{name} must rise from update to update")
+    return entries
+
+
+@dataclass(frozen=True, eq=False)
+class Arranged:
+    """A table in a file with the columns that a Record has at present; what is not in the file is not measured."""
+
+    table: Stored
+    places: NDArray[np.int64]
+    """Where each column lies in the file; -1 for one that does not."""
+    ndim = 2
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the table in the file."""
+        return self.table.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, columns."""
+        return len(self), len(self.places)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its numbers will take."""
+        return len(self) * len(self.places) * 8
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def whole(self) -> FloatArray:
+        """All of it, read-only."""
+        whole, there = np.full(self.shape, NOT_MEASURED), self.places >= 0
+        size = max(1, 2**20 // max(len(self.places), self.table.shape[1]))
+        for first in range(0, len(self), size):
+            rows = slice(first, first + size)
+            whole[rows, there] = self.table[rows][:, self.places[there]]
+        return read_only(whole)
+
+
+def arranged(
+    table: Stored,
+    gauges: tuple[str, ...],
+    layer_gauges: tuple[str, ...],
+    layers: tuple[str, ...],
+    watched: tuple[str, ...],
+) -> Stored | Arranged:
+    """A table with the columns that a Record has at present: what an older cnnlab did not measure is not measured."""
+    width = len(gauges) + len(layer_gauges) * len(layers) + len(watched)
+    require(table.dtype == np.float64 and table.ndim == 2, "table must be float64 with two axes")
+    require(table.shape[1] == width, f"table must be {width} columns wide, got {table.shape[1]}")
+    if (gauges, layer_gauges) == (GAUGES, LAYER_GAUGES):
+        return table
+    single = {name: place for place, name in enumerate(gauges)}
+    blocks = {name: len(gauges) + place * len(layers) for place, name in enumerate(layer_gauges)}
+    nowhere, each = np.full(len(layers), -1), np.arange(len(layers))
+    places = [np.array([single.get(name, -1) for name in GAUGES])]
+    places += [blocks[name] + each if name in blocks else nowhere for name in LAYER_GAUGES]
+    return Arranged(table, np.concatenate([*places, np.arange(width - len(watched), width)]))

@@ -1,0 +1,1 @@
+"""Many runs at once, on processes, executors or a GPU."""

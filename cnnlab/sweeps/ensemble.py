@@ -1,0 +1,154 @@
+"""Many members (networks with settings of their own) over the same number of updates: settings in, plain numbers out.
+
+Two ways with one interface. On the CPU members go one by one through the very step of `Run`, one torch thread each, and
+processes share them out; on a GPU members of one structure go together, their flat vectors under a member axis. No
+widgets, no plots, no processes of its own: `compute` is a function that any executor can carry elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cnnlab.config.settings import Settings, written
+from cnnlab.sweeps.batched import WAYS, fastest_way, nearby_count, together
+from cnnlab.sweeps.members import Found, accuracy, group_of, patches_in, room_for, structure
+from cnnlab.training.checkpoints import State
+from cnnlab.training.data import updates_per_epoch
+from cnnlab.training.malloc import keep_freed_memory
+from cnnlab.training.run import chosen_device, sums_in_a_fixed_order
+from cnnlab.training.step import Kind, KnobTensors
+
+
+class Fates(NamedTuple):
+    """What became of some members: numpy arrays of float64, a row a member."""
+
+    cost: NDArray[np.float64]
+    """(members, updates): of each update, NaN after the first that was NaN or inf, where the member ended."""
+    began: NDArray[np.float64]
+    """(members,): mean data cost of a patch over the first updates (see `window`)."""
+    ended: NDArray[np.float64]
+    """(members,): the same over the last updates; not finite where a cost was not."""
+    held_out: NDArray[np.float64]
+    """(members,): share of the held-out patches that are classified rightly at the end."""
+    seconds: float
+    """How long it took."""
+
+
+def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Fates:
+    """Train each member for so many updates, or to its first cost that is NaN or inf.
+
+    `way` is "one by one", or one of WAYS for all members of one structure together; "auto" is one by one on the CPU,
+    and on a GPU the fastest of WAYS there. One by one, the costs of a member are those of a `Run` to the bit. Together
+    its sums are in another order: labels are the same in float64, but in float32 a run that is thrown about beside the
+    edge of explosion multiplies the rounding at every update, and may end on the other side of it.
+    """
+    began = time.perf_counter()
+    if way not in ("auto", "one by one", *WAYS):
+        raise ValueError(f"way must be 'auto', 'one by one' or one of {', '.join(map(repr, WAYS))}, got {written(way)}")
+    keep_freed_memory()
+    tables = [np.full((len(members), updates), np.nan) for _ in range(2)]
+    held_out = np.full(len(members), np.nan)
+    with one_thread(), sums_in_a_fixed_order():
+        for batch in batches(members, way):
+            chosen = way if way != "auto" else automatic_way(members[batch[0]], len(batch))
+            part = one_by_one if chosen == "one by one" else together
+            found = within_memory(part, [members[place] for place in batch], updates, chosen)
+            tables[0][batch], tables[1][batch], held_out[batch] = found
+    windows = np.array([window(member, updates) for member in members], dtype=int).reshape(-1)
+    first = np.array([row[:width].mean() for row, width in zip(tables[1], windows, strict=True)])
+    last = np.array([row[-width:].mean() for row, width in zip(tables[1], windows, strict=True)])
+    return Fates(tables[0], first, last, held_out, time.perf_counter() - began)
+
+
+def within_memory(part: Callable[..., Found], members: Sequence[Settings], updates: int, way: str) -> Found:
+    """What `part` finds of all members at once, or of each half where the device has too little memory for that."""
+    try:
+        return part(members, updates, way)
+    except torch.OutOfMemoryError:
+        if len(members) == 1:
+            raise
+    torch.cuda.empty_cache()
+    middle = len(members) // 2
+    first, second = (within_memory(part, some, updates, way) for some in (members[:middle], members[middle:]))
+    return Found(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+
+
+def window(member: Settings, updates: int) -> int:
+    """How many updates the beginning and the end of a run are measured over: an epoch, but a quarter of it at most."""
+    return max(1, min(updates_per_epoch(member.patches, member.batch_size), updates // 4))
+
+
+def seconds_of_an_update(member: Settings) -> float:
+    """How long one update of a member takes here, one by one, by the shortest of three."""
+    return min(compute([member], 1, "one by one").seconds for _ in range(3))
+
+
+LOCK = threading.Lock()
+THREADS_BEFORE: list[int] = []
+"""What `one_thread` has found, once for each thread that is within it."""
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread, as for every run of the question's network: the same bits, and room for other processes."""
+    with LOCK:
+        THREADS_BEFORE.append(torch.get_num_threads())
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with LOCK:  # the last one out gives back what the first one in has found
+            before = THREADS_BEFORE.pop()
+            if not THREADS_BEFORE:
+                torch.set_num_threads(before)
+
+
+def batches(members: Sequence[Settings], way: str) -> Iterator[list[int]]:
+    """The places of members that go together: of one structure and kind of step, as many as memory allows."""
+    alike: dict[Any, list[int]] = {}
+    for place, member in enumerate(members):
+        alike.setdefault((structure(member), Kind.of(member.knobs)), []).append(place)
+    for places in alike.values():
+        one = way == "one by one" or (way == "auto" and chosen_device(members[places[0]]).type != "cuda")
+        size = len(places) if one else room_for(group_of(members[places[0]]))
+        yield from (places[first : first + size] for first in range(0, len(places), size))
+
+
+# One by one.
+
+
+def one_by_one(members: Sequence[Settings], updates: int, way: str = "one by one") -> Found:
+    """What the step of `Run` makes of each member, one after the other."""
+    cost, data_cost = (np.full((len(members), updates), np.nan) for _ in range(2))
+    held_out = np.full(len(members), np.nan)
+    for row, member in enumerate(members):
+        group = group_of(member)
+        state = State(group.start(member), None, {})
+        numbers, kind = KnobTensors.of(member.knobs, state.parameters), Kind.of(member.knobs)
+        for update in range(updates):
+            places = group.places(member, update + 1)
+            x, y = (group.x, group.y) if places is None else (group.x[places], group.y[places])
+            step = group.descent.step(state, x, y, numbers, kind)
+            state = State(step.parameters, step.velocity, step.buffers)
+            total = step.data_cost if step.penalty is None else step.data_cost + step.penalty
+            cost[row, update], data_cost[row, update] = total.item(), step.data_cost.item() / patches_in(member, y)
+            if not math.isfinite(cost[row, update]):
+                break
+        held_out[row] = accuracy(group.descent.outputs(state, group.held_x), group.held_y).item()
+    return Found(cost, data_cost, held_out)
+
+
+def automatic_way(member: Settings, count: int) -> str:
+    """One by one on the CPU; on a GPU the fastest of WAYS for so many members, as measured once a structure."""
+    if chosen_device(member).type != "cuda":
+        return "one by one"
+    return fastest_way(structure(member), nearby_count(count))

@@ -1,0 +1,127 @@
+"""Initial weights of the question's network: the asker's two formulas, and five published ones to compare.
+
+Every formula draws in float64 on the CPU from a generator of its own, so that a seed gives the same start (up to
+rounding) in every precision and on every device. Biases are zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cnnlab.config.settings import Settings
+from cnnlab.training.network import Layout
+
+
+def initial_parameters(network: nn.Module, layout: Layout, settings: Settings, x: Tensor) -> Tensor:
+    """The flat vector (float64, CPU) that a run starts from; `x`, the patches, is needed by lsuv alone."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    draw = FORMULAS[settings.init]
+    tensors = {}
+    for name, shape in zip(layout.names, layout.shapes, strict=True):
+        drawn = draw(tuple(shape), generator) if len(shape) >= 2 else torch.zeros(shape, dtype=torch.float64)
+        tensors[name] = drawn
+    if settings.init == "lsuv":
+        tensors = unit_variance(network, layout, tensors, x[:LSUV_PATCHES].float())
+    flat = layout.flatten(tensors)
+    return torch.where(layout.is_weight(flat.device), flat * settings.init_scale, flat)
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """fan_in and fan_out of a weight: units that feed one output, and outputs that one unit feeds.
+
+    For a convolution (out, in, height, width): in * height * width and out * height * width, as in the tutorials of
+    deeplearning.net (2010) that the question's code follows (their pooling divisor is 1 here: the network does not
+    pool). For a linear layer (out, in): in and out.
+    """
+    area = math.prod(shape[2:])
+    return shape[1] * area, shape[0] * area
+
+
+def question(gain: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """The asker's randn * sqrt(gain / (fan_in + fan_out)): deviation, not bound, is that root."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(gain / sum(fans(shape)))
+
+
+def question_2(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """The asker's W_bound_2, in every layer: randn * sqrt(2 / (fan_in + fan_out)), Glorot's (2010) normal form."""
+    return question(2, shape, generator)
+
+
+def question_6(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """The asker's W_bound_6, in convolutions: randn * sqrt(6 / (fan_in + fan_out)); hid1, hid2, softmax keep the 2."""
+    return question(6 if len(shape) > 2 else 2, shape, generator)
+
+
+def glorot_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform within plus or minus sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010): what the 6 was meant for."""
+    bound = math.sqrt(6 / sum(fans(shape)))
+    return (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound
+
+
+def he_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Normal with deviation sqrt(2 / fan_in) (He et al. 2015), which keeps the variance through a ReLU."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(2 / fans(shape)[0])
+
+
+def lecun_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Normal with deviation sqrt(1 / fan_in) (LeCun et al. 1998), which keeps the variance of a linear layer."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(1 / fans(shape)[0])
+
+
+def orthogonal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Orthonormal rows or columns, whichever are fewer, of the weight as a matrix (out, rest) (Saxe et al. 2014)."""
+    rows, columns = shape[0], math.prod(shape[1:])
+    gaussian = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
+    basis, triangle = torch.linalg.qr(gaussian)
+    basis = basis * triangle.diagonal().sign()
+    return (basis if rows >= columns else basis.T).reshape(shape)
+
+
+FORMULAS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
+    "question_2": question_2,
+    "question_6": question_6,
+    "glorot_uniform": glorot_uniform,
+    "he_normal": he_normal,
+    "lecun_normal": lecun_normal,
+    "orthogonal": orthogonal,
+    "lsuv": orthogonal,
+}
+"""Recipe.init -> shape, generator -> weights; lsuv starts orthogonal and is then scaled by the data."""
+
+
+LSUV_PATCHES = 66
+"""How many patches lsuv measures its outputs on: a batch, as in the paper."""
+
+
+def unit_variance(network: nn.Module, layout: Layout, tensors: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    """Layer-sequential unit variance (Mishkin and Matas 2016): layer by layer, scale weights until outputs vary by 1.
+
+    At most ten rounds a layer, until the variance over patches and units is within 0.1 of 1, as in the paper. A layer
+    whose outputs do not vary (all its inputs are 0) is left as it is. Measured in float32 on the first patches.
+    """
+    tensors = dict(tensors)
+    for name in (name for name, shape in zip(layout.names, layout.shapes, strict=True) if len(shape) >= 2):
+        layer = network.get_submodule(name.rpartition(".")[0])
+        for _ in range(10):
+            variance = output_variance(network, layer, tensors, x)
+            if variance == 0 or abs(variance - 1) < 0.1:
+                break
+            tensors[name] = tensors[name] / math.sqrt(variance)
+    return tensors
+
+
+def output_variance(network: nn.Module, layer: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> float:
+    """Variance of one layer's outputs over patches and units, at the given parameters."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        with torch.no_grad():
+            functional_call(network, {name: tensor.float() for name, tensor in tensors.items()}, (x,))
+    finally:
+        handle.remove()
+    return seen[0].var().item()

@@ -1,0 +1,162 @@
+"""What a watch writes down: each update of a loop, measured from the weights before and after it, as a growing Log.
+
+Knows no hooks, plots or widgets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnlab.config.settings import Knobs, settings
+from cnnlab.records.record import EXPONENTS, GAUGES, NOT_MEASURED, Log, Record
+from cnnlab.training.gradients import given, ids_of
+from cnnlab.training.metrics import Gauges, Numbers, classification, is_classification
+from cnnlab.training.network import Layout
+from cnnlab.training.passes import Classes
+from cnnlab.training.run import FLUSH_EVERY, kernels_of
+from cnnlab.training.step import Step
+
+TINY = 1e-300
+"""Stands for a learning rate of 0, which a Knobs does not hold: a warm-up may begin with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """An update of a loop: one step of an optimiser, or several with no backward pass between them."""
+
+    before: Tensor
+    """The weights before its first step."""
+    gradient: Tensor
+    """What each optimiser was given for its own parameters at its own step; written to at a later one."""
+    knobs: Knobs
+    """Those of the optimiser that stepped first."""
+    cost: Tensor | None
+    """None if it was not measured."""
+    classes: Classes | None
+    """What accuracy and logit gap are of, if that is known."""
+    activations: dict[str, Numbers]
+    """Of its forward passes."""
+
+
+class LoopRecorder:
+    """The record of the updates of a model."""
+
+    def __init__(self, model: nn.Module, watch: Sequence[str] | None, knobs: Knobs, updates_per_epoch: int) -> None:
+        self.model = model
+        self.layout = Layout.of(model)
+        named = dict(model.named_parameters())
+        self.parameters = [named[name] for name in self.layout.names]
+        flat = self.flat()
+        precision = str(flat.dtype).removeprefix("torch.")
+        if precision not in EXPONENTS:
+            raise ValueError(f"model must have parameters of {', '.join(EXPONENTS)}, got {precision}")
+        names = tuple(self.layout.watched_by_default() if watch is None else watch)
+        self.watched = [self.layout.index(name) for name in names]
+        self.places, kernel_shape = kernels_of(self.layout, flat.device)
+        recipe = settings("question", precision=precision, **dataclasses.asdict(knobs))
+        self.log = Log(recipe, self.layout.layers, names, updates_per_epoch, kernel_shape)
+        self.prepare(flat)
+        self.pending = [(*self.gauges.start(flat), self.kernels(flat))]
+        self.updates = 0
+
+    def prepare(self, flat: Tensor) -> None:
+        """Measure on the device where the weights are now."""
+        self.gauges = Gauges(self.model, self.layout, flat, self.watched, hooked=False)
+
+    def flat(self) -> Tensor:
+        """All parameters in one vector, copied."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
+
+    def put_back(self, flat: Tensor) -> None:
+        """Give the model these weights again."""
+        with torch.no_grad():
+            for parameter, kept in zip(self.parameters, self.layout.views(flat).values(), strict=True):
+                parameter.copy_(kept)
+
+    def kernels(self, flat: Tensor) -> Tensor:
+        """The first convolution's kernels, as a Record keeps them."""
+        return flat[self.places].to(torch.float32)
+
+    def gradient(self, optimizer: Any, left_out: Collection[int]) -> Tensor:
+        """What an optimiser is given, in one vector, copied; 0 for parameters whose ids are left out."""
+        parts = [given(each, optimizer) if id(each) not in left_out else torch.zeros_like(each)
+                 for each in self.parameters]  # fmt: skip
+        return torch.cat([part.detach().reshape(-1) for part in parts])
+
+    def give(self, gradient: Tensor, optimizer: Any) -> None:
+        """Write what an optimiser is given for its own parameters into the gradient of an update."""
+        own = ids_of(optimizer)
+        for parameter, view in zip(self.parameters, self.layout.views(gradient).values(), strict=True):
+            if id(parameter) in own:
+                view.copy_(given(parameter, optimizer).detach())
+
+    def add(self, update: Update, after: Tensor, first: bool) -> None:
+        """Measure an update after a step; its gauges wait where they were measured until the record is asked for.
+
+        A step that is not its `first` is measured together with those before it, in the same row.
+        """
+        unknown = torch.full((), NOT_MEASURED, dtype=self.gauges.wide, device=after.device)
+        cost = unknown if update.cost is None else update.cost
+        moved = update.before - after
+        step = Step(after, None, update.gradient, update.gradient, moved, None, cost, None, {})
+        row, histogram = self.gauges.measure(update.before, step, None, update.activations)
+        values = {"clipped": unknown} | ({} if update.cost is not None else {"penalty": unknown})
+        if update.classes is not None and is_classification(*update.classes):
+            values |= dict(zip(("accuracy", "logit_gap"), classification(*update.classes), strict=True))
+        for gauge, value in values.items():
+            row[GAUGES.index(gauge)] = value
+        if first:
+            self.updates += 1
+        else:
+            self.drop_last()
+        self.pending.append((row, histogram, self.kernels(after)))
+        self.log.change(self.updates, update.knobs)
+        if len(self.pending) > FLUSH_EVERY:
+            self.flush(kept=1)  # to which a further step may belong
+
+    def drop_last(self) -> None:
+        """Take the last update off the record; records taken earlier keep it."""
+        if self.pending:
+            self.pending.pop()
+        else:
+            self.log = self.log.until(self.updates - 1)
+
+    def tell(self, cost: Tensor) -> None:
+        """Write down the cost of the last update."""
+        for gauge, value in {"cost": cost, "data_cost": cost, "penalty": torch.zeros(())}.items():
+            if self.pending:
+                row = self.pending[-1][0]
+                row[GAUGES.index(gauge)] = value.to(row.dtype)
+            else:
+                self.log.measured(gauge, self.updates, float(value))
+
+    def flush(self, kept: int = 0) -> None:
+        """Bring the gauges that wait on the device to the host, all at once, but for so many of the last."""
+        waiting = self.pending[: len(self.pending) - kept]
+        if waiting:
+            parts = (torch.stack(part).cpu().numpy() for part in zip(*waiting, strict=True))
+            self.pending = self.pending[len(waiting) :]
+            self.log.append(*parts)
+
+    @property
+    def record(self) -> Record:
+        """Everything so far."""
+        self.flush()
+        return dataclasses.replace(self.log.record(), own_network=True)
+
+
+def knobs_of(optimizer: Any) -> Knobs:
+    """Learning rate, momentum and weight decay of an optimiser's first group, within the ranges that knobs have."""
+    group = optimizer.param_groups[0]
+    betas = group.get("betas") or (0.0,)
+    return Knobs(
+        learning_rate=min(max(float(group.get("lr", 1.0)), TINY), 1e6),
+        momentum=min(max(float(group.get("momentum", betas[0])), 0.0), 1.0),
+        l2=min(max(float(group.get("weight_decay", 0.0)), 0.0), 1e6),
+    )

@@ -1,0 +1,143 @@
+"""The question's network as a module, and the flat vector that holds all parameters of any module.
+
+Nothing outside this room knows a layer of the question's network by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from cnnlab.config.settings import Settings, written
+
+
+def question_network(settings: Settings) -> nn.Sequential:
+    """The question's network: cv0..cv5 (3x3, valid), hid1, hid2 and softmax (the linear layer that makes two logits).
+
+    Input (patches, 1, size, size), output (patches, 2). The parameters are empty (on torch's meta device): the weights
+    come from `cnnlab.training.initializers`, nothing is drawn from the global generator. Biases are part of each layer.
+    """
+    side = settings.patch_size - 12
+    first, second = settings.hidden
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    with torch.device("meta"):
+        for index in range(6):
+            convolution = nn.Conv2d(settings.channels if index else 1, settings.channels, 3)
+            add_layer(modules, f"cv{index}", convolution, settings)
+        modules["flatten"] = nn.Flatten()
+        add_layer(modules, "hid1", nn.Linear(settings.channels * side * side, first), settings)
+        add_layer(modules, "hid2", nn.Linear(first, second), settings)
+        add_layer(modules, "softmax", nn.Linear(second, 2), settings)
+    return nn.Sequential(modules)
+
+
+WITHOUT_RELU = {
+    "question": ("cv5", "softmax"),
+    "every_layer": ("softmax",),
+    "none": ("cv0", "cv1", "cv2", "cv3", "cv4", "cv5", "hid1", "hid2", "softmax"),
+    "softmax_too": (),
+}
+"""Placement of ReLU -> the layers that none follows."""
+
+
+def add_layer(modules: dict[str, nn.Module], name: str, layer: nn.Module, settings: Settings) -> None:
+    """Append a layer, and the ReLU after it where the settings place one."""
+    modules[name] = layer
+    if name not in WITHOUT_RELU[settings.relu]:
+        modules[f"{name}_relu"] = nn.ReLU()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each parameter of a module lies in its flat vector. A layer is a submodule that owns parameters itself."""
+
+    names: tuple[str, ...]
+    """Names of the parameters, as `named_parameters` gives them."""
+    shapes: tuple[torch.Size, ...]
+    layers: tuple[str, ...]
+    """Names of the layers in the module's order; '' is the module itself."""
+    counts: tuple[int, ...]
+    """How many parameter tensors each layer owns."""
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Layout:
+        """The layout of a module's trainable parameters; ValueError if it has none."""
+        trainable = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+        if not trainable:
+            raise ValueError("network must have parameters that require a gradient, got none")
+        owners = [name.rpartition(".")[0] for name, _ in trainable]
+        layers = tuple(dict.fromkeys(owners))
+        return cls(
+            names=tuple(name for name, _ in trainable),
+            shapes=tuple(parameter.shape for _, parameter in trainable),
+            layers=layers,
+            counts=tuple(owners.count(layer) for layer in layers),
+        )
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Numbers in each parameter."""
+        return [math.prod(shape) for shape in self.shapes]
+
+    @cached_property
+    def layer_sizes(self) -> list[int]:
+        """Numbers in each layer, weights and biases together."""
+        ends = [sum(self.counts[: index + 1]) for index in range(len(self.counts))]
+        return [sum(self.sizes[end - count : end]) for end, count in zip(ends, self.counts, strict=True)]
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """The parameters by name, each a view of the flat vector (or of one as long, such as a gradient)."""
+        pieces = flat.split(self.sizes)
+        return {name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)}
+
+    def by_layer(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """One flat view a layer, weights and biases together."""
+        return flat.split(self.layer_sizes)
+
+    def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
+        """The flat vector of tensors given by parameter name."""
+        return torch.cat([tensors[name].detach().reshape(-1) for name in self.names])
+
+    def is_weight(self, device: torch.device) -> Tensor:
+        """Bool, one for each number of the flat vector: True where the parameter has two or more axes."""
+        flags = torch.tensor([len(shape) >= 2 for shape in self.shapes])
+        return flags.repeat_interleave(torch.tensor(self.sizes)).to(device)
+
+    def index(self, name: str) -> int:
+        """Place in the flat vector of a single number such as `hid1.weight[0,5]`; ValueError if there is none such."""
+        parameter, bracket, indices = name.partition("[")
+        if parameter not in self.names:
+            raise ValueError(f"watch must name one of {', '.join(self.names)}, got {written(name)}")
+        place = self.names.index(parameter)
+        shape = self.shapes[place]
+        try:
+            where = tuple(int(part) for part in indices.removesuffix("]").split(","))
+        except ValueError:
+            where = ()
+        if bracket and not indices.endswith("]"):
+            raise ValueError(f"watch must end with a bracket, as {parameter}[0] does, got {written(name)}")
+        if len(where) != len(shape) or not all(0 <= part < size for part, size in zip(where, shape, strict=True)):
+            raise ValueError(f"watch must index {parameter} within its shape {tuple(shape)}, got {written(name)}")
+        offset = sum(part * math.prod(shape[axis + 1 :]) for axis, part in enumerate(where))
+        return sum(self.sizes[:place]) + offset
+
+    def watched_by_default(self) -> tuple[str, ...]:
+        """Two weights each of the first layer, the third from the end and the last: the asker's layers 0, 6 and 8."""
+        chosen = dict.fromkeys((0, max(len(self.layers) - 3, 0), len(self.layers) - 1))
+        return tuple(name for layer in chosen for name in self.first_two(layer))
+
+    def first_two(self, layer: int) -> tuple[str, ...]:
+        """Names of the first two numbers of a layer's first parameter, along its first axis of more than one."""
+        place = sum(self.counts[:layer])
+        name, shape = self.names[place], self.shapes[place]
+        origin = [0] * len(shape)
+        axis = next((axis for axis, size in enumerate(shape) if size > 1), None)
+        if axis is None:
+            return (f"{name}[{','.join(map(str, origin))}]",)
+        second = [int(position == axis) for position in range(len(shape))]
+        return tuple(f"{name}[{','.join(map(str, where))}]" for where in (origin, second))

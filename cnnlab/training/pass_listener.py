@@ -1,0 +1,119 @@
+"""The backward passes that come to some parameters, as long as they are listened to.
+
+Imports overlay, passes, gradients and torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnlab.training import passes
+from cnnlab.training.gradients import are_anew, gradients, holds_gradient
+from cnnlab.training.overlay import Overlay, not_compiled
+
+
+class PassListener:
+    """A block within which note is taken of each backward pass that comes to some parameters."""
+
+    def __init__(self, parameters: Sequence[Tensor], scaler: Any, on_pass: Callable[[], object]) -> None:
+        self.parameters = sorted(parameters, key=Tensor.numel)  # so that a look for one that is not 0 is short
+        self.ids = frozenset(map(id, parameters))
+        self.scaler = scaler
+        self.on_pass = on_pass
+        self.skipped = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Know of no pass."""
+        self.passes: list[passes.Noted] = []
+        self.has_heard = False
+        self.scale = 1.0
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[None]:
+        """Hear of what torch's backward and grad do."""
+        with (
+            BackwardOverlay(torch.autograd, "backward", self.around_backward),
+            Overlay(torch.autograd, "grad", self.around_grad),
+        ):
+            yield
+
+    def around_backward(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """torch.autograd.backward, of which note is taken."""
+        return self.around(passes.of_backward, below, arguments, keywords)
+
+    def around_grad(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """torch.autograd.grad, of which note is taken."""
+        return self.around(passes.of_grad, below, arguments, keywords)
+
+    def around(self, kind: Callable[..., passes.Pass], below: Callable[..., Any], arguments: Any, keywords: Any) -> Any:
+        """A backward pass, of which note is taken if it comes to one of the parameters."""
+        if torch.compiler.is_compiling() or passes.is_within_another():
+            return below(*arguments, **keywords)
+        arguments = [passes.lasting(value) for value in arguments]
+        keywords = {name: passes.lasting(value) for name, value in keywords.items()}
+        try:
+            coming = kind(*arguments, **keywords)
+            comes = coming.comes_to(self.ids)
+        except (TypeError, ValueError, AttributeError):  # torch itself says what is wrong with them
+            return below(*arguments, **keywords)
+        if comes is False:
+            return below(*arguments, **keywords)
+        noted = coming.noted(self.present_scale())
+        make = functools.partial(below, *arguments, **keywords)
+        return self.heard_first(noted, make) if comes else self.heard_afterwards(noted, make)
+
+    def heard_first(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
+        """A pass that comes to the parameters; within it an optimiser may step."""
+        self.hear(noted)
+        try:
+            return make()
+        except BaseException:
+            self.passes = [each for each in self.passes if each is not noted]
+            raise
+
+    def heard_afterwards(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
+        """A pass that may come to them by a function written in Python, such as a checkpoint: their gradients tell."""
+        written = gradients(self.parameters)
+        result = make()
+        if are_anew(self.parameters, written):
+            self.hear(noted)
+        return result
+
+    def hear(self, noted: passes.Noted) -> None:
+        """Take note of a pass; those before it count no more if their gradient has been set to 0 since."""
+        if noted.accumulates and self.passes and not any(map(holds_gradient, self.parameters)):
+            self.passes = []
+        self.passes.append(noted)
+        self.has_heard = True
+        self.on_pass()
+
+    @property
+    def scales(self) -> bool:
+        """Whether gradients have the scale of mixed precision until it is taken off."""
+        return self.scaler is not None and bool(self.scaler.is_enabled())
+
+    def present_scale(self) -> float:
+        """The scale of mixed precision; where it fell, the passes since the last update had an inf and were skipped."""
+        if not self.scales:
+            return 1.0
+        scale = float(self.scaler.get_scale())
+        if self.passes and scale < self.scale:
+            self.skipped += 1
+            self.passes = []
+        self.scale = scale
+        return scale
+
+
+class BackwardOverlay(Overlay):
+    """An overlay that is not compiled together with the step that calls it."""
+
+    def over_below(self) -> Any:
+        """The function that is laid on top."""
+        return not_compiled(super().over_below())

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from handmade import record_of
 from PIL import Image
-from records import record_of
 
 from cnnlab.config.settings import settings
 from cnnlab.records import archive, map_lines

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from records import record_of
+from handmade import record_of
 
 import cnnlab
 

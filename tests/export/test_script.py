@@ -21,7 +21,7 @@ import cnnlab
 from cnnlab.config.settings import LIMITS, PRESETS
 from cnnlab.records.record import Record
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LEARNS = {
     "device": "cpu",
     "channels": 3,

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import record_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from records import record_of
 
 import cnnlab
 from cnnlab.config.settings import KNOB_FIELDS
@@ -30,7 +30,7 @@ from cnnlab.records.record import Branch, Record, Snapshot
 from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 12}
-VERSION_1 = Path(__file__).parent / "data" / "version_1.cnnlab"
+VERSION_1 = Path(__file__).parents[1] / "data" / "version_1.cnnlab"
 
 
 def forked() -> Record:

@@ -3,21 +3,12 @@
 import dataclasses
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
+from handmade import drawn, record_of
 from hypothesis import given
 from hypothesis import strategies as st
-from records import record_of
 
 from cnnlab.plots import dashboard as figures
-from cnnlab.records.record import Record
-
-
-def drawn(record: Record, ghosts: tuple[Record, ...] = (), goal: int = 20) -> dict[str, go.Scatter]:
-    """The traces of a record's dashboard, by name."""
-    figure = figures.dashboard(record, goal)
-    figures.refresh(figure, record, ghosts, goal)
-    return {trace.name: trace for trace in figure.data}
 
 
 def test_the_cost_curve_holds_every_finite_cost() -> None:

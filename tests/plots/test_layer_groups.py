@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from handmade import record_of
 from hypothesis import given
 from hypothesis import strategies as st
-from records import record_of
 
 from cnnlab.plots import dashboard as figures
 from cnnlab.plots.layer_groups import MOST, first_of_groups, group_of_layers, grouped, names_of

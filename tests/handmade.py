@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import plotly.graph_objects as go
 
 import cnnlab
+from cnnlab.plots import dashboard as figures
 from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
 
 LAYERS = ("first", "second", "last")
@@ -26,3 +28,10 @@ def record_of(
     histograms[:, :, EXPONENTS[precision].bias - 2] = 10
     log.append(table, histograms)
     return log.record()
+
+
+def drawn(record: Record, ghosts: tuple[Record, ...] = (), goal: int = 20) -> dict[str, go.Scatter]:
+    """The traces of a record's dashboard, by name."""
+    figure = figures.dashboard(record, goal)
+    figures.refresh(figure, record, ghosts, goal)
+    return {trace.name: trace for trace in figure.data}

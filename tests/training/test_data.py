@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cnnlab.config.settings import settings
 from cnnlab.training.data import HELD_OUT, batch_indices, load_image, patches_of, updates_per_epoch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIZES = (13, 20, 40)
 counts = st.integers(1, 200)
 seeds = st.integers(0, 2**32 - 1)

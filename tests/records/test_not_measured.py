@@ -11,8 +11,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from handmade import LAYERS, record_of
 from loops import X, Y, ce, mlp
-from records import LAYERS, record_of
 
 import cnnlab
 from cnnlab.cli import tables

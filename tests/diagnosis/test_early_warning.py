@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from records import record_of
+from handmade import record_of
 
 import cnnlab
 from cnnlab.diagnosis.detectors import BOOKS

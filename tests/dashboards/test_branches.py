@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from records import record_of
+from handmade import record_of
 
 import cnnlab
 from cnnlab.diagnosis.summary import before_explosion, difference

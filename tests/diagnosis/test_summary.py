@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from records import record_of
+from handmade import record_of
 
 from cnnlab.diagnosis.summary import start_line, state_line, tone, weights
 from cnnlab.records.formats import number

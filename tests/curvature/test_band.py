@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from records import record_of
-from test_figures import drawn
+from handmade import drawn, record_of
 
 import cnnlab
 from cnnlab.curvature.band import band_of
@@ -90,6 +89,6 @@ def test_a_long_log_is_thinned_without_losing_its_peak():
 def test_an_older_file_has_no_curvature_and_is_drawn_all_the_same():
     from pathlib import Path
 
-    record = cnnlab.load(Path(__file__).parent / "data" / "version_1.cnnlab")
+    record = cnnlab.load(Path(__file__).parents[1] / "data" / "version_1.cnnlab")
     assert np.isnan(record.column("sharpness")).all()
     assert len(drawn(record)["sharpness"].x) == 0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from records import record_of
+from handmade import record_of
 
 import cnnlab
 from cnnlab.config.settings import settings
@@ -70,7 +70,7 @@ def test_a_full_disk_is_told_with_the_file_and_leaves_the_old_one_and_nothing_el
 LIMITED = """
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path += sys.argv[2:]
 from test_atomic_files import WRITERS
 made = {}
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
@@ -84,7 +84,7 @@ for kind, write in WRITERS.items():
 
 @pytest.mark.skipif(os.name == "nt", reason="limits are of Unix")
 def test_a_file_that_grows_beyond_what_is_allowed_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", LIMITED, tmp_path, Path(__file__).parent]
+    words = [sys.executable, "-c", LIMITED, tmp_path, Path(__file__).parent, Path(__file__).parents[1]]
     run = subprocess.run(words, capture_output=True, text=True)
     assert run.stdout.splitlines() == [f"[Errno 27] File too large: '{tmp_path / kind}'" for kind in WRITERS]
     assert run.stderr == ""

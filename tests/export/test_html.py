@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import plotly.offline
 import pytest
-from records import record_of
+from handmade import record_of
 from torch import nn
 
 import cnnlab

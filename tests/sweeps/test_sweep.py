@@ -319,7 +319,7 @@ def test_a_script_without_a_guard_around_its_main_part_sweeps_with_processes(tmp
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, time, cnnlab\nfrom cnnlab.sweeps.sweep import Workers, computed\nfrom cnnlab.sweeps import sweep as survey\n"
+        "import os, time, cnnlab\nfrom cnnlab.sweeps.sweep import Workers\nfrom cnnlab.sweeps import sweep as survey\n"
         "survey.cores = lambda: 2\nworkers = Workers(None, cnnlab.settings()).__enter__()\n"
         "print(*[workers.executor.submit(os.getpid).result() for _ in range(1)], flush=True)\ntime.sleep(60)\n"
     )

@@ -1,7 +1,9 @@
-"""The project agrees with itself: environment, versions, notebooks, rooms, style, types."""
+"""The project agrees with itself: environment, versions, notebooks, packages, style, types."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -27,12 +29,25 @@ MACHINE = re.compile(
     r"|pypi[.]org|pythonhosted[.]org|npmjs[.](?:org|com)|deb[.]debian[.]org|conda[.]anaconda[.]org"
 )
 """Places of one machine, and hosts of package registries: neither belongs in a file of the project."""
+LINT = "from importlinter.cli import lint_imports_command as lint; lint()"
+PLANTED = {
+    "packages are in layers: upwards": ("records/formats.py", "import cnnlab.training.run"),
+    "packages are in layers: sideways": ("sweeps/members.py", "import cnnlab.diagnosis.causes"),
+    "packages are in layers: in a function": ("config/links.py", "def late():\n    import cnnlab.cli.main"),
+    "packages are in layers: a package that is not listed": ("twelfth/__init__.py", "import cnnlab.config.settings"),
+    "no modules of a package import in a circle": ("config/settings.py", "import cnnlab.config.links"),
+    "torch is for what computes": ("plots/images.py", "import torch"),
+    "plotly is for plots, dashboards and pages": ("diagnosis/causes.py", "import plotly"),
+    "widgets are for dashboards": ("export/script.py", "import ipywidgets"),
+}
+"""Contract, and in which way it is broken -> a module, and the line that breaks it."""
 QUIET = "import sys, cnnlab; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python in the project's root and keep what it says."""
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+def python(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run this Python in a folder, the project's root or another, and keep what it says."""
+    surroundings = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=surroundings, capture_output=True, text=True)
 
 
 def tracked() -> list[Path]:
@@ -76,8 +91,8 @@ def test_no_binder_folder_hides_the_environment():
 
 
 def test_the_command_named_in_the_project_exists():
-    room, _, name = PROJECT["scripts"]["cnnlab"].partition(":")
-    assert callable(getattr(import_module(room), name))
+    module, _, name = PROJECT["scripts"]["cnnlab"].partition(":")
+    assert callable(getattr(import_module(module), name))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "labs").glob("**/*.ipynb")), ids=lambda path: path.name)
@@ -90,9 +105,22 @@ def test_labs_are_stored_without_outputs(path):
         assert not cell.get("attachments")
 
 
-def test_the_rooms_import_only_what_their_table_allows():
-    run = python("-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache")
+def test_packages_import_only_what_their_contracts_allow():
+    run = python("-c", LINT, "--no-cache")
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("contract", PLANTED)
+def test_a_violation_of_each_contract_is_refused(contract, tmp_path):
+    place, line = PLANTED[contract]
+    shutil.copytree(ROOT / "cnnlab", tmp_path / "cnnlab", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    module = tmp_path / "cnnlab" / place
+    module.parent.mkdir(exist_ok=True)
+    module.write_text(f"{module.read_text() if module.exists() else ''}\n{line}\n")
+    run = python("-c", LINT, "--no-cache", folder=tmp_path)
+    assert run.returncode == 1
+    assert contract.partition(":")[0] in re.findall(r"^(.*) BROKEN", run.stdout, re.M)
 
 
 @pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=" ".join)

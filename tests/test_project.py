@@ -123,6 +123,15 @@ def test_a_violation_of_each_contract_is_refused(contract, tmp_path):
     assert contract.partition(":")[0] in re.findall(r"^(.*) BROKEN", run.stdout, re.M)
 
 
+def test_the_guide_draws_the_layers_as_the_contract_has_them(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    drawing = import_module("draw_layers")
+    assert drawing.PLACE.findall(drawing.GUIDE.read_text(encoding="utf-8")) == [drawing.picture()]
+    assert sorted(sum(drawing.layers(), [])) == sorted(
+        path.parent.name for path in (ROOT / "cnnlab").glob("*/__init__.py")
+    )
+
+
 @pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=" ".join)
 def test_ruff_finds_nothing(arguments):
     run = python("-m", "ruff", *arguments, "--quiet", ".")

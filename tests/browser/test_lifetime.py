@@ -6,7 +6,7 @@ LEFT = (
     "len(__import__('comm').get_comm_manager().comms), "
     "len([thread for thread in __import__('threading').enumerate() if 'cnnlab' in thread.name]), "
     "len([task for task in __import__('asyncio').all_tasks(loop) if 'cnnlab' in task.get_name()]), "
-    "len(cnnlab.dashboards.lab.OPEN) if hasattr(cnnlab, 'lab') else 0"
+    "len(cnnlab.dashboards.lab.OPEN) if hasattr(cnnlab, 'dashboards') and hasattr(cnnlab.dashboards, 'lab') else 0"
 )
 """What a lab may leave behind: comms, threads, tasks, entries in the list of open labs."""
 LOOP = "import asyncio\nimport cnnlab\nloop = asyncio.get_running_loop()"

@@ -217,7 +217,7 @@ class Notebook:
             client = BlockingKernelClient(connection_file=str(self.jupyter.runtime / f"kernel-{self.kernel}.json"))
             client.load_connection_file()
             client.start_channels()
-            # Not wait_for_ready: it waits for a fifth of a second without a message, which a lab that plays never gives.
+            # Not wait_for_ready: it waits for a fifth of a second without a message; a lab that plays gives none.
             client.kernel_info(reply=True, timeout=60)
             self.client = client
         return self.client

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from cnnlab.records.atomic_files import beginning_of, remove_abandoned_parts
 from cnnlab.records.held_file import HeldFile
-from cnnlab.records.journal import BEGINNING, ENTRY, Journal, bytes_of, is_journal, load, load_journal
+from cnnlab.records.journal import BEGINNING, ENTRY, Journal, bytes_of, is_journal, load_within
 from cnnlab.records.record import Record
 
 EVERY = 4.0
@@ -38,14 +38,9 @@ def own_folder() -> Path:
     return Path(jupyter_runtime_dir()) / "cnnlab"
 
 
-def own_files(cell: str = "") -> Iterator[Path]:
+def own_files(cell: str = "") -> list[Path]:
     """The files in our own folder, the newest first; those of one cell, if it is named."""
-    found = []
-    with contextlib.suppress(OSError):
-        for path in own_folder().iterdir():
-            if OWN_NAME.fullmatch(path.name) and path.name.startswith(cell) and path.is_file():
-                found.append((path.stat().st_mtime, path))
-    yield from (path for _, path in sorted(found, reverse=True))
+    return newest_first(own_folder(), lambda path: OWN_NAME.fullmatch(path.name) and path.name.startswith(cell))
 
 
 def name_of_cell(cell: str) -> str:
@@ -89,8 +84,8 @@ class Autosave:
             held = HeldFile.take(path)
             if held is None:
                 raise ValueError(f"autosave must name a file of its own, got {path}, which another open lab keeps")
-            held.move(free_name(path))
-            held.release()
+            held.release()  # Windows renames no open file
+            path.rename(free_name(path))
         offered = next(filter(None, map(take_if_whole, left_files(path))), None)
         return cls(path, offered)
 
@@ -122,30 +117,13 @@ class Autosave:
             self.journal = Journal(self.path)
         self.journal.add(tree)
         if self.journal.size > MOST_TIMES * sum(map(bytes_of, tree)) + MOST_MORE:
-            self.begin_anew(tree)
-
-    def begin_anew(self, tree: tuple[Record, ...]) -> None:
-        """Write a journal of the present alone, and put it in the place of the old one."""
-        old, path = self.journal, self.path
-        assert old is not None
-        assert path is not None
-        remove_abandoned_parts(path)
-        journal = Journal(path.with_name(f"{beginning_of(path)}{secrets.token_hex(8)}.part"))
-        try:
-            journal.add(tree)
-            old.held.release()  # Windows replaces no open file
-            journal.held.move(path)
-        except BaseException:
-            journal.held.remove()
-            old.held = HeldFile.take(path) or old.held
-            raise
-        self.journal = journal
+            self.journal.begin_anew(tree)
 
     def read_offer(self) -> Record:
         """The record that an earlier kernel has left; ValueError or OSError in a sentence if it cannot be read."""
         if self.offered is None:
             raise ValueError("there is no run of an earlier kernel to bring back")
-        return load_journal(self.offered.path) if is_journal(self.offered.path) else load(self.offered.path)
+        return load_within(self.offered.path, math.inf)
 
     def discard(self) -> None:
         """Forget what an earlier kernel has left."""
@@ -193,15 +171,20 @@ def free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def left_files(path: Path) -> Iterator[Path]:
+def left_files(path: Path) -> list[Path]:
     """What earlier kernels have left of a file, the newest first."""
     pattern = re.compile(re.escape(path.name) + r"-left(-[0-9]+)?")
+    return newest_first(path.parent, lambda other: pattern.fullmatch(other.name) and is_journal(other))
+
+
+def newest_first(folder: Path, is_wanted: Callable[[Path], object]) -> list[Path]:
+    """The files in a folder that are wanted; as many as can be read."""
     found = []
     with contextlib.suppress(OSError):
-        for other in path.parent.iterdir():
-            if pattern.fullmatch(other.name) and other.is_file() and is_journal(other):
-                found.append((other.stat().st_mtime, other))
-    yield from (other for _, other in sorted(found, reverse=True))
+        for path in folder.iterdir():
+            if path.is_file() and is_wanted(path):
+                found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def remove_old_files() -> None:

@@ -38,13 +38,6 @@ class HeldFile:
         except OSError:
             return False
 
-    def move(self, path: Path) -> None:
-        """Give the file another name on the same disk; a file of that name is replaced."""
-        self.file.close()  # Windows moves no open file
-        os.replace(self.path, path)
-        self.path, self.file = path, open(path, "ab", buffering=0)  # noqa: SIM115
-        lock(self.file)
-
     def remove(self) -> None:
         """Let go of the file and remove it; what was put in its place stays."""
         in_place = self.is_in_place

@@ -28,6 +28,7 @@ from cnnlab.records import bounded_json
 from cnnlab.records import own_image as given_image
 from cnnlab.records import storage as files
 from cnnlab.records.archive import KINDS, MOST_TEXT, Stored
+from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.bounded_json import field
 from cnnlab.records.held_file import HeldFile
 from cnnlab.records.record import (
@@ -44,10 +45,13 @@ from cnnlab.records.storage import (
     Header,
     arranged,
     branch_of,
-    described,
+    describe_start,
     found,
+    kept_of,
+    list_changes,
     names,
     own_image_in,
+    refuse_in_a_sentence,
     schedule_of,
     take_images,
 )
@@ -81,7 +85,7 @@ def entry_of(tree: Sequence[Record], written: Mapping[int, Written]) -> tuple[li
     arrays: Arrays = {}
     branches, holds = [], {}
     for record in tree:
-        about = about_of(record)
+        about = describe_start(record)
         number, rows = source_of(record, written)
         same = rows > 0 and written[number].about == about
         branches.append(
@@ -89,7 +93,7 @@ def entry_of(tree: Sequence[Record], written: Mapping[int, Written]) -> tuple[li
                 "from": [number, rows],
                 "about": None if same else about,
                 "branch": dataclasses.asdict(record.branch),
-                "schedule": changes_after(record, rows),
+                "schedule": list_changes(record, first=rows),
                 "states": states_of(record, rows, arrays),
             }
         )
@@ -101,11 +105,6 @@ def entry_of(tree: Sequence[Record], written: Mapping[int, Written]) -> tuple[li
     return packed({"gauges": GAUGES, "layer_gauges": LAYER_GAUGES, "branches": branches}, arrays), holds
 
 
-def about_of(record: Record) -> Header:
-    """What a header tells of a record but for its schedule and its place in the tree."""
-    return {name: part for name, part in described(record).items() if name not in ("schedule", "branch")}
-
-
 def source_of(record: Record, written: Mapping[int, Written]) -> tuple[int, int]:
     """The branch that shares most rows with a record, and how many; 0, 0 where nothing is shared."""
     shared = {number: min(shared_rows(record.lineage, kept.lineage), kept.rows) for number, kept in written.items()}
@@ -115,21 +114,9 @@ def source_of(record: Record, written: Mapping[int, Written]) -> tuple[int, int]
     return (best, rows) if rows else (0, 0)
 
 
-def changes_after(record: Record, rows: int) -> list[Any]:
-    """The schedule from the first update that is not among so many rows."""
-    place = bisect.bisect_left(record.schedule, rows, key=lambda entry: entry[0])
-    before = record.schedule[place - 1][1] if place else record.settings.knobs
-    listed = []
-    for first, knobs in record.schedule[place:]:
-        old, new = dataclasses.asdict(before), dataclasses.asdict(knobs)
-        listed.append((first, {name: value for name, value in new.items() if value != old[name]}))
-        before = knobs
-    return listed
-
-
 def states_of(record: Record, rows: int, arrays: Arrays) -> list[Any]:
     """The states at the start, if it is not shared, and at the end; their bytes are put into arrays."""
-    kept = [snapshot for snapshot in record.take_snapshots() if snapshot.step <= len(record)]
+    kept = kept_of(record)
     listed = []
     for snapshot in [*kept[:1], *kept[1:][-1:]][bool(rows) :]:
         own = f"{record.branch.number}/state/{snapshot.step}/"
@@ -173,21 +160,38 @@ class Journal:
         self.held = held
         self.written: dict[int, Written] = {}
         try:
-            self.size = self.write(0, [BEGINNING])
+            self.write([BEGINNING])
         except BaseException:
             held.remove()
             raise
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return os.fstat(self.held.file.fileno()).st_size
 
     def add(self, tree: Sequence[Record]) -> None:
         """Write what is new; the journal stays as it was if that fails. OSError if another file is in its place."""
         if not self.held.is_in_place:
             raise FileNotFoundError(f"{self.held.path} was removed or replaced")
         parts, written = entry_of(tree, self.written)
-        self.size = self.write(self.size, parts)
+        self.write(parts)
         self.written = written
 
-    def write(self, size: int, parts: Iterable[Any]) -> int:
-        """Add bytes to a file of this size; the new size."""
+    def begin_anew(self, tree: Sequence[Record]) -> None:
+        """Put a journal of the present alone in the place of all that was written."""
+        parts, written = entry_of(tree, {})
+        self.held.release()  # Windows replaces no open file
+        try:
+            with write_atomically(self.held.path) as file:
+                file.writelines([BEGINNING, *parts])
+            self.written = written
+        finally:
+            self.held = HeldFile.take(self.held.path) or self.held
+
+    def write(self, parts: Iterable[Any]) -> None:
+        """Add bytes; the file stays as it was if that fails."""
+        size = self.size
         try:
             for part in parts:
                 left = memoryview(part)
@@ -196,7 +200,6 @@ class Journal:
         except OSError as error:
             os.ftruncate(self.held.file.fileno(), size)
             raise OSError(error.errno, error.strerror, str(self.held.path)) from None
-        return os.fstat(self.held.file.fileno()).st_size
 
 
 # Reading.
@@ -209,23 +212,18 @@ def load(path: str | os.PathLike[str]) -> Record:
     or contradicts itself is a ValueError that says so; a missing one is a FileNotFoundError. Of an autosave that was
     cut short all but its last seconds is read.
     """
-    if not os.path.isfile(path) or not is_journal(path):
-        return files.load(path)
-    return load_journal(path, 2 * os.path.getsize(path) + ROOM)
+    return load_within(path, ROOM)
 
 
-def load_journal(path: str | os.PathLike[str], most: int | None = None) -> Record:
-    """The tree of a journal; ValueError in a sentence if it has none, or one of more than `most` bytes in memory.
+def load_within(path: str | os.PathLike[str], room: float) -> Record:
+    """The same; a journal whose branches take more memory than twice its size and this room is a ValueError.
 
     Forks share rows in a journal and not in memory. Our own may have as many as they like, a stranger's may not.
     """
-    try:
-        with open(path, "rb") as file:
-            return tree_in(file, most)
-    except OSError:
-        raise
-    except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
-        raise ValueError(f"{path} cannot be loaded: {reason or type(reason).__name__}") from None
+    if not os.path.isfile(path) or not is_journal(path):
+        return files.load(path)
+    with refuse_in_a_sentence(path), open(path, "rb") as file:
+        return tree_in(file, 2 * os.path.getsize(path) + room)
 
 
 def is_journal(path: str | os.PathLike[str]) -> bool:
@@ -234,7 +232,7 @@ def is_journal(path: str | os.PathLike[str]) -> bool:
         return file.read(len(BEGINNING)) == BEGINNING
 
 
-def tree_in(file: BufferedReader, most: int | None) -> Record:
+def tree_in(file: BufferedReader, most: float) -> Record:
     """The tree of the last whole entry of an open journal."""
     branches: dict[int, Grown] = {}
     images: dict[str, Stored] = {}
@@ -309,15 +307,14 @@ class Grown:
     def until(self, rows: int) -> Grown:
         """A branch of its own that begins with so many rows of this one."""
         require(0 < rows <= self.log.rows, f"a branch must begin with 1 to {self.log.rows} rows, got {rows}")
-        start = {step: state for step, state in self.states.items() if step == 0}
-        return Grown(self.log.until(rows - 1), self.about, self.place, start)
+        return Grown(self.log.until(rows - 1), self.about, self.place, self.states)
 
     def add(self, part: Header, header: Header, arrays: Mapping[str, Stored]) -> None:
         """Take over what an entry says of the branch that is new."""
         self.place = field(part, "branch", dict)
         self.about = self.about if part.get("about") is None else field(part, "about", dict)
         self.log.settings = settings(**field(self.about, "settings", dict))
-        self.log.schedule = [entry for entry in self.log.schedule if entry[0] < self.log.rows]
+        del self.log.schedule[bisect.bisect_left(self.log.schedule, self.log.rows, key=lambda entry: entry[0]) :]
         knobs = self.log.schedule[-1][1] if self.log.schedule else self.log.settings.knobs
         own = f"{field(self.place, 'number', int)}/"
         rows = self.log.rows + len(found(arrays, f"{own}table"))
@@ -349,15 +346,16 @@ class Grown:
 
 
 def branches_of(
-    header: Header, arrays: Mapping[str, Stored], before: Mapping[int, Grown], most: int | None
+    header: Header, arrays: Mapping[str, Stored], before: Mapping[int, Grown], most: float
 ) -> dict[int, Grown]:
     """The branches after an entry, by number, from those before it."""
     parts = field(header, "branches", list)
     begun: list[Grown] = []
+    size = 0
     for part in parts:  # all begin before the first is added to
         begun.append(begin(part, arrays, before))
-        size = sum(bytes_of(branch.log.record()) for branch in begun)
-        require(most is None or size <= most, f"its branches would take {size / 2**20:,.0f} MiB of memory")
+        size += bytes_of(begun[-1].log.record())
+        require(size <= most, f"its branches would take {size / 2**20:,.0f} MiB of memory")
     for part, branch in zip(parts, begun, strict=True):
         branch.add(part, header, arrays)
     return {field(branch.place, "number", int): branch for branch in begun}

@@ -8,12 +8,14 @@ is there before any of them is read. Imports settings, records, consistency, arc
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -99,21 +101,34 @@ def kept_of(record: Record) -> tuple[Snapshot, ...]:
 
 def described(record: Record) -> Header:
     """All of a record that is no array; of the schedule, each change of a knob."""
-    schedule: list[tuple[int, Header]] = []
-    before = dataclasses.asdict(record.settings.knobs)
-    for first, knobs in record.schedule:
-        now = dataclasses.asdict(knobs)
-        schedule.append((first, {name: value for name, value in now.items() if value != before[name]}))
-        before = now
+    return {
+        **describe_start(record),
+        "schedule": list_changes(record, first=1),
+        "branch": dataclasses.asdict(record.branch),
+    }
+
+
+def describe_start(record: Record) -> Header:
+    """What stays the same however long a run trains."""
     return {
         "settings": dataclasses.asdict(record.settings),
         "layers": record.layers,
         "watched": record.watched,
-        "schedule": schedule,
         "updates_per_epoch": record.updates_per_epoch,
         "own_network": record.own_network,
-        "branch": dataclasses.asdict(record.branch),
     }
+
+
+def list_changes(record: Record, first: int) -> list[tuple[int, Header]]:
+    """The schedule from an update on: (update, each knob that is changed there)."""
+    place = bisect.bisect_left(record.schedule, first, key=lambda entry: entry[0])
+    before = dataclasses.asdict(record.schedule[place - 1][1] if place else record.settings.knobs)
+    listed = []
+    for update, knobs in record.schedule[place:]:
+        now = dataclasses.asdict(knobs)
+        listed.append((update, {name: value for name, value in now.items() if value != before[name]}))
+        before = now
+    return listed
 
 
 def tables(record: Record) -> Arrays:
@@ -147,18 +162,24 @@ def load(path: str | os.PathLike[str]) -> Record:
     Nothing in a file is ever run as code. A file that was altered or cut short, is none of ours, is of a later version
     or contradicts itself is a ValueError that says so; a missing one is a FileNotFoundError.
     """
-    try:
-        with archive.opened(path) as (header, stored):
-            tree = tree_of(header, stored)
-            check_tree({record: record.take_snapshots() for record in tree})
-            images = take_images(tree, stored)
-            tree = [in_memory(record) for record in tree]
-    except OSError:
-        raise
-    except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
-        raise ValueError(f"{path} cannot be loaded: {reason or type(reason).__name__}") from None
+    with refuse_in_a_sentence(path), archive.opened(path) as (header, stored):
+        tree = tree_of(header, stored)
+        check_tree({record: record.take_snapshots() for record in tree})
+        images = take_images(tree, stored)
+        tree = [in_memory(record) for record in tree]
     given_image.KEPT.update(images)
     return dataclasses.replace(tree[0], others=tuple(tree[1:]))
+
+
+@contextlib.contextmanager
+def refuse_in_a_sentence(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have whatever a stranger's file brings about be a ValueError in one sentence; an OSError stays what it is."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as reason:
+        raise ValueError(f"{path} cannot be loaded: {reason or type(reason).__name__}") from None
 
 
 def tree_of(header: Header, stored: Mapping[str, Stored]) -> list[Record]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import ipywidgets
 
 from cnnlab.config import errors
-from cnnlab.dashboards.lab import current_cell, running_loop, runs_now
+from cnnlab.dashboards.lab import current_cell, heed_interrupt, running_loop
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.sweeps.sweep import duration
 
@@ -237,10 +237,7 @@ class Board:
     def note_undrawn(self, error: BaseException) -> None:
         """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""
         self.undrawn = f"this could not be drawn: {errors.told(error)}"
-        if isinstance(error, KeyboardInterrupt):
-            if not runs_now(self.publisher):
-                raise error
-            self.awake.set()
+        heed_interrupt(error, self.publisher, self.awake)
 
     def draw_state(self) -> None:
         """Show how far it is, and what can be done."""

@@ -605,10 +605,7 @@ class Lab:
     def note_undrawn(self, error: BaseException) -> None:
         """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""
         self.undrawn = f"this could not be drawn: {errors.told(error)}"
-        if isinstance(error, KeyboardInterrupt):
-            if not runs_now(self.publisher):
-                raise error
-            self.awake.set()
+        heed_interrupt(error, self.publisher, self.awake)
 
     def plots_of(self, view: View, shown: Record) -> Callable[[], None]:
         """The plots made ready to be sent, in one message."""
@@ -779,6 +776,14 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def heed_interrupt(error: BaseException, publisher: asyncio.Task[None] | None, awake: asyncio.Event) -> None:
+    """Raise an interrupt of a cell that draws; have the publisher draw again after one of its own."""
+    if isinstance(error, KeyboardInterrupt):
+        if not runs_now(publisher):
+            raise error
+        awake.set()
 
 
 def runs_now(task: asyncio.Task[None] | None) -> bool:

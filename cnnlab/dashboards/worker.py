@@ -400,6 +400,11 @@ class Worker:
             self.posted(self.shown)
 
     @property
+    def settings_of_run(self) -> Settings:
+        """The settings of the present run, with the knobs in force at its next update."""
+        return self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
+
+    @property
     def is_last(self) -> bool:
         """Whether no job waits for the present one to be done."""
         return all(job is self.job for job in self.jobs)
@@ -407,7 +412,7 @@ class Worker:
     def adjust_settings(self) -> None:
         """Have the settings those of the run, unless a job waits that has settings of its own."""
         if self.is_last:
-            self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
+            self.settings = self.settings_of_run
 
     def update(self) -> None:
         """One update, when it is due."""
@@ -476,8 +481,9 @@ class Worker:
             self.measure(self.forecast.piece)
             found = self.forecast.knows(self.run)
         if found:
-            self.posted(self.view())
-            self.autosave.keep(self.tree(), time.monotonic())
+            view = self.view()
+            self.posted(view)
+            self.autosave.keep(view.record, time.monotonic())
 
     def begin(self, new: Settings, plan: Plan, chosen: tuple[str, float]) -> None:
         """Start again with a new run; the old one becomes a ghost if it trained at all.
@@ -532,7 +538,7 @@ class Worker:
     def switch(self, number: int) -> None:
         """What `choose_branch` orders."""
         self.run = self.run_of(number)
-        self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
+        self.settings = self.settings_of_run
         self.settled()
 
     def drop(self, number: int) -> None:
@@ -576,9 +582,10 @@ class Worker:
                 self.run.measure_held_out()
             spent = time.monotonic() - now
             self.held_out_due = now + spent / HELD_OUT_SHARE
-        self.posted(self.view())
+        view = self.view()
+        self.posted(view)
         if not self.training:
-            self.autosave.keep(self.tree(), time.monotonic())
+            self.autosave.keep(view.record, time.monotonic())
 
     def adopt(self, runs: list[Run]) -> None:
         """Put a tree of runs, the present one first, in the place of what is here; it becomes a ghost."""
@@ -591,7 +598,7 @@ class Worker:
             self.ghosts = (record, *self.ghosts)[:GHOSTS]
         self.run = runs[0]
         self.runs = {run.branch.number: run for run in sorted(runs, key=lambda run: run.branch.number)}
-        self.settings = self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
+        self.settings = self.settings_of_run
         self.settled()
         self.autosave.discard_if_kept()
 

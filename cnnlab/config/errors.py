@@ -1,4 +1,4 @@
-"""What went wrong, in one sentence, whatever was raised. Imports settings alone."""
+"""What went wrong, in one sentence, whatever was raised."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Settings and the changes of knobs on the way as a short text, such as "cnnlab:question?seed=3&at3.clip=norm".
 
-A link names what differs from its preset and, as "look=4", the update that a lab is to show; nothing else. Imports
-settings and the standard library only.
+A link names what differs from its preset and, as "look=4", the update that a lab is to show; nothing else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Schedules of the learning rate: each is a plan of knobs by update, as a link or a Run takes it.
-
-Imports settings and links only.
-"""
+"""Schedules of the learning rate: each is a plan of knobs by update, as a link or a Run takes it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Whether a run will diverge, said before its first update, from what can be measured at its start.
-
-From cnnlab the rooms of the step, rates, settings and curvature may be imported; a Run is only read.
-"""
+"""Whether a run will diverge, said before its first update, from what can be measured at its start."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How sharply the cost curves: the largest eigenvalue of its Hessian, and the learning rate that this allows.
-
-From cnnlab the rooms of the step may be imported; a Run is only read, and stays as it is.
-"""
+"""How sharply the cost curves: the largest eigenvalue of its Hessian, and the learning rate that this allows. A Run is only read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How near a run is to the edge of stability, measured in pieces between its updates.
-
-From cnnlab run, curvature, prediction, errors and settings may be imported; it knows no threads and no widgets.
-"""
+"""How near a run is to the edge of stability, measured in pieces between its updates."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ class Lab:
         self.redraw()
 
     def look_before_explosion(self) -> None:
-        """Show the last update after which nothing was wrong yet, by the rule of `verdict.before_explosion`."""
+        """Show the last update after which nothing was wrong yet, by the rule of `cnnlab.before_explosion`."""
         self.look_at(verdict.before_explosion(self.record))
 
     def rewind(self, step: int | None = None) -> None:

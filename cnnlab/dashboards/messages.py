@@ -1,4 +1,4 @@
-"""What a page may ask of a lab: one object a message, checked before anything is done. Imports settings alone."""
+"""What a page may ask of a lab: one object a message, checked before anything is done."""
 
 from __future__ import annotations
 

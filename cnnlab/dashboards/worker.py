@@ -62,7 +62,7 @@ class View:
     error: str | None
     """What went wrong in the last update or job; None if nothing did."""
     schedule: str = "constant"
-    """How the learning rate goes on; see `rates.SCHEDULE`."""
+    """How the learning rate goes on; see `schedules.SCHEDULE`."""
     forecast: Prediction | None = None
     """Before the first update: whether it will diverge; None while that is not known, and later."""
     no_curvature: str = ""

@@ -1,4 +1,4 @@
-"""Passages of the scripts that `cnnlab.export.script` writes: what other rooms do, as plain text. Imports nothing.
+"""Passages of the scripts that `cnnlab.export.script` writes: what other rooms do, as plain text.
 
 Each does the same operations in the same order as its room; tests/test_script.py compares the bits.
 """

@@ -1,7 +1,4 @@
-"""A record as one HTML file that plays it: no kernel, no internet. `page.html` beside this room is its frame.
-
-Imports settings, records, figures, verdict, plotly and numpy; no torch, no widgets.
-"""
+"""A record as one HTML file that plays it: no kernel, no internet. `page.html` beside this room is its frame."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ FRAMES = 120
 AROUND = 3
 """Updates shown on either side of the first non-finite one."""
 SCALE, WIDTH = 1.2, 1200
-"""Size of the type as in `figures.dashboard`, and the width in pixels before the page knows that of its window."""
+"""Size of the type as in `plots.dashboard`, and the width in pixels before the page knows that of its window."""
 
 
 class Frame(string.Template):
@@ -120,7 +117,7 @@ def changes(drawn: list[dict[Place, str]]) -> dict[str, Any]:
 
 
 def drawn_at(record: Record, step: int, goal: int, names: Iterable[str]) -> dict[Place, str]:
-    """All that `figures.refresh` draws of a record as it was after an update, the whole of it as a ghost behind."""
+    """All that `dashboard.refresh` draws of a record as it was after an update, the whole of it as a ghost behind."""
     sheet = Sheet(names)
     figures.refresh(sheet, record.until(step), (record,), goal)
     return {place: json.dumps(plain(value), sort_keys=True) for place, value in sheet.values()}

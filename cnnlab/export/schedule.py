@@ -1,6 +1,6 @@
 """The knobs of a record as passages of a script: their assignments, the table of their changes, the training loop.
 
-Only text is made here. From cnnlab settings, records and excerpts may be imported.
+Only text is made here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A record as a plain PyTorch script that trains the same run again, for reading and for taking apart.
 
-Only text is made here. From cnnlab settings, records, data, network, excerpts and schedule may be imported.
+Only text is made here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A record of many layers as one of a few groups of neighbouring layers, for figures that have room for a dozen.
 
-From cnnlab only records may be imported. Nothing is averaged away: a group shows its largest ratio and every NaN.
+Nothing is averaged away: a group shows its largest ratio and every NaN.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Leaf(dict[str, Any]):
 
 
 class Sheet:
-    """What `figures.refresh` draws on in place of a plotly figure: ten times as fast, for it checks nothing."""
+    """What `dashboard.refresh` draws on in place of a plotly figure: ten times as fast, for it checks nothing."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.data = []

@@ -1,7 +1,4 @@
-"""The plot of the cost's curvature beside what the learning rate allows: the edge of stability (Cohen et al. 2021).
-
-Imports records, rates and numpy; figures places it.
-"""
+"""The plot of the cost's curvature beside what the learning rate allows: the edge of stability (Cohen et al. 2021)."""
 
 from __future__ import annotations
 

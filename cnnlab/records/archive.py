@@ -1,7 +1,7 @@
 """One file that holds a JSON header and numpy arrays: a zip, so that any zip tool and `numpy.load` open it too.
 
 It is written at one stroke and checked as a whole. No pickle anywhere, and nothing in it is compressed, so reading it
-takes no more memory than it is long. Imports numpy, and of cnnlab the modules for whole files and for JSON.
+takes no more memory than it is long.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A file holds `cnnlab.json` (settings, layers, watched weights, schedule and snapshots of each branch) and, of each, the
 arrays `branch_1/table`, `ends`, `places`, `counts` and `kernels`; and `states/0`, .. the bytes that snapshots name.
 Whatever `save` writes, `load` reads: both ask the same of a record. What a file says of its arrays is held against what
-is there before any of them is read. Imports settings, records, consistency, archive and numpy.
+is there before any of them is read.
 """
 
 from __future__ import annotations

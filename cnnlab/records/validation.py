@@ -1,7 +1,7 @@
 """What makes a record consistent: tables, names, schedule, histograms, branches and snapshots that fit each other.
 
 A file may come from a stranger, so nothing is taken for granted. Arrays may still lie in their file: what their shapes
-tell is asked before their numbers, and those are looked at in pieces. Imports settings, records and numpy.
+tell is asked before their numbers, and those are looked at in pieces.
 """
 
 from __future__ import annotations

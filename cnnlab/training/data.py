@@ -1,6 +1,6 @@
 """Patches of one labelled image, training ones from its left half, held-out ones from its right; the order of batches.
 
-From cnnlab only settings and given_image may be imported. Nothing here draws from a global generator.
+Nothing here draws from a global generator.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Data of the reader's own as tensors that can be used again in the same order: tensors, arrays, Dataset, DataLoader.
 
-From cnnlab only data may be imported (for the order of batches). Nothing here draws from a global generator.
+Nothing here draws from a global generator.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Forward hooks that no module carries: torch's global ones, which ask whether the module is one that is watched.
 
-So a watched module can be copied, pickled, scripted and traced, and no copy of it is watched. Imports overlay, torch.
+So a watched module can be copied, pickled, scripted and traced, and no copy of it is watched.
 """
 
 from __future__ import annotations

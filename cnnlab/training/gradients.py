@@ -1,4 +1,4 @@
-"""The gradients that parameters hold for an optimiser. Imports gauges (whether a device may be asked) and torch."""
+"""The gradients that parameters hold for an optimiser."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the C library does with memory that was freed: kept while a run trains, given back to the system now and then.
-
-Nothing from cnnlab may be imported.
-"""
+"""What the C library does with memory that was freed: kept while a run trains, given back now and then."""
 
 from __future__ import annotations
 

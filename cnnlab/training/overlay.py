@@ -1,7 +1,4 @@
-"""Something of ours laid over what others may replace, too: a function of torch, the handler of Ctrl-C.
-
-Imports torch alone, to keep what is laid over it from being compiled.
-"""
+"""Something of ours laid over what others may replace, too: a function of torch, the handler of Ctrl-C."""
 
 from __future__ import annotations
 

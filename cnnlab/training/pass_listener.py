@@ -1,7 +1,4 @@
-"""The backward passes that come to some parameters, as long as they are listened to.
-
-Imports overlay, passes, gradients and torch.
-"""
+"""The backward passes that come to some parameters, as long as they are listened to."""
 
 from __future__ import annotations
 

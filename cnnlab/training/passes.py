@@ -1,4 +1,4 @@
-"""Backward passes: what is sent backward, which parameters it comes to, and what it costs. Imports torch only."""
+"""Backward passes: what is sent backward, which parameters it comes to, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Norms, largest values and histograms of long vectors, piece by piece, each while it is in the processor's cache.
-
-From cnnlab only clipping (for a norm at any magnitude) may be imported.
-"""
+"""Norms, largest values and histograms of long vectors, piece by piece, each while it is in the processor's cache."""
 
 from __future__ import annotations
 

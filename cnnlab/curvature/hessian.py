@@ -1,4 +1,4 @@
-"""How sharply the cost curves: the largest eigenvalue of its Hessian, and the learning rate that this allows. A Run is only read."""
+"""How sharply the cost curves: the largest eigenvalue of its Hessian, and the learning rate that this allows."""
 
 from __future__ import annotations
 

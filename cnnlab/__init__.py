@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from cnnlab.diagnosis.watch import Watch
     from cnnlab.export.html import export_html
     from cnnlab.export.script import export_script
+    from cnnlab.records.frame import Frame
     from cnnlab.records.journal import load
     from cnnlab.records.map import Map, wilson
     from cnnlab.records.own_image import own_image
-    from cnnlab.records.record import Frame, Record
+    from cnnlab.records.record import Record
     from cnnlab.sweeps.sweep import sweep
     from cnnlab.training.run import Run
 
@@ -37,7 +38,7 @@ MODULES = {
     "Run": "training.run",
     "Lab": "dashboards.lab",
     "Record": "records.record",
-    "Frame": "records.record",
+    "Frame": "records.frame",
     "load": "records.journal",
     "Critical": "curvature.hessian",
     "critical_learning_rate": "curvature.hessian",

@@ -7,7 +7,10 @@ import plotly.graph_objects as go
 
 import cnnlab
 from cnnlab.plots import dashboard as figures
-from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES
+from cnnlab.records.histograms import EXPONENTS
+from cnnlab.records.log import Log
+from cnnlab.records.record import Record
 
 LAYERS = ("first", "second", "last")
 

@@ -23,7 +23,7 @@ from PIL import Image
 from cnnlab.config.settings import settings
 from cnnlab.records import archive, map_lines
 from cnnlab.records import storage as files
-from cnnlab.records.record import GAUGES, LAYER_GAUGES
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES
 
 Parts = tuple[dict, dict[str, np.ndarray]]
 

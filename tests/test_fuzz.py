@@ -29,7 +29,8 @@ from cnnlab.records import map as maps
 from cnnlab.records import own_image as given_image
 from cnnlab.records import storage as files
 from cnnlab.records.autosave import Autosave
-from cnnlab.records.record import Log, Record
+from cnnlab.records.log import Log
+from cnnlab.records.record import Record
 
 SEED = 0
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cnnlab.diagnosis.summary import state_line
-from cnnlab.records.record import Record, is_measured
+from cnnlab.records.frame import is_measured
+from cnnlab.records.record import Record
 
 WATCHED_EPOCHS = 4
 """The table of watched weights goes as far as the question's own."""

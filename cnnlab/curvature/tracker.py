@@ -13,7 +13,7 @@ from cnnlab.config.errors import text_of
 from cnnlab.config.schedules import SHARE, safe_rate
 from cnnlab.config.settings import written
 from cnnlab.curvature.hessian import Critical, search
-from cnnlab.records.record import Frame
+from cnnlab.records.frame import Frame
 from cnnlab.training.run import Run
 
 TIME_SHARE = 0.15

@@ -15,7 +15,8 @@ import numpy as np
 from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, ranked
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
 from cnnlab.records.formats import number
-from cnnlab.records.record import Record, is_measured, is_nonfinite, record_in
+from cnnlab.records.frame import is_measured, is_nonfinite
+from cnnlab.records.record import Record, record_in
 
 if TYPE_CHECKING:
     from cnnlab.diagnosis.nan_tracer import Event, Provenance

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.diagnosis.early_warning import signs
-from cnnlab.records.record import Record, is_nonfinite
+from cnnlab.records.frame import is_nonfinite
+from cnnlab.records.record import Record
 
 Fired = NDArray[np.bool_]
 """(updates,): whether a book's rules hold at each update."""

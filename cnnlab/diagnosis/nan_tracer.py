@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cnnlab.records.record import Record, is_nonfinite
+from cnnlab.records.frame import is_nonfinite
+from cnnlab.records.record import Record
 from cnnlab.training import losses as objective
 from cnnlab.training.clipping import CLIPS
 from cnnlab.training.metrics import flat_parts, is_classification

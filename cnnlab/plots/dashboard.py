@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from cnnlab.plots.images import NONFINITE, bands_picture
 from cnnlab.plots.layer_groups import grouped
 from cnnlab.plots.sharpness import draw_stability, shown_heights
-from cnnlab.records.record import Exponents, Record, is_measured, is_nonfinite
+from cnnlab.records.frame import is_measured, is_nonfinite
+from cnnlab.records.histograms import Exponents
+from cnnlab.records.record import Record
 
 PALETTE = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
 """Paul Tol's "muted" scheme: nine colours that all kinds of colour vision tell apart. One a layer, everywhere."""

@@ -14,16 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.records.record import (
-    GAUGES,
-    LAYER_GAUGES,
-    NOT_MEASURED,
-    FloatArray,
-    Histograms,
-    Record,
-    is_measured,
-    read_only,
-)
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray, is_measured
+from cnnlab.records.histograms import Histograms, read_only
+from cnnlab.records.record import Record
 
 MOST = 12
 """Most layers, or groups of them, that a figure shows."""

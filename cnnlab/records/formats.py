@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cnnlab.records.record import is_measured
+from cnnlab.records.frame import is_measured
 
 
 def number(value: float) -> str:

@@ -1,15 +1,10 @@
-"""What a run has shown: `Frame` (one update), `Record` (all of them). Plain numbers and numpy arrays, never a tensor.
-
-NaN and inf stay what they are: divergence is data. What was not measured is neither: it is `NOT_MEASURED`.
-"""
+"""All that a run has shown: every gauge at every update, each change of knobs, and the other branches of its tree."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import os
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,184 +14,21 @@ from numpy.typing import NDArray
 
 from cnnlab.config.links import link_of
 from cnnlab.config.settings import Knobs, Settings, nearest, written
-from cnnlab.records.growing import GrowingArray
+from cnnlab.records.frame import (
+    GAUGES,
+    LAYER_GAUGES,
+    FloatArray,
+    Frame,
+    IntArray,
+    in_digits,
+    is_measured,
+    is_nonfinite,
+    names_of_columns,
+)
+from cnnlab.records.histograms import EXPONENTS, Exponents, Histograms
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-PerLayer = NDArray[np.float64]
-"""One number a layer, in the order of `Record.layers`."""
 Lineage = tuple[tuple[object, int], ...]
 """(log, how many of its first rows are here), the log that a record was taken of last; tells what two records share."""
-ALL_ROWS = 2**62
-"""Stands for all rows, present and to come, of the log that a record was taken of."""
-MOST_ANCESTORS = 64
-"""Most logs of a lineage that are remembered; of one that is forgotten two records share less, as far as is known."""
-NOT_MEASURED_BITS = 0x7FF8_0000_0000_0000 | 1954 << 29
-"""A quiet NaN that no operation makes: the number that R's NA has, in the lowest bits that float32 has, too."""
-NOT_MEASURED: float = struct.unpack("<d", struct.pack("<Q", NOT_MEASURED_BITS))[0]
-"""Stands where a gauge was not measured: a NaN with bits of its own. `is_measured` tells it apart."""
-
-
-def is_measured(values: Any) -> NDArray[np.bool_]:
-    """Whether each value was measured, be it NaN or inf. Copies, float32 and files keep what tells them apart."""
-    return np.asarray(np.asarray(values, dtype=np.float64).view(np.int64) != NOT_MEASURED_BITS)
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """All that was measured at one update. Costs, outputs and gradients are of before it, weights of after it."""
-
-    step: int
-    """Updates done; 0 is the start, where only the weights are known and the rest is not measured."""
-    epoch: float
-    """Passes over the training patches done."""
-    knobs: Knobs
-    """What was in force."""
-    cost: float
-    """What the step descended: data part plus penalty."""
-    data_cost: float
-    penalty: float
-    """L1 and L2 within the cost; 0 where they are off or in the update."""
-    accuracy: float
-    """Share of the batch classified rightly; a patch with a NaN logit counts as wrong. Not measured without classes."""
-    held_out_accuracy: float
-    """The same on held-out patches after this update, where it was measured."""
-    logit_gap: float
-    """Largest difference between two logits of one patch in the batch."""
-    total_gradient_norm: float
-    """Euclidean norm of the whole gradient before clipping."""
-    clipped: float
-    """Share of the gradient's values that clipping changed."""
-    sharpness: float
-    """Largest eigenvalue of the cost's Hessian after this update, where it was measured; inf if it is not finite."""
-    weight_norm: PerLayer
-    """Euclidean norm of each layer's weights and biases."""
-    largest_weight: PerLayer
-    """Largest magnitude in each layer."""
-    gradient_norm: PerLayer
-    """Euclidean norm of each layer's gradient before clipping."""
-    update_ratio: PerLayer
-    """Norm of the update over the norm of the weights that it met; near 1e-3 is healthy."""
-    dead_relu: PerLayer
-    """Share of a layer's units whose ReLU gave 0 for the whole batch; not measured without a ReLU."""
-    weight_nan: PerLayer
-    """How many of a layer's weights are NaN; likewise below."""
-    weight_inf: PerLayer
-    gradient_nan: PerLayer
-    gradient_inf: PerLayer
-    activation_nan: PerLayer
-    activation_inf: PerLayer
-    histogram: NDArray[np.int32]
-    """(layers, classes): weights by their binary exponent; see `Record.exponents`."""
-    watched: FloatArray
-    """Values of the watched single weights."""
-
-    @property
-    def nonfinite(self) -> bool:
-        """Whether the cost is NaN or inf; False where it was not measured."""
-        return bool(is_nonfinite(self.cost))
-
-    def __repr__(self) -> str:
-        return f"Frame(step={self.step}, cost={in_digits(self.cost)}, learning_rate={self.knobs.learning_rate:g})"
-
-
-def is_nonfinite(values: Any) -> NDArray[np.bool_]:
-    """Whether each value was measured and is NaN or inf."""
-    return ~np.isfinite(values) & is_measured(values)
-
-
-def in_digits(value: float) -> str:
-    """A value in six digits, or the words that it was not measured."""
-    return f"{value:.6g}" if is_measured(value) else "not measured"
-
-
-GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.type == "float" and field.name != "epoch")
-"""The gauges that are one number an update."""
-LAYER_GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.type == "PerLayer")
-"""The gauges that are one number a layer."""
-
-
-@dataclass(frozen=True)
-class Exponents:
-    """The classes of a histogram over float exponents: one for each value of the exponent bits of a type.
-
-    Class 0 holds zeros and subnormal numbers, the last one NaN and inf, class k the magnitudes in
-    [2^(k-bias), 2^(k-bias+1)).
-    """
-
-    bits: int
-    """Exponent bits: 5 for float16, 8 for bfloat16 and float32, 11 for float64."""
-
-    @property
-    def count(self) -> int:
-        """How many classes there are."""
-        return 1 << self.bits
-
-    @property
-    def bias(self) -> int:
-        """The class of magnitudes from 1 up to 2."""
-        return (1 << (self.bits - 1)) - 1
-
-    @property
-    def powers(self) -> IntArray:
-        """log2 of the lower end of each class; that of class 0 is one below the smallest normal power."""
-        return np.arange(self.count) - self.bias
-
-
-EXPONENTS = {"float16": Exponents(5), "bfloat16": Exponents(8), "float32": Exponents(8), "float64": Exponents(11)}
-"""Precision -> its classes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Histograms:
-    """Histograms of every update, kept without their zeros: a hundred numbers in place of thousands.
-
-    `histograms[step]` is an array (layers, classes); a slice or an array of updates gives (updates, layers, classes);
-    further indices go to layers and classes.
-    """
-
-    ends: IntArray
-    """(updates + 2,): where the numbers of each update begin and end."""
-    places: NDArray[np.uint32]
-    """Place of each count in its flattened histogram."""
-    counts: NDArray[np.int32]
-    shape_of_one: tuple[int, int]
-    """Layers, classes."""
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
-    def until(self, step: int) -> Histograms:
-        """Those of the updates up to `step`."""
-        return dataclasses.replace(self, ends=self.ends[: step + 2])
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Updates + 1, layers, classes."""
-        return len(self), *self.shape_of_one
-
-    def __getitem__(self, index: Any) -> NDArray[np.int32]:
-        updates, within = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
-        chosen = np.arange(len(self))[updates]
-        dense = np.zeros((chosen.size, math.prod(self.shape_of_one)), dtype=np.int32)
-        for row, step in zip(dense, chosen.ravel(), strict=True):
-            self.fill(row, int(step))
-        found = read_only(dense.reshape(*chosen.shape, *self.shape_of_one))
-        return found[(slice(None),) * chosen.ndim + within]
-
-    def at(self, step: int) -> NDArray[np.int32]:
-        """The histogram (layers, classes) of one update, sooner than by an index."""
-        dense = np.zeros(math.prod(self.shape_of_one), dtype=np.int32)
-        self.fill(dense, step)
-        return read_only(dense.reshape(self.shape_of_one))
-
-    def fill(self, dense: NDArray[np.int32], step: int) -> None:
-        """Write the counts of an update into its flattened histogram, which holds zeros."""
-        part = slice(self.ends[step], self.ends[step + 1])
-        dense[self.places[part]] = self.counts[part]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self[:].astype(dtype or np.int32)
 
 
 @dataclass(frozen=True)
@@ -436,13 +268,6 @@ class Record:
         return next(knobs for first, knobs in reversed(self.schedule) if first <= step)
 
 
-def names_of_columns(
-    gauges: Sequence[str], layer_gauges: Sequence[str], layers: Sequence[str], watched: Sequence[str]
-) -> tuple[str, ...]:
-    """Names of a table's columns, in their order."""
-    return *gauges, *(f"{gauge}.{layer}" for gauge in layer_gauges for layer in layers), *watched
-
-
 class Frames(Sequence[Frame]):
     """The frames of a record, made when they are asked for."""
 
@@ -458,139 +283,6 @@ class Frames(Sequence[Frame]):
 
     def __repr__(self) -> str:
         return f"Frames({len(self)} updates)"
-
-
-class Log:
-    """The growing tables behind a record. Rows are only ever added, so a Record taken earlier stays as it was."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        layers: tuple[str, ...],
-        watched: tuple[str, ...],
-        updates_per_epoch: int,
-        kernel_shape: tuple[int, ...] = (0, 1, 1),
-    ) -> None:
-        self.settings = settings
-        self.layers = layers
-        self.watched = watched
-        self.updates_per_epoch = updates_per_epoch
-        self.schedule: list[tuple[int, Knobs]] = [(1, settings.knobs)]
-        self.shown = 0
-        self.lineage: Lineage = ((object(), ALL_ROWS),)
-        width = len(GAUGES) + len(LAYER_GAUGES) * len(layers) + len(watched)
-        self.table = GrowingArray((width,), np.float64)
-        self.kernels = GrowingArray(kernel_shape, np.float32)
-        self.ends = GrowingArray.copy_of(np.zeros(1, np.int64))
-        self.places = GrowingArray((), np.uint32)
-        self.counts = GrowingArray((), np.int32)
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are, the start among them."""
-        return len(self.table)
-
-    def append(
-        self, table: FloatArray, histograms: NDArray[np.int32], kernels: NDArray[np.float32] | None = None
-    ) -> None:
-        """Add rows, one an update; the first row ever is the start."""
-        flat = histograms.reshape(-1)
-        found = np.flatnonzero(flat)
-        rows, places = np.divmod(found, len(flat) // len(table))
-        shape = len(table), *self.kernels.numbers.shape[1:]
-        first_kernels = np.zeros(shape, np.float32) if kernels is None else kernels.reshape(shape)
-        self.append_packed(table, first_kernels, np.bincount(rows, minlength=len(table)), places, flat[found])
-
-    def append_packed(
-        self,
-        table: FloatArray,
-        kernels: NDArray[np.float32],
-        lengths: IntArray,
-        places: NDArray[Any],
-        counts: NDArray[np.int32],
-    ) -> None:
-        """Add rows whose histograms are without their zeros: so many numbers a row, their places and counts."""
-        self.kernels.append(kernels)
-        self.places.append(places)
-        self.counts.append(counts)
-        self.ends.append(self.ends.view()[-1] + np.cumsum(lengths))
-        self.table.append(table)
-
-    def until(self, step: int) -> Log:
-        """A log of its own that ends after update `step`."""
-        return Log.of(self.record().until(step))
-
-    @classmethod
-    def of(cls, record: Record) -> Log:
-        """A log of its own that begins with all of a record."""
-        log = cls(record.settings, record.layers, record.watched, record.updates_per_epoch)
-        log.lineage = branched(record.lineage, len(record.table))
-        log.schedule = list(record.schedule)
-        kept = record.histograms
-        log.table, log.kernels = GrowingArray.copy_of(record.table), GrowingArray.copy_of(record.kernels)
-        log.ends = GrowingArray.copy_of(kept.ends)
-        log.places, log.counts = (GrowingArray.copy_of(part[: kept.ends[-1]]) for part in (kept.places, kept.counts))
-        return log
-
-    def last(self, gauge: str) -> float:
-        """A gauge in the last row."""
-        return float(self.table.view()[-1, GAUGES.index(gauge)])
-
-    def measured(self, gauge: str, step: int, value: float) -> None:
-        """Write down a gauge that is not measured at every update; in a copy if a Record has shown this row."""
-        if step < self.shown:
-            self.table = GrowingArray.copy_of(self.table.view())
-            self.lineage = branched(self.lineage, step)
-            self.shown = 0
-        self.table.numbers[step, GAUGES.index(gauge)] = value
-
-    def change(self, step: int, knobs: Knobs) -> None:
-        """Note that knobs are in force from an update on."""
-        if step == 1:
-            self.settings = self.settings.replace(**dataclasses.asdict(knobs))
-        if self.schedule[-1][0] == step:
-            self.schedule.pop()
-        if not self.schedule or self.schedule[-1][1] != knobs:
-            self.schedule.append((step, knobs))
-
-    def record(self) -> Record:
-        """Everything so far, as read-only views."""
-        rows = self.shown = self.rows
-        return Record(
-            self.settings,
-            self.layers,
-            self.watched,
-            tuple(self.schedule),
-            self.updates_per_epoch,
-            self.table.view(),
-            Histograms(
-                self.ends.view(),
-                self.places.view(),
-                self.counts.view(),
-                (len(self.layers), EXPONENTS[self.settings.precision].count),
-            ),
-            self.kernels.view(0, rows),
-            lineage=self.lineage,
-        )
-
-
-def branched(lineage: Lineage, rows: int) -> Lineage:
-    """The lineage of a log that shares so many rows with the log of another, and goes its own way from there."""
-    shared = tuple((log, min(known, rows)) for log, known in lineage if rows)
-    return (*shared[-MOST_ANCESTORS:], (object(), ALL_ROWS))
-
-
-def shared_rows(lineage: Lineage, other: Lineage) -> int:
-    """How many of their first rows two records surely have in common, without a look at their numbers."""
-    known = dict(other)
-    return max((min(rows, known[log]) for log, rows in lineage if log in known), default=0)
-
-
-def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A view that cannot be written through."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def record_in(value: Any) -> Record:

@@ -28,18 +28,9 @@ from cnnlab.records import archive
 from cnnlab.records import own_image as given_image
 from cnnlab.records.archive import Stored
 from cnnlab.records.bounded_json import field
-from cnnlab.records.record import (
-    EXPONENTS,
-    GAUGES,
-    LAYER_GAUGES,
-    NOT_MEASURED,
-    Branch,
-    FloatArray,
-    Histograms,
-    Record,
-    Snapshot,
-    read_only,
-)
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray
+from cnnlab.records.histograms import EXPONENTS, Histograms, read_only
+from cnnlab.records.record import Branch, Record, Snapshot
 from cnnlab.records.validation import check_tree, require, rising
 
 Header = dict[str, Any]

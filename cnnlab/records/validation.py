@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.settings import written
-from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES, Record, Snapshot
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES
+from cnnlab.records.histograms import EXPONENTS
+from cnnlab.records.record import Record, Snapshot
 
 PIECE = 2**18
 """Numbers of an array that are looked at together."""

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.settings import Knobs, settings
-from cnnlab.records.record import EXPONENTS, GAUGES, NOT_MEASURED, Log, Record
+from cnnlab.records.frame import GAUGES, NOT_MEASURED
+from cnnlab.records.histograms import EXPONENTS
+from cnnlab.records.log import Log
+from cnnlab.records.record import Record
 from cnnlab.training.gradients import given, ids_of
 from cnnlab.training.metrics import Gauges, Numbers, classification, is_classification
 from cnnlab.training.network import Layout

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.hooks import RemovableHandle
 
-from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES, NOT_MEASURED
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED
+from cnnlab.records.histograms import EXPONENTS
 from cnnlab.training.clipping import safe_norm
 from cnnlab.training.network import Layout
 from cnnlab.training.reductions import LONG, long_norms, survey

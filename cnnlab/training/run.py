@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from cnnlab.config.links import Plan, opened
 from cnnlab.config.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names, written
-from cnnlab.records.record import Branch, Frame, Log, Record, Snapshot
+from cnnlab.records.frame import Frame
+from cnnlab.records.log import Log
+from cnnlab.records.record import Branch, Record, Snapshot
 from cnnlab.training import data as image_data
 from cnnlab.training.checkpoints import History, State
 from cnnlab.training.datasets import Examples, Pair, examples_of, mapped

@@ -22,7 +22,8 @@ import torch
 
 import cnnlab
 from cnnlab.records.autosave import EVERY, Autosave
-from cnnlab.records.record import Log, Record
+from cnnlab.records.log import Log
+from cnnlab.records.record import Record
 
 RESULTS = Path(__file__).parent / "results" / "long_run.md"
 TRAINED = 300

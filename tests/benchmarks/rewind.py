@@ -21,7 +21,8 @@ import torch
 
 from cnnlab import Run
 from cnnlab.plots import dashboard as figures
-from cnnlab.records.record import Log, Record
+from cnnlab.records.log import Log
+from cnnlab.records.record import Record
 from cnnlab.training.checkpoints import History, State
 from cnnlab.training.run import FLUSH_EVERY, HISTORY_BYTES
 

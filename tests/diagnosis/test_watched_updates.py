@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import cnnlab
-from cnnlab.records.record import GAUGES, LAYER_GAUGES
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES
 
 
 def same(ours, theirs) -> None:

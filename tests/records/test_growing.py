@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import cnnlab
 from cnnlab.records import growing
 from cnnlab.records.growing import GrowingArray
-from cnnlab.records.record import Log, shared_rows
+from cnnlab.records.log import Log, shared_rows
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
 

@@ -23,7 +23,8 @@ from cnnlab.export.html import film
 from cnnlab.plots import dashboard as figures
 from cnnlab.plots.layer_groups import grouped
 from cnnlab.records.archive import Stored
-from cnnlab.records.record import GAUGES, LAYER_GAUGES, NOT_MEASURED, Record, is_measured, names_of_columns
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, is_measured, names_of_columns
+from cnnlab.records.record import Record
 from cnnlab.records.storage import arranged
 from cnnlab.training.metrics import on_device, plain
 

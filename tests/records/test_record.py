@@ -11,7 +11,10 @@ import pytest
 
 import cnnlab
 from cnnlab.config.settings import Knobs, settings
-from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES, Log, Record
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES
+from cnnlab.records.histograms import EXPONENTS
+from cnnlab.records.log import Log
+from cnnlab.records.record import Record
 
 LAYERS = ("a", "b")
 WATCHED = ("a.weight[0,0]",)

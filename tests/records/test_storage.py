@@ -846,7 +846,7 @@ def test_without_pandas_one_sentence_says_so(record: Record, monkeypatch: pytest
 def test_a_layer_is_known_by_its_name(record: Record) -> None:
     layer = record.layer("cv5")
     assert layer["gradient_norm"].tobytes() == record.gradient_norm[:, 5].tobytes()
-    assert set(layer) == set(cnnlab.records.record.LAYER_GAUGES)
+    assert set(layer) == set(cnnlab.records.frame.LAYER_GAUGES)
     with pytest.raises(ValueError, match=r"layer must be one of 'cv0', .*, got 'cv9'; did you mean 'cv"):
         record.layer("cv9")
 

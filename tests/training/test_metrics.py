@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cnnlab import Run
-from cnnlab.records.record import EXPONENTS, GAUGES, LAYER_GAUGES
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES
+from cnnlab.records.histograms import EXPONENTS
 from cnnlab.training import metrics as gauges_room
 from cnnlab.training.metrics import Gauges, classification, share_of_dead
 from cnnlab.training.network import Layout

@@ -172,7 +172,7 @@ class Map:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Map:
         """Read what `save` or a sweep has written; ValueError in a sentence if it is no map."""
-        return read(path)[0]
+        return read_map(path)[0]
 
     def heading(self) -> str:
         """The first line of a file: what it is a map of."""
@@ -211,7 +211,7 @@ OF_A_RUN = ("done", "first_nonfinite", "final_cost", "began", "ended", "held_out
 """The arrays that hold one value a run."""
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Map, int]:
+def read_map(path: str | os.PathLike[str]) -> tuple[Map, int]:
     """The map in a file, and how many bytes of the file are whole lines: the last one may have been cut short."""
     try:
         check_ordinary(path)

@@ -7,25 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-import multiprocessing
 import os
-import signal
-import sys
 import threading
 import time
-import types
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,11 +20,11 @@ import numpy as np
 
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import Settings, check_names, settings, written
-from cnnlab.records import map as maps
 from cnnlab.records.atomic_files import name_errors
-from cnnlab.records.map import Map
+from cnnlab.records.map import Map, read_map
 from cnnlab.records.map_lines import line_of
 from cnnlab.records.map_plans import MOST_STEPS, axis_of, check_corners, check_size, is_axis, memory_of, seeds_of
+from cnnlab.sweeps.workers import Workers, count_cores
 
 LASTING = 0.4
 """Seconds that a piece of work should take: long beside sending it, short for a person who waits for it."""
@@ -47,8 +34,6 @@ LARGEST_BATCH = 1024
 """The same where they go together."""
 WAITING = 2
 """Pieces of work for each worker that wait for it or are being computed."""
-UNKNOWN_WORKERS = 16
-"""How many workers an executor is taken to have that does not say so."""
 ATTEMPTS = 5
 """How often a run is given to a worker before a sweep gives up."""
 PROGRESS = 0.2
@@ -105,8 +90,8 @@ def what_it_takes(start: Settings, runs: int, steps: int) -> str:
     """The end of a sentence on so many runs: the time and the memory that they would take."""
     from cnnlab.sweeps.ensemble import seconds_of_an_update  # not above: only computing needs torch
 
-    time_needed = duration(runs * steps * seconds_of_an_update(start) / cores())
-    count = f"{cores()} core{'s' if cores() > 1 else ''}"
+    time_needed = duration(runs * steps * seconds_of_an_update(start) / count_cores())
+    count = f"{count_cores()} core{'s' if count_cores() > 1 else ''}"
     return f"; it would take about {time_needed} on {count}, and {memory_of(runs, steps) / 2**30:.1f} GiB of memory"
 
 
@@ -173,7 +158,7 @@ class Survey(Pausable):
         if path is not None and not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"path must be the name of a file, got {written(path)}")
         super().__init__()
-        self.growing = taken_up(plan, path)
+        self.growing = resume_map(plan, path)
         self.path = path
         self.executor = executor
         self.lock = threading.Lock()
@@ -223,39 +208,39 @@ class Survey(Pausable):
         if not self.left:
             return
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(journal(self.path, self.growing)) if self.path is not None else None
+            file = stack.enter_context(open_file(self.path, self.growing)) if self.path is not None else None
             self.workers = workers = stack.enter_context(Workers(self.executor, self.growing.settings))
             stack.callback(setattr, self, "workers", None)
-            flying: dict[Future[Any], list[int]] = {}
+            pending: dict[Future[Any], list[int]] = {}
             failed: Counter[int] = Counter()
-            stack.callback(lambda: [future.cancel() for future in flying])
-            while (self.left or flying) and not self.cancelled:
+            stack.callback(lambda: [future.cancel() for future in pending])
+            while (self.left or pending) and not self.cancelled:
                 began = time.monotonic()
-                self.submit(workers, flying)
-                if not flying:
+                self.submit(workers, pending)
+                if not pending:
                     self.going.wait(PROGRESS)
                     continue
-                finished, _ = wait(flying, timeout=PROGRESS, return_when=FIRST_COMPLETED)
+                finished, _ = wait(pending, timeout=PROGRESS, return_when=FIRST_COMPLETED)
                 if self.cancelled:
                     break
                 for future in finished:
-                    piece = flying.pop(future)
-                    if self.taken(future, piece, workers, failed, file):
+                    piece = pending.pop(future)
+                    if self.take_result(future, piece, workers, failed, file):
                         yield piece
                 self.spent += time.monotonic() - began
-            for future, piece in list(flying.items()):  # after a cancel: what is under way is kept
+            for future, piece in list(pending.items()):  # after a cancel: what is under way is kept
                 kept = not future.cancel() and (workers.own or future.done()) and future.exception() is None
-                if kept and self.taken(future, piece, workers, failed, file):
+                if kept and self.take_result(future, piece, workers, failed, file):
                     yield piece
 
-    def submit(self, workers: Workers, flying: dict[Future[Any], list[int]]) -> None:
+    def submit(self, workers: Workers, pending: dict[Future[Any], list[int]]) -> None:
         """Give out as much work as the workers should have."""
-        while self.left and self.going.is_set() and len(flying) < workers.count * WAITING:
+        while self.left and self.going.is_set() and len(pending) < workers.count * WAITING:
             piece = [self.left.popleft() for _ in range(min(len(self.left), self.size_of_a_piece(workers)))]
             places = [np.unravel_index(index, self.growing.shape) for index in piece]
             members = [self.growing.settings_at(*(int(at) for at in place)) for place in places]
             try:
-                flying[workers.submit(members, self.growing.steps)] = piece
+                pending[workers.submit(members, self.growing.steps)] = piece
             except RuntimeError as reason:  # broken, or shut down
                 self.left.extendleft(reversed(piece))
                 workers.mend(reason)
@@ -269,7 +254,7 @@ class Survey(Pausable):
             return 1
         return max(1, min(int(LASTING / self.seconds_a_run), LARGEST_PIECE))
 
-    def taken(
+    def take_result(
         self, future: Future[Any], piece: list[int], workers: Workers, failed: Counter[int], file: BinaryIO | None
     ) -> bool:
         """Take over a result; False where there is none, and its runs are to be computed again."""
@@ -297,122 +282,14 @@ class Survey(Pausable):
         return True
 
 
-class Workers:
-    """An executor that work is given to: a reader's own, or one that is made here, mended when it breaks, and ended."""
-
-    def __init__(self, executor: Executor | None, start: Settings) -> None:
-        self.own = executor is None
-        self.start = start
-        self.together = self.own and on_a_gpu(start)
-        self.executor = executor
-
-    def __enter__(self) -> Workers:
-        if self.own:
-            self.make()
-        return self
-
-    def __exit__(self, *_error: Any) -> None:
-        if self.own and self.executor is not None:
-            self.executor.shutdown(wait=True, cancel_futures=True)
-
-    def end(self) -> None:
-        """End the processes that were made here at once."""
-        for process in list((getattr(self.executor, "_processes", None) or {}).values()) if self.own else ():
-            process.terminate()
-
-    @property
-    def count(self) -> int:
-        """How many workers there are."""
-        return 1 if self.together else getattr(self.executor, "_max_workers", UNKNOWN_WORKERS)
-
-    def make(self) -> None:
-        """Processes for the cores; a thread where there is only one, or where a GPU computes."""
-        count = cores()
-        if count == 1 or self.together:
-            self.executor = ThreadPoolExecutor(1, "cnnlab-sweep")
-            return
-        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=begin_worker)
-        with without_main():
-            for _ in range(count):
-                pool.submit(int)
-        self.executor = pool
-
-    def submit(self, members: list[Settings], steps: int) -> Future[Any]:
-        """Have a piece of work done."""
-        assert self.executor is not None
-        return self.executor.submit(computed, members, steps)
-
-    def mend(self, reason: BaseException) -> None:
-        """Make new processes for those that were killed; an executor of the reader's own is not ours to mend."""
-        if not self.own:
-            kept = "what a path= was given for is kept"
-            raise RuntimeError(f"the executor is broken or shut down: {reason!r}; {kept}") from reason
-        if not isinstance(reason, BrokenExecutor):
-            raise reason
-        assert self.executor is not None
-        if getattr(self.executor, "_broken", True):
-            self.executor.shutdown(wait=True, cancel_futures=True)
-            self.make()
-
-
-def computed(members: list[Settings], steps: int) -> Any:
-    """What a worker does with a piece of work; torch is imported there."""
-    from cnnlab.sweeps.ensemble import compute
-
-    return compute(members, steps)
-
-
-def on_a_gpu(start: Settings) -> bool:
-    """Whether members would go together, on a GPU; torch is only asked where the settings leave it open."""
-    if start.device in ("cpu", "mps"):
-        return False
-    from cnnlab.training.run import chosen_device  # not above: torch is imported where something is computed
-
-    return bool(chosen_device(start).type == "cuda")
-
-
-def begin_worker() -> None:
-    """Leave interrupts to the process that asked for the work, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, name="cnnlab-parent", daemon=True).start()
-
-
-def end_with_parent() -> None:
-    """Wait for the end of the process that made this one. A worker of a killed one would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Keep processes that are made meanwhile from running the reader's own script: they need nothing of it."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def cores() -> int:
-    """How many cores this process may use, by its affinity and by the quota of its control group."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        available = min(available, max(1, math.ceil(int(quota) / int(period))))
-    return available
-
-
 # Where it is kept.
 
 
-def taken_up(plan: Map, path: str | os.PathLike[str] | None) -> Map:
+def resume_map(plan: Map, path: str | os.PathLike[str] | None) -> Map:
     """The map that a file holds so far, or the plan; ValueError if the file is of another map."""
     if path is None or not Path(path).exists() or not Path(path).stat().st_size:
         return Map.empty(plan.settings, plan.axes, plan.seeds, plan.steps)
-    found, whole_bytes = maps.read(path)
+    found, whole_bytes = read_map(path)
     if found.heading() != plan.heading():
         asked, there = (
             {**dataclasses.asdict(of.settings), **dict(of.axes), "seeds": of.seeds, "steps": of.steps}
@@ -428,7 +305,7 @@ def taken_up(plan: Map, path: str | os.PathLike[str] | None) -> Map:
 
 
 @contextlib.contextmanager
-def journal(path: str | os.PathLike[str], plan: Map) -> Iterator[BinaryIO]:
+def open_file(path: str | os.PathLike[str], plan: Map) -> Iterator[BinaryIO]:
     """The file that a map is added to, run by run."""
     file = open(path, "ab")  # noqa: SIM115  # an error of the file is named, one of the work is not its
     try:

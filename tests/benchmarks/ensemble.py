@@ -29,7 +29,7 @@ from cnnlab.config.settings import Settings, settings
 from cnnlab.sweeps import batched as together
 from cnnlab.sweeps import ensemble
 from cnnlab.sweeps.members import Group, batch_of, group_of, room_for, starts
-from cnnlab.sweeps.sweep import Workers, cores
+from cnnlab.sweeps.workers import Workers, count_cores
 from cnnlab.training.network import Layout, question_network
 from cnnlab.training.step import Kind
 
@@ -92,9 +92,9 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
         if on_a_gpu and len(members) <= room_for(group_of(start)):
             ways[f"{way}, as a CUDA graph"] = as_graph(members, updates, way)
     with Workers(None, start) as workers:
-        if not workers.together and cores() > 1:
-            halves = [members[place :: cores()] for place in range(cores())]
-            ways[f"one by one in {cores()} processes"] = lambda: [
+        if not workers.together and count_cores() > 1:
+            halves = [members[place :: count_cores()] for place in range(count_cores())]
+            ways[f"one by one in {count_cores()} processes"] = lambda: [
                 future.result() for future in [workers.submit(half, updates) for half in halves]
             ]
         for work in ways.values():
@@ -164,7 +164,7 @@ def main() -> None:
     most, side = asked.members or (32 if on_cpu else 1024), asked.map or (8 if on_cpu else 64)
     counts = sorted({count for count in ((2, 8) if on_cpu else (16, 64, 256)) if count < most} | {most})
     top = ceiling(asked.device)
-    where = f"{cores()} cores ({platform.machine()})" if on_cpu else torch.cuda.get_device_name()
+    where = f"{count_cores()} cores ({platform.machine()})" if on_cpu else torch.cuda.get_device_name()
     lines = [
         "# Many networks at once",
         "",
@@ -183,7 +183,7 @@ def main() -> None:
             found = measured([start.replace(seed=seed) for seed in range(count)], asked.updates, asked.rounds)
             plain, each = found["plain loop by hand"], operations(group_of(start))
             for way, rate in found.items():
-                share = rate * each / top / (cores() if "processes" in way else 1)
+                share = rate * each / top / (count_cores() if "processes" in way else 1)
                 lines.append(f"| {words} | {count} | {way} | {rate:.1f} | {rate / plain:.2f} | {share:.0%} |")
     lines += ["", map_row(asked.device, side), "", f"Load of the machine at the end: {os.getloadavg()[0]:.1f}."]
     if on_cpu:

@@ -25,7 +25,7 @@ from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.worker import View, Worker
 from cnnlab.plots import dashboard as figures
 from cnnlab.plots import map as map_figures
-from cnnlab.sweeps import sweep as sweeping
+from cnnlab.sweeps import workers
 from cnnlab.training.checkpoints import History
 from cnnlab.training.run import Run
 
@@ -602,7 +602,7 @@ def test_what_the_loop_is_asked_to_do_raises_on_the_page_and_not_in_the_loop(
 
 @pytest.fixture
 def atlas(monkeypatch: pytest.MonkeyPatch) -> Iterator[cnnlab.Atlas]:
-    monkeypatch.setattr(sweeping, "cores", lambda: 1)
+    monkeypatch.setattr(workers, "count_cores", lambda: 1)
     made = cnnlab.Atlas("question", **TINY, **AXES)
     yield made
     made.close()
@@ -661,7 +661,7 @@ def test_an_error_while_a_board_draws_is_shown_and_the_next_good_frame_clears_it
 def test_an_error_while_a_board_s_publisher_draws_ends_no_loop(
     monkeypatch: pytest.MonkeyPatch, kind: BaseException
 ) -> None:
-    monkeypatch.setattr(sweeping, "cores", lambda: 1)
+    monkeypatch.setattr(workers, "count_cores", lambda: 1)
 
     async def watch() -> None:
         atlas = cnnlab.Atlas("question", **TINY, **AXES)

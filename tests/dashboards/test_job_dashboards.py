@@ -11,7 +11,7 @@ import pytest
 import cnnlab
 from cnnlab.plots import map as map_figures
 from cnnlab.records import map as maps
-from cnnlab.sweeps import sweep as sweeping
+from cnnlab.sweeps import workers
 
 TINY = {"channels": 3, "hidden": (6, 6), "patch_size": 13, "patches": 10, "relu": "none", "steps": 5}
 AXES = {"learning_rate": [1e-4, 1e-2, 1.0], "init_scale": [0.5, 1.0, 4.0]}
@@ -20,7 +20,7 @@ AXES = {"learning_rate": [1e-4, 1e-2, 1.0], "init_scale": [0.5, 1.0, 4.0]}
 @pytest.fixture(autouse=True)
 def in_a_thread(monkeypatch):
     """One core, so that no processes are made."""
-    monkeypatch.setattr(sweeping, "cores", lambda: 1)
+    monkeypatch.setattr(workers, "count_cores", lambda: 1)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import cnnlab
 from cnnlab.records import map as maps
 from cnnlab.sweeps import sweep as sweeping
+from cnnlab.sweeps import workers
 from cnnlab.sweeps.sweep import Survey
 
 pytestmark = [
@@ -32,7 +33,7 @@ def expected():
     """The map as a thread of this process computes it."""
     survey = Survey(sweeping.planned("question", 4, 5, ASKED))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeping, "cores", lambda: 1)
+        patch.setattr(workers, "count_cores", lambda: 1)
         list(survey.pieces())
     return survey.map
 

@@ -18,7 +18,9 @@ import cnnlab
 from cnnlab.records import map as maps
 from cnnlab.records.map import Map
 from cnnlab.sweeps import sweep as sweeping
+from cnnlab.sweeps import workers
 from cnnlab.sweeps.sweep import Survey
+from cnnlab.sweeps.workers import count_cores
 
 TINY = {"channels": 3, "hidden": (6, 6), "patch_size": 13, "patches": 10, "relu": "none"}
 AXES = {"learning_rate": [1e-4, 1e-2, 1.0], "init_scale": [0.5, 4.0]}
@@ -30,7 +32,7 @@ def in_a_thread(monkeypatch, request):
     """One run a piece; one core, so that no processes are made, but for the tests that are about them."""
     monkeypatch.setattr(sweeping, "LARGEST_PIECE", 1)
     if "processes" not in request.keywords:
-        monkeypatch.setattr(sweeping, "cores", lambda: 1)
+        monkeypatch.setattr(workers, "count_cores", lambda: 1)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,8 @@ def test_what_cannot_be_computed_is_refused_in_a_sentence(asked, kind, sentence)
     assert "\n" not in str(caught.value)
 
 
-def test_a_million_cells_are_refused_with_the_time_and_memory_that_they_would_take():
+def test_a_million_cells_are_refused_with_the_time_and_memory_that_they_would_take(monkeypatch):
+    monkeypatch.setattr(sweeping, "count_cores", lambda: 1)
     axes = {"learning_rate": np.geomspace(1e-6, 1, 1000), "init_scale": np.linspace(0.1, 2, 1000)}
     pattern = r"1,000,000 cells and 8 seeds is 8,000,000 runs.* would take about .*(h|days) on 1 core, and 1\.5 GiB"
     with pytest.raises(ValueError, match=pattern):
@@ -155,8 +158,10 @@ def test_a_map_that_was_interrupted_goes_on_where_it_was(tmp_path, expected, mon
     kept = Map.load(path)
     assert 5 <= kept.done.sum() < kept.done.size
     computed = []
-    real = sweeping.computed
-    monkeypatch.setattr(sweeping, "computed", lambda members, steps: computed.extend(members) or real(members, steps))
+    real = workers.compute_members
+    monkeypatch.setattr(
+        workers, "compute_members", lambda members, steps: computed.extend(members) or real(members, steps)
+    )
     assert same(cnnlab.sweep("question", **ASKED, path=path), expected)
     assert len(computed) == kept.done.size - kept.done.sum()
     assert same(Map.load(path), expected)
@@ -173,7 +178,7 @@ def test_a_file_that_was_cut_within_a_line_goes_on_too(tmp_path, expected):
 
 def test_a_complete_file_is_read_and_nothing_is_computed(tmp_path, expected, monkeypatch):
     cnnlab.sweep("question", **ASKED, path=tmp_path / "map")
-    monkeypatch.setattr(sweeping, "computed", None)
+    monkeypatch.setattr(workers, "compute_members", None)
     assert same(cnnlab.sweep("question", **ASKED, path=tmp_path / "map"), expected)
 
 
@@ -249,7 +254,7 @@ def test_a_run_that_fails_again_and_again_ends_the_sweep_in_a_sentence(monkeypat
     def fail(members, steps):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(sweeping, "computed", fail)
+    monkeypatch.setattr(workers, "compute_members", fail)
     with pytest.raises(RuntimeError, match=r"settings\(.*\) could not be computed in 5 attempts: MemoryError"):
         cnnlab.sweep("question", **ASKED)
 
@@ -272,7 +277,7 @@ def test_a_broken_executor_of_the_reader_s_own_is_said(tmp_path):
 
 @pytest.mark.processes
 def test_what_is_abandoned_ends_without_waiting_for_its_runs(monkeypatch):
-    monkeypatch.setattr(sweeping, "cores", lambda: 2)
+    monkeypatch.setattr(workers, "count_cores", lambda: 2)
     survey = Survey(sweeping.planned("question", 4, 100_000, TINY))
     thread = threading.Thread(target=lambda: list(survey.pieces()))
     thread.start()
@@ -287,7 +292,7 @@ def test_what_is_abandoned_ends_without_waiting_for_its_runs(monkeypatch):
 
 @pytest.mark.processes
 def test_a_killed_process_loses_nothing(expected, monkeypatch):
-    monkeypatch.setattr(sweeping, "cores", lambda: 2)
+    monkeypatch.setattr(workers, "count_cores", lambda: 2)
     pools = []
     make = ProcessPoolExecutor.__init__
     monkeypatch.setattr(
@@ -306,7 +311,7 @@ def test_a_killed_process_loses_nothing(expected, monkeypatch):
 def test_a_script_without_a_guard_around_its_main_part_sweeps_with_processes(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import cnnlab\nfrom cnnlab.sweeps import sweep as survey\nprint('once')\nsurvey.cores = lambda: 2\n"
+        "import cnnlab\nfrom cnnlab.sweeps import workers\nprint('once')\nworkers.count_cores = lambda: 2\n"
         "found = cnnlab.sweep('question', channels=2, hidden=(3, 3), patch_size=13, patches=4, seeds=3, steps=1)\n"
         "print(found.done.all())\n"
     )
@@ -319,8 +324,8 @@ def test_a_script_without_a_guard_around_its_main_part_sweeps_with_processes(tmp
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, time, cnnlab\nfrom cnnlab.sweeps.sweep import Workers\nfrom cnnlab.sweeps import sweep as survey\n"
-        "survey.cores = lambda: 2\nworkers = Workers(None, cnnlab.settings()).__enter__()\n"
+        "import os, time, cnnlab\nfrom cnnlab.sweeps.workers import Workers\nfrom cnnlab.sweeps import workers\n"
+        "workers.count_cores = lambda: 2\nworkers = Workers(None, cnnlab.settings()).__enter__()\n"
         "print(*[workers.executor.submit(os.getpid).result() for _ in range(1)], flush=True)\ntime.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
@@ -333,5 +338,38 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
 
 
 def test_cores_are_a_whole_number():
-    assert isinstance(sweeping.cores(), int)
-    assert sweeping.cores() >= 1
+    assert isinstance(count_cores(), int)
+    assert count_cores() >= 1
+
+
+@pytest.mark.parametrize("quota", ["50000 100000", "max 100000", None])
+def test_cores_are_counted_where_the_system_has_no_affinity(quota, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+
+    def read(_path):
+        if quota is None:
+            raise FileNotFoundError
+        return quota
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert count_cores() == (1 if quota == "50000 100000" else 4)
+
+
+def test_the_user_s_script_is_back_after_two_threads_have_made_processes_at_once():
+    main = sys.modules["__main__"]
+    entered, leave = threading.Event(), threading.Event()
+
+    def make_processes():
+        with workers.hide_main_module():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=make_processes)
+    with workers.hide_main_module():
+        assert sys.modules["__main__"] is not main
+        thread.start()
+        entered.wait(0.3)
+    leave.set()
+    thread.join(10)
+    assert sys.modules["__main__"] is main

@@ -1,0 +1,136 @@
+"""Those who compute a sweep: an executor of the user's own, or processes that are made here, mended and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from cnnlab.config.settings import Settings
+
+UNKNOWN_WORKERS = 16
+"""How many workers an executor is taken to have that does not say so."""
+MAIN_LOCK = threading.Lock()
+"""Held while the user's script is hidden."""
+
+
+class Workers:
+    """An executor that work is given to: the user's own, or one that is made here, mended when it breaks, and ended."""
+
+    def __init__(self, executor: Executor | None, start: Settings) -> None:
+        self.own = executor is None
+        self.start = start
+        self.together = self.own and on_a_gpu(start)
+        self.executor = executor
+
+    def __enter__(self) -> Workers:
+        if self.own:
+            self.make()
+        return self
+
+    def __exit__(self, *_error: Any) -> None:
+        if self.own and self.executor is not None:
+            self.executor.shutdown(wait=True, cancel_futures=True)
+
+    def end(self) -> None:
+        """End the processes that were made here at once."""
+        for process in list((getattr(self.executor, "_processes", None) or {}).values()) if self.own else ():
+            process.terminate()
+
+    @property
+    def count(self) -> int:
+        """How many workers there are."""
+        return 1 if self.together else getattr(self.executor, "_max_workers", UNKNOWN_WORKERS)
+
+    def make(self) -> None:
+        """Processes for the cores; a thread where there is only one, or where a GPU computes."""
+        count = count_cores()
+        if count == 1 or self.together:
+            self.executor = ThreadPoolExecutor(1, "cnnlab-sweep")
+            return
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=begin_worker)
+        with hide_main_module():
+            for _ in range(count):
+                pool.submit(int)
+        self.executor = pool
+
+    def submit(self, members: list[Settings], steps: int) -> Future[Any]:
+        """Have a piece of work done."""
+        assert self.executor is not None
+        return self.executor.submit(compute_members, members, steps)
+
+    def mend(self, reason: BaseException) -> None:
+        """Make new processes for those that were killed; an executor of the user's own is not ours to mend."""
+        if not self.own:
+            kept = "what a path= was given for is kept"
+            raise RuntimeError(f"the executor is broken or shut down: {reason!r}; {kept}") from reason
+        if not isinstance(reason, BrokenExecutor):
+            raise reason
+        assert self.executor is not None
+        if getattr(self.executor, "_broken", True):
+            self.executor.shutdown(wait=True, cancel_futures=True)
+            self.make()
+
+
+def compute_members(members: list[Settings], steps: int) -> Any:
+    """What a worker does with a piece of work; torch is imported there."""
+    from cnnlab.sweeps.ensemble import compute
+
+    return compute(members, steps)
+
+
+def on_a_gpu(start: Settings) -> bool:
+    """Whether members would go together, on a GPU; torch is only asked where the settings leave it open."""
+    if start.device in ("cpu", "mps"):
+        return False
+    from cnnlab.training.run import chosen_device  # not above: torch is imported where something is compute_members
+
+    return bool(chosen_device(start).type == "cuda")
+
+
+def begin_worker() -> None:
+    """Leave interrupts to the process that asked for the work, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, name="cnnlab-parent", daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Wait for the end of the process that made this one. A worker of a killed one would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def hide_main_module() -> Iterator[None]:
+    """Keep processes that are made meanwhile from running the user's own script, of which they need nothing.
+
+    Without it a script that has no `if __name__ == "__main__"` runs again in each process, and ends in RuntimeError. In
+    one thread at a time: a second one would take the first one's stand-in for the user's script, and leave it there.
+    """
+    with MAIN_LOCK:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+def count_cores() -> int:
+    """How many cores this process may use, by its affinity and by the quota of its control group."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        available = min(available, max(1, math.ceil(int(quota) / int(period))))
+    return available

@@ -1,4 +1,4 @@
-"""Files that are written at one stroke: whoever kills the writer finds the old file or the new one. Standard library.
+"""Files that are written at one stroke: whoever kills the writer finds the old file or the new one.
 
 The new file grows as a part beside the old one, under a name and a lock by which the next writer knows whether it was
 abandoned.
@@ -12,14 +12,11 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from cnnlab.records import locks
 
 RANDOM = "[0-9a-f]{16}"
 """What tells two parts of one file apart."""
@@ -28,7 +25,7 @@ PART_OF_VERSION_01 = re.compile(rf"\.{RANDOM}\.part")
 BEGINNING_OF_VERSION_01 = re.compile(rb"PK\x03\x04.{26}cnnlab\.json", re.DOTALL)
 """What such a part begins with: the zip's first file."""
 ABANDONED = 3600.0
-"""Seconds after which a part that nobody wrote to is taken for abandoned, where its writer cannot be asked for."""
+"""Seconds after which a part that nobody wrote to is taken for abandoned, where its lock does not tell."""
 
 
 @contextlib.contextmanager
@@ -43,16 +40,18 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     remove_abandoned_parts(place)
     with name_errors(path):
         part, file = open_part(place)
+    is_in_place = False
     try:
         with name_errors(path, part):
             with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                if fcntl is not None:
+                with contextlib.suppress(PermissionError):  # Windows renames no open file
                     os.replace(part, place)  # under the lock, so that nobody takes the part for abandoned
-            if fcntl is None:
-                os.replace(part, place)  # Windows renames no open file
+                    is_in_place = True
+            if not is_in_place:
+                os.replace(part, place)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -92,9 +91,7 @@ def open_part(place: Path) -> tuple[Path, BinaryIO]:
     while True:
         part = place.with_name(f"{beginning_of(place)}{secrets.token_hex(8)}.part")
         file = open(part, "xb+")  # noqa: SIM115  # it is handed on
-        with contextlib.suppress(AttributeError, OSError):  # without locks, see `has_writer`
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if part.exists():
+        if locks.lock(file) is not False and part.exists():
             return part, file
         file.close()  # another writer came between opening and locking, and took it for abandoned
 
@@ -104,41 +101,27 @@ def remove_abandoned_parts(place: Path) -> None:
     part = re.compile(f"{re.escape(beginning_of(place))}{RANDOM}\\.part")
     with contextlib.suppress(OSError), os.scandir(place.parent) as entries:
         for entry in entries:
-            ask = ask_lock if part.fullmatch(entry.name) else ask_lease
-            if ask is ask_lease and not PART_OF_VERSION_01.fullmatch(entry.name):
-                continue
+            is_ours = part.fullmatch(entry.name) is not None
             with contextlib.suppress(OSError):
-                if entry.is_file(follow_symlinks=False):
-                    remove_abandoned(Path(entry.path), ask)
+                if (is_ours or PART_OF_VERSION_01.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+                    remove_abandoned(Path(entry.path), is_ours)
 
 
-def remove_abandoned(part: Path, ask: Callable[[BinaryIO], None]) -> None:
+def remove_abandoned(part: Path, is_ours: bool) -> None:
     """Remove a part unless somebody writes to it, or its name alone is that of a part of version 0.1."""
     with open(part, "rb") as file:
-        known = ask is ask_lock or BEGINNING_OF_VERSION_01.match(file.read(64))
-        if known and not has_writer(file, ask):
+        if has_writer(file, is_ours) or not (is_ours or BEGINNING_OF_VERSION_01.match(file.read(64))):
+            return
+        with contextlib.suppress(PermissionError):  # Windows removes no open file
             part.unlink()
+    part.unlink(missing_ok=True)
 
 
-def has_writer(file: BinaryIO, ask: Callable[[BinaryIO], None]) -> bool:
-    """Whether somebody writes to a part; where the system cannot tell, whether it was written to within the hour."""
-    try:
-        ask(file)
-    except BlockingIOError:
-        return True
-    except (AttributeError, OSError):
-        return time.time() - os.fstat(file.fileno()).st_mtime < ABANDONED
-    return False
-
-
-def ask_lock(file: BinaryIO) -> None:
-    """BlockingIOError if another holds the lock of a file."""
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def ask_lease(file: BinaryIO) -> None:
-    """BlockingIOError if another has a file open: Linux leases only one that nobody else has."""
-    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+def has_writer(file: BinaryIO, is_locked: bool) -> bool:
+    """Whether somebody writes to a part: who does has locked it, or else has written to it within the hour."""
+    # Windows unlocks a part before it is renamed.
+    held = locks.lock(file) if is_locked and locks.fcntl is not None else None
+    return time.time() - os.fstat(file.fileno()).st_mtime < ABANDONED if held is None else not held
 
 
 def sync_folder(folder: Path) -> None:

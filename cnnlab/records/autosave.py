@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cnnlab.records.held_file import HeldFile
 from cnnlab.records.journal import BEGINNING, ENTRY, Journal, bytes_of, is_journal, load_within
+from cnnlab.records.locks import HeldFile
 from cnnlab.records.record import Record
 
 EVERY = 4.0

@@ -31,7 +31,7 @@ from cnnlab.records.archive import KINDS, MOST_TEXT, Stored
 from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.bounded_json import field
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES
-from cnnlab.records.held_file import HeldFile
+from cnnlab.records.locks import HeldFile
 from cnnlab.records.log import Log, shared_rows
 from cnnlab.records.record import Lineage, Record, Snapshot
 from cnnlab.records.storage import (

@@ -16,7 +16,7 @@ from handmade import record_of
 
 import cnnlab
 from cnnlab.config.settings import settings
-from cnnlab.records import atomic_files
+from cnnlab.records import locks
 from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.map import Map
 
@@ -143,7 +143,7 @@ def aged(path: Path, hours: float) -> Path:
 def test_without_locks_a_part_is_abandoned_after_an_hour(
     hours: float, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic_files, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     part = tmp_path / f".film.{'0' * 16}.part"
     part.write_bytes(b"half")
     aged(part, hours)

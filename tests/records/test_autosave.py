@@ -17,8 +17,8 @@ from cnnlab.cli import check as machine
 from cnnlab.dashboards import lab
 from cnnlab.records import autosave
 from cnnlab.records.autosave import Autosave, own_files, own_folder
-from cnnlab.records.held_file import HeldFile
 from cnnlab.records.journal import Journal
+from cnnlab.records.locks import HeldFile
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
 LONG_AGO = time.time() - 30 * 86400
@@ -301,7 +301,7 @@ def test_a_run_that_another_kernel_trains_is_not_offered(cell, make):
     first.step(2)
     (kept,) = own_files()
     script = (
-        "import sys, pathlib; from cnnlab.records.held_file import HeldFile; "
+        "import sys, pathlib; from cnnlab.records.locks import HeldFile; "
         "print(HeldFile.take(pathlib.Path(sys.argv[1])))"
     )
     answer = subprocess.run(

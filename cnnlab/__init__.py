@@ -11,26 +11,32 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.config.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
-    from cnnlab.config.schedules import rate_plan
-    from cnnlab.curvature.divergence import Prediction, predict
-    from cnnlab.curvature.hessian import Critical, critical_learning_rate
-    from cnnlab.curvature.tracker import advance_safely
-    from cnnlab.dashboards.lab import Lab
-    from cnnlab.dashboards.seeds import Fan, Remedies
-    from cnnlab.dashboards.trainability_map import Atlas
-    from cnnlab.dashboards.watch import watch
-    from cnnlab.diagnosis.autopsy import autopsy
-    from cnnlab.diagnosis.early_warning import overflow_clock
-    from cnnlab.diagnosis.watch import Watch
-    from cnnlab.export.html import export_html
-    from cnnlab.export.script import export_script
-    from cnnlab.records.frame import Frame
-    from cnnlab.records.journal import load
-    from cnnlab.records.map import Map, wilson
-    from cnnlab.records.own_image import own_image
-    from cnnlab.records.record import Record
-    from cnnlab.sweeps.sweep import sweep
-    from cnnlab.training.run import Run
+    from cnnlab.config.schedules import rate_plan as rate_plan
+    from cnnlab.curvature.divergence import Prediction as Prediction
+    from cnnlab.curvature.divergence import predict as predict
+    from cnnlab.curvature.hessian import Critical as Critical
+    from cnnlab.curvature.hessian import critical_learning_rate as critical_learning_rate
+    from cnnlab.curvature.tracker import advance_safely as advance_safely
+    from cnnlab.dashboards.lab import Lab as Lab
+    from cnnlab.dashboards.seeds import Fan as Fan
+    from cnnlab.dashboards.seeds import Remedies as Remedies
+    from cnnlab.dashboards.trainability_map import Atlas as Atlas
+    from cnnlab.dashboards.watch import watch as watch
+    from cnnlab.diagnosis.autopsy import autopsy as autopsy
+    from cnnlab.diagnosis.early_warning import overflow_clock as overflow_clock
+    from cnnlab.diagnosis.summary import before_explosion as before_explosion
+    from cnnlab.diagnosis.summary import state_line as state_line
+    from cnnlab.diagnosis.watch import Watch as Watch
+    from cnnlab.export.html import export_html as export_html
+    from cnnlab.export.script import export_script as export_script
+    from cnnlab.records.frame import Frame as Frame
+    from cnnlab.records.journal import load as load
+    from cnnlab.records.map import Map as Map
+    from cnnlab.records.map import wilson as wilson
+    from cnnlab.records.own_image import own_image as own_image
+    from cnnlab.records.record import Record as Record
+    from cnnlab.sweeps.sweep import sweep as sweep
+    from cnnlab.training.run import Run as Run
 
 __version__ = "0.1.0"
 
@@ -64,39 +70,7 @@ MODULES = {
 }
 """Public name -> the module that it is fetched from at first use."""
 
-__all__ = [
-    "Atlas",
-    "Critical",
-    "Fan",
-    "Frame",
-    "Knobs",
-    "Lab",
-    "Map",
-    "Prediction",
-    "Recipe",
-    "Record",
-    "Remedies",
-    "Run",
-    "Settings",
-    "Watch",
-    "advance_safely",
-    "autopsy",
-    "before_explosion",
-    "critical_learning_rate",
-    "export_html",
-    "export_script",
-    "load",
-    "overflow_clock",
-    "own_image",
-    "predict",
-    "presets",
-    "rate_plan",
-    "settings",
-    "state_line",
-    "sweep",
-    "watch",
-    "wilson",
-]
+__all__ = ["Knobs", "Recipe", "Settings", "presets", "settings", *MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -98,9 +98,9 @@ def parts_of(rows: int, layers: int = 1) -> Parts:
     header = {
         "gauges": GAUGES,
         "layer_gauges": LAYER_GAUGES,
-        "branches": [{**files.described(record), "snapshots": []}],
+        "branches": [{**files.describe_branch(record), "snapshots": []}],
     }
-    return header, {f"branch_1/{name}": array for name, array in files.tables(record).items()}
+    return header, {f"branch_1/{name}": array for name, array in files.pack_tables(record).items()}
 
 
 def with_branch(rows: int = 6, **changes: object) -> Parts:

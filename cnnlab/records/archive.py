@@ -14,7 +14,7 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedReader
@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.config.settings import written
 from cnnlab.records import bounded_json
 from cnnlab.records.atomic_files import check_ordinary, write_atomically
 
@@ -44,7 +45,7 @@ END = struct.Struct("<4s16x4s8xLLH")
 """Where a zip ends: mark of zip64; mark of the end, length and place of the directory, length of the comment."""
 BEGINNING = struct.Struct("<4s22xHH")
 """Where a file in a zip begins: its mark, the lengths of its name and of what is added to that; its bytes follow."""
-NPY = re.compile(rb"\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([\d, -]*)\), \} *\n")
+NPY = re.compile(rb"\{'descr': '([^']*)', 'fortran_order': False, 'shape': \(([\d, -]*)\), \} *\n")
 """The header of an .npy file, as numpy writes it for an array of plain numbers."""
 
 
@@ -60,7 +61,7 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[
 
 
 def refuse_too_much(path: str | os.PathLike[str], text: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """ValueError if the file would be one that `opened` refuses."""
+    """ValueError if the file would be one that `open_archive` refuses."""
     size = len(text) + sum(array.nbytes + 512 for array in arrays.values())
     if size > MOST_BYTES or len(arrays) > MOST_ARRAYS or len(text) > MOST_TEXT:
         raise ValueError(
@@ -82,19 +83,25 @@ def fill(file: BinaryIO, text: bytes, arrays: Mapping[str, NDArray[Any]]) -> Non
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    digest = digest_of(file, file.seek(0, os.SEEK_END) - DIGITS)
+    digest = compute_digest(file, file.seek(0, os.SEEK_END) - DIGITS)
     file.seek(-DIGITS, os.SEEK_END)
     file.write(digest)
 
 
-def digest_of(file: BinaryIO, size: int) -> bytes:
+def compute_digest(file: BinaryIO, size: int) -> bytes:
     """SHA-256 of the first `size` bytes, in hexadecimal."""
     digest = hashlib.sha256()
     file.seek(0)
-    while size > 0 and (piece := file.read(min(size, 2**20))):
+    for piece in read_pieces(file, size):
         digest.update(piece)
-        size -= len(piece)
     return digest.hexdigest().encode()
+
+
+def read_pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a file, as far as they are there, a megabyte at a time."""
+    while size > 0 and (piece := file.read(min(size, 2**20))):
+        yield piece
+        size -= len(piece)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +113,13 @@ class Stored:
     """Place of its first byte."""
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    @classmethod
+    def locate(cls, file: BufferedReader, start: int, shape: Sequence[int], kind: str) -> Stored:
+        """An array of a kind that numpy names so; ValueError if it is none of ours."""
+        if kind not in KINDS:
+            raise ValueError(f"an array in it may be of {', '.join(KINDS)}, got {written(kind)}")
+        return cls(file, start, tuple(shape), np.dtype(kind))
 
     @property
     def ndim(self) -> int:
@@ -138,14 +152,8 @@ class Stored:
         return found
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays (read-only) of a file; see `opened`."""
-    with opened(path) as (header, arrays):
-        return header, {name: array.whole for name, array in arrays.items()}
-
-
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Any], dict[str, Stored]]]:
+def open_archive(path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Any], dict[str, Stored]]]:
     """Header of a file and its arrays, not yet read; ValueError in one sentence if it is not whole or not ours.
 
     FileNotFoundError if there is none.
@@ -160,7 +168,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Any], dict[
         refuse_broken(file, size)
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-        yield contents(file, members, size)
+        yield read_contents(file, members, size)
 
 
 def refuse_foreign(file: BinaryIO, size: int) -> None:
@@ -182,7 +190,7 @@ def refuse_broken(file: BinaryIO, size: int) -> None:
     memory than a record does.
     """
     file.seek(max(size - DIGITS, 0))
-    if file.read() != digest_of(file, size - DIGITS):
+    if file.read() != compute_digest(file, size - DIGITS):
         raise ValueError("it was altered or cut short since it was saved")
     end = size - DIGITS
     file.seek(max(end - END.size, 0))
@@ -193,7 +201,7 @@ def refuse_broken(file: BinaryIO, size: int) -> None:
         raise ValueError(f"it may hold {MOST_ARRAYS} arrays at most")
 
 
-def contents(
+def read_contents(
     file: BufferedReader, members: list[zipfile.ZipInfo], size: int
 ) -> tuple[dict[str, Any], dict[str, Stored]]:
     """Header and arrays of a zip of so many bytes; ValueError if they are none, or of a later version."""
@@ -206,7 +214,7 @@ def contents(
         raise ValueError("it says that it holds more than it does")
     if first.file_size > MOST_TEXT:
         raise ValueError(f"it may hold {MOST_TEXT / 2**20:.0f} MiB of text, got {first.file_size / 2**20:.0f} MiB")
-    file.seek(start_of(file, first, size))
+    file.seek(find_start(file, first, size))
     header = bounded_json.parse(file.read(first.file_size))
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("it is not a record that cnnlab saved")
@@ -216,10 +224,10 @@ def contents(
             f"it is of version {version!r:.30} of the format, and this cnnlab reads those up to {VERSION}; "
             "a newer one may open it"
         )
-    return header, {member.filename.removesuffix(".npy"): stored_in(file, member, size) for member in others}
+    return header, {member.filename.removesuffix(".npy"): locate_array(file, member, size) for member in others}
 
 
-def start_of(file: BufferedReader, member: zipfile.ZipInfo, size: int) -> int:
+def find_start(file: BufferedReader, member: zipfile.ZipInfo, size: int) -> int:
     """The place of a member's first byte in a file of so many bytes; ValueError if the member is not all there."""
     file.seek(member.header_offset)
     beginning = file.read(BEGINNING.size).ljust(BEGINNING.size)
@@ -230,9 +238,9 @@ def start_of(file: BufferedReader, member: zipfile.ZipInfo, size: int) -> int:
     return start
 
 
-def stored_in(file: BufferedReader, member: zipfile.ZipInfo, size: int) -> Stored:
+def locate_array(file: BufferedReader, member: zipfile.ZipInfo, size: int) -> Stored:
     """The array in an .npy file in the zip; ValueError unless that holds all its numbers, one after the other."""
-    start = start_of(file, member, size)
+    start = find_start(file, member, size)
     file.seek(start)
     magic = file.read(10)
     if magic[:8] != b"\x93NUMPY\1\0":
@@ -241,10 +249,8 @@ def stored_in(file: BufferedReader, member: zipfile.ZipInfo, size: int) -> Store
     told = NPY.fullmatch(file.read(length))
     if told is None:
         raise ValueError("it holds an array whose header numpy did not write")
-    kind, shape = told[1].decode("ascii", "replace"), tuple(int(axis) for axis in told[3].split(b",") if axis.strip())
-    if kind not in KINDS or told[2] == b"True":
-        raise ValueError(f"an array in it may be of {', '.join(KINDS)}, got {kind:.20}")
-    found = Stored(file, start + 10 + length, shape, np.dtype(kind))
+    shape = tuple(int(axis) for axis in told[2].split(b",") if axis.strip())
+    found = Stored.locate(file, start + 10 + length, shape, told[1].decode("ascii", "replace"))
     there = member.file_size - 10 - length
     if not all(0 <= axis <= MOST_BYTES for axis in shape) or found.nbytes != there:
         raise ValueError(f"an array in it says that its shape is {shape!r:.60}, but has {there} bytes")

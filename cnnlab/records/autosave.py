@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cnnlab.records.journal import BEGINNING, ENTRY, Journal, bytes_of, is_journal, load_within
+from cnnlab.records.journal import BEGINNING, ENTRY, Journal, count_bytes, is_journal, load_limited
 from cnnlab.records.locks import HeldFile
 from cnnlab.records.record import Record
 
@@ -116,14 +116,14 @@ class Autosave:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.journal = Journal(self.path)
         self.journal.add(tree)
-        if self.journal.size > MOST_TIMES * sum(map(bytes_of, tree)) + MOST_MORE:
+        if self.journal.size > MOST_TIMES * sum(map(count_bytes, tree)) + MOST_MORE:
             self.journal.begin_anew(tree)
 
     def read_offer(self) -> Record:
         """The record that an earlier kernel has left; ValueError or OSError in a sentence if it cannot be read."""
         if self.offered is None:
             raise ValueError("there is no run of an earlier kernel to bring back")
-        return load_within(self.offered.path, math.inf)
+        return load_limited(self.offered.path, math.inf)
 
     def discard(self) -> None:
         """Forget what an earlier kernel has left."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,8 +105,8 @@ LAYER_GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.
 """The gauges that are one number a layer."""
 
 
-def names_of_columns(
-    gauges: Sequence[str], layer_gauges: Sequence[str], layers: Sequence[str], watched: Sequence[str]
+def name_columns(
+    gauges: Iterable[str], layer_gauges: Iterable[str], layers: Sequence[object], watched: Iterable[str]
 ) -> tuple[str, ...]:
     """Names of a table's columns, in their order."""
     return *gauges, *(f"{gauge}.{layer}" for gauge in layer_gauges for layer in layers), *watched

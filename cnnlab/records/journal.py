@@ -24,10 +24,8 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.settings import settings, written
-from cnnlab.records import bounded_json
-from cnnlab.records import own_image as given_image
-from cnnlab.records import storage as files
-from cnnlab.records.archive import KINDS, MOST_TEXT, Stored
+from cnnlab.records import bounded_json, own_image, storage
+from cnnlab.records.archive import MOST_TEXT, Stored, read_pieces
 from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.bounded_json import field
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES
@@ -37,17 +35,17 @@ from cnnlab.records.record import Lineage, Record, Snapshot
 from cnnlab.records.storage import (
     Arrays,
     Header,
-    arranged,
-    branch_of,
     describe_start,
-    found,
-    kept_of,
+    find_array,
     list_changes,
-    names,
-    own_image_in,
+    list_snapshots,
+    pack_own_image,
+    parse_branch,
+    parse_schedule,
+    read_names,
     refuse_in_a_sentence,
-    schedule_of,
     take_images,
+    widen,
 )
 from cnnlab.records.validation import check_tree, require
 
@@ -64,7 +62,7 @@ ENTRY = struct.Struct("<4sIQI")
 
 
 @dataclass(frozen=True)
-class Written:
+class SavedBranch:
     """What a journal holds of a branch, as far as the next entry needs to know it."""
 
     lineage: Lineage
@@ -74,13 +72,13 @@ class Written:
     """Settings, layers and the like."""
 
 
-def entry_of(tree: Sequence[Record], written: Mapping[int, Written]) -> tuple[list[Any], dict[int, Written]]:
+def build_entry(tree: Sequence[Record], written: Mapping[int, SavedBranch]) -> tuple[list[Any], dict[int, SavedBranch]]:
     """The bytes of an entry, in pieces, and what the journal holds with it; `written` is what it held before."""
     arrays: Arrays = {}
     branches, holds = [], {}
     for record in tree:
         about = describe_start(record)
-        number, rows = source_of(record, written)
+        number, rows = find_source(record, written)
         same = rows > 0 and written[number].about == about
         branches.append(
             {
@@ -88,18 +86,18 @@ def entry_of(tree: Sequence[Record], written: Mapping[int, Written]) -> tuple[li
                 "about": None if same else about,
                 "branch": dataclasses.asdict(record.branch),
                 "schedule": list_changes(record, first=rows),
-                "states": states_of(record, rows, arrays),
+                "states": pack_states(record, rows, arrays),
             }
         )
-        arrays |= {f"{record.branch.number}/{name}": array for name, array in new_rows(record, rows).items()}
-        holds[record.branch.number] = Written(record.lineage, len(record.table), about)
+        arrays |= {f"{record.branch.number}/{name}": array for name, array in pack_new_rows(record, rows).items()}
+        holds[record.branch.number] = SavedBranch(record.lineage, len(record.table), about)
     known = {kept.about["settings"]["image"] for kept in written.values()}
     for image in {record.settings.image for record in tree} - known:
-        arrays |= own_image_in(image)
-    return packed({"gauges": GAUGES, "layer_gauges": LAYER_GAUGES, "branches": branches}, arrays), holds
+        arrays |= pack_own_image(image)
+    return pack_entry({"gauges": GAUGES, "layer_gauges": LAYER_GAUGES, "branches": branches}, arrays), holds
 
 
-def source_of(record: Record, written: Mapping[int, Written]) -> tuple[int, int]:
+def find_source(record: Record, written: Mapping[int, SavedBranch]) -> tuple[int, int]:
     """The branch that shares most rows with a record, and how many; 0, 0 where nothing is shared."""
     shared = {number: min(shared_rows(record.lineage, kept.lineage), kept.rows) for number, kept in written.items()}
     # Where several share as much it is its own: nothing is copied then when the journal is read.
@@ -108,9 +106,9 @@ def source_of(record: Record, written: Mapping[int, Written]) -> tuple[int, int]
     return (best, rows) if rows else (0, 0)
 
 
-def states_of(record: Record, rows: int, arrays: Arrays) -> list[Any]:
+def pack_states(record: Record, rows: int, arrays: Arrays) -> list[Any]:
     """The states at the start, if it is not shared, and at the end; their bytes are put into arrays."""
-    kept = kept_of(record)
+    kept = list_snapshots(record)
     listed = []
     for snapshot in [*kept[:1], *kept[1:][-1:]][bool(rows) :]:
         own = f"{record.branch.number}/state/{snapshot.step}/"
@@ -119,7 +117,7 @@ def states_of(record: Record, rows: int, arrays: Arrays) -> list[Any]:
     return listed
 
 
-def new_rows(record: Record, rows: int) -> Arrays:
+def pack_new_rows(record: Record, rows: int) -> Arrays:
     """The arrays of a record after so many rows."""
     kept = record.histograms
     numbers = slice(kept.ends[rows], kept.ends[-1])
@@ -132,7 +130,7 @@ def new_rows(record: Record, rows: int) -> Arrays:
     }
 
 
-def packed(header: Header, arrays: Arrays) -> list[Any]:
+def pack_entry(header: Header, arrays: Arrays) -> list[Any]:
     """The pieces of an entry, in their order."""
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     listed = [(name, array.dtype.str, array.shape) for name, array in whole.items()]
@@ -152,7 +150,7 @@ class Journal:
         if held is None:
             raise FileExistsError(f"{path} was taken by another lab")
         self.held = held
-        self.written: dict[int, Written] = {}
+        self.written: dict[int, SavedBranch] = {}
         try:
             self.write([BEGINNING])
         except BaseException:
@@ -168,13 +166,13 @@ class Journal:
         """Write what is new; the journal stays as it was if that fails. OSError if another file is in its place."""
         if not self.held.is_in_place:
             raise FileNotFoundError(f"{self.held.path} was removed or replaced")
-        parts, written = entry_of(tree, self.written)
+        parts, written = build_entry(tree, self.written)
         self.write(parts)
         self.written = written
 
     def begin_anew(self, tree: Sequence[Record]) -> None:
         """Put a journal of the present alone in the place of all that was written."""
-        parts, written = entry_of(tree, {})
+        parts, written = build_entry(tree, {})
         self.held.release()  # Windows replaces no open file
         try:
             with write_atomically(self.held.path) as file:
@@ -206,18 +204,18 @@ def load(path: str | os.PathLike[str]) -> Record:
     or contradicts itself is a ValueError that says so; a missing one is a FileNotFoundError. Of an autosave that was
     cut short all but its last seconds is read.
     """
-    return load_within(path, ROOM)
+    return load_limited(path, ROOM)
 
 
-def load_within(path: str | os.PathLike[str], room: float) -> Record:
+def load_limited(path: str | os.PathLike[str], room: float) -> Record:
     """The same; a journal whose branches take more memory than twice its size and this room is a ValueError.
 
     Forks share rows in a journal and not in memory. Our own may have as many as they like, a stranger's may not.
     """
     if not os.path.isfile(path) or not is_journal(path):
-        return files.load(path)
+        return storage.load(path)
     with refuse_in_a_sentence(path), open(path, "rb") as file:
-        return tree_in(file, 2 * os.path.getsize(path) + room)
+        return read_tree(file, 2 * os.path.getsize(path) + room)
 
 
 def is_journal(path: str | os.PathLike[str]) -> bool:
@@ -226,21 +224,21 @@ def is_journal(path: str | os.PathLike[str]) -> bool:
         return file.read(len(BEGINNING)) == BEGINNING
 
 
-def tree_in(file: BufferedReader, most: float) -> Record:
+def read_tree(file: BufferedReader, most: float) -> Record:
     """The tree of the last whole entry of an open journal."""
-    branches: dict[int, Grown] = {}
+    branches: dict[int, GrowingBranch] = {}
     images: dict[str, Stored] = {}
-    for header, arrays in entries(file):
-        branches = branches_of(header, arrays, branches, most)
+    for header, arrays in read_entries(file):
+        branches = extend_branches(header, arrays, branches, most)
         images |= {name: array for name, array in arrays.items() if name.startswith("images/")}
     require(branches, "it holds no whole entry")
     tree = [branch.record() for branch in branches.values()]
     check_tree({record: record.take_snapshots() for record in tree})
-    given_image.KEPT.update(take_images(tree, images))
+    own_image.KEPT.update(take_images(tree, images))
     return dataclasses.replace(tree[0], others=tuple(tree[1:]))
 
 
-def entries(file: BufferedReader) -> Iterator[tuple[Header, dict[str, Stored]]]:
+def read_entries(file: BufferedReader) -> Iterator[tuple[Header, dict[str, Stored]]]:
     """Header and arrays of each whole entry; ends before one that was cut short."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -250,28 +248,24 @@ def entries(file: BufferedReader) -> Iterator[tuple[Header, dict[str, Stored]]]:
         if mark != MARK or length > MOST_TEXT or file.tell() + length + rest > size:
             return
         text, place = file.read(length), file.tell()
-        if checksum_of(file, rest, zlib.crc32(text)) != checksum:
+        if compute_checksum(file, rest, zlib.crc32(text)) != checksum:
             return
         header = bounded_json.parse(text)
-        yield header, dict(arrays_in(field(header, "arrays", list), file, place, place + rest))
+        yield header, dict(locate_arrays(field(header, "arrays", list), file, place, place + rest))
         file.seek(place + rest)
 
 
-def checksum_of(file: BufferedReader, size: int, before: int) -> int:
+def compute_checksum(file: BufferedReader, size: int, before: int) -> int:
     """The CRC-32 of so many bytes of a file, after that of what came before."""
-    while size > 0 and (piece := file.read(min(size, 2**20))):
-        before = zlib.crc32(piece, before)
-        size -= len(piece)
-    return before
+    return functools.reduce(lambda checksum, piece: zlib.crc32(piece, checksum), read_pieces(file, size), before)
 
 
-def arrays_in(listed: list[Any], file: BufferedReader, place: int, end: int) -> Iterator[tuple[str, Stored]]:
+def locate_arrays(listed: list[Any], file: BufferedReader, place: int, end: int) -> Iterator[tuple[str, Stored]]:
     """The arrays of an entry by name; ValueError unless they are all between two places, one after the other."""
     for entry in listed:
-        name, kind, shape = parts_of(entry, "arrays", str, str, list)
-        require(kind in KINDS, f"an array in it may be of {', '.join(KINDS)}, got {written(kind)}")
+        name, kind, shape = check_parts(entry, "arrays", str, str, list)
         require(all(type(side) is int and side >= 0 for side in shape), f"a shape must be sizes, got {written(shape)}")
-        stored = Stored(file, place, tuple(shape), np.dtype(kind))
+        stored = Stored.locate(file, place, shape, kind)
         place += stored.nbytes
         require(place <= end, f"the array {written(name)} is longer than what is there")
         yield name, stored
@@ -279,7 +273,7 @@ def arrays_in(listed: list[Any], file: BufferedReader, place: int, end: int) -> 
 
 
 @dataclass
-class Grown:
+class GrowingBranch:
     """A branch as the entries read so far have made it."""
 
     log: Log
@@ -289,19 +283,19 @@ class Grown:
     states: dict[int, Snapshot]
 
     @classmethod
-    def empty(cls, about: Header, place: Header, arrays: Mapping[str, Stored]) -> Grown:
+    def empty(cls, about: Header, place: Header, arrays: Mapping[str, Stored]) -> GrowingBranch:
         """A branch that shares no row with another."""
         start = settings(**field(about, "settings", dict))
-        kernels = found(arrays, f"{field(place, 'number', int)}/kernels")
+        kernels = find_array(arrays, f"{field(place, 'number', int)}/kernels")
         per_epoch = field(about, "updates_per_epoch", int)
-        log = Log(start, names(about, "layers"), names(about, "watched"), per_epoch, kernels.shape[1:])
+        log = Log(start, read_names(about, "layers"), read_names(about, "watched"), per_epoch, kernels.shape[1:])
         log.schedule = []
         return cls(log, about, place, {})
 
-    def until(self, rows: int) -> Grown:
+    def until(self, rows: int) -> GrowingBranch:
         """A branch of its own that begins with so many rows of this one."""
         require(0 < rows <= self.log.rows, f"a branch must begin with 1 to {self.log.rows} rows, got {rows}")
-        return Grown(self.log.until(rows - 1), self.about, self.place, self.states)
+        return GrowingBranch(self.log.until(rows - 1), self.about, self.place, self.states)
 
     def add(self, part: Header, header: Header, arrays: Mapping[str, Stored]) -> None:
         """Take over what an entry says of the branch that is new."""
@@ -311,21 +305,21 @@ class Grown:
         del self.log.schedule[bisect.bisect_left(self.log.schedule, self.log.rows, key=lambda entry: entry[0]) :]
         knobs = self.log.schedule[-1][1] if self.log.schedule else self.log.settings.knobs
         own = f"{field(self.place, 'number', int)}/"
-        rows = self.log.rows + len(found(arrays, f"{own}table"))
-        self.log.schedule += schedule_of(field(part, "schedule", list), knobs, rows)
+        rows = self.log.rows + len(find_array(arrays, f"{own}table"))
+        self.log.schedule += parse_schedule(field(part, "schedule", list), knobs, rows)
         table, kernels, lengths, places, counts = (
-            found(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
+            find_array(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
         )
-        gauges = names(header, "gauges"), names(header, "layer_gauges")
-        wide = arranged(table, *gauges, self.log.layers, self.log.watched)
+        gauges = read_names(header, "gauges"), read_names(header, "layer_gauges")
+        wide = widen(table, *gauges, self.log.layers, self.log.watched)
         require(len(table) == len(kernels) == len(lengths), "an entry must hold as many rows of each kind")
         numbers = lengths.whole
         require((numbers >= 0).all() and numbers.sum() == len(places) == len(counts), "lengths must fit the numbers")
         self.log.append_packed(wide.whole, kernels.whole, numbers, places.whole, counts.whole)
         self.states = {step: state for step, state in self.states.items() if step == 0}
         for entry in field(part, "states", list):
-            step, parts = parts_of(entry, "states", int, list)
-            kept = {name: found(arrays, f"{own}state/{step}/{name}").whole for name in map(str, parts)}
+            step, parts = check_parts(entry, "states", int, list)
+            kept = {name: find_array(arrays, f"{own}state/{step}/{name}").whole for name in map(str, parts)}
             self.states[step] = Snapshot(step, kept)
 
     def record(self) -> Record:
@@ -333,47 +327,47 @@ class Grown:
         states = tuple(state for _, state in sorted(self.states.items()))
         return dataclasses.replace(
             self.log.record(),
-            branch=branch_of(self.place),
+            branch=parse_branch(self.place),
             own_network=field(self.about, "own_network", bool),
             take_snapshots=functools.partial(tuple, states),
         )
 
 
-def branches_of(
-    header: Header, arrays: Mapping[str, Stored], before: Mapping[int, Grown], most: float
-) -> dict[int, Grown]:
+def extend_branches(
+    header: Header, arrays: Mapping[str, Stored], before: Mapping[int, GrowingBranch], most: float
+) -> dict[int, GrowingBranch]:
     """The branches after an entry, by number, from those before it."""
     parts = field(header, "branches", list)
-    begun: list[Grown] = []
+    begun: list[GrowingBranch] = []
     size = 0
     for part in parts:  # all begin before the first is added to
-        begun.append(begin(part, arrays, before))
-        size += bytes_of(begun[-1].log.record())
+        begun.append(begin_branch(part, arrays, before))
+        size += count_bytes(begun[-1].log.record())
         require(size <= most, f"its branches would take {size / 2**20:,.0f} MiB of memory")
     for part, branch in zip(parts, begun, strict=True):
         branch.add(part, header, arrays)
     return {field(branch.place, "number", int): branch for branch in begun}
 
 
-def begin(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, Grown]) -> Grown:
+def begin_branch(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, GrowingBranch]) -> GrowingBranch:
     """A branch with the rows that it shares with one of the entry before."""
-    number, rows = parts_of(field(part, "from", list), "from", int, int)
+    number, rows = check_parts(field(part, "from", list), "from", int, int)
     place = field(part, "branch", dict)
     if not number:
-        return Grown.empty(field(part, "about", dict), place, arrays)
+        return GrowingBranch.empty(field(part, "about", dict), place, arrays)
     require(number in before, f"branch {written(number)} is not there to begin with")
     known = before[number]
     return known if number == field(place, "number", int) and rows == known.log.rows else known.until(rows)
 
 
-def parts_of(entry: Any, name: str, *kinds: type) -> list[Any]:
+def check_parts(entry: Any, name: str, *kinds: type) -> list[Any]:
     """The values in a list of the header; ValueError unless they are of these kinds."""
     if not isinstance(entry, list) or [type(part) for part in entry] != list(kinds):
         raise ValueError(f"{name} must hold {', '.join(kind.__name__ for kind in kinds)}, got {written(entry)}")
     return entry
 
 
-def bytes_of(record: Record) -> int:
+def count_bytes(record: Record) -> int:
     """About how long a journal of a record alone would be."""
     kept = record.histograms
     return record.table.nbytes + record.kernels.nbytes + kept.ends.nbytes + kept.places.nbytes + kept.counts.nbytes

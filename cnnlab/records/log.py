@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.settings import Knobs, Settings
-from cnnlab.records.frame import GAUGES, LAYER_GAUGES, FloatArray, IntArray
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, FloatArray, IntArray, name_columns
 from cnnlab.records.growing import GrowingArray
 from cnnlab.records.histograms import EXPONENTS, Histograms
 from cnnlab.records.record import Lineage, Record
@@ -38,8 +38,7 @@ class Log:
         self.schedule: list[tuple[int, Knobs]] = [(1, settings.knobs)]
         self.shown = 0
         self.lineage: Lineage = ((object(), ALL_ROWS),)
-        width = len(GAUGES) + len(LAYER_GAUGES) * len(layers) + len(watched)
-        self.table = GrowingArray((width,), np.float64)
+        self.table = GrowingArray((len(name_columns(GAUGES, LAYER_GAUGES, layers, watched)),), np.float64)
         self.kernels = GrowingArray(kernel_shape, np.float32)
         self.ends = GrowingArray.copy_of(np.zeros(1, np.int64))
         self.places = GrowingArray((), np.uint32)

@@ -23,7 +23,7 @@ from cnnlab.records.frame import (
     in_digits,
     is_measured,
     is_nonfinite,
-    names_of_columns,
+    name_columns,
 )
 from cnnlab.records.histograms import EXPONENTS, Exponents, Histograms
 
@@ -117,9 +117,9 @@ class Record:
         `cnnlab.load(path)` reads it. A file that was there is replaced at one stroke, or not at all. ValueError if the
         record is longer than a file may be (2 GiB), FileNotFoundError if there is no such folder.
         """
-        from cnnlab.records import storage as files  # not above: files makes records, and is needed only now
+        from cnnlab.records.storage import save  # not above: storage makes records, and is needed only now
 
-        files.save(self, path)
+        save(self, path)
 
     def link(self) -> str:
         """Settings and changes of knobs as a short text, such as "cnnlab:question?seed=3&at4.clip=norm".
@@ -163,7 +163,7 @@ class Record:
     @property
     def column_names(self) -> tuple[str, ...]:
         """Names of the table's columns, those of a layer's gauges such as `weight_norm.cv0`."""
-        return names_of_columns(GAUGES, LAYER_GAUGES, self.layers, self.watched)
+        return name_columns(GAUGES, LAYER_GAUGES, self.layers, self.watched)
 
     @property
     def later_changes(self) -> str:

@@ -13,23 +13,22 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import operator
 import os
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.settings import Knobs, check_names, settings
-from cnnlab.records import archive
-from cnnlab.records import own_image as given_image
+from cnnlab.records import archive, own_image
 from cnnlab.records.archive import Stored
 from cnnlab.records.bounded_json import field
-from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray
-from cnnlab.records.histograms import EXPONENTS, Histograms, read_only
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray, name_columns
+from cnnlab.records.histograms import EXPONENTS, Histograms
 from cnnlab.records.record import Branch, Record, Snapshot
 from cnnlab.records.validation import check_tree, require, rising
 
@@ -41,18 +40,19 @@ ROOM = 2**26
 
 def save(record: Record, path: str | os.PathLike[str]) -> None:
     """Write a record, its other branches and their snapshots into one file, at one stroke; see `Record.save`."""
-    tree = {branch: kept_of(branch) for branch in (record, *record.others)}
+    tree = {branch: list_snapshots(branch) for branch in (record, *record.others)}
     try:
         check_tree(tree)
     except ValueError as reason:
         raise ValueError(f"the record cannot be saved: {reason}") from None
     arrays: Arrays = {}
-    for branch in tree:
-        arrays |= {f"branch_{branch.branch.number}/{name}": array for name, array in tables(branch).items()}
     states: dict[bytes, int] = {}
-    branches = [{**described(branch), "snapshots": stored(kept, states, arrays)} for branch, kept in tree.items()]
+    branches = []
+    for branch, kept in tree.items():
+        arrays |= {f"branch_{branch.branch.number}/{name}": array for name, array in pack_tables(branch).items()}
+        branches.append({**describe_branch(branch), "snapshots": pack_snapshots(kept, states, arrays)})
     for name in {branch.settings.image for branch in tree}:
-        arrays |= own_image_in(name)
+        arrays |= pack_own_image(name)
     header = {"gauges": GAUGES, "layer_gauges": LAYER_GAUGES, "branches": branches}
     archive.write(path, header, arrays)
 
@@ -61,11 +61,11 @@ MOST_PIXELS = 4_000_000
 """Most pixels of an image of the reader's own that a file holds; a record of a larger one needs it given again."""
 
 
-def own_image_in(name: str) -> Arrays:
+def pack_own_image(name: str) -> Arrays:
     """The arrays of an image of the reader's own, if it is here and small enough; none for one that is shipped."""
-    if name not in given_image.KEPT or given_image.KEPT[name][0].size > MOST_PIXELS:
+    if name not in own_image.KEPT or own_image.KEPT[name][0].size > MOST_PIXELS:
         return {}
-    image, mask = given_image.KEPT[name]
+    image, mask = own_image.KEPT[name]
     return {f"images/{name}/grey": image, f"images/{name}/mask": mask}
 
 
@@ -75,22 +75,22 @@ def take_images(tree: Sequence[Record], stored: Mapping[str, Stored]) -> dict[st
     for name in {record.settings.image for record in tree}:
         if f"images/{name}/grey" not in stored:
             continue
-        grey, mask = (found(stored, f"images/{name}/{part}") for part in ("grey", "mask"))
+        grey, mask = (find_array(stored, f"images/{name}/{part}") for part in ("grey", "mask"))
         require(grey.dtype == mask.dtype == np.uint8 and grey.ndim == 2, "an image must be bytes with two axes")
         require(grey.shape == mask.shape, "the labels of an image must fit it")
-        given_image.check_size(*grey.shape)
+        own_image.check_size(*grey.shape)
         require(mask.whole.max(initial=0) <= 1, "the labels of an image must fit it")
-        require(given_image.name_of(grey.whole, mask.whole) == name, f"the image must be the one that {name} names")
+        require(own_image.name_of(grey.whole, mask.whole) == name, f"the image must be the one that {name} names")
         images[name] = grey.whole, mask.whole
     return images
 
 
-def kept_of(record: Record) -> tuple[Snapshot, ...]:
+def list_snapshots(record: Record) -> tuple[Snapshot, ...]:
     """The snapshots up to the record's end."""
     return tuple(snapshot for snapshot in record.take_snapshots() if snapshot.step <= len(record))
 
 
-def described(record: Record) -> Header:
+def describe_branch(record: Record) -> Header:
     """All of a record that is no array; of the schedule, each change of a knob."""
     return {
         **describe_start(record),
@@ -122,7 +122,7 @@ def list_changes(record: Record, first: int) -> list[tuple[int, Header]]:
     return listed
 
 
-def tables(record: Record) -> Arrays:
+def pack_tables(record: Record) -> Arrays:
     """The arrays of a record by name."""
     ends = record.histograms.ends
     return {
@@ -134,7 +134,7 @@ def tables(record: Record) -> Arrays:
     }
 
 
-def stored(snapshots: Sequence[Snapshot], states: dict[bytes, int], arrays: Arrays) -> list[Any]:
+def pack_snapshots(snapshots: Sequence[Snapshot], states: dict[bytes, int], arrays: Arrays) -> list[Any]:
     """Snapshots as (update, number of the bytes by name); bytes that two branches share are put into arrays once."""
     listed = []
     for snapshot in snapshots:
@@ -153,12 +153,12 @@ def load(path: str | os.PathLike[str]) -> Record:
     Nothing in a file is ever run as code. A file that was altered or cut short, is none of ours, is of a later version
     or contradicts itself is a ValueError that says so; a missing one is a FileNotFoundError.
     """
-    with refuse_in_a_sentence(path), archive.opened(path) as (header, stored):
-        tree = tree_of(header, stored)
+    with refuse_in_a_sentence(path), archive.open_archive(path) as (header, stored):
+        tree = build_tree(header, stored)
         check_tree({record: record.take_snapshots() for record in tree})
         images = take_images(tree, stored)
-        tree = [in_memory(record) for record in tree]
-    given_image.KEPT.update(images)
+        tree = [read_arrays(record) for record in tree]
+    own_image.KEPT.update(images)
     return dataclasses.replace(tree[0], others=tuple(tree[1:]))
 
 
@@ -173,39 +173,34 @@ def refuse_in_a_sentence(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f"{path} cannot be loaded: {reason or type(reason).__name__}") from None
 
 
-def tree_of(header: Header, stored: Mapping[str, Stored]) -> list[Record]:
+def build_tree(header: Header, stored: Mapping[str, Stored]) -> list[Record]:
     """The branches of a file; their arrays are still there. ValueError if they would be far larger in memory."""
-    gauges = names(header, "gauges"), names(header, "layer_gauges")
-    tree = [record_of(part, gauges, stored) for part in field(header, "branches", list)]
+    gauges = read_names(header, "gauges"), read_names(header, "layer_gauges")
+    tree = [build_record(part, gauges, stored) for part in field(header, "branches", list)]
     there = sum(array.nbytes for array in stored.values())
-    wider = sum(record.table.nbytes for record in tree if isinstance(record.table, Arranged))
+    wider = sum(record.table.nbytes for record in tree if isinstance(record.table, WideTable))
     require(wider <= there + ROOM, f"its tables lack so many gauges that they would take {wider / 2**20:,.0f} MiB")
     return tree
 
 
-def in_memory(record: Record) -> Record:
+def read_arrays(record: Record) -> Record:
     """A record of a file with its arrays read."""
+    read: Callable[[Any], NDArray[Any]] = operator.attrgetter("whole")
     kept = tuple(
-        Snapshot(snapshot.step, {name: whole(array) for name, array in snapshot.arrays.items()})
+        Snapshot(snapshot.step, {name: read(array) for name, array in snapshot.arrays.items()})
         for snapshot in record.take_snapshots()
     )
     ends, places, counts, shape = vars(record.histograms).values()
     return dataclasses.replace(
         record,
-        table=whole(record.table),
-        histograms=Histograms(whole(ends), whole(places), whole(counts), shape),
-        kernels=whole(record.kernels),
+        table=read(record.table),
+        histograms=Histograms(read(ends), read(places), read(counts), shape),
+        kernels=read(record.kernels),
         take_snapshots=functools.partial(tuple, kept),
     )
 
 
-def whole(array: Any) -> NDArray[Any]:
-    """All numbers of an array that lies in a file."""
-    read: NDArray[Any] = array.whole
-    return read
-
-
-def names(part: Any, name: str) -> tuple[str, ...]:
+def read_names(part: Any, name: str) -> tuple[str, ...]:
     """A list of texts in the header."""
     listed = field(part, name, list)
     if not all(isinstance(text, str) for text in listed):
@@ -213,41 +208,39 @@ def names(part: Any, name: str) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def record_of(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored: Mapping[str, Stored]) -> Record:
+def build_record(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored: Mapping[str, Stored]) -> Record:
     """One branch of a file, with its snapshots; its arrays are not read, but in their places."""
     wanted = settings(**field(part, "settings", dict))
-    layers, watched = names(part, "layers"), names(part, "watched")
-    branch = branch_of(field(part, "branch", dict))
-    arrays: list[Any] = [
-        found(stored, f"branch_{branch.number}/{name}") for name in ("table", "ends", "places", "counts", "kernels")
-    ]
-    told, ends, places, counts, kernels = arrays
-    table: Any = arranged(told, *gauges, layers, watched)
+    layers, watched = read_names(part, "layers"), read_names(part, "watched")
+    branch = parse_branch(field(part, "branch", dict))
+    kinds = ("table", "ends", "places", "counts", "kernels")
+    arrays: list[Any] = [find_array(stored, f"branch_{branch.number}/{kind}") for kind in kinds]
+    table: Any = widen(arrays[0], *gauges, layers, watched)
     require(len(table), "table must hold the start at least")
-    kept = snapshots_of(field(part, "snapshots", list), stored, len(table))
+    kept = parse_snapshots(field(part, "snapshots", list), stored, len(table))
     return Record(
         wanted,
         layers,
         watched,
-        schedule_of(field(part, "schedule", list), wanted.knobs, len(table)),
+        parse_schedule(field(part, "schedule", list), wanted.knobs, len(table)),
         field(part, "updates_per_epoch", int),
         table,
-        Histograms(ends, places, counts, (len(layers), EXPONENTS[wanted.precision].count)),
-        kernels,
+        Histograms(arrays[1], arrays[2], arrays[3], (len(layers), EXPONENTS[wanted.precision].count)),
+        arrays[4],
         branch,
         own_network=field(part, "own_network", bool),
         take_snapshots=functools.partial(tuple, kept),
     )
 
 
-def found(stored: Mapping[str, Stored], name: str) -> Stored:
+def find_array(stored: Mapping[str, Stored], name: str) -> Stored:
     """An array by its name; ValueError if the file has none of that name."""
     if name not in stored:
         raise ValueError(f"the array {name:.60} is missing")
     return stored[name]
 
 
-def branch_of(part: Header) -> Branch:
+def parse_branch(part: Header) -> Branch:
     """A run's place in the tree."""
     parent = part.get("parent")
     return Branch(
@@ -257,9 +250,9 @@ def branch_of(part: Header) -> Branch:
     )
 
 
-def schedule_of(entries: list[Any], knobs: Knobs, rows: int) -> tuple[tuple[int, Knobs], ...]:
+def parse_schedule(entries: list[Any], knobs: Knobs, rows: int) -> tuple[tuple[int, Knobs], ...]:
     """The knobs from update to update, each as the ones before with some changed."""
-    pairs = pairs_of(entries, "schedule", rows)
+    pairs = check_pairs(entries, "schedule", rows)
     schedule = []
     for first, changes in pairs:
         check_names(changes)
@@ -268,16 +261,16 @@ def schedule_of(entries: list[Any], knobs: Knobs, rows: int) -> tuple[tuple[int,
     return tuple(schedule)
 
 
-def snapshots_of(entries: list[Any], stored: Mapping[str, Stored], rows: int) -> tuple[Snapshot, ...]:
+def parse_snapshots(entries: list[Any], stored: Mapping[str, Stored], rows: int) -> tuple[Snapshot, ...]:
     """States by their updates and the numbers of their bytes."""
-    pairs = pairs_of(entries, "snapshots", rows)
+    pairs = check_pairs(entries, "snapshots", rows)
     return tuple(
-        Snapshot(step, {name: found(stored, f"states/{number}") for name, number in numbers.items()})  # type: ignore[misc]
+        Snapshot(step, {name: find_array(stored, f"states/{number}") for name, number in numbers.items()})  # type: ignore[misc]
         for step, numbers in pairs
     )
 
 
-def pairs_of(entries: list[Any], name: str, rows: int) -> list[tuple[int, dict[str, Any]]]:
+def check_pairs(entries: list[Any], name: str, rows: int) -> list[tuple[int, dict[str, Any]]]:
     """Updates in rising order and what belongs to each, at most one a row; ValueError if it is something else."""
     require(len(entries) <= rows, f"{name} must hold at most one entry a row of the table, {rows}, got {len(entries)}")
     for entry in entries:
@@ -288,59 +281,38 @@ def pairs_of(entries: list[Any], name: str, rows: int) -> list[tuple[int, dict[s
 
 
 @dataclass(frozen=True, eq=False)
-class Arranged:
+class WideTable(Stored):
     """A table in a file with the columns that a Record has at present; what is not in the file is not measured."""
 
-    table: Stored
+    narrow: Stored
+    """The table as it is in the file."""
     places: NDArray[np.int64]
-    """Where each column lies in the file; -1 for one that does not."""
-    ndim = 2
+    """Where each column lies in it; -1 for one that does not."""
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """That of the table in the file."""
-        return self.table.dtype
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, columns."""
-        return len(self), len(self.places)
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes its numbers will take."""
-        return len(self) * len(self.places) * 8
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @cached_property
-    def whole(self) -> FloatArray:
-        """All of it, read-only."""
-        whole, there = np.full(self.shape, NOT_MEASURED), self.places >= 0
-        size = max(1, 2**20 // max(len(self.places), self.table.shape[1]))
-        for first in range(0, len(self), size):
-            rows = slice(first, first + size)
-            whole[rows, there] = self.table[rows][:, self.places[there]]
-        return read_only(whole)
+    def __getitem__(self, rows: slice) -> FloatArray:
+        narrow = self.narrow[rows]
+        wide = np.full((len(narrow), len(self.places)), NOT_MEASURED)
+        for column, place in enumerate(self.places):
+            if place >= 0:
+                wide[:, column] = narrow[:, place]
+        return wide
 
 
-def arranged(
+def widen(
     table: Stored,
     gauges: tuple[str, ...],
     layer_gauges: tuple[str, ...],
     layers: tuple[str, ...],
     watched: tuple[str, ...],
-) -> Stored | Arranged:
+) -> Stored:
     """A table with the columns that a Record has at present: what an older cnnlab did not measure is not measured."""
     width = len(gauges) + len(layer_gauges) * len(layers) + len(watched)
     require(table.dtype == np.float64 and table.ndim == 2, "table must be float64 with two axes")
     require(table.shape[1] == width, f"table must be {width} columns wide, got {table.shape[1]}")
     if (gauges, layer_gauges) == (GAUGES, LAYER_GAUGES):
         return table
-    single = {name: place for place, name in enumerate(gauges)}
-    blocks = {name: len(gauges) + place * len(layers) for place, name in enumerate(layer_gauges)}
-    nowhere, each = np.full(len(layers), -1), np.arange(len(layers))
-    places = [np.array([single.get(name, -1) for name in GAUGES])]
-    places += [blocks[name] + each if name in blocks else nowhere for name in LAYER_GAUGES]
-    return Arranged(table, np.concatenate([*places, np.arange(width - len(watched), width)]))
+    there = {name: place for place, name in enumerate(name_columns(gauges, layer_gauges, range(len(layers)), ()))}
+    known = name_columns(GAUGES, LAYER_GAUGES, range(len(layers)), ())
+    places = [*(there.get(name, -1) for name in known), *range(width - len(watched), width)]
+    shape = len(table), len(places)
+    return WideTable(table.file, table.start, shape, table.dtype, table, np.array(places))

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.settings import written
-from cnnlab.records.frame import GAUGES, LAYER_GAUGES
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.record import Record, Snapshot
 
@@ -74,7 +73,7 @@ def check(record: Record) -> None:
 def check_shapes(record: Record) -> None:
     """ValueError unless the tables of a record are as long and as wide as they must be."""
     table, kernels, kept = record.table, record.kernels, record.histograms
-    width = len(GAUGES) + len(LAYER_GAUGES) * len(record.layers) + len(record.watched)
+    width = len(record.column_names)
     require(table.dtype == np.float64 and table.ndim == 2, "table must be float64 with two axes")
     require(table.shape[1] == width, f"table must be {width} columns wide, got {table.shape[1]}")
     rows = len(table)

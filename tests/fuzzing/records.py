@@ -39,7 +39,8 @@ def record_tree() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sample.cnnlab"
         dataclasses.replace(run.record, others=(twin.record,)).save(path)
-        header, arrays = archive.read(path)
+        with archive.open_archive(path) as (header, stored):
+            arrays = {name: array.whole for name, array in stored.items()}
     return {"header": header, "members": [member_of(name, array) for name, array in arrays.items()]}
 
 

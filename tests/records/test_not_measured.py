@@ -23,9 +23,9 @@ from cnnlab.export.html import film
 from cnnlab.plots import dashboard as figures
 from cnnlab.plots.layer_groups import grouped
 from cnnlab.records.archive import Stored
-from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, is_measured, names_of_columns
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, is_measured, name_columns
 from cnnlab.records.record import Record
-from cnnlab.records.storage import arranged
+from cnnlab.records.storage import widen
 from cnnlab.training.metrics import on_device, plain
 
 HOLES = [4.0, NOT_MEASURED, 2.0, NOT_MEASURED]
@@ -140,8 +140,8 @@ def test_a_gauge_that_an_older_file_lacks_was_not_measured(tmp_path):
     path.write_bytes(np.ones((3, 2)).tobytes())
     with open(path, "rb") as file:
         stored = Stored(file, 0, (3, 2), np.dtype("<f8"))
-        table = arranged(stored, ("cost",), ("weight_norm",), ("only",), ()).whole
-    there = [name in ("cost", "weight_norm.only") for name in names_of_columns(GAUGES, LAYER_GAUGES, ("only",), ())]
+        table = widen(stored, ("cost",), ("weight_norm",), ("only",), ()).whole
+    there = [name in ("cost", "weight_norm.only") for name in name_columns(GAUGES, LAYER_GAUGES, ("only",), ())]
     assert is_measured(table).tolist() == [there] * 3
 
 

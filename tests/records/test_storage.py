@@ -274,7 +274,8 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
 
 def parts(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """Header and arrays of a file, to be changed; the arrays are copies."""
-    header, arrays = archive.read(path)
+    with archive.open_archive(path) as (header, stored):
+        arrays = {name: array.whole for name, array in stored.items()}
     return header, {name: array.copy() for name, array in arrays.items()}
 
 
@@ -291,7 +292,7 @@ def forged(path: Path, header: object, members: dict[str, bytes], **zipped: obje
 def sealed(path: Path) -> Path:
     """The file with the digest that it ought to have."""
     with open(path, "rb+") as file:
-        digest = archive.digest_of(file, file.seek(0, os.SEEK_END) - archive.DIGITS)
+        digest = archive.compute_digest(file, file.seek(0, os.SEEK_END) - archive.DIGITS)
         file.seek(-archive.DIGITS, os.SEEK_END)
         file.write(digest)
     return path

@@ -235,7 +235,7 @@ AXES = [("learning_rate", np.geomspace(1e-6, 1, 512).tolist()), ("init_scale", n
 def heading(**changes: object) -> str:
     """The first line of a map's file, with some values replaced."""
     told = {"axes": (("learning_rate", (0.1, 0.2)),), "seeds": (0,), "steps": 3, **changes}
-    return map_lines.heading(settings(), **told) + "\n"
+    return map_lines.format_heading(settings(), **told) + "\n"
 
 
 def run_line(index: int, cost: str) -> str:

@@ -97,10 +97,10 @@ def memory() -> Finding:
 def autosaves() -> Finding:
     """Where the labs of notebooks keep their runs, and how much room these take."""
     try:
-        from cnnlab.records.autosave import own_files, own_folder
+        from cnnlab.records.autosave import find_own_folder, list_own_files
 
-        sizes = [path.stat().st_size for path in own_files()]
-        folder = own_folder()
+        sizes = [path.stat().st_size for path in list_own_files()]
+        folder = find_own_folder()
     except (ImportError, OSError) as error:
         return Finding("autosaves", False, f"cannot be looked at: {error}")
     count = f"{len(sizes)} run{'' if len(sizes) == 1 else 's'}, {sum(sizes) / 1e6:.1f} MB"

@@ -31,19 +31,21 @@ MOST_TIMES, MOST_MORE = 4, 64 * 2**20
 """A file is written anew when it is longer than so many times what it holds, and so many bytes more."""
 
 
-def own_folder() -> Path:
+def find_own_folder() -> Path:
     """Where the labs of notebooks keep their runs."""
     from jupyter_core.paths import jupyter_runtime_dir  # not above: comes with JupyterLab
 
     return Path(jupyter_runtime_dir()) / "cnnlab"
 
 
-def own_files(cell: str = "") -> list[Path]:
+def list_own_files(cell: str = "") -> list[Path]:
     """The files in our own folder, the newest first; those of one cell, if it is named."""
-    return newest_first(own_folder(), lambda path: OWN_NAME.fullmatch(path.name) and path.name.startswith(cell))
+    return list_newest_first(
+        find_own_folder(), lambda path: OWN_NAME.fullmatch(path.name) and path.name.startswith(cell)
+    )
 
 
-def name_of_cell(cell: str) -> str:
+def hash_cell(cell: str) -> str:
     """What the files of a notebook's cell begin with."""
     notebook = os.environ.get("JPY_SESSION_NAME", str(Path.cwd()))
     return hashlib.sha256(f"{notebook}\n{cell}".encode()).hexdigest()[:20]
@@ -68,12 +70,12 @@ class Autosave:
         """The autosave of a new lab in a notebook's cell; keeps nothing outside a notebook."""
         if not cell:
             return cls()
-        name = name_of_cell(cell)
+        name = hash_cell(cell)
         with contextlib.suppress(OSError):
-            own_folder().mkdir(parents=True, exist_ok=True)
+            find_own_folder().mkdir(parents=True, exist_ok=True)
             remove_old_files()
-        offered = next(filter(None, map(take_if_whole, own_files(name))), None)
-        return cls(own_folder() / f"{name}-{secrets.token_hex(8)}.cnnlab", offered)
+        offered = next(filter(None, map(take_if_whole, list_own_files(name))), None)
+        return cls(find_own_folder() / f"{name}-{secrets.token_hex(8)}.cnnlab", offered)
 
     @classmethod
     def in_file(cls, path: Path) -> Autosave:
@@ -85,8 +87,8 @@ class Autosave:
             if held is None:
                 raise ValueError(f"autosave must name a file of its own, got {path}, which another open lab keeps")
             held.release()  # Windows renames no open file
-            path.rename(free_name(path))
-        offered = next(filter(None, map(take_if_whole, left_files(path))), None)
+            path.rename(find_free_name(path))
+        offered = next(filter(None, map(take_if_whole, list_left_files(path))), None)
         return cls(path, offered)
 
     def is_due(self, now: float) -> bool:
@@ -165,19 +167,19 @@ def take_if_whole(path: Path) -> HeldFile | None:
     return None
 
 
-def free_name(path: Path) -> Path:
+def find_free_name(path: Path) -> Path:
     """A name for what an earlier kernel has left in a file, beside it."""
     names = (path.with_name(f"{path.name}-left{f'-{number}' if number > 1 else ''}") for number in range(1, 1_000_000))
     return next(name for name in names if not name.exists())
 
 
-def left_files(path: Path) -> list[Path]:
+def list_left_files(path: Path) -> list[Path]:
     """What earlier kernels have left of a file, the newest first."""
     pattern = re.compile(re.escape(path.name) + r"-left(-[0-9]+)?")
-    return newest_first(path.parent, lambda other: pattern.fullmatch(other.name) and is_journal(other))
+    return list_newest_first(path.parent, lambda other: pattern.fullmatch(other.name) and is_journal(other))
 
 
-def newest_first(folder: Path, is_wanted: Callable[[Path], object]) -> list[Path]:
+def list_newest_first(folder: Path, is_wanted: Callable[[Path], object]) -> list[Path]:
     """The files in a folder that are wanted; as many as can be read."""
     found = []
     with contextlib.suppress(OSError):
@@ -189,7 +191,7 @@ def newest_first(folder: Path, is_wanted: Callable[[Path], object]) -> list[Path
 
 def remove_old_files() -> None:
     """Remove the runs in our own folder that nobody has asked for again."""
-    for path in own_files():
+    for path in list_own_files():
         if time.time() - path.stat().st_mtime > DAYS * 86400:
             held = HeldFile.take(path)
             if held is not None:

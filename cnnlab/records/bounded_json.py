@@ -47,7 +47,7 @@ def most_memory(text: bytes) -> int:
     return len(text) * (11 if wide else 3) + sum(weight * text.count(sign) for sign, weight in signs.items())
 
 
-def field(part: Any, name: str, kind: type) -> Any:
+def read_field(part: Any, name: str, kind: type) -> Any:
     """A value of an object by its name; ValueError if it is not there or of another kind."""
     if not isinstance(part, dict) or name not in part:
         raise ValueError(f"{name} is missing")

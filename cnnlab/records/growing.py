@@ -32,7 +32,7 @@ class GrowingArray:
         self.file: BinaryIO | None = None
 
     @classmethod
-    def copy_of(cls, rows: NDArray[Any]) -> GrowingArray:
+    def from_rows(cls, rows: NDArray[Any]) -> GrowingArray:
         """A growing array of its own that begins with these rows."""
         array = cls(rows.shape[1:], rows.dtype)
         array.append(rows)
@@ -42,13 +42,13 @@ class GrowingArray:
         return self.length
 
     @property
-    def bytes_of_row(self) -> int:
+    def row_bytes(self) -> int:
         """The bytes that a row takes."""
         return math.prod(self.numbers.shape[1:]) * self.numbers.itemsize
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add rows, a piece at a time where they are many."""
-        piece = max(1, STEP // max(self.bytes_of_row, 1))
+        piece = max(1, STEP // max(self.row_bytes, 1))
         for first in range(0, len(rows), piece):
             self.add(rows[first : first + piece])
 
@@ -56,7 +56,7 @@ class GrowingArray:
         """Add so few rows that one step of the file holds them."""
         end = self.length + len(rows)
         if end > len(self.numbers):
-            self.make_room(end)
+            self.grow(end)
         self.numbers[self.length : end] = rows
         self.length = end
 
@@ -66,12 +66,12 @@ class GrowingArray:
         view.flags.writeable = False
         return view
 
-    def make_room(self, rows: int) -> None:
+    def grow(self, rows: int) -> None:
         """Have room for so many rows, in memory or, where they are many, in the file."""
         wanted = max(rows, len(self.numbers) * 3 // 2)
-        if self.file is not None or wanted * self.bytes_of_row > MOST_IN_MEMORY:
+        if self.file is not None or wanted * self.row_bytes > MOST_IN_MEMORY:
             try:
-                self.map_file(rows)
+                self.spill_to_disk(rows)
                 return
             except (OSError, ValueError):  # no disk, or a full one
                 self.file = None
@@ -79,18 +79,18 @@ class GrowingArray:
         bigger[: self.length] = self.numbers[: self.length]
         self.numbers = bigger
 
-    def map_file(self, rows: int) -> None:
+    def spill_to_disk(self, rows: int) -> None:
         """Lengthen the file to hold so many rows, and read and write them there from now on."""
         if self.file is None:
             file: BinaryIO = tempfile.TemporaryFile(prefix="cnnlab-")  # noqa: SIM115
             weakref.finalize(self, file.close)
             file.write(np.ascontiguousarray(self.numbers[: self.length]).data)
             self.file = file
-        size = math.ceil(rows * self.bytes_of_row / STEP) * STEP
+        size = math.ceil(rows * self.row_bytes / STEP) * STEP
         self.file.seek(0, 2)
         # Written, not just declared: a disk that is full refuses now, where it can be caught, and not a later store.
         self.file.write(bytes(size - self.file.tell()))
         self.file.flush()
         mapped = mmap.mmap(self.file.fileno(), size)
-        shape = (size // self.bytes_of_row, *self.numbers.shape[1:])
+        shape = (size // self.row_bytes, *self.numbers.shape[1:])
         self.numbers = np.frombuffer(mapped, self.numbers.dtype, math.prod(shape)).reshape(shape)

@@ -27,10 +27,10 @@ from cnnlab.config.settings import settings, written
 from cnnlab.records import bounded_json, own_image, storage
 from cnnlab.records.archive import MOST_TEXT, Stored, read_pieces
 from cnnlab.records.atomic_files import write_atomically
-from cnnlab.records.bounded_json import field
+from cnnlab.records.bounded_json import read_field
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES
 from cnnlab.records.locks import HeldFile
-from cnnlab.records.log import Log, shared_rows
+from cnnlab.records.log import Log, count_shared_rows
 from cnnlab.records.record import Lineage, Record, Snapshot
 from cnnlab.records.storage import (
     Arrays,
@@ -99,7 +99,9 @@ def build_entry(tree: Sequence[Record], written: Mapping[int, SavedBranch]) -> t
 
 def find_source(record: Record, written: Mapping[int, SavedBranch]) -> tuple[int, int]:
     """The branch that shares most rows with a record, and how many; 0, 0 where nothing is shared."""
-    shared = {number: min(shared_rows(record.lineage, kept.lineage), kept.rows) for number, kept in written.items()}
+    shared = {
+        number: min(count_shared_rows(record.lineage, kept.lineage), kept.rows) for number, kept in written.items()
+    }
     # Where several share as much it is its own: nothing is copied then when the journal is read.
     best = max(shared, key=lambda number: (shared[number], number == record.branch.number), default=0)
     rows = min(shared.get(best, 0), len(record.table))
@@ -251,7 +253,7 @@ def read_entries(file: BufferedReader) -> Iterator[tuple[Header, dict[str, Store
         if compute_checksum(file, rest, zlib.crc32(text)) != checksum:
             return
         header = bounded_json.parse(text)
-        yield header, dict(locate_arrays(field(header, "arrays", list), file, place, place + rest))
+        yield header, dict(locate_arrays(read_field(header, "arrays", list), file, place, place + rest))
         file.seek(place + rest)
 
 
@@ -285,9 +287,9 @@ class GrowingBranch:
     @classmethod
     def empty(cls, about: Header, place: Header, arrays: Mapping[str, Stored]) -> GrowingBranch:
         """A branch that shares no row with another."""
-        start = settings(**field(about, "settings", dict))
-        kernels = find_array(arrays, f"{field(place, 'number', int)}/kernels")
-        per_epoch = field(about, "updates_per_epoch", int)
+        start = settings(**read_field(about, "settings", dict))
+        kernels = find_array(arrays, f"{read_field(place, 'number', int)}/kernels")
+        per_epoch = read_field(about, "updates_per_epoch", int)
         log = Log(start, read_names(about, "layers"), read_names(about, "watched"), per_epoch, kernels.shape[1:])
         log.schedule = []
         return cls(log, about, place, {})
@@ -299,14 +301,14 @@ class GrowingBranch:
 
     def add(self, part: Header, header: Header, arrays: Mapping[str, Stored]) -> None:
         """Take over what an entry says of the branch that is new."""
-        self.place = field(part, "branch", dict)
-        self.about = self.about if part.get("about") is None else field(part, "about", dict)
-        self.log.settings = settings(**field(self.about, "settings", dict))
+        self.place = read_field(part, "branch", dict)
+        self.about = self.about if part.get("about") is None else read_field(part, "about", dict)
+        self.log.settings = settings(**read_field(self.about, "settings", dict))
         del self.log.schedule[bisect.bisect_left(self.log.schedule, self.log.rows, key=lambda entry: entry[0]) :]
         knobs = self.log.schedule[-1][1] if self.log.schedule else self.log.settings.knobs
-        own = f"{field(self.place, 'number', int)}/"
+        own = f"{read_field(self.place, 'number', int)}/"
         rows = self.log.rows + len(find_array(arrays, f"{own}table"))
-        self.log.schedule += parse_schedule(field(part, "schedule", list), knobs, rows)
+        self.log.schedule += parse_schedule(read_field(part, "schedule", list), knobs, rows)
         table, kernels, lengths, places, counts = (
             find_array(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
         )
@@ -317,7 +319,7 @@ class GrowingBranch:
         require((numbers >= 0).all() and numbers.sum() == len(places) == len(counts), "lengths must fit the numbers")
         self.log.append_packed(wide.whole, kernels.whole, numbers, places.whole, counts.whole)
         self.states = {step: state for step, state in self.states.items() if step == 0}
-        for entry in field(part, "states", list):
+        for entry in read_field(part, "states", list):
             step, parts = check_parts(entry, "states", int, list)
             kept = {name: find_array(arrays, f"{own}state/{step}/{name}").whole for name in map(str, parts)}
             self.states[step] = Snapshot(step, kept)
@@ -328,7 +330,7 @@ class GrowingBranch:
         return dataclasses.replace(
             self.log.record(),
             branch=parse_branch(self.place),
-            own_network=field(self.about, "own_network", bool),
+            own_network=read_field(self.about, "own_network", bool),
             take_snapshots=functools.partial(tuple, states),
         )
 
@@ -337,7 +339,7 @@ def extend_branches(
     header: Header, arrays: Mapping[str, Stored], before: Mapping[int, GrowingBranch], most: float
 ) -> dict[int, GrowingBranch]:
     """The branches after an entry, by number, from those before it."""
-    parts = field(header, "branches", list)
+    parts = read_field(header, "branches", list)
     begun: list[GrowingBranch] = []
     size = 0
     for part in parts:  # all begin before the first is added to
@@ -346,18 +348,18 @@ def extend_branches(
         require(size <= most, f"its branches would take {size / 2**20:,.0f} MiB of memory")
     for part, branch in zip(parts, begun, strict=True):
         branch.add(part, header, arrays)
-    return {field(branch.place, "number", int): branch for branch in begun}
+    return {read_field(branch.place, "number", int): branch for branch in begun}
 
 
 def begin_branch(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, GrowingBranch]) -> GrowingBranch:
     """A branch with the rows that it shares with one of the entry before."""
-    number, rows = check_parts(field(part, "from", list), "from", int, int)
-    place = field(part, "branch", dict)
+    number, rows = check_parts(read_field(part, "from", list), "from", int, int)
+    place = read_field(part, "branch", dict)
     if not number:
-        return GrowingBranch.empty(field(part, "about", dict), place, arrays)
+        return GrowingBranch.empty(read_field(part, "about", dict), place, arrays)
     require(number in before, f"branch {written(number)} is not there to begin with")
     known = before[number]
-    return known if number == field(place, "number", int) and rows == known.log.rows else known.until(rows)
+    return known if number == read_field(place, "number", int) and rows == known.log.rows else known.until(rows)
 
 
 def check_parts(entry: Any, name: str, *kinds: type) -> list[Any]:

@@ -40,7 +40,7 @@ class Log:
         self.lineage: Lineage = ((object(), ALL_ROWS),)
         self.table = GrowingArray((len(name_columns(GAUGES, LAYER_GAUGES, layers, watched)),), np.float64)
         self.kernels = GrowingArray(kernel_shape, np.float32)
-        self.ends = GrowingArray.copy_of(np.zeros(1, np.int64))
+        self.ends = GrowingArray.from_rows(np.zeros(1, np.int64))
         self.places = GrowingArray((), np.uint32)
         self.counts = GrowingArray((), np.int32)
 
@@ -77,33 +77,33 @@ class Log:
 
     def until(self, step: int) -> Log:
         """A log of its own that ends after update `step`."""
-        return Log.of(self.record().until(step))
+        return Log.from_record(self.record().until(step))
 
     @classmethod
-    def of(cls, record: Record) -> Log:
+    def from_record(cls, record: Record) -> Log:
         """A log of its own that begins with all of a record."""
         log = cls(record.settings, record.layers, record.watched, record.updates_per_epoch)
-        log.lineage = branched(record.lineage, len(record.table))
+        log.lineage = extend_lineage(record.lineage, len(record.table))
         log.schedule = list(record.schedule)
         kept = record.histograms
-        log.table, log.kernels = GrowingArray.copy_of(record.table), GrowingArray.copy_of(record.kernels)
-        log.ends = GrowingArray.copy_of(kept.ends)
-        log.places, log.counts = (GrowingArray.copy_of(part[: kept.ends[-1]]) for part in (kept.places, kept.counts))
+        log.table, log.kernels = GrowingArray.from_rows(record.table), GrowingArray.from_rows(record.kernels)
+        log.ends = GrowingArray.from_rows(kept.ends)
+        log.places, log.counts = (GrowingArray.from_rows(part[: kept.ends[-1]]) for part in (kept.places, kept.counts))
         return log
 
     def last(self, gauge: str) -> float:
         """A gauge in the last row."""
         return float(self.table.view()[-1, GAUGES.index(gauge)])
 
-    def measured(self, gauge: str, step: int, value: float) -> None:
+    def write_gauge(self, gauge: str, step: int, value: float) -> None:
         """Write down a gauge that is not measured at every update; in a copy if a Record has shown this row."""
         if step < self.shown:
-            self.table = GrowingArray.copy_of(self.table.view())
-            self.lineage = branched(self.lineage, step)
+            self.table = GrowingArray.from_rows(self.table.view())
+            self.lineage = extend_lineage(self.lineage, step)
             self.shown = 0
         self.table.numbers[step, GAUGES.index(gauge)] = value
 
-    def change(self, step: int, knobs: Knobs) -> None:
+    def change_knobs(self, step: int, knobs: Knobs) -> None:
         """Note that knobs are in force from an update on."""
         if step == 1:
             self.settings = self.settings.replace(**dataclasses.asdict(knobs))
@@ -133,13 +133,13 @@ class Log:
         )
 
 
-def branched(lineage: Lineage, rows: int) -> Lineage:
+def extend_lineage(lineage: Lineage, rows: int) -> Lineage:
     """The lineage of a log that shares so many rows with the log of another, and goes its own way from there."""
     shared = tuple((log, min(known, rows)) for log, known in lineage if rows)
     return (*shared[-MOST_ANCESTORS:], (object(), ALL_ROWS))
 
 
-def shared_rows(lineage: Lineage, other: Lineage) -> int:
+def count_shared_rows(lineage: Lineage, other: Lineage) -> int:
     """How many of their first rows two records surely have in common, without a look at their numbers."""
     known = dict(other)
     return max((min(rows, known[log]) for log, rows in lineage if log in known), default=0)

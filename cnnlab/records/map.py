@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 import cnnlab
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import LIMITS, Settings, short, written
-from cnnlab.records import map_lines
 from cnnlab.records.atomic_files import check_ordinary, write_atomically
-from cnnlab.records.map_plans import Axis, typed
+from cnnlab.records.map_lines import format_heading, format_run, parse_plan, parse_run, read_lines
+from cnnlab.records.map_plans import Axis, cast_values
 
 CONVERGED, STALLED, DIVERGED, UNKNOWN = "converged", "stalled", "diverged", ""
 """The labels of a run; one that is not computed yet has none."""
@@ -86,7 +86,7 @@ class Map:
     @cached_property
     def names(self) -> tuple[list[str], ...]:
         """What the values of each axis are called."""
-        return tuple(names_of(values) for _, values in self.axes)
+        return tuple(name_values(values) for _, values in self.axes)
 
     @cached_property
     def cost(self) -> NDArray[np.float64]:
@@ -132,7 +132,7 @@ class Map:
         """The settings of a run by its place on each axis, and among the seeds (0, if it is left out)."""
         *places, seed = self.place(*where)
         changes = {name: values[place] for (name, values), place in zip(self.axes, places, strict=True)}
-        return self.settings.replace(**typed(changes), seed=self.seeds[seed])
+        return self.settings.replace(**cast_values(changes), seed=self.seeds[seed])
 
     def run(self, *where: int) -> cnnlab.Run:
         """A new Run of a cell, at update 0; trained for `steps`, it shares the cell's label."""
@@ -167,7 +167,7 @@ class Map:
             file.write(f"{self.heading()}\n".encode())
             for index in map(int, np.flatnonzero(self.done)):
                 numbers = (array.flat[index] for array in (self.began, self.ended, self.held_out_accuracy))
-                file.write(f"{map_lines.line_of(index, self.costs[index], *numbers)}\n".encode())
+                file.write(f"{format_run(index, self.costs[index], *numbers)}\n".encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Map:
@@ -176,7 +176,7 @@ class Map:
 
     def heading(self) -> str:
         """The first line of a file: what it is a map of."""
-        return map_lines.heading(self.settings, self.axes, self.seeds, self.steps)
+        return format_heading(self.settings, self.axes, self.seeds, self.steps)
 
     def put(self, index: int, cost: Any, began: float, ended: float, held_out: float) -> None:
         """Write a run's numbers into a map that is being computed (`frozen` gives one that stays as it is)."""
@@ -216,11 +216,11 @@ def read_map(path: str | os.PathLike[str]) -> tuple[Map, int]:
     try:
         check_ordinary(path)
         with open(path, "rb") as file:
-            lines = map_lines.whole_lines(file)
+            lines = read_lines(file)
             first = next(lines, b"")
-            made, whole = Map.empty(*map_lines.plan_in(first)), len(first)
+            made, whole = Map.empty(*parse_plan(first)), len(first)
             for line in lines:
-                run, whole = map_lines.run_in(line, made.done.size, made.steps), whole + len(line)
+                run, whole = parse_run(line, made.done.size, made.steps), whole + len(line)
                 if made.done.flat[run[0]]:
                     raise ValueError(f"run {run[0]} is there twice")
                 made.put(*run)
@@ -245,7 +245,7 @@ def short_of(value: float) -> str:
     return short(float(f"{value:.3g}"))
 
 
-def names_of(values: Iterable[float]) -> list[str]:
+def name_values(values: Iterable[float]) -> list[str]:
     """The values of an axis in few characters: three digits, or as many as tell neighbours apart."""
     known = list(values)
     for digits in range(3, 17):
@@ -264,7 +264,7 @@ def is_logarithmic(values: Iterable[float]) -> bool:
     return bool(np.ptp(factors) / factors.mean() < np.ptp(differences) / differences.mean())
 
 
-def between(values: tuple[float, ...], low: float, high: float) -> tuple[float, ...]:
+def refine_values(values: tuple[float, ...], low: float, high: float) -> tuple[float, ...]:
     """As many values as before between two places on an axis (0 is its first value, and they need not be whole).
 
     On a whole-numbered axis there may be fewer; see `refined`.
@@ -287,7 +287,7 @@ def refined(axis: Axis, low: float, high: float) -> Axis:
         said = f"{written(low)} and {written(high)}"
         raise ValueError(f"the places on {name} must be two numbers in [0, {last}], got {said}")
     low, high = (min(max(end, 0), last) for end in sorted((low, high)))
-    finer = between(values, low, high)
+    finer = refine_values(values, low, high)
     if LIMITS[name].whole:  # type: ignore[union-attr]
         finer = tuple(float(value) for value in sorted({round(value) for value in finer}))
     if len(set(finer)) < 2:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import Settings, settings, written
 from cnnlab.records import bounded_json
-from cnnlab.records.bounded_json import field
-from cnnlab.records.map_plans import MOST_STEPS, Axis, axis_of, check_corners, check_size, is_axis, seeds_of
+from cnnlab.records.bounded_json import read_field
+from cnnlab.records.map_plans import MOST_STEPS, Axis, check_axis, check_corners, check_seeds, check_size, is_axis
 
 LONGEST = 2**24
 """Most bytes of a line: the first one of a map of the most runs has 10 million."""
@@ -30,26 +30,26 @@ Plan = tuple[Settings, tuple[Axis, ...], tuple[int, ...], int]
 """What a map is of: settings, axes, seeds, steps."""
 
 
-def heading(start: Settings, axes: Sequence[Axis], seeds: Sequence[int], steps: int) -> str:
+def format_heading(start: Settings, axes: Sequence[Axis], seeds: Sequence[int], steps: int) -> str:
     """The first line of a file: what it is a map of."""
     what = {"settings": dataclasses.asdict(start), "axes": axes, "seeds": seeds, "steps": steps}
     return json.dumps({"cnnlab map": 1, **what})
 
 
-def line_of(index: int, cost: NDArray[np.float64], began: float, ended: float, held_out: float) -> str:
+def format_run(index: int, cost: NDArray[np.float64], began: float, ended: float, held_out: float) -> str:
     """A line of a file: the run of that number, the last axis fastest."""
     bad = np.flatnonzero(~np.isfinite(cost))
-    told = [strict(value) for value in cost[: bad[0] + 1 if len(bad) else None]]
+    told = [format_number(value) for value in cost[: bad[0] + 1 if len(bad) else None]]
     numbers = {"began": began, "ended": ended, "held_out_accuracy": held_out}
-    return json.dumps({"run": index, "cost": told, **{name: strict(value) for name, value in numbers.items()}})
+    return json.dumps({"run": index, "cost": told, **{name: format_number(value) for name, value in numbers.items()}})
 
 
-def strict(value: float) -> float | str:
+def format_number(value: float) -> float | str:
     """A number as strict JSON can hold it: what is not finite as text."""
     return float(value) if math.isfinite(value) else str(float(value))
 
 
-def whole_lines(file: BufferedReader) -> Iterator[bytes]:
+def read_lines(file: BufferedReader) -> Iterator[bytes]:
     """The lines of a file but for a last one that was cut short; ValueError if one is longer than any of ours."""
     while (line := file.readline(LONGEST + 1)).endswith(b"\n"):
         yield line
@@ -57,38 +57,38 @@ def whole_lines(file: BufferedReader) -> Iterator[bytes]:
         raise ValueError(f"a line may be {LONGEST} bytes long at most")
 
 
-def plan_in(line: bytes) -> Plan:
+def parse_plan(line: bytes) -> Plan:
     """What the first line says that a file is a map of; ValueError or TypeError if no sweep makes such a map."""
     told = bounded_json.parse(line)
     if not isinstance(told, dict) or told.get("cnnlab map") != 1:
         raise ValueError("it is of another kind or version")
-    start, seeds = settings(**field(told, "settings", dict)), field(told, "seeds", list)
-    given = field(told, "axes", list)
-    steps = check_whole_number("steps", field(told, "steps", int), 1, MOST_STEPS)
+    start, seeds = settings(**read_field(told, "settings", dict)), read_field(told, "seeds", list)
+    given = read_field(told, "axes", list)
+    steps = check_whole_number("steps", read_field(told, "steps", int), 1, MOST_STEPS)
     for pair in given:
         if not (isinstance(pair, list) and [type(part) for part in pair] == [str, list]):
             raise ValueError(f"axes must hold pairs of a field and its values, got {reprlib.repr(pair)}")
     check_size(given, len(seeds), steps)
-    axes = tuple(axis_in(name, values) for name, values in given)
+    axes = tuple(parse_axis(name, values) for name, values in given)
     if len({name for name, _ in axes}) < len(axes):
         raise ValueError(f"axes must be of two fields, got {axes[0][0]} twice")
     check_corners(start, axes)
-    return start, axes, seeds_of(seeds, start), steps
+    return start, axes, check_seeds(seeds, start), steps
 
 
-def axis_in(name: str, values: list[Any]) -> Axis:
+def parse_axis(name: str, values: list[Any]) -> Axis:
     """An axis as a sweep would take it."""
     if not set(map(type, values)) <= {int, float}:
         raise ValueError(f"the values of {name:.40} must be numbers, got {reprlib.repr(values)}")
     if not is_axis(name, values):
         raise ValueError(f"an axis must be a numeric field, and {name:.40} is not")
-    return axis_of(name, values)
+    return check_axis(name, values)
 
 
-def run_in(line: bytes, runs: int, steps: int) -> tuple[int, NDArray[np.float64], float, float, float]:
+def parse_run(line: bytes, runs: int, steps: int) -> tuple[int, NDArray[np.float64], float, float, float]:
     """The number of a run and its costs, and how it began, ended and did on held-out patches; see `line_of`."""
     told = bounded_json.parse(line)
-    index, listed = field(told, "run", int), field(told, "cost", list)
+    index, listed = read_field(told, "run", int), read_field(told, "cost", list)
     if not 0 <= index < runs:
         raise ValueError(f"run must lie in [0, {runs - 1}], got {written(index)}")
     if not listed or len(listed) > steps:
@@ -96,7 +96,7 @@ def run_in(line: bytes, runs: int, steps: int) -> tuple[int, NDArray[np.float64]
     if not set(map(type, listed[:-1])) <= {int, float}:
         raise ValueError(f"the costs of run {index} must be numbers, and only the last may be not finite")
     try:
-        cost = np.array([*listed[:-1], number_in("cost", listed[-1])], dtype=np.float64)
+        cost = np.array([*listed[:-1], parse_number("cost", listed[-1])], dtype=np.float64)
     except OverflowError:
         raise ValueError(f"the costs of run {index} must be numbers that a float64 can hold") from None
     finite = np.isfinite(cost)
@@ -104,11 +104,11 @@ def run_in(line: bytes, runs: int, steps: int) -> tuple[int, NDArray[np.float64]
         raise ValueError(f"the costs of run {index} go on after one that is not finite")
     if finite[-1] and len(cost) != steps:
         raise ValueError(f"run {index} has {len(cost)} costs where {steps} are wanted")
-    began, ended, held_out = (number_in(name, told.get(name)) for name in ("began", "ended", "held_out_accuracy"))
+    began, ended, held_out = (parse_number(name, told.get(name)) for name in ("began", "ended", "held_out_accuracy"))
     return index, cost, began, ended, held_out
 
 
-def number_in(name: str, value: Any) -> float:
+def parse_number(name: str, value: Any) -> float:
     """A number of a line, where it may be not finite; ValueError for anything else."""
     if type(value) not in (int, float) and value not in NOT_FINITE:
         raise ValueError(f"{name} must be a number or one of {', '.join(NOT_FINITE)}, got {reprlib.repr(value)}")

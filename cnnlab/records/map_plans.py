@@ -37,7 +37,7 @@ def is_axis(name: str, values: Any) -> bool:
     return False
 
 
-def axis_of(name: str, values: Any) -> Axis:
+def check_axis(name: str, values: Any) -> Axis:
     """An axis checked against its field's range."""
     if name in ("seed", "epochs"):
         raise TypeError(f"{name} is no axis of a map: pass {'seeds' if name == 'seed' else 'steps'}= instead")
@@ -60,7 +60,7 @@ def axis_of(name: str, values: Any) -> Axis:
     return name, numbers_found
 
 
-def seeds_of(seeds: Any, start: Settings) -> tuple[int, ...]:
+def check_seeds(seeds: Any, start: Settings) -> tuple[int, ...]:
     """The seeds of a map; a number of them begins with that of the settings."""
     if isinstance(seeds, numbers.Integral) and not isinstance(seeds, bool):
         count = check_whole_number("seeds", seeds, 1, MOST_RUNS)
@@ -86,14 +86,14 @@ def check_size(
             f"a map of {cells:,} cells and {seeds:,} seeds is {runs:,} runs, at most {MOST_RUNS:,} are allowed"
             f"{told(runs)}"
         )
-    if (size := memory_of(runs, steps)) > MOST_BYTES:
+    if (size := count_bytes(runs, steps)) > MOST_BYTES:
         raise ValueError(
             f"a map of {runs:,} runs of {steps:,} steps needs {size / 2**30:.1f} GiB of memory, at most "
             f"{MOST_BYTES / 2**30:g} are allowed: ask for fewer runs or steps"
         )
 
 
-def memory_of(runs: int, steps: int) -> int:
+def count_bytes(runs: int, steps: int) -> int:
     """Bytes of the numbers of a map."""
     return runs * (steps + 5) * 8
 
@@ -101,9 +101,9 @@ def memory_of(runs: int, steps: int) -> int:
 def check_corners(start: Settings, axes: Sequence[Axis]) -> None:
     """ValueError or TypeError unless the ends of the axes go together with the settings."""
     for corner in itertools.product(*([(name, end) for end in (values[0], values[-1])] for name, values in axes)):
-        start.replace(**typed(dict(corner)))
+        start.replace(**cast_values(dict(corner)))
 
 
-def typed(changes: dict[str, float]) -> dict[str, float | int]:
+def cast_values(changes: dict[str, float]) -> dict[str, float | int]:
     """Values of axes as their fields want them: whole numbers as int."""
     return {name: int(value) if LIMITS[name].whole else value for name, value in changes.items()}  # type: ignore[union-attr]

@@ -56,9 +56,9 @@ def own_image(source: Any, labels: Any = "halves") -> str:
     It may have 24 million pixels, in files that are slow to unpack fewer; a saved record holds an image of up to 4
     million. ValueError or TypeError in a sentence for what is none.
     """
-    image = grey(source)
+    image = read_grey(source)
     check_size(*image.shape)
-    return keep(image, mask_of(image, labels))
+    return keep(image, build_mask(image, labels))
 
 
 def check_size(rows: int, columns: int) -> None:
@@ -72,12 +72,12 @@ def check_size(rows: int, columns: int) -> None:
 
 def keep(image: Grey, mask: Grey) -> str:
     """Hold an image under the name that its content gives it."""
-    name = name_of(image, mask)
+    name = hash_image(image, mask)
     KEPT[name] = image, mask
     return name
 
 
-def name_of(image: Grey, mask: Grey) -> str:
+def hash_image(image: Grey, mask: Grey) -> str:
     """own_ and sixteen digits, from the content."""
     content = hashlib.sha256(repr(image.shape).encode())
     for array in (image, mask):
@@ -93,10 +93,10 @@ def kept(name: str) -> tuple[Grey, Grey]:
     return KEPT[name]
 
 
-def grey(source: Any) -> Grey:
+def read_grey(source: Any) -> Grey:
     """Grey values 0..255 (rows, columns) of whatever holds an image."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return of_file(io.BytesIO(source), len(source), "the bytes given")
+        return read_file(io.BytesIO(source), len(source), "the bytes given")
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if not is_file(path):
@@ -104,10 +104,10 @@ def grey(source: Any) -> Grey:
         # All of it is read first: asked for what a damaged file says that it has, a file makes room for that at once.
         with path.open("rb") as file:
             content = file.read(MOST_FILE + 1)
-        return of_file(io.BytesIO(content), max(len(content), path.stat().st_size), path.name)
+        return read_file(io.BytesIO(content), max(len(content), path.stat().st_size), path.name)
     if hasattr(source, "convert") and hasattr(source, "size"):
-        return of_pillow(source, "the image given")
-    return of_array(source)
+        return convert_picture(source, "the image given")
+    return convert_array(source)
 
 
 def is_file(path: Path) -> bool:
@@ -118,7 +118,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def of_file(file: Any, size: int, name: str) -> Grey:
+def read_file(file: Any, size: int, name: str) -> Grey:
     """The image in an open file; its size is asked before it is unpacked."""
     from PIL import Image  # not above: only files need it
 
@@ -132,15 +132,15 @@ def of_file(file: Any, size: int, name: str) -> Grey:
         raise ValueError(f"image must be a picture that pillow can read, got {name}, which is none") from None
     if opened.format in DRAWINGS:
         raise ValueError(f"image must be made of pixels, got {name}, which is a drawing in {opened.format}")
-    return of_pillow(opened, name, most_pixels(opened.format))
+    return convert_picture(opened, name, limit_pixels(opened.format))
 
 
-def most_pixels(kind: str | None) -> int:
+def limit_pixels(kind: str | None) -> int:
     """Most pixels of a file of a format."""
     return MOST_PIXELS if kind in UNPACKED_EASILY else MOST_PIXELS_IN.get(str(kind), MOST_PIXELS_ELSE)
 
 
-def of_pillow(picture: Any, name: str, most: int = MOST_PIXELS) -> Grey:
+def convert_picture(picture: Any, name: str, most: int = MOST_PIXELS) -> Grey:
     """Grey values of a pillow image; sixteen bits become eight."""
     columns, rows = picture.size
     if columns * rows > most:
@@ -155,10 +155,10 @@ def of_pillow(picture: Any, name: str, most: int = MOST_PIXELS) -> Grey:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high, high - low]).all():
         raise ValueError(f"image must hold finite numbers, got others in {name}")
-    return in_pieces(values.shape, lambda rows: scaled(values[rows].astype(np.float64), low, high))
+    return build_in_pieces(values.shape, lambda rows: scale(values[rows].astype(np.float64), low, high))
 
 
-def of_array(source: Any) -> Grey:
+def convert_array(source: Any) -> Grey:
     """Grey values of an array of uint8, or of numbers from 0 to 1."""
     try:
         values = np.asarray(source)
@@ -172,10 +172,10 @@ def of_array(source: Any) -> Grey:
     pixels = values.shape[0] * values.shape[1]
     if pixels > MOST_PIXELS:
         raise ValueError(f"image must have at most {MOST_PIXELS:,} pixels, got {pixels:,}")
-    return in_pieces(values.shape[:2], lambda rows: of_rows(values[rows]))
+    return build_in_pieces(values.shape[:2], lambda rows: convert_rows(values[rows]))
 
 
-def of_rows(values: NDArray[Any]) -> Grey:
+def convert_rows(values: NDArray[Any]) -> Grey:
     """Grey values of some rows of an array."""
     if values.ndim == 3:
         # Luma of ITU-R 601-2, as in pillow.
@@ -185,36 +185,36 @@ def of_rows(values: NDArray[Any]) -> Grey:
     most = 1 if values.dtype.kind in "bf" else 255
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= most):
         raise ValueError("image must hold uint8, or numbers in [0, 1], got others")
-    return scaled(values.astype(np.float64), 0, most)
+    return scale(values.astype(np.float64), 0, most)
 
 
-def scaled(values: Floats, low: float, high: float) -> Grey:
+def scale(values: Floats, low: float, high: float) -> Grey:
     """Numbers between low and high as 0..255."""
     return np.rint((values - low) / (high - low or 1) * 255).astype(np.uint8)
 
 
-def in_pieces(shape: tuple[int, ...], made: Callable[[slice], Grey]) -> Grey:
+def build_in_pieces(shape: tuple[int, ...], made: Callable[[slice], Grey]) -> Grey:
     """An image of which some rows at a time are made, so that what is made on the way takes little memory."""
     image = np.empty(shape, np.uint8)
-    for rows in pieces(*shape):
+    for rows in split_rows(*shape):
         image[rows] = made(rows)
     return image
 
 
-def pieces(rows: int, columns: int) -> Iterator[slice]:
+def split_rows(rows: int, columns: int) -> Iterator[slice]:
     """The rows of an image, some at a time."""
     size = max(1, PIECE // columns)
     return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 
-def mask_of(image: Grey, labels: Any) -> Grey:
+def build_mask(image: Grey, labels: Any) -> Grey:
     """The label, 0 or 1, of each pixel."""
     if isinstance(labels, str) and labels == "halves":
         mask = np.zeros_like(image)
         mask[len(image) // 2 :] = 1
         return mask
     if isinstance(labels, str) and labels == "texture":
-        return texture_of(image)
+        return label_texture(image)
     if isinstance(labels, str):
         raise ValueError(f"labels must be 'halves', 'texture' or a mask, got {written(labels)}")
     given = np.asarray(labels)
@@ -224,43 +224,43 @@ def mask_of(image: Grey, labels: Any) -> Grey:
     return (given != 0).astype(np.uint8)
 
 
-def texture_of(image: Grey) -> Grey:
+def label_texture(image: Grey) -> Grey:
     """1 where the grey values deviate more than is usual in the image."""
     if image.shape[1] > WIDEST:
-        return np.ascontiguousarray(texture_of(image.T).T)
+        return np.ascontiguousarray(label_texture(image.T).T)
     deviation = np.empty(image.shape)
-    for rows, part in local_deviation(image):
+    for rows, part in measure_deviation(image):
         deviation[rows] = part
     usual = np.median(deviation, overwrite_input=True)
     del deviation
     mask = np.empty_like(image)
-    for rows, part in local_deviation(image):  # again: to keep all of it beside its median takes twice the memory
+    for rows, part in measure_deviation(image):  # again: to keep all of it beside its median takes twice the memory
         mask[rows] = part > usual
     return mask
 
 
-def local_deviation(image: Grey) -> Iterator[tuple[slice, Floats]]:
+def measure_deviation(image: Grey) -> Iterator[tuple[slice, Floats]]:
     """Standard deviation of the grey values in the window around each pixel, itself averaged over such windows."""
     side = min(WINDOW, 2 * min(image.shape) - 1)
     # The image's rows, and as many again beyond its border as the window reaches; the border is mirrored.
     mirrored = np.pad(np.arange(len(image)), (side // 2 + 1, side // 2), mode="reflect")
-    parts = (mirrored[rows] for rows in pieces(len(mirrored), image.shape[1]))
+    parts = (mirrored[rows] for rows in split_rows(len(mirrored), image.shape[1]))
     done = 0
-    for means in averaged((deviation_of(image, part, mirrored, side) for part in parts), side):
+    for means in average((measure_rows(image, part, mirrored, side) for part in parts), side):
         yield slice(done, done + len(means)), means
         done += len(means)
 
 
-def deviation_of(image: Grey, rows: NDArray[np.int64], mirrored: NDArray[np.int64], side: int) -> Floats:
+def measure_rows(image: Grey, rows: NDArray[np.int64], mirrored: NDArray[np.int64], side: int) -> Floats:
     """Standard deviation of the grey values in the window around each pixel of some rows, close to each other."""
     first = rows.min()
     values = image[mirrored[first : rows.max() + 1 + side]].astype(np.float64)
     # Sums of whole numbers are exact, so that it does not matter with which row they begin.
-    mean, square = (next(averaged(iter([each]), side)) for each in (values, values**2))
+    mean, square = (next(average(iter([each]), side)) for each in (values, values**2))
     return np.sqrt(np.maximum(square - mean**2, 0))[rows - first]
 
 
-def averaged(parts: Iterator[Floats], side: int) -> Iterator[Floats]:
+def average(parts: Iterator[Floats], side: int) -> Iterator[Floats]:
     """The means over the window around each pixel, of mirrored rows that come some at a time."""
     above: Any = 0.0
     kept: Floats | None = None

@@ -88,7 +88,7 @@ class Record:
     own_network: bool = False
     """Whether the network and its data were the reader's own; a record does not hold those."""
     lineage: Lineage = ()
-    """The logs that its rows come from, see `shared_rows`; no part of a file."""
+    """The logs that its rows come from, see `count_shared_rows`; no part of a file."""
 
     def __len__(self) -> int:
         return len(self.table) - 1

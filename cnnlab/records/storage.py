@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from cnnlab.config.settings import Knobs, check_names, settings
 from cnnlab.records import archive, own_image
 from cnnlab.records.archive import Stored
-from cnnlab.records.bounded_json import field
+from cnnlab.records.bounded_json import read_field
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray, name_columns
 from cnnlab.records.histograms import EXPONENTS, Histograms
 from cnnlab.records.record import Branch, Record, Snapshot
-from cnnlab.records.validation import check_tree, require, rising
+from cnnlab.records.validation import check_tree, is_rising, require
 
 Header = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
@@ -80,7 +80,7 @@ def take_images(tree: Sequence[Record], stored: Mapping[str, Stored]) -> dict[st
         require(grey.shape == mask.shape, "the labels of an image must fit it")
         own_image.check_size(*grey.shape)
         require(mask.whole.max(initial=0) <= 1, "the labels of an image must fit it")
-        require(own_image.name_of(grey.whole, mask.whole) == name, f"the image must be the one that {name} names")
+        require(own_image.hash_image(grey.whole, mask.whole) == name, f"the image must be the one that {name} names")
         images[name] = grey.whole, mask.whole
     return images
 
@@ -176,7 +176,7 @@ def refuse_in_a_sentence(path: str | os.PathLike[str]) -> Iterator[None]:
 def build_tree(header: Header, stored: Mapping[str, Stored]) -> list[Record]:
     """The branches of a file; their arrays are still there. ValueError if they would be far larger in memory."""
     gauges = read_names(header, "gauges"), read_names(header, "layer_gauges")
-    tree = [build_record(part, gauges, stored) for part in field(header, "branches", list)]
+    tree = [build_record(part, gauges, stored) for part in read_field(header, "branches", list)]
     there = sum(array.nbytes for array in stored.values())
     wider = sum(record.table.nbytes for record in tree if isinstance(record.table, WideTable))
     require(wider <= there + ROOM, f"its tables lack so many gauges that they would take {wider / 2**20:,.0f} MiB")
@@ -202,7 +202,7 @@ def read_arrays(record: Record) -> Record:
 
 def read_names(part: Any, name: str) -> tuple[str, ...]:
     """A list of texts in the header."""
-    listed = field(part, name, list)
+    listed = read_field(part, name, list)
     if not all(isinstance(text, str) for text in listed):
         raise ValueError(f"{name} must be texts, got {reprlib.repr(listed)}")
     return tuple(listed)
@@ -210,25 +210,25 @@ def read_names(part: Any, name: str) -> tuple[str, ...]:
 
 def build_record(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], stored: Mapping[str, Stored]) -> Record:
     """One branch of a file, with its snapshots; its arrays are not read, but in their places."""
-    wanted = settings(**field(part, "settings", dict))
+    wanted = settings(**read_field(part, "settings", dict))
     layers, watched = read_names(part, "layers"), read_names(part, "watched")
-    branch = parse_branch(field(part, "branch", dict))
+    branch = parse_branch(read_field(part, "branch", dict))
     kinds = ("table", "ends", "places", "counts", "kernels")
     arrays: list[Any] = [find_array(stored, f"branch_{branch.number}/{kind}") for kind in kinds]
     table: Any = widen(arrays[0], *gauges, layers, watched)
     require(len(table), "table must hold the start at least")
-    kept = parse_snapshots(field(part, "snapshots", list), stored, len(table))
+    kept = parse_snapshots(read_field(part, "snapshots", list), stored, len(table))
     return Record(
         wanted,
         layers,
         watched,
-        parse_schedule(field(part, "schedule", list), wanted.knobs, len(table)),
-        field(part, "updates_per_epoch", int),
+        parse_schedule(read_field(part, "schedule", list), wanted.knobs, len(table)),
+        read_field(part, "updates_per_epoch", int),
         table,
         Histograms(arrays[1], arrays[2], arrays[3], (len(layers), EXPONENTS[wanted.precision].count)),
         arrays[4],
         branch,
-        own_network=field(part, "own_network", bool),
+        own_network=read_field(part, "own_network", bool),
         take_snapshots=functools.partial(tuple, kept),
     )
 
@@ -244,9 +244,9 @@ def parse_branch(part: Header) -> Branch:
     """A run's place in the tree."""
     parent = part.get("parent")
     return Branch(
-        field(part, "number", int),
-        None if parent is None else field(part, "parent", int),
-        field(part, "forked_at", int),
+        read_field(part, "number", int),
+        None if parent is None else read_field(part, "parent", int),
+        read_field(part, "forked_at", int),
     )
 
 
@@ -276,7 +276,7 @@ def check_pairs(entries: list[Any], name: str, rows: int) -> list[tuple[int, dic
     for entry in entries:
         if not (isinstance(entry, list) and [type(part) for part in entry] == [int, dict]):
             raise ValueError(f"{name} must hold pairs of an update and its values, got {reprlib.repr(entry)}")
-    require(rising([step for step, _ in entries]), f"{name} must rise from update to update")
+    require(is_rising([step for step, _ in entries]), f"{name} must rise from update to update")
     return entries
 
 

@@ -30,7 +30,7 @@ def require(condition: Any, sentence: str) -> None:
         raise ValueError(sentence)
 
 
-def rising(steps: Sequence[int]) -> bool:
+def is_rising(steps: Sequence[int]) -> bool:
     """Whether each is above the one before."""
     return all(before < after for before, after in itertools.pairwise(steps))
 
@@ -58,7 +58,7 @@ def check(record: Record) -> None:
     require(record.updates_per_epoch <= MOST, f"updates_per_epoch must be at most {MOST}, got {epoch}")
     firsts, last = [first for first, _ in record.schedule], len(record)
     require(firsts[:1] == [1], f"schedule must begin at update 1, got {reprlib.repr(firsts[:1])}")
-    require(rising(firsts), "schedule must rise from update to update")
+    require(is_rising(firsts), "schedule must rise from update to update")
     require(firsts[-1] <= max(last, 1), f"schedule must end by update {last}, got {written(firsts[-1])}")
     require(record.schedule[0][1] == record.settings.knobs, "schedule must begin with the knobs of the settings")
     require(branch.number > 0, f"the branch's number must be at least 1, got {branch.number}")
@@ -110,7 +110,7 @@ def check_histograms(record: Record) -> None:
 def check_snapshots(record: Record, snapshots: Sequence[Snapshot]) -> None:
     """ValueError unless snapshots rise within the record and hold bytes."""
     steps = [snapshot.step for snapshot in snapshots]
-    require(rising(steps), "snapshots must rise from update to update")
+    require(is_rising(steps), "snapshots must rise from update to update")
     inside = all(0 <= step <= len(record) for step in steps[:1] + steps[-1:])
     require(inside, f"snapshots must lie in [0, {len(record)}], got {reprlib.repr(steps)}")
     for snapshot in snapshots:

@@ -22,8 +22,16 @@ from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import Settings, check_names, settings, written
 from cnnlab.records.atomic_files import name_errors
 from cnnlab.records.map import Map, read_map
-from cnnlab.records.map_lines import line_of
-from cnnlab.records.map_plans import MOST_STEPS, axis_of, check_corners, check_size, is_axis, memory_of, seeds_of
+from cnnlab.records.map_lines import format_run
+from cnnlab.records.map_plans import (
+    MOST_STEPS,
+    check_axis,
+    check_corners,
+    check_seeds,
+    check_size,
+    count_bytes,
+    is_axis,
+)
 from cnnlab.sweeps.workers import Workers, count_cores
 
 LASTING = 0.4
@@ -78,9 +86,9 @@ def sweep(
 def planned(preset: str | Settings, seeds: int | Sequence[int], steps: int, fields: dict[str, Any]) -> Map:
     """The empty map of a sweep; TypeError or ValueError in a sentence for what cannot be computed."""
     check_names(fields)
-    axes = tuple(axis_of(name, values) for name, values in fields.items() if is_axis(name, values))
+    axes = tuple(check_axis(name, values) for name, values in fields.items() if is_axis(name, values))
     start = settings(preset, **{name: value for name, value in fields.items() if not is_axis(name, value)})
-    chosen, steps = seeds_of(seeds, start), check_whole_number("steps", steps, 1, MOST_STEPS)
+    chosen, steps = check_seeds(seeds, start), check_whole_number("steps", steps, 1, MOST_STEPS)
     check_size(axes, len(chosen), steps, lambda runs: what_it_takes(start, runs, steps))
     check_corners(start, axes)
     return Map.empty(start, axes, chosen, steps)
@@ -92,7 +100,7 @@ def what_it_takes(start: Settings, runs: int, steps: int) -> str:
 
     time_needed = duration(runs * steps * seconds_of_an_update(start) / count_cores())
     count = f"{count_cores()} core{'s' if count_cores() > 1 else ''}"
-    return f"; it would take about {time_needed} on {count}, and {memory_of(runs, steps) / 2**30:.1f} GiB of memory"
+    return f"; it would take about {time_needed} on {count}, and {count_bytes(runs, steps) / 2**30:.1f} GiB of memory"
 
 
 def duration(seconds: float) -> str:
@@ -277,7 +285,7 @@ class Survey(Pausable):
         if file is not None:
             rows = zip(piece, *fates[:4], strict=True)
             with name_errors(self.path or ""):
-                file.write("".join(f"{line_of(*row)}\n" for row in rows).encode())
+                file.write("".join(f"{format_run(*row)}\n" for row in rows).encode())
                 file.flush()
         return True
 

@@ -119,7 +119,7 @@ class LoopRecorder:
         else:
             self.drop_last()
         self.pending.append((row, histogram, self.kernels(after)))
-        self.log.change(self.updates, update.knobs)
+        self.log.change_knobs(self.updates, update.knobs)
         if len(self.pending) > FLUSH_EVERY:
             self.flush(kept=1)  # to which a further step may belong
 
@@ -137,7 +137,7 @@ class LoopRecorder:
                 row = self.pending[-1][0]
                 row[GAUGES.index(gauge)] = value.to(row.dtype)
             else:
-                self.log.measured(gauge, self.updates, float(value))
+                self.log.write_gauge(gauge, self.updates, float(value))
 
     def flush(self, kept: int = 0) -> None:
         """Bring the gauges that wait on the device to the host, all at once, but for so many of the last."""

@@ -158,7 +158,7 @@ class Run:
         states = {kept.step: self.state_of(kept) for kept in record.take_snapshots() if kept.step <= len(record)}
         if 0 not in states:
             raise ValueError("a record must hold the state at its start to be gone on with, and this one does not")
-        self.log, self.pending = Log.of(dataclasses.replace(record, settings=self.settings)), []
+        self.log, self.pending = Log.from_record(dataclasses.replace(record, settings=self.settings)), []
         self.history = History.of(states, history_bytes)
         self.updates = len(record)
         self.knobs = record.knobs_at(self.updates + 1)
@@ -274,7 +274,7 @@ class Run:
         state = State(step.parameters, step.velocity, step.buffers)
         row = (*measured, self.kernels_in(step.parameters))
         # What comes first may be done again; the last line has no call in it, and so no place for an interrupt.
-        self.log.change(self.updates + 1, knobs)
+        self.log.change_knobs(self.updates + 1, knobs)
         self.history.keep(self.updates + 1, state)
         self.state, self.updates, self.pending = state, self.updates + 1, [*self.pending, row]
         if len(self.pending) >= FLUSH_EVERY:
@@ -400,13 +400,13 @@ class Run:
                 accuracy = classification(self.descent.outputs(self.state, x), y)[0].item()
         finally:
             self.gauges.activations.clear()
-        self.log.measured("held_out_accuracy", self.updates, accuracy)
+        self.log.write_gauge("held_out_accuracy", self.updates, accuracy)
         return accuracy
 
     def note_sharpness(self, step: int, eigenvalue: float) -> None:
         """Keep a measured largest eigenvalue of the Hessian after update `step` in its frame; NaN: it is not finite."""
         self.flush()
-        self.log.measured("sharpness", self.checked_step(step), math.inf if math.isnan(eigenvalue) else eigenvalue)
+        self.log.write_gauge("sharpness", self.checked_step(step), math.inf if math.isnan(eigenvalue) else eigenvalue)
 
     @property
     def sharpness(self) -> float:

@@ -68,7 +68,7 @@ def table(updates: int) -> str:
     an_update = (time.perf_counter() - began) / TRAINED
     start = run.record.until(0)
     before = memory()
-    log = Log.of(start)
+    log = Log.from_record(start)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.cnnlab"
         kept = Autosave.in_file(path)

@@ -16,7 +16,7 @@ import cnnlab
 from cnnlab.cli import check as machine
 from cnnlab.dashboards import lab
 from cnnlab.records import autosave
-from cnnlab.records.autosave import Autosave, own_files, own_folder
+from cnnlab.records.autosave import Autosave, find_own_folder, list_own_files
 from cnnlab.records.journal import Journal
 from cnnlab.records.locks import HeldFile
 
@@ -262,7 +262,7 @@ def test_two_labs_of_one_cell_have_files_of_their_own_and_both_are_offered(cell,
     pair = [make(seed=seed) for seed in (1, 2)]
     for one in pair:
         one.step(2)
-    assert len(list(own_files())) == 2
+    assert len(list(list_own_files())) == 2
     for one in pair:
         killed(one)
     again = [make(), make()]
@@ -276,7 +276,7 @@ def test_a_cell_that_runs_again_takes_its_own_file_away_and_is_offered_nothing(c
     cell("cell", 2)
     second = make()
     assert second.worker.autosave.offered is None
-    assert list(own_files()) == []
+    assert list(list_own_files()) == []
 
 
 def test_a_cell_that_runs_again_offers_what_its_first_lab_was_offered(cell, make):
@@ -299,7 +299,7 @@ def test_another_cell_is_offered_nothing(cell, make):
 def test_a_run_that_another_kernel_trains_is_not_offered(cell, make):
     first = make()
     first.step(2)
-    (kept,) = own_files()
+    (kept,) = list_own_files()
     script = (
         "import sys, pathlib; from cnnlab.records.locks import HeldFile; "
         "print(HeldFile.take(pathlib.Path(sys.argv[1])))"
@@ -314,14 +314,14 @@ def test_our_own_folder_forgets_after_a_week_what_we_made_and_nothing_else(cell,
     first = make()
     first.step(2)
     killed(first)
-    (kept,) = own_files()
-    theirs = [own_folder() / name for name in ("mine.cnnlab", "notes.txt", f"{'A' * 20}.cnnlab")]
+    (kept,) = list_own_files()
+    theirs = [find_own_folder() / name for name in ("mine.cnnlab", "notes.txt", f"{'A' * 20}.cnnlab")]
     for file in theirs:
         file.write_bytes(kept.read_bytes())
     cell("third", 1)
     running = make()
     running.step(1)
-    for file in own_folder().iterdir():
+    for file in find_own_folder().iterdir():
         os.utime(file, (LONG_AGO, LONG_AGO))
     cell("other", 2)
     make()
@@ -331,10 +331,10 @@ def test_our_own_folder_forgets_after_a_week_what_we_made_and_nothing_else(cell,
 
 
 def test_check_tells_where_autosaves_lie_and_how_large_they_are(cell, make):
-    assert machine.autosaves().words == f"0 runs, 0.0 MB in {own_folder()}"
+    assert machine.autosaves().words == f"0 runs, 0.0 MB in {find_own_folder()}"
     make().step(2)
-    size = sum(file.stat().st_size for file in own_files())
-    assert machine.autosaves().words == f"1 run, {size / 1e6:.1f} MB in {own_folder()}"
+    size = sum(file.stat().st_size for file in list_own_files())
+    assert machine.autosaves().words == f"1 run, {size / 1e6:.1f} MB in {find_own_folder()}"
 
 
 def test_a_disk_that_refuses_is_told_and_training_goes_on(tmp_path, make):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import cnnlab
 from cnnlab.records import growing
 from cnnlab.records.growing import GrowingArray
-from cnnlab.records.log import Log, shared_rows
+from cnnlab.records.log import Log, count_shared_rows
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
 
@@ -104,7 +104,7 @@ def test_a_hundred_thousand_updates_leave_most_of_their_numbers_out_of_memory():
 
 def test_records_know_how_many_rows_they_share():
     def shared(one: Any, other: Any) -> int:
-        return min(shared_rows(one.lineage, other.lineage), len(one.table), len(other.table))
+        return min(count_shared_rows(one.lineage, other.lineage), len(one.table), len(other.table))
 
     run = cnnlab.Run("question", **SMALL)
     run.advance(8)

@@ -154,23 +154,23 @@ def test_wilson_s_interval_holds_the_share_within_0_and_1(case):
 
 
 def test_neighbours_on_an_axis_have_names_that_tell_them_apart():
-    assert maps.names_of((1e-4, 1e-3, 0.5)) == ["0.0001", "0.001", "0.5"]
-    assert maps.names_of((1.69, 1.6901, 1.6902)) == ["1.69", "1.6901", "1.6902"]
+    assert maps.name_values((1e-4, 1e-3, 0.5)) == ["0.0001", "0.001", "0.5"]
+    assert maps.name_values((1.69, 1.6901, 1.6902)) == ["1.69", "1.6901", "1.6902"]
 
 
 @given(st.floats(1e-3, 1e3), st.floats(1e-12, 1), st.integers(2, 9))
 def test_the_names_of_an_axis_are_all_different(first, share, count):
     values = sorted(set(np.linspace(first, first * (1 + share), count).tolist()))
-    assert len(set(maps.names_of(values))) == len(values)
+    assert len(set(maps.name_values(values))) == len(values)
 
 
 def test_a_zoom_keeps_the_map_s_own_values_to_the_bit_and_a_zero_with_its_factors():
     values = tuple(np.geomspace(1e-4, 1e6, 11).tolist())
-    assert maps.between(values, 0, 10) == values
-    assert maps.between(values, 2, 7)[::2] == values[2:8]
-    finer = maps.between((0.0, 1e-4, 1e-3, 1e-2, 1e-1), 1, 3)
+    assert maps.refine_values(values, 0, 10) == values
+    assert maps.refine_values(values, 2, 7)[::2] == values[2:8]
+    finer = maps.refine_values((0.0, 1e-4, 1e-3, 1e-2, 1e-1), 1, 3)
     assert finer == pytest.approx(np.geomspace(1e-4, 1e-2, 5).tolist())
-    assert maps.between((0.0, 1e-4, 1e-3, 1e-2, 1e-1), 0, 1) == pytest.approx(np.linspace(0, 1e-4, 5).tolist())
+    assert maps.refine_values((0.0, 1e-4, 1e-3, 1e-2, 1e-1), 0, 1) == pytest.approx(np.linspace(0, 1e-4, 5).tolist())
 
 
 @pytest.mark.parametrize("hits", [-1, 4])

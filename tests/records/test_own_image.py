@@ -308,16 +308,16 @@ def test_an_image_that_is_computed_some_rows_at_a_time_is_the_same_to_the_bit(sh
     image[: shape[0] // 3] = 7
     image[:, : shape[1] // 2] //= 3
     monkeypatch.setattr(given_image, "PIECE", piece)
-    assert (given_image.mask_of(image, "texture") == whole_texture(image)).all()
+    assert (given_image.build_mask(image, "texture") == whole_texture(image)).all()
     coloured = np.stack([image, image[::-1], image[:, ::-1]], axis=2)
     grey = (coloured @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-    assert (given_image.grey(coloured) == grey).all()
-    assert (given_image.grey(image / 255) == image).all()
+    assert (given_image.read_grey(coloured) == grey).all()
+    assert (given_image.read_grey(image / 255) == image).all()
 
 
 def test_texture_of_a_very_wide_image_is_measured_column_by_column(monkeypatch):
     image = np.random.default_rng(1).integers(0, 256, (30, 200), dtype=np.uint8)
     image[:, :90] //= 3
-    upright = given_image.mask_of(image, "texture")
+    upright = given_image.build_mask(image, "texture")
     monkeypatch.setattr(given_image, "WIDEST", 100)
-    assert (given_image.mask_of(image, "texture") == upright).all()
+    assert (given_image.build_mask(image, "texture") == upright).all()

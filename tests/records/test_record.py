@@ -111,7 +111,7 @@ def test_a_record_taken_earlier_stays_as_it_was_while_the_log_grows():
     kept = early.table.copy(), early.histograms[:]
     for number in range(4, 400):
         log.append(row(number), histogram(number))
-    log.change(400, Knobs(learning_rate=0.5))
+    log.change_knobs(400, Knobs(learning_rate=0.5))
     assert len(early) == 3
     assert len(early.schedule) == 1
     assert np.array_equal(early.table, kept[0])
@@ -123,8 +123,8 @@ def test_a_record_taken_earlier_stays_as_it_was_while_the_log_grows():
 def test_a_gauge_measured_later_is_in_the_next_record_and_not_in_those_before():
     log = log_of(2)
     early = log.record()
-    log.measured("held_out_accuracy", 2, 0.75)
-    log.measured("held_out_accuracy", 1, 0.5)
+    log.write_gauge("held_out_accuracy", 2, 0.75)
+    log.write_gauge("held_out_accuracy", 1, 0.5)
     log.append(row(3), histogram(3))
     assert early.held_out_accuracy.tolist() == [1, 2]
     assert log.record().held_out_accuracy.tolist() == [0.5, 0.75, 3]
@@ -153,7 +153,7 @@ def test_knobs_are_in_force_from_their_update_on():
     log = log_of(0)
     first, second = Knobs(learning_rate=0.1), Knobs(learning_rate=0.2)
     for step in range(1, 6):
-        log.change(step, first if step < 4 else second)
+        log.change_knobs(step, first if step < 4 else second)
         log.append(row(step), histogram(step))
     record = log.record()
     assert record.schedule == ((1, first), (4, second))
@@ -163,8 +163,8 @@ def test_knobs_are_in_force_from_their_update_on():
 def test_a_change_that_is_taken_back_before_its_update_leaves_no_mark():
     log = log_of(0)
     start = log.settings.knobs
-    log.change(3, Knobs(learning_rate=0.1))
-    log.change(3, start)
+    log.change_knobs(3, Knobs(learning_rate=0.1))
+    log.change_knobs(3, start)
     assert log.record().schedule == ((1, start),)
 
 

@@ -60,7 +60,7 @@ def let_errors_end_the_thread(patch: pytest.MonkeyPatch) -> None:
 
 
 def record_no_change_of_a_knob(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Log, "change", lambda self, step, knobs: None)
+    patch.setattr(Log, "change_knobs", lambda self, step, knobs: None)
 
 
 def never_return(patch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def take_any_value_for_a_number(patch: pytest.MonkeyPatch) -> None:
 
 
 def unpack_any_picture(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(given_image, "of_pillow", lambda picture, *more: np.array(picture.convert("L")))
+    patch.setattr(given_image, "convert_picture", lambda picture, *more: np.array(picture.convert("L")))
 
 
 def leave_hooks(patch: pytest.MonkeyPatch) -> None:

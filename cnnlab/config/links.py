@@ -21,6 +21,7 @@ from cnnlab.config.settings import (
     Settings,
     check_names,
     check_preset,
+    list_changes,
     settings,
 )
 
@@ -43,16 +44,12 @@ def link_of(start: Settings, schedule: Iterable[tuple[int, Knobs]], look: int = 
 
     Equal runs have equal links; `opened` gives the same settings and changes back.
     """
-    before = dataclasses.asdict(start.knobs)
     parts = []
-    for first, knobs in schedule:
-        now = dataclasses.asdict(knobs)
-        changes = {name: value for name, value in now.items() if value != before[name]}
+    for first, changes in list_changes(start.knobs, schedule):
         if first <= 1:
             start = start.replace(**changes)
         else:
             parts += [f"at{first}.{name}={written(value)}" for name, value in changes.items()]
-        before = now
     parts = [f"{name}={written(value)}" for name, value in start.changes.items()] + parts
     parts += [f"{LOOK}={look}"] if look else []
     return f"{SCHEME}{start.preset}{'?' if parts else ''}{'&'.join(parts)}"

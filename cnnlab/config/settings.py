@@ -13,6 +13,7 @@ import itertools
 import json
 import numbers
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,13 +79,13 @@ class Choice:
 class ImageName(Choice):
     """The name of an image that is shipped, or one that `cnnlab.own_image` gave."""
 
+    def __str__(self) -> str:
+        return f"{super().__str__()} or a name given by cnnlab.own_image"
+
     def check(self, name: str, value: Any) -> str:
         """The name itself; ValueError if it is none such."""
-        if isinstance(value, str) and re.fullmatch("own_[0-9a-f]{16}", value):
-            return value
-        if not isinstance(value, str) or value not in self.options:
-            raise ValueError(f"{name} must {self} or a name given by cnnlab.own_image, got {written(value)}")
-        return value
+        is_own = isinstance(value, str) and re.fullmatch("own_[0-9a-f]{16}", value)
+        return str(value) if is_own else super().check(name, value)
 
 
 @dataclass(frozen=True)
@@ -236,8 +237,7 @@ class Settings(Recipe, Knobs):
     @property
     def changes(self) -> dict[str, Any]:
         """The fields that differ from the preset, by name."""
-        start = dataclasses.asdict(settings(self.preset))
-        return {name: value for name, value in dataclasses.asdict(self).items() if value != start[name]}
+        return find_changes(settings(self.preset), self)
 
     def replace(self, **changes: Any) -> Settings:
         """These settings with some fields changed; an unknown name is a TypeError that suggests the nearest."""
@@ -317,6 +317,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vanishing": {"init_scale": 0.1, "batch_size": 11, "epochs": 9},
 }
 """Preset -> the fields that differ from the defaults above; tests/benchmarks/presets.py measures what each shows."""
+
+
+def find_changes(before: Knobs, after: Knobs) -> dict[str, Any]:
+    """The fields that differ, by name, with their values after."""
+    old = vars(before)
+    return {name: value for name, value in vars(after).items() if value != old[name]}
+
+
+def list_changes(start: Knobs, schedule: Iterable[tuple[int, Knobs]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(first update, the knobs that change there) of a schedule (first update, knobs in force from it on)."""
+    for first, knobs in schedule:
+        yield first, find_changes(start, knobs)
+        start = knobs
 
 
 def presets() -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import plotly.io
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
-from cnnlab.config.settings import LIMITS, Settings
+from cnnlab.config.settings import LIMITS, Settings, list_changes
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.plots import dashboard as figures
 from cnnlab.plots.recorder import Place, Sheet
@@ -154,12 +154,8 @@ def within_html(value: Any) -> str:
 def in_words(record: Record) -> str:
     """The settings in a sentence, such as: Preset question, learning rate 0.001; from update 4: clipping norm."""
     said = ", ".join([f"Preset {record.settings.preset}", *labelled(record.settings.changes)])
-    before = dataclasses.asdict(record.settings.knobs)
-    for first, knobs in record.schedule:
-        now = dataclasses.asdict(knobs)
-        changed = {name: value for name, value in now.items() if value != before[name]}
+    for first, changed in list_changes(record.settings.knobs, record.schedule):
         said += f"; from update {first}: {', '.join(labelled(changed))}" if changed else ""
-        before = now
     return f"{said}."
 
 

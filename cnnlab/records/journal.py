@@ -37,7 +37,7 @@ from cnnlab.records.storage import (
     Header,
     describe_start,
     find_array,
-    list_changes,
+    list_later_changes,
     list_snapshots,
     pack_own_image,
     parse_branch,
@@ -85,7 +85,7 @@ def build_entry(tree: Sequence[Record], written: Mapping[int, SavedBranch]) -> t
                 "from": [number, rows],
                 "about": None if same else about,
                 "branch": dataclasses.asdict(record.branch),
-                "schedule": list_changes(record, first=rows),
+                "schedule": list_later_changes(record, first=rows),
                 "states": pack_states(record, rows, arrays),
             }
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.links import link_of
-from cnnlab.config.settings import Knobs, Settings, nearest, written
+from cnnlab.config.settings import Knobs, Settings, list_changes, nearest, written
 from cnnlab.records.frame import (
     GAUGES,
     LAYER_GAUGES,
@@ -168,12 +167,9 @@ class Record:
     @property
     def later_changes(self) -> str:
         """What was changed while the run trained, such as ", learning_rate=0.001 from update 4"."""
-        said = ""
-        for (_, before), (step, knobs) in itertools.pairwise(self.schedule):
-            old = dataclasses.asdict(before)
-            new = {name: value for name, value in dataclasses.asdict(knobs).items() if value != old[name]}
-            said += "".join(f", {name}={value!r}" for name, value in new.items()) + f" from update {step}"
-        return said
+        changes = list_changes(self.settings.knobs, self.schedule)
+        said = ((step, "".join(f", {name}={value!r}" for name, value in new.items())) for step, new in changes)
+        return "".join(f"{words} from update {step}" for step, words in said if words)
 
     def __getattr__(self, name: str) -> FloatArray:
         if name in GAUGES or name in LAYER_GAUGES:

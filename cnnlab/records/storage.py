@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.config.settings import Knobs, check_names, settings
+from cnnlab.config.settings import Knobs, check_names, list_changes, settings
 from cnnlab.records import archive, own_image
 from cnnlab.records.archive import Stored
 from cnnlab.records.bounded_json import read_field
@@ -94,7 +94,7 @@ def describe_branch(record: Record) -> Header:
     """All of a record that is no array; of the schedule, each change of a knob."""
     return {
         **describe_start(record),
-        "schedule": list_changes(record, first=1),
+        "schedule": list_later_changes(record, first=1),
         "branch": dataclasses.asdict(record.branch),
     }
 
@@ -110,16 +110,11 @@ def describe_start(record: Record) -> Header:
     }
 
 
-def list_changes(record: Record, first: int) -> list[tuple[int, Header]]:
+def list_later_changes(record: Record, first: int) -> list[tuple[int, Header]]:
     """The schedule from an update on: (update, each knob that is changed there)."""
     place = bisect.bisect_left(record.schedule, first, key=lambda entry: entry[0])
-    before = dataclasses.asdict(record.schedule[place - 1][1] if place else record.settings.knobs)
-    listed = []
-    for update, knobs in record.schedule[place:]:
-        now = dataclasses.asdict(knobs)
-        listed.append((update, {name: value for name, value in now.items() if value != before[name]}))
-        before = now
-    return listed
+    before = record.schedule[place - 1][1] if place else record.settings.knobs
+    return list(list_changes(before, record.schedule[place:]))
 
 
 def pack_tables(record: Record) -> Arrays:

@@ -67,6 +67,17 @@ def check_whole_number(
     raise kind(f"{name} must be a whole number {span}, got {written(value)}")
 
 
+@contextlib.contextmanager
+def refuse_in_a_sentence(said: str) -> Iterator[None]:
+    """Have whatever a stranger's file brings about be a ValueError in one sentence; an OSError stays what it is."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as reason:
+        raise ValueError(f"{said}: {reason or type(reason).__name__}") from None
+
+
 def seconds_of(timeout: Any) -> float:
     """A number of seconds to wait, inf for None; TypeError or ValueError in a sentence if it is none."""
     if timeout is None:

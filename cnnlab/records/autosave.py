@@ -86,7 +86,7 @@ class Autosave:
             held = HeldFile.take(path)
             if held is None:
                 raise ValueError(f"autosave must name a file of its own, got {path}, which another open lab keeps")
-            held.release()  # Windows renames no open file
+            held.file.close()  # Windows renames no open file
             path.rename(find_free_name(path))
         offered = next(filter(None, map(take_if_whole, list_left_files(path))), None)
         return cls(path, offered)
@@ -112,7 +112,7 @@ class Autosave:
         """Add to the journal; make it at first, and anew when most of it is of no use any more."""
         assert self.path is not None
         if self.journal is not None and not self.path.exists():
-            self.journal.held.release()
+            self.journal.held.file.close()
             self.journal = None
         if self.journal is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ class Autosave:
             if self.journal is not None:
                 self.journal.held.remove()
             if self.offered is not None:
-                self.offered.release()
+                self.offered.file.close()
         self.path = self.journal = self.offered = None
 
 

@@ -50,15 +50,12 @@ class GrowingArray:
         """Add rows, a piece at a time where they are many."""
         piece = max(1, STEP // max(self.row_bytes, 1))
         for first in range(0, len(rows), piece):
-            self.add(rows[first : first + piece])
-
-    def add(self, rows: NDArray[Any]) -> None:
-        """Add so few rows that one step of the file holds them."""
-        end = self.length + len(rows)
-        if end > len(self.numbers):
-            self.grow(end)
-        self.numbers[self.length : end] = rows
-        self.length = end
+            part = rows[first : first + piece]
+            end = self.length + len(part)
+            if end > len(self.numbers):
+                self.grow(end)
+            self.numbers[self.length : end] = part
+            self.length = end
 
     def view(self, first: int = 0, end: int | None = None) -> NDArray[Any]:
         """The rows from one to another (None: all there are), read-only."""

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlab.config.errors import refuse_in_a_sentence
 from cnnlab.config.settings import settings, written
 from cnnlab.records import bounded_json, own_image, storage
 from cnnlab.records.archive import MOST_TEXT, Stored, read_pieces
@@ -43,7 +44,6 @@ from cnnlab.records.storage import (
     parse_branch,
     parse_schedule,
     read_names,
-    refuse_in_a_sentence,
     take_images,
     widen,
 )
@@ -175,7 +175,7 @@ class Journal:
     def begin_anew(self, tree: Sequence[Record]) -> None:
         """Put a journal of the present alone in the place of all that was written."""
         parts, written = build_entry(tree, {})
-        self.held.release()  # Windows replaces no open file
+        self.held.file.close()  # Windows replaces no open file
         try:
             with write_atomically(self.held.path) as file:
                 file.writelines([BEGINNING, *parts])
@@ -216,7 +216,7 @@ def load_limited(path: str | os.PathLike[str], room: float) -> Record:
     """
     if not os.path.isfile(path) or not is_journal(path):
         return storage.load(path)
-    with refuse_in_a_sentence(path), open(path, "rb") as file:
+    with refuse_in_a_sentence(f"{path} cannot be loaded"), open(path, "rb") as file:
         return read_tree(file, 2 * os.path.getsize(path) + room)
 
 

@@ -54,7 +54,7 @@ def lock_byte(handle: int) -> bool:
 
 @dataclass
 class HeldFile:
-    """An open file, to be added to, that nobody else holds; where there are no locks, others may."""
+    """An open file, to be added to, that nobody else holds until it is closed; where there are no locks, others may."""
 
     path: Path
     file: FileIO
@@ -81,10 +81,6 @@ class HeldFile:
     def remove(self) -> None:
         """Let go of the file and remove it; what was put in its place stays."""
         in_place = self.is_in_place
-        self.release()
+        self.file.close()
         if in_place:
             self.path.unlink(missing_ok=True)
-
-    def release(self) -> None:
-        """Let go of the file."""
-        self.file.close()

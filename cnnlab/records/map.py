@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cnnlab
-from cnnlab.config.errors import check_whole_number
+from cnnlab.config.errors import check_whole_number, refuse_in_a_sentence
 from cnnlab.config.settings import LIMITS, Settings, short, written
 from cnnlab.records.atomic_files import check_ordinary, write_atomically
 from cnnlab.records.map_lines import format_heading, format_run, parse_plan, parse_run, read_lines
@@ -179,7 +179,7 @@ class Map:
         return format_heading(self.settings, self.axes, self.seeds, self.steps)
 
     def put(self, index: int, cost: Any, began: float, ended: float, held_out: float) -> None:
-        """Write a run's numbers into a map that is being computed (`frozen` gives one that stays as it is)."""
+        """Write a run's numbers into a map that is being computed (`freeze` gives one that stays as it is)."""
         place = np.unravel_index(index, self.shape)
         known = np.full(min(len(cost) + 1, self.steps), np.nan)
         known[: len(cost)] = cost
@@ -193,14 +193,14 @@ class Map:
         for name in ("cost", "labels"):  # of the map as it was
             self.__dict__.pop(name, None)
 
-    def frozen(self) -> Map:
+    def freeze(self) -> Map:
         """A copy whose arrays cannot be written to."""
-        copy = self.thawed()
+        copy = self.thaw()
         for name in OF_A_RUN:
             getattr(copy, name).flags.writeable = False
         return copy
 
-    def thawed(self) -> Map:
+    def thaw(self) -> Map:
         """A copy whose arrays can be written to."""
         return dataclasses.replace(self, **{name: getattr(self, name).copy() for name in ("costs", *OF_A_RUN)})
 
@@ -213,7 +213,7 @@ OF_A_RUN = ("done", "first_nonfinite", "final_cost", "began", "ended", "held_out
 
 def read_map(path: str | os.PathLike[str]) -> tuple[Map, int]:
     """The map in a file, and how many bytes of the file are whole lines: the last one may have been cut short."""
-    try:
+    with refuse_in_a_sentence(f"{os.fspath(path)} holds no map that can be read"):
         check_ordinary(path)
         with open(path, "rb") as file:
             lines = read_lines(file)
@@ -224,13 +224,7 @@ def read_map(path: str | os.PathLike[str]) -> tuple[Map, int]:
                 if made.done.flat[run[0]]:
                     raise ValueError(f"run {run[0]} is there twice")
                 made.put(*run)
-    except OSError:
-        raise
-    except Exception as reason:  # whatever a stranger's file brings about, it is one sentence
-        raise ValueError(
-            f"{os.fspath(path)} holds no map that can be read: {reason or type(reason).__name__}"
-        ) from None
-    return made.frozen(), whole
+    return made.freeze(), whole
 
 
 def labels_of(diverged: Any, began: Any, ended: Any) -> NDArray[np.str_]:

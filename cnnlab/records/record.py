@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.links import link_of
 from cnnlab.config.settings import Knobs, Settings, list_changes, nearest, written
 from cnnlab.records.frame import (
@@ -94,8 +95,7 @@ class Record:
 
     def until(self, step: int) -> Record:
         """The record as it was after update `step`: views, nothing is copied. ValueError outside the run."""
-        if not 0 <= step <= len(self):
-            raise ValueError(f"step must lie in [0, {len(self)}], got {step}")
+        step = check_whole_number("step", step, 0, len(self))
         return dataclasses.replace(
             self,
             schedule=tuple((first, knobs) for first, knobs in self.schedule if first <= max(step, 1)),
@@ -243,8 +243,7 @@ class Record:
 
     def frame(self, step: int) -> Frame:
         """What was measured at an update, 1 for the first; 0 is the start. ValueError outside the run."""
-        if not 0 <= step <= len(self):
-            raise ValueError(f"step must lie in [0, {len(self)}], got {step}")
+        step = check_whole_number("step", step, 0, len(self))
         return Frame(
             step=step,
             epoch=step / self.updates_per_epoch,

@@ -9,20 +9,20 @@ is there before any of them is read.
 from __future__ import annotations
 
 import bisect
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import operator
 import os
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.config.errors import refuse_in_a_sentence
 from cnnlab.config.settings import Knobs, check_names, list_changes, settings
 from cnnlab.records import archive, own_image
 from cnnlab.records.archive import Stored
@@ -148,24 +148,13 @@ def load(path: str | os.PathLike[str]) -> Record:
     Nothing in a file is ever run as code. A file that was altered or cut short, is none of ours, is of a later version
     or contradicts itself is a ValueError that says so; a missing one is a FileNotFoundError.
     """
-    with refuse_in_a_sentence(path), archive.open_archive(path) as (header, stored):
+    with refuse_in_a_sentence(f"{path} cannot be loaded"), archive.open_archive(path) as (header, stored):
         tree = build_tree(header, stored)
         check_tree({record: record.take_snapshots() for record in tree})
         images = take_images(tree, stored)
         tree = [read_arrays(record) for record in tree]
     own_image.KEPT.update(images)
     return dataclasses.replace(tree[0], others=tuple(tree[1:]))
-
-
-@contextlib.contextmanager
-def refuse_in_a_sentence(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Have whatever a stranger's file brings about be a ValueError in one sentence; an OSError stays what it is."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as reason:
-        raise ValueError(f"{path} cannot be loaded: {reason or type(reason).__name__}") from None
 
 
 def build_tree(header: Header, stored: Mapping[str, Stored]) -> list[Record]:

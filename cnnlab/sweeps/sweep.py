@@ -194,7 +194,7 @@ class Survey(Pausable):
     def map(self) -> Map:
         """The map so far; it stays as it is."""
         with self.lock:
-            return self.growing.frozen()
+            return self.growing.freeze()
 
     @property
     def total(self) -> int:
@@ -309,7 +309,7 @@ def resume_map(plan: Map, path: str | os.PathLike[str] | None) -> Map:
         )
     with open(path, "r+b") as file:
         file.truncate(whole_bytes)
-    return found.thawed()
+    return found.thaw()
 
 
 @contextlib.contextmanager

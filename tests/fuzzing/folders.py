@@ -82,7 +82,7 @@ def keep_in(path: Path, end: str) -> None:
             kept = lab.worker.autosave  # as the end of a kernel would
             for held in (kept.journal and kept.journal.held, kept.offered):
                 if held is not None:
-                    held.release()
+                    held.file.close()
             lab.worker.autosave = Autosave()
     finally:
         lab.close()

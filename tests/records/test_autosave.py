@@ -59,9 +59,9 @@ def killed(one: cnnlab.Lab) -> None:
     """End a lab as the end of its kernel would: its file stays, and nobody holds it any more."""
     kept = one.worker.autosave
     if kept.journal is not None:
-        kept.journal.held.release()
+        kept.journal.held.file.close()
     if kept.offered is not None:
-        kept.offered.release()
+        kept.offered.file.close()
     one.worker.autosave = Autosave()
     one.close()
 
@@ -450,7 +450,7 @@ def test_a_kill_in_the_middle_of_a_save_loses_that_save_alone(path):
         kept.keep(run.record, now=10.0)
         ends.append(path.stat().st_size)
         tables.append(run.record.table.tobytes())
-    kept.journal.held.release()
+    kept.journal.held.file.close()
     whole = path.read_bytes()
     for cut in (ends[0], ends[0] + 1, ends[0] + 30, ends[1] - 1, ends[1], ends[2] - 1):
         path.write_bytes(whole[:cut])
@@ -487,7 +487,7 @@ def test_a_process_killed_while_it_saves_leaves_a_run_that_goes_on_to_the_bit(pa
     assert again.record.table.tobytes() == straight.record.table.tobytes()
     held = HeldFile.take(path)
     assert held is not None
-    held.release()
+    held.file.close()
 
 
 def test_outside_a_notebook_nothing_is_saved(make):

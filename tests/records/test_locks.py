@@ -117,7 +117,7 @@ def test_a_file_is_held_by_one_lab_on_windows_and_its_content_stays(tmp_path: Pa
     assert held is not None
     assert HeldFile.take(path) is None
     held.file.write(b" more")
-    held.release()
+    held.file.close()
     again = HeldFile.take(path)
     assert again is not None
     assert path.read_bytes() == b"some more"
@@ -137,7 +137,7 @@ def test_an_autosave_is_written_begun_anew_and_taken_up_on_windows(tmp_path: Pat
     assert autosave.journal is not None
     with pytest.raises(ValueError, match="which another open lab keeps"):
         Autosave.in_file(path)
-    autosave.journal.held.release()
+    autosave.journal.held.file.close()
     assert Autosave.in_file(path).offered is not None
     assert not path.exists()
 

@@ -108,7 +108,7 @@ def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path, content):
 
 def test_a_frozen_map_stays_as_it_is():
     growing = by_hand()
-    frozen = growing.frozen()
+    frozen = growing.freeze()
     growing.put(5, [1.0, 1.0, 0.1], 1.0, 0.1, 0.9)
     assert not frozen.done.all()
     with pytest.raises(ValueError, match="read-only"):

@@ -93,7 +93,7 @@ def test_a_frame_beyond_the_end_is_an_index_error():
 
 @pytest.mark.parametrize("step", [-1, 3])
 def test_a_step_outside_the_run_is_refused(step):
-    with pytest.raises(ValueError, match=rf"^step must lie in \[0, 2\], got {step}$"):
+    with pytest.raises(ValueError, match=rf"^step must be a whole number in \[0, 2\], got {step}$"):
         log_of(2).record().frame(step)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings
+from cnnlab.config.settings import KNOB_FIELDS, KNOB_NUMBERS, Knobs, Settings
 from cnnlab.export.excerpts import CLIP_CALLS, LIKELIHOODS
 from cnnlab.records.record import Record
 
-KINDS = ("clip", "penalty_in")
+KINDS = tuple(name for name in KNOB_FIELDS if name not in KNOB_NUMBERS)
 """The knobs that are no numbers."""
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnnlab.config.settings import Settings
+from cnnlab.config.settings import KNOB_NUMBERS, Settings
 from cnnlab.training.data import batch_indices, patches_of
 from cnnlab.training.initializers import initial_parameters
 from cnnlab.training.losses import question_cost
@@ -29,7 +29,7 @@ COPIES = 8
 """How many arrays as long as the parameters a member has at once: parameters, gradient, update, velocity and so on."""
 UNFOLDED = 10
 """How many times the activations a forward pass keeps at most: each patch of 3x3 unfolded, and what it makes."""
-PER_MEMBER = {"learning_rate", "momentum", "clip_threshold", "epsilon", "l1", "l2", "seed", "init", "init_scale"}
+PER_MEMBER = {*KNOB_NUMBERS, "seed", "init", "init_scale"}
 """Fields that members of one structure may each have their own of."""
 
 

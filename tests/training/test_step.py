@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cnnlab import Run
-from cnnlab.config.settings import Knobs
+from cnnlab.config.settings import KNOB_NUMBERS, Knobs
 from cnnlab.training.checkpoints import State
 from cnnlab.training.data import batch_indices
 from cnnlab.training.network import Layout, question_network
@@ -27,6 +27,10 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_a_step_takes_each_knob_that_is_a_number() -> None:
+    assert KnobTensors._fields == KNOB_NUMBERS
 
 
 def oracle(run: Run, updates: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]:

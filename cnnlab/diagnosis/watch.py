@@ -90,7 +90,7 @@ class Watch:
             for optimizer in self.optimizers:
                 stack.callback(optimizer.register_step_pre_hook(StepHook(self.before_step)).remove)
                 stack.callback(optimizer.register_step_post_hook(StepHook(self.after_step)).remove)
-            stack.enter_context(self.listener.listen())
+            stack.enter_context(self.listener.patch_backward())
             if interrupts_are_heard():
                 stack.enter_context(InterruptOverlay(self.interrupted))
             if self.wants_show:

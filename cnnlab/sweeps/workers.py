@@ -98,7 +98,11 @@ def on_a_gpu(start: Settings) -> bool:
 
 
 def begin_worker() -> None:
-    """Leave interrupts to the process that asked for the work, and end with it."""
+    """Leave interrupts to the process that asked for the work, and end with it.
+
+    Ctrl-C reaches every process of a terminal: each would end in the middle of a run with a traceback, and the pool
+    would be broken when the sweep takes over what is done.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, name="cnnlab-parent", daemon=True).start()
 

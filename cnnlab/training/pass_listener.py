@@ -33,8 +33,12 @@ class PassListener:
         self.scale = 1.0
 
     @contextlib.contextmanager
-    def listen(self) -> Iterator[None]:
-        """Hear of what torch's backward and grad do."""
+    def patch_backward(self) -> Iterator[None]:
+        """Have torch's backward and grad tell of each pass; put back what was there at the end.
+
+        No hook would do: one on a parameter comes too late to know what the pass was asked for, and never for a
+        gradient that `torch.autograd.grad` returns.
+        """
         with (
             BackwardOverlay(torch.autograd, "backward", self.around_backward),
             Overlay(torch.autograd, "grad", self.around_grad),

@@ -1,7 +1,7 @@
 """Something of ours laid over what others may replace, too: a function of torch, the handler of Ctrl-C.
 
-Both are for what is right, not for speed: without the first a watch misses passes that call no method of a tensor, and
-without the second an interrupt ends a watched loop in the middle of an update.
+Both are for what is right, not for speed: without the first a watch does not know of the backward passes of an update,
+and without the second an interrupt ends a watched loop in the middle of one.
 """
 
 from __future__ import annotations

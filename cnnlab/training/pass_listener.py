@@ -36,8 +36,7 @@ class PassListener:
     def patch_backward(self) -> Iterator[None]:
         """Have torch's backward and grad tell of each pass; put back what was there at the end.
 
-        No hook would do: one on a parameter comes too late to know what the pass was asked for, and never for a
-        gradient that `torch.autograd.grad` returns.
+        A hook on a parameter is not enough: it is called in the middle of a pass, and does not tell what was asked for.
         """
         with (
             BackwardOverlay(torch.autograd, "backward", self.around_backward),

@@ -22,7 +22,7 @@ def text_of(error: BaseException) -> str:
     """What an exception says, in one line; the name of its kind if it says nothing or cannot say it."""
     try:
         said = " ".join(str(error)[: 10 * LONGEST].split())
-    except BaseException:  # a reader's own exception may raise anything here
+    except BaseException:  # the user's own exception may raise anything here
         said = ""
     return (said if len(said) <= LONGEST else f"{said[:LONGEST]}…") or type(error).__name__
 
@@ -69,7 +69,7 @@ def check_whole_number(
 
 @contextlib.contextmanager
 def refuse_in_a_sentence(said: str) -> Iterator[None]:
-    """Have whatever a stranger's file brings about be a ValueError in one sentence; an OSError stays what it is."""
+    """Have whatever an untrusted file brings about be a ValueError in one sentence; an OSError stays what it is."""
     try:
         yield
     except OSError:

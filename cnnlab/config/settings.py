@@ -23,7 +23,7 @@ class Number:
     """The range of a number, and the ends of the slider that sets it."""
 
     label: str
-    """What a person reads beside the control."""
+    """What the user reads beside the control."""
     low: float
     high: float
     slider: tuple[float, float]

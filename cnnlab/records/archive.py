@@ -1,6 +1,6 @@
 """One file that holds a JSON header and numpy arrays: a zip, so that any zip tool and `numpy.load` open it too.
 
-It is written at one stroke and checked as a whole. No pickle anywhere, and nothing in it is compressed, so reading it
+It is written atomically and checked as a whole. No pickle anywhere, and nothing in it is compressed, so reading it
 takes no more memory than it is long.
 """
 
@@ -186,7 +186,7 @@ def refuse_foreign(file: BinaryIO, size: int) -> None:
 def refuse_broken(file: BinaryIO, size: int) -> None:
     """ValueError if a byte is not as it was written, or the zip's directory is not where and as long as ours are.
 
-    A digest is no seal: a stranger can make one that is right. It is the lengths that keep his file from taking more
+    A digest is no seal: anybody can make one that is right. It is the lengths that keep a file from taking more
     memory than a record does.
     """
     file.seek(max(size - DIGITS, 0))

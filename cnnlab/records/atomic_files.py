@@ -1,4 +1,4 @@
-"""Files that are written at one stroke: whoever kills the writer finds the old file or the new one.
+"""Files that are written atomically: whoever kills the writer finds the old file or the new one.
 
 The new file grows as a part beside the old one, under a name and a lock by which the next writer knows whether it was
 abandoned.

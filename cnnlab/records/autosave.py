@@ -1,4 +1,4 @@
-"""A lab's run kept safe while it trains, so that the end of its kernel loses at most five seconds.
+"""A lab's run saved while it trains, so that the end of its kernel loses at most five seconds.
 
 Of each branch the rows are kept, and the states at its start and at its end: enough to go on to the bit. A lab in a
 notebook has a file of its own in a folder of ours; a lab that is given a file keeps to that one. Nothing else is ever
@@ -79,7 +79,7 @@ class Autosave:
 
     @classmethod
     def in_file(cls, path: Path) -> Autosave:
-        """An autosave in a file that a person names; ValueError in a sentence if it is not one for us to write."""
+        """An autosave in a file that the user names; ValueError in a sentence if it is not one for us to write."""
         path = Path(os.path.realpath(path))
         refuse_foreign(path)
         if path.exists():
@@ -106,7 +106,7 @@ class Autosave:
             self.write(tree)
             self.saved, self.problem = present, ""
         except (OSError, ValueError) as error:
-            self.problem = f"the run could not be kept safe: {error}"
+            self.problem = f"the run could not be saved: {error}"
 
     def write(self, tree: tuple[Record, ...]) -> None:
         """Add to the journal; make it at first, and anew when most of it is of no use any more."""
@@ -139,7 +139,7 @@ class Autosave:
             self.discard()
 
     def close(self) -> None:
-        """Forget the lab's own run, which was closed by a person's will; what is offered stays for another lab."""
+        """Forget the lab's own run, which was closed by the user's will; what is offered stays for another lab."""
         with contextlib.suppress(OSError):
             if self.journal is not None:
                 self.journal.held.remove()

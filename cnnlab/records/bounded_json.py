@@ -1,4 +1,4 @@
-"""JSON from strangers: the memory that a text can become is held against a limit before it is read. Standard library.
+"""JSON from untrusted files: the memory that a text can become is held against a limit before it is read.
 
 A list or an object takes up to forty times the bytes of its text: `[1,{}],` is 7 bytes, and 150 in memory.
 """

@@ -16,7 +16,7 @@ MOST_IN_MEMORY = 8 * 2**20
 STEP = 2 * 2**20
 """Bytes by which the file grows. Each time its pages are mapped anew, so that only what is read takes memory."""
 FIRST_ROWS = 64
-"""Rows that there is room for at first."""
+"""Rows that are allocated at first."""
 
 
 class GrowingArray:
@@ -64,7 +64,7 @@ class GrowingArray:
         return view
 
     def grow(self, rows: int) -> None:
-        """Have room for so many rows, in memory or, where they are many, in the file."""
+        """Allocate so many rows, in memory or, where they are many, in the file."""
         wanted = max(rows, len(self.numbers) * 3 // 2)
         if self.file is not None or wanted * self.row_bytes > MOST_IN_MEMORY:
             try:

@@ -209,15 +209,15 @@ def load(path: str | os.PathLike[str]) -> Record:
     return load_limited(path, ROOM)
 
 
-def load_limited(path: str | os.PathLike[str], room: float) -> Record:
-    """The same; a journal whose branches take more memory than twice its size and this room is a ValueError.
+def load_limited(path: str | os.PathLike[str], allowed: float) -> Record:
+    """The same; ValueError for a journal whose branches take more memory than twice its size and what is allowed.
 
-    Forks share rows in a journal and not in memory. Our own may have as many as they like, a stranger's may not.
+    Forks share rows in a journal and not in memory. Our own may have as many as they like, an untrusted one may not.
     """
     if not os.path.isfile(path) or not is_journal(path):
         return storage.load(path)
     with refuse_in_a_sentence(f"{path} cannot be loaded"), open(path, "rb") as file:
-        return read_tree(file, 2 * os.path.getsize(path) + room)
+        return read_tree(file, 2 * os.path.getsize(path) + allowed)
 
 
 def is_journal(path: str | os.PathLike[str]) -> bool:

@@ -1,6 +1,6 @@
 """The lines of a map's file, in strict JSON: what it is a map of, then a line for each run. Settings and numpy.
 
-A file may come from a stranger: what it says that it is a map of has the limits of a sweep.
+A file may be untrusted: what it says that it is a map of has the limits of a sweep.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images of the reader's own: a file, bytes or an array becomes grey values and a mask of labels, kept under a name.
+"""Images of the user's own: a file, bytes or an array becomes grey values and a mask of labels, kept under a name.
 
 The numbers of a large image are computed some rows at a time. Numpy alone, and pillow when a file is read; nothing from
 cnnlab.
@@ -32,7 +32,7 @@ MOST_PIXELS_IN = {"AVIF": 16_000_000, "WEBP": 16_000_000, "JPEG2000": 10_000_000
 MOST_PIXELS_ELSE = 3_000_000
 """The same in any other format: many of them are unpacked pixel by pixel."""
 DRAWINGS = ("EPS", "WMF")
-"""Formats that pillow has drawn by another program; a stranger's file is never run as code."""
+"""Formats that pillow has drawn by another program; an untrusted file is never run as code."""
 MOST_FILE = 64 * 2**20
 """Longest file, in bytes."""
 WINDOW = 17

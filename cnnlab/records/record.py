@@ -86,7 +86,7 @@ class Record:
     take_snapshots: Callable[[], tuple[Snapshot, ...]] = tuple
     """Gives the states that were kept of this run, the start among them."""
     own_network: bool = False
-    """Whether the network and its data were the reader's own; a record does not hold those."""
+    """Whether the network and its data were the user's own; a record does not hold those."""
     lineage: Lineage = ()
     """The logs that its rows come from, see `count_shared_rows`; no part of a file."""
 
@@ -113,7 +113,7 @@ class Record:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record, the other branches of its tree and the states that were kept into one file.
 
-        `cnnlab.load(path)` reads it. A file that was there is replaced at one stroke, or not at all. ValueError if the
+        `cnnlab.load(path)` reads it. A file that was there is replaced atomically. ValueError if the
         record is longer than a file may be (2 GiB), FileNotFoundError if there is no such folder.
         """
         from cnnlab.records.storage import save  # not above: storage makes records, and is needed only now

@@ -39,7 +39,7 @@ ROOM = 2**26
 
 
 def save(record: Record, path: str | os.PathLike[str]) -> None:
-    """Write a record, its other branches and their snapshots into one file, at one stroke; see `Record.save`."""
+    """Write a record, its other branches and their snapshots into one file, atomically; see `Record.save`."""
     tree = {branch: list_snapshots(branch) for branch in (record, *record.others)}
     try:
         check_tree(tree)
@@ -58,11 +58,11 @@ def save(record: Record, path: str | os.PathLike[str]) -> None:
 
 
 MOST_PIXELS = 4_000_000
-"""Most pixels of an image of the reader's own that a file holds; a record of a larger one needs it given again."""
+"""Most pixels of an image of the user's own that a file holds; a record of a larger one needs it given again."""
 
 
 def pack_own_image(name: str) -> Arrays:
-    """The arrays of an image of the reader's own, if it is here and small enough; none for one that is shipped."""
+    """The arrays of an image of the user's own, if it is here and small enough; none for one that is shipped."""
     if name not in own_image.KEPT or own_image.KEPT[name][0].size > MOST_PIXELS:
         return {}
     image, mask = own_image.KEPT[name]
@@ -70,7 +70,7 @@ def pack_own_image(name: str) -> Arrays:
 
 
 def take_images(tree: Sequence[Record], stored: Mapping[str, Stored]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """The images of the reader's own in a file, by name; ValueError if one is not what its name says."""
+    """The images of the user's own in a file, by name; ValueError if one is not what its name says."""
     images = {}
     for name in {record.settings.image for record in tree}:
         if f"images/{name}/grey" not in stored:

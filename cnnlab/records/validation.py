@@ -1,6 +1,6 @@
 """What makes a record consistent: tables, names, schedule, histograms, branches and snapshots that fit each other.
 
-A file may come from a stranger, so nothing is taken for granted. Arrays may still lie in their file: what their shapes
+A file may be untrusted, so nothing is taken for granted. Arrays may still lie in their file: what their shapes
 tell is asked before their numbers, and those are looked at in pieces.
 """
 

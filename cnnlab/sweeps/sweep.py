@@ -35,7 +35,7 @@ from cnnlab.records.map_plans import (
 from cnnlab.sweeps.workers import Workers, count_cores
 
 LASTING = 0.4
-"""Seconds that a piece of work should take: long beside sending it, short for a person who waits for it."""
+"""Seconds that a piece of work should take: long beside sending it, short for a user who waits for it."""
 LARGEST_PIECE = 64
 """Most runs in a piece of work, where runs go one by one."""
 LARGEST_BATCH = 1024

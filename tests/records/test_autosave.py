@@ -236,7 +236,7 @@ def test_a_file_that_was_put_in_the_place_of_ours_is_neither_written_to_nor_remo
     one.record.save(path)
     mine = path.read_bytes()
     one.step(1)
-    assert "could not be kept safe" in one.header.state["problem"]
+    assert "could not be saved" in one.header.state["problem"]
     one.close()
     assert path.read_bytes() == mine
 
@@ -343,7 +343,7 @@ def test_a_disk_that_refuses_is_told_and_training_goes_on(tmp_path, make):
     one = make(autosave=blocked / "lab.cnnlab")
     one.step(3)
     one.step(1)
-    assert "could not be kept safe" in one.header.state["problem"]
+    assert "could not be saved" in one.header.state["problem"]
     assert len(one.record) == 4
 
 

@@ -268,7 +268,6 @@ class Settings(Recipe, Knobs):
 
 LONGEST_TEXT = 100_000
 """Most characters of the JSON text of settings; theirs have less than a thousand."""
-RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 KNOB_FIELDS = tuple(field.name for field in dataclasses.fields(Knobs))
 KNOB_NUMBERS = tuple(name for name in KNOB_FIELDS if isinstance(LIMITS[name], Number))
 """The knobs that are numbers: a step takes them as tensors, and members that are computed together have their own."""

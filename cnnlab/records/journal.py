@@ -250,16 +250,12 @@ def read_entries(file: BufferedReader) -> Iterator[tuple[Header, dict[str, Store
         if mark != MARK or length > MOST_TEXT or file.tell() + length + rest > size:
             return
         text, place = file.read(length), file.tell()
-        if compute_checksum(file, rest, zlib.crc32(text)) != checksum:
+        pieces = read_pieces(file, rest)
+        if functools.reduce(lambda known, piece: zlib.crc32(piece, known), pieces, zlib.crc32(text)) != checksum:
             return
         header = bounded_json.parse(text)
         yield header, dict(locate_arrays(read_field(header, "arrays", list), file, place, place + rest))
         file.seek(place + rest)
-
-
-def compute_checksum(file: BufferedReader, size: int, before: int) -> int:
-    """The CRC-32 of so many bytes of a file, after that of what came before."""
-    return functools.reduce(lambda checksum, piece: zlib.crc32(piece, checksum), read_pieces(file, size), before)
 
 
 def locate_arrays(listed: list[Any], file: BufferedReader, place: int, end: int) -> Iterator[tuple[str, Stored]]:

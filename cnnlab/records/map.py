@@ -205,8 +205,6 @@ class Map:
         return dataclasses.replace(self, **{name: getattr(self, name).copy() for name in ("costs", *OF_A_RUN)})
 
 
-ARRAYS = ("done", "cost", "began", "ended", "held_out_accuracy")
-"""The arrays of a map, from which all else follows."""
 OF_A_RUN = ("done", "first_nonfinite", "final_cost", "began", "ended", "held_out_accuracy")
 """The arrays that hold one value a run."""
 
@@ -232,11 +230,6 @@ def labels_of(diverged: Any, began: Any, ended: Any) -> NDArray[np.str_]:
     with np.errstate(invalid="ignore"):
         fallen = (ended <= FALLEN * np.asarray(began)) & (abs(np.asarray(ended) - COIN) > NEAR_COIN * COIN)
     return np.where(diverged, DIVERGED, np.where(fallen, CONVERGED, STALLED))
-
-
-def short_of(value: float) -> str:
-    """A number in few characters: three digits, for the values of an axis need no more."""
-    return short(float(f"{value:.3g}"))
 
 
 def name_values(values: Iterable[float]) -> list[str]:
@@ -285,7 +278,8 @@ def refined(axis: Axis, low: float, high: float) -> Axis:
     if LIMITS[name].whole:  # type: ignore[union-attr]
         finer = tuple(float(value) for value in sorted({round(value) for value in finer}))
     if len(set(finer)) < 2:
-        raise ValueError(f"{name} has no two values between {short_of(finer[0])} and {short_of(finer[-1])}")
+        names = name_values(finer)
+        raise ValueError(f"{name} has no two values between {names[0]} and {names[-1]}")
     return name, finer
 
 

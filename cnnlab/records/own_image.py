@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ WIDEST = 2**16
 """Columns beyond which texture is measured column by column."""
 KEPT: dict[str, tuple[Grey, Grey]] = {}
 """Name -> grey values and labels of the images that were given in this session."""
-NAME = re.compile("own_[0-9a-f]{16}")
 
 
 def own_image(source: Any, labels: Any = "halves") -> str:
@@ -99,7 +97,7 @@ def read_grey(source: Any) -> Grey:
         return read_file(io.BytesIO(source), len(source), "the bytes given")
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if not is_file(path):
+        if not os.path.isfile(path):
             raise ValueError(f"image must be a file, got {written(str(source))}, which is none")
         # All of it is read first: asked for what a damaged file says that it has, a file makes room for that at once.
         with path.open("rb") as file:
@@ -108,14 +106,6 @@ def read_grey(source: Any) -> Grey:
     if hasattr(source, "convert") and hasattr(source, "size"):
         return convert_picture(source, "the image given")
     return convert_array(source)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file; a text that is too long for the name of one names none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def read_file(file: Any, size: int, name: str) -> Grey:

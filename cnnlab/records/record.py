@@ -244,19 +244,16 @@ class Record:
     def frame(self, step: int) -> Frame:
         """What was measured at an update, 1 for the first; 0 is the start. ValueError outside the run."""
         step = check_whole_number("step", step, 0, len(self))
+        gauges: dict[str, Any] = {name: float(self.table[step, index]) for index, name in enumerate(GAUGES)}
         return Frame(
             step=step,
             epoch=step / self.updates_per_epoch,
             knobs=self.knobs_at(max(step, 1)),
             histogram=self.histograms.at(step),
             watched=self.watched_values[step],
-            **self.gauges_at(step),
+            **gauges,
+            **{name: self.column(name)[step] for name in LAYER_GAUGES},
         )
-
-    def gauges_at(self, step: int) -> dict[str, Any]:
-        """The gauges of an update by name."""
-        single: dict[str, Any] = {name: float(self.table[step, index]) for index, name in enumerate(GAUGES)}
-        return single | {name: self.column(name)[step] for name in LAYER_GAUGES}
 
     def knobs_at(self, step: int) -> Knobs:
         """What was in force at an update, 1 for the first."""

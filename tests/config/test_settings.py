@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from cnnlab.config.settings import (
     KNOB_FIELDS,
     LIMITS,
-    RECIPE_FIELDS,
     Choice,
     Knobs,
     Number,
+    Recipe,
     Settings,
     presets,
     settings,
@@ -79,8 +79,9 @@ def test_changes_name_only_what_differs_from_the_preset(changes):
 
 def test_every_field_but_the_preset_has_a_limit_and_every_limit_a_field():
     assert {field.name for field in dataclasses.fields(Settings)} - {"preset"} == set(LIMITS)
-    assert set(KNOB_FIELDS) | set(RECIPE_FIELDS) | {"epochs"} == set(LIMITS)
-    assert not set(KNOB_FIELDS) & set(RECIPE_FIELDS)
+    recipe = {field.name for field in dataclasses.fields(Recipe)}
+    assert set(KNOB_FIELDS) | recipe | {"epochs"} == set(LIMITS)
+    assert not set(KNOB_FIELDS) & recipe
 
 
 def test_a_number_outside_its_range_is_refused_with_field_range_and_value():

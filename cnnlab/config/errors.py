@@ -18,7 +18,7 @@ REFUSALS = (TypeError, ValueError, IndexError)
 """Kinds that say all there is to say in their text, as a refusal of bad input does."""
 
 
-def text_of(error: BaseException) -> str:
+def extract_message(error: BaseException) -> str:
     """What an exception says, in one line; the name of its kind if it says nothing or cannot say it."""
     try:
         said = " ".join(str(error)[: 10 * LONGEST].split())
@@ -29,13 +29,13 @@ def text_of(error: BaseException) -> str:
 
 def told(error: BaseException) -> str:
     """The kind of an exception and what it says."""
-    kind, said = type(error).__name__, text_of(error)
+    kind, said = type(error).__name__, extract_message(error)
     return kind if said == kind else f"{kind}: {said}"
 
 
 def in_a_sentence(error: BaseException) -> str:
     """What went wrong, with its kind where it is no plain refusal."""
-    return text_of(error) if isinstance(error, REFUSALS) else told(error)
+    return extract_message(error) if isinstance(error, REFUSALS) else told(error)
 
 
 def raisable(error: BaseException) -> Exception:

@@ -64,7 +64,7 @@ def opened(preset: str | Settings = "question", **changes: Any) -> tuple[Setting
         return settings(preset, **changes), ()
     name, _, query = preset.strip().removeprefix(SCHEME).partition("?")
     check_preset(unquote(name))
-    at_start, later = parts_of(query)
+    at_start, later = parse_query(query)
     try:
         start = settings(unquote(name), **{**at_start, **later.pop(1, {}), **changes})
     except ValueError as error:
@@ -81,11 +81,11 @@ def moment_of(preset: Any) -> int:
     if not isinstance(preset, str) or not preset.strip().startswith(SCHEME):
         return 0
     parts = (part.partition("=") for part in preset.strip().partition("?")[2].split("&"))
-    found = [update_of(unquote(text)) for name, _, text in parts if unquote(name) == LOOK]
+    found = [parse_update(unquote(text)) for name, _, text in parts if unquote(name) == LOOK]
     return found[-1] if found else 0
 
 
-def parts_of(query: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+def parse_query(query: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """What a link changes at the start, and by update what it changes later; ValueError that names a part's fault."""
     at_start: dict[str, Any] = {}
     later: dict[int, dict[str, Any]] = {}
@@ -93,51 +93,51 @@ def parts_of(query: str) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
         place, _, text = part.partition("=")
         try:
             if unquote(place) == LOOK:
-                update_of(unquote(text))
+                parse_update(unquote(text))
                 continue
             found = AT.fullmatch(unquote(place))
             name = found[2] if found else unquote(place)
-            value = read(name, unquote(text))
-            changes = later.setdefault(first_update(found[1], name), {}) if found else at_start
+            value = parse_field(name, unquote(text))
+            changes = later.setdefault(parse_first_update(found[1], name), {}) if found else at_start
             if name in changes:
                 raise ValueError(f"{unquote(place)} is given twice")
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the link's part {shortened(part)!r} cannot be read: {error}") from None
+            raise ValueError(f"the link's part {shorten(part)!r} cannot be read: {error}") from None
         changes[name] = value
     return at_start, later
 
 
-def first_update(text: str, name: str) -> int:
+def parse_first_update(text: str, name: str) -> int:
     """The update from which a knob is in force; ValueError if it is none, or if the field is no knob."""
-    update = update_of(text)
+    update = parse_update(text)
     if name not in KNOB_FIELDS:
         raise ValueError(f"{name} is what a run starts from; on the way change {', '.join(KNOB_FIELDS)}")
     return update
 
 
-def update_of(text: str) -> int:
+def parse_update(text: str) -> int:
     """The number of an update; ValueError if it is none."""
     if not UPDATE.fullmatch(text):
-        raise ValueError(f"the update must be a whole number of at least 1, got {shortened(text)!r}")
+        raise ValueError(f"the update must be a whole number of at least 1, got {shorten(text)!r}")
     return int(text)
 
 
-def read(name: str, text: str) -> Any:
+def parse_field(name: str, text: str) -> Any:
     """A field's value from its text, checked; ValueError or TypeError with the range if it does not fit."""
     check_names([name])
     if name not in LIMITS:
         raise ValueError(f"{name} is what stands before the question mark")
     if len(text) > SHOWN:
-        raise ValueError(f"{name} must {LIMITS[name]}, got {shortened(text)!r}")
-    return LIMITS[name].check(name, typed(LIMITS[name], text))
+        raise ValueError(f"{name} must {LIMITS[name]}, got {shorten(text)!r}")
+    return LIMITS[name].check(name, parse_value(LIMITS[name], text))
 
 
-def typed(limit: Number | Choice | Pair, text: str) -> Any:
+def parse_value(limit: Number | Choice | Pair, text: str) -> Any:
     """A text as the number, pair or None that it stands for, or as itself: then a limit refuses it in its own words."""
     if isinstance(limit, Choice):
         return text
     if isinstance(limit, Pair):
-        return tuple(typed(limit.each, part) for part in text.split(","))
+        return tuple(parse_value(limit.each, part) for part in text.split(","))
     if limit.optional and text == "none":
         return None
     try:
@@ -155,6 +155,6 @@ def written(value: Any) -> str:
     return quote(str(value).replace("e+", "e"), safe="")
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """The beginning of a text, enough to recognise it."""
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

@@ -51,7 +51,7 @@ def rate_plan(name: str, start: Settings | Knobs, updates: int, first: int = 1) 
     hold = -(-updates // PIECES)
     shares = [(first + done, share(name, done, updates)) for done in range(0, updates, hold)]
     if name == "warm_up":
-        shares.append((first + warming(updates), 1.0))
+        shares.append((first + count_warm_up(updates), 1.0))
     changes = [next(group) for _, group in itertools.groupby(sorted(set(shares)), key=lambda pair: pair[1])]
     rates = [(step, float(f"{knobs.learning_rate * part:.6g}")) for step, part in changes]
     return tuple((step, dataclasses.replace(knobs, learning_rate=rate)) for step, rate in rates)
@@ -60,13 +60,13 @@ def rate_plan(name: str, start: Settings | Knobs, updates: int, first: int = 1) 
 def share(name: str, done: int, updates: int) -> float:
     """The share of the learning rate that the update after `done` of all `updates` has."""
     if name == "warm_up":
-        return FIRST ** max(1 - done / warming(updates), 0)
+        return FIRST ** max(1 - done / count_warm_up(updates), 0)
     if name == "step":
         return 10.0 ** -min(STEPS * done // updates, STEPS - 1)
     return LAST + (1 - LAST) * (1 + math.cos(math.pi * done / max(updates - 1, 1))) / 2
 
 
-def warming(updates: int) -> int:
+def count_warm_up(updates: int) -> int:
     """How many updates a warm-up takes."""
     return max(1, round(WARM * updates))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnlab.config.errors import text_of
+from cnnlab.config.errors import extract_message
 from cnnlab.config.schedules import SHARE, safe_rate
 from cnnlab.config.settings import written
 from cnnlab.curvature.hessian import Critical, search
@@ -79,7 +79,7 @@ class Edge:
                 self.pieces, self.vector, self.known = None, found.vector, self.asked
                 run.note_sharpness(found.step, found.eigenvalue)
         except BaseException as reason:  # whatever a reader's network does, it is not asked again
-            self.pieces, self.problem = None, text_of(reason)
+            self.pieces, self.problem = None, extract_message(reason)
             if not isinstance(reason, Exception):
                 raise
         finally:

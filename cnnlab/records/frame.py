@@ -86,7 +86,7 @@ class Frame:
         return bool(is_nonfinite(self.cost))
 
     def __repr__(self) -> str:
-        return f"Frame(step={self.step}, cost={in_digits(self.cost)}, learning_rate={self.knobs.learning_rate:g})"
+        return f"Frame(step={self.step}, cost={describe_value(self.cost)}, learning_rate={self.knobs.learning_rate:g})"
 
 
 def is_nonfinite(values: Any) -> NDArray[np.bool_]:
@@ -94,7 +94,7 @@ def is_nonfinite(values: Any) -> NDArray[np.bool_]:
     return ~np.isfinite(values) & is_measured(values)
 
 
-def in_digits(value: float) -> str:
+def describe_value(value: float) -> str:
     """A value in six digits, or the words that it was not measured."""
     return f"{value:.6g}" if is_measured(value) else "not measured"
 

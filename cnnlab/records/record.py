@@ -20,7 +20,7 @@ from cnnlab.records.frame import (
     FloatArray,
     Frame,
     IntArray,
-    in_digits,
+    describe_value,
     is_measured,
     is_nonfinite,
     name_columns,
@@ -105,7 +105,7 @@ class Record:
         )
 
     def __repr__(self) -> str:
-        end = f"last cost {in_digits(self.cost[-1])}" if len(self) else "nothing trained yet"
+        end = f"last cost {describe_value(self.cost[-1])}" if len(self) else "nothing trained yet"
         broke = f", first non-finite cost at update {self.first_nonfinite}" if self.first_nonfinite else ""
         place = "" if self.branch.parent is None else f", {self.branch}"
         return f"Record({self.settings!r}{self.later_changes}: {len(self)} updates, {end}{broke}{place})"

@@ -1,4 +1,4 @@
-"""Maps: labels by a stated rule, the same as those of a run of the cell; files that can be cut short; axes between two places."""
+"""Maps: labels by a stated rule, the same as those of a run of the cell; files cut short; axes between two places."""
 
 import json
 import tracemalloc

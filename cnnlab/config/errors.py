@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
+import operator
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cnnlab.config.settings import written
+from cnnlab.config.settings import short, written
 
 LONGEST = 300
 """Most characters of what an exception says."""
@@ -53,6 +54,17 @@ def shown(show: Callable[[BaseException], None]) -> Iterator[None]:
         yield
     except BaseException as error:
         show(error)
+
+
+def check_whole_number(
+    name: str, value: Any, lowest: int, highest: float = math.inf, kind: type[Exception] = ValueError
+) -> int:
+    """A whole number within a range as an int; ValueError, or an error of another kind, in a sentence if it is none."""
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool) and lowest <= (number := operator.index(value)) <= highest:
+            return number
+    span = f"of at least {short(lowest)}" if highest == math.inf else f"in [{short(lowest)}, {short(highest)}]"
+    raise kind(f"{name} must be a whole number {span}, got {written(value)}")
 
 
 def seconds_of(timeout: Any) -> float:

@@ -7,6 +7,7 @@ import itertools
 import math
 import numbers
 
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.links import Plan
 from cnnlab.config.settings import Choice, Knobs, Settings, written
 
@@ -43,8 +44,7 @@ def rate_plan(name: str, start: Settings | Knobs, updates: int, first: int = 1) 
     SCHEDULE.check("schedule", name)
     if name == SAFE:
         raise ValueError("as_high_as_is_safe follows what is measured, and has no plan: use Lab.schedule or safe_steps")
-    if isinstance(updates, bool) or not isinstance(updates, numbers.Integral) or updates < 1:
-        raise ValueError(f"updates must be a whole number of at least 1, got {written(updates)}")
+    updates = check_whole_number("updates", updates, 1)
     if name == "constant":
         return ()
     knobs = start.knobs if isinstance(start, Settings) else start

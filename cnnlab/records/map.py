@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cnnlab
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import LIMITS, Settings, short, written
 from cnnlab.records import map_lines
 from cnnlab.records.atomic_files import check_ordinary, write_atomically
@@ -119,13 +120,13 @@ class Map:
     def place(self, *where: int) -> tuple[int, ...]:
         """A place on each axis and among the seeds (0, if it is left out); IndexError in a sentence outside them."""
         full = (*where, 0) if len(where) == len(self.axes) else where
+        names = [*(name for name, _ in self.axes), "seeds"]
         if len(full) != len(self.shape):
-            names = [name for name, _ in self.axes]
-            raise IndexError(f"a run is found by its place on {', '.join([*names, 'seeds'])}, got {len(where)} places")
-        for name, place, size in zip([*(name for name, _ in self.axes), "seeds"], full, self.shape, strict=True):
-            if isinstance(place, bool) or not isinstance(place, numbers.Integral) or not 0 <= place < size:
-                raise IndexError(f"the place on {name} must be a whole number in [0, {size - 1}], got {written(place)}")
-        return tuple(int(place) for place in full)
+            raise IndexError(f"a run is found by its place on {', '.join(names)}, got {len(where)} places")
+        return tuple(
+            check_whole_number(f"the place on {name}", place, 0, size - 1, IndexError)
+            for name, place, size in zip(names, full, self.shape, strict=True)
+        )
 
     def settings_at(self, *where: int) -> Settings:
         """The settings of a run by its place on each axis, and among the seeds (0, if it is left out)."""

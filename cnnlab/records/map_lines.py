@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import Settings, settings, written
 from cnnlab.records import bounded_json
 from cnnlab.records.bounded_json import field
-from cnnlab.records.map_plans import Axis, axis_of, check_corners, check_size, is_axis, seeds_of, steps_of
+from cnnlab.records.map_plans import MOST_STEPS, Axis, axis_of, check_corners, check_size, is_axis, seeds_of
 
 LONGEST = 2**24
 """Most bytes of a line: the first one of a map of the most runs has 10 million."""
@@ -62,7 +63,8 @@ def plan_in(line: bytes) -> Plan:
     if not isinstance(told, dict) or told.get("cnnlab map") != 1:
         raise ValueError("it is of another kind or version")
     start, seeds = settings(**field(told, "settings", dict)), field(told, "seeds", list)
-    steps, given = steps_of(field(told, "steps", int)), field(told, "axes", list)
+    given = field(told, "axes", list)
+    steps = check_whole_number("steps", field(told, "steps", int), 1, MOST_STEPS)
     for pair in given:
         if not (isinstance(pair, list) and [type(part) for part in pair] == [str, list]):
             raise ValueError(f"axes must hold pairs of a field and its values, got {reprlib.repr(pair)}")

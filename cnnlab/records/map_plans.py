@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import LIMITS, Number, Settings, written
 
 Axis = tuple[str, tuple[float, ...]]
@@ -62,24 +63,14 @@ def axis_of(name: str, values: Any) -> Axis:
 def seeds_of(seeds: Any, start: Settings) -> tuple[int, ...]:
     """The seeds of a map; a number of them begins with that of the settings."""
     if isinstance(seeds, numbers.Integral) and not isinstance(seeds, bool):
-        count = whole("seeds", seeds, 1, MOST_RUNS)
+        count = check_whole_number("seeds", seeds, 1, MOST_RUNS)
         return tuple((start.seed + place) % 2**32 for place in range(count))
     if isinstance(seeds, (str, bytes)) or not isinstance(seeds, (Sequence, np.ndarray)) or not len(seeds):
         raise TypeError(f"seeds must be how many, or a list of them, got {written(seeds)}")
-    chosen = tuple(whole(f"seeds[{place}]", seed, 0, 2**32 - 1) for place, seed in enumerate(seeds))
+    chosen = tuple(check_whole_number(f"seeds[{place}]", seed, 0, 2**32 - 1) for place, seed in enumerate(seeds))
     if len(set(chosen)) < len(chosen):
         raise ValueError("seeds must each be there once")
     return chosen
-
-
-def whole(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number within a range."""
-    return int(Number(name, low, high, (low, high), whole=True).check(name, value))  # type: ignore[arg-type]
-
-
-def steps_of(steps: Any) -> int:
-    """How many updates each run of a map has."""
-    return whole("steps", steps, 1, MOST_STEPS)
 
 
 def check_size(

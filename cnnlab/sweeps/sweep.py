@@ -31,12 +31,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import Settings, check_names, settings, written
 from cnnlab.records import map as maps
 from cnnlab.records.atomic_files import name_errors
 from cnnlab.records.map import Map
 from cnnlab.records.map_lines import line_of
-from cnnlab.records.map_plans import axis_of, check_corners, check_size, is_axis, memory_of, seeds_of, steps_of
+from cnnlab.records.map_plans import MOST_STEPS, axis_of, check_corners, check_size, is_axis, memory_of, seeds_of
 
 LASTING = 0.4
 """Seconds that a piece of work should take: long beside sending it, short for a person who waits for it."""
@@ -94,7 +95,7 @@ def planned(preset: str | Settings, seeds: int | Sequence[int], steps: int, fiel
     check_names(fields)
     axes = tuple(axis_of(name, values) for name, values in fields.items() if is_axis(name, values))
     start = settings(preset, **{name: value for name, value in fields.items() if not is_axis(name, value)})
-    chosen, steps = seeds_of(seeds, start), steps_of(steps)
+    chosen, steps = seeds_of(seeds, start), check_whole_number("steps", steps, 1, MOST_STEPS)
     check_size(axes, len(chosen), steps, lambda runs: what_it_takes(start, runs, steps))
     check_corners(start, axes)
     return Map.empty(start, axes, chosen, steps)

@@ -276,14 +276,14 @@ HEADINGS = {
     "a seed below 0": (
         '"seeds": [4, 5, 6]',
         '"seeds": [4, -5, 6]',
-        r"seeds\[1\] must lie in \[0, 4294967295\], got -5",
+        r"seeds\[1\] must be a whole number in \[0, 4294967295\], got -5",
     ),
     "a seed twice": ('"seeds": [4, 5, 6]', '"seeds": [4, 5, 4]', "seeds must each be there once"),
     "no seeds": ('"seeds": [4, 5, 6]', '"seeds": []', "seeds must be how many, or a list of them"),
     "seeds that are a number": ('"seeds": [4, 5, 6]', '"seeds": 3', "seeds must be a list, got 3"),
-    "no steps": ('"steps": 3', '"steps": 0', r"steps must lie in \[1, 100000\], got 0"),
+    "no steps": ('"steps": 3', '"steps": 0', r"steps must be a whole number in \[1, 100000\], got 0"),
     "steps of halves": ('"steps": 3', '"steps": 3.0', "steps must be a int, got 3.0"),
-    "many steps": ('"steps": 3', '"steps": 50000000', r"steps must lie in \[1, 100000\], got 50000000"),
+    "many steps": ('"steps": 3', '"steps": 50000000', r"steps must be a whole number in \[1, 100000\], got 50000000"),
     "corners that do not go together": (
         '"learning_rate", [0.01, 0.1]',
         '"batch_size", [2, 100]',

@@ -111,12 +111,12 @@ REFUSED = [
     ({"seed": [1, 2]}, TypeError, "seed is no axis of a map: pass seeds="),
     ({"epochs": [1, 2]}, TypeError, "epochs is no axis of a map: pass steps="),
     ({"l1": [0, 1], "l2": [0, 1], "momentum": [0, 0.9]}, ValueError, "two axes at most, got 3: l1, l2, momentum"),
-    ({"steps": 0}, ValueError, r"steps must lie in \[1, 100000\], got 0"),
-    ({"steps": 2.5}, TypeError, "steps must be a whole number"),
-    ({"seeds": 0}, ValueError, r"seeds must lie in \[1, 262144\], got 0"),
+    ({"steps": 0}, ValueError, r"steps must be a whole number in \[1, 100000\], got 0"),
+    ({"steps": 2.5}, ValueError, "steps must be a whole number"),
+    ({"seeds": 0}, ValueError, r"seeds must be a whole number in \[1, 262144\], got 0"),
     ({"seeds": []}, TypeError, "seeds must be how many, or a list of them"),
     ({"seeds": [1, 1]}, ValueError, "seeds must each be there once"),
-    ({"seeds": [1, -1]}, ValueError, r"seeds\[1\] must lie in \[0, 4294967295\], got -1"),
+    ({"seeds": [1, -1]}, ValueError, r"seeds\[1\] must be a whole number in \[0, 4294967295\], got -1"),
     ({"executor": 4}, TypeError, "executor must be a concurrent.futures.Executor, got 4"),
 ]
 

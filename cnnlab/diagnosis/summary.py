@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from cnnlab.config.settings import Knobs
-from cnnlab.diagnosis.early_warning import present_warning
+from cnnlab.diagnosis.early_warning import find_present_warning
 from cnnlab.records.formats import number
 from cnnlab.records.record import Record
 
@@ -33,7 +33,7 @@ def state_line(record: Record) -> str:
         return "ready at update 0: nothing is trained yet"
     if record.first_nonfinite is not None:
         return broken_line(record)
-    warned = present_warning(record)
+    warned = find_present_warning(record)
     said = cost_line(record, short=warned is not None)
     if weights_are_lost(record):
         return f"{lost(record)}; {said}"
@@ -113,7 +113,7 @@ def tone(record: Record) -> str:
         return BROKEN
     if not len(record):
         return CALM
-    if present_warning(record) is not None:
+    if find_present_warning(record) is not None:
         return RISING
     return RISING if rises(record) else CALM
 

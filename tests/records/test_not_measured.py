@@ -18,7 +18,7 @@ import cnnlab
 from cnnlab.cli import tables
 from cnnlab.diagnosis import detectors as rules
 from cnnlab.diagnosis import summary as verdict
-from cnnlab.diagnosis.early_warning import first_warning, overflow_clock, signs
+from cnnlab.diagnosis.early_warning import find_first_warning, find_signs, overflow_clock
 from cnnlab.export.html import film
 from cnnlab.plots import dashboard as figures
 from cnnlab.plots.layer_groups import grouped
@@ -207,11 +207,11 @@ def test_where_only_some_costs_were_measured_the_words_are_about_those():
 
 def test_what_was_not_measured_is_no_sign_of_trouble():
     record = unknown(4)
-    assert not signs(record).any()
-    assert first_warning(record) is None
+    assert not find_signs(record).any()
+    assert find_first_warning(record) is None
     assert set(overflow_clock(record).values()) == {None}
     climbing = record_of([NOT_MEASURED, 1.0, NOT_MEASURED, 2e4])
-    assert first_warning(climbing).words == "the cost rose to 2e4 from 1"
+    assert find_first_warning(climbing).words == "the cost rose from 1 to 2e4"
 
 
 @pytest.mark.parametrize("book", rules.BOOKS, ids=lambda book: book.name)

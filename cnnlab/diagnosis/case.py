@@ -35,7 +35,7 @@ class Case:
         return self.record.knobs_at(max(1, min(len(self.record), self.event.step if self.event else len(self.record))))
 
     @property
-    def good(self) -> int:
+    def finite_updates(self) -> int:
         """How many updates there are before the first cost that is not finite."""
         first = self.record.first_nonfinite
         return len(self.record) if first is None else first - 1
@@ -44,7 +44,7 @@ class Case:
     def steps(self) -> NDArray[np.int64]:
         """The updates before the first cost that is not finite, of those whose cost was measured."""
         steps, _ = self.record.known_costs
-        return steps[steps <= self.good]
+        return steps[steps <= self.finite_updates]
 
     @property
     def costs(self) -> NDArray[np.float64]:
@@ -61,7 +61,7 @@ class Case:
         if self.event is None:
             return len(costs) > 1 and bool(np.median(costs[-5:]) > RISE * costs[0] and costs[-1] > 0.1)
         climbed = len(costs) > 1 and costs[-1] > RISE * costs.min() and costs[-1] > 0.1
-        return bool(climbed or self.record.longer_than(1, slice(self.good)).any())
+        return bool(climbed or self.record.longer_than(1, slice(self.finite_updates)).any())
 
     @property
     def diverged(self) -> bool:

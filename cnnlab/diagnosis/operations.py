@@ -44,7 +44,7 @@ def name_operation(call: Call) -> str:
     return next(filter(None, said), "inf-inf" if call.inf_in else "overflow")
 
 
-def always(operation: str) -> Rule:
+def make_rule(operation: str) -> Rule:
     """The rule of an operation that can fail in one way alone."""
     return lambda _: operation
 
@@ -105,8 +105,8 @@ def name_softmax_gradient(call: Call) -> str:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    **dict.fromkeys(("_to_copy", "to", "copy"), (always("cast"),)),
-    **dict.fromkeys(("exp", "exp2", "expm1", "sinh", "cosh"), (always("exp overflow"),)),
+    **dict.fromkeys(("_to_copy", "to", "copy"), (make_rule("cast"),)),
+    **dict.fromkeys(("exp", "exp2", "expm1", "sinh", "cosh"), (make_rule("exp overflow"),)),
     **dict.fromkeys(("log", "log2", "log10", "log1p"), (name_logarithm,)),
     **dict.fromkeys(("sqrt", "pow"), (name_root,)),
     **dict.fromkeys(("div", "reciprocal", "true_divide"), (name_division,)),

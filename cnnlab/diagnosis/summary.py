@@ -36,7 +36,7 @@ def state_line(record: Record) -> str:
         return describe_break(record)
     warned = find_present_warning(record)
     said = describe_cost(record, short=warned is not None)
-    if weights_are_lost(record):
+    if holds_nonfinite_weights(record):
         return f"{describe_weights(record)}; {said}"
     if warned:  # which leaves no space for what has a plot of its own
         return f"Warning: {warned}. {said}; {describe_largest_weight(record)}"
@@ -113,7 +113,7 @@ def tone(record: Record) -> str:
 
     Broken is a run whose cost has been NaN or inf, or whose weights are.
     """
-    if record.first_nonfinite is not None or weights_are_lost(record):
+    if record.first_nonfinite is not None or holds_nonfinite_weights(record):
         return BROKEN
     if not len(record):
         return CALM
@@ -151,7 +151,7 @@ def describe_time_before(steps: NDArray[np.int64], costs: NDArray[np.float64]) -
     return f"after it rose {write_growth(costs[high], costs[low])} in {count_updates(steps[high] - steps[low])}"
 
 
-def weights_are_lost(record: Record) -> bool:
+def holds_nonfinite_weights(record: Record) -> bool:
     """Whether the weights hold NaN or inf at the end."""
     return any(bool((record.column(gauge)[-1] > 0).any()) for gauge in ("weight_nan", "weight_inf"))
 

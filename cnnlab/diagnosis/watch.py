@@ -88,8 +88,8 @@ class Watch:
         with contextlib.ExitStack() as stack:  # which undoes all of it if something fails
             self.take_place(stack)
             for optimizer in self.optimizers:
-                stack.callback(optimizer.register_step_pre_hook(StepHook(self.before_step)).remove)
-                stack.callback(optimizer.register_step_post_hook(StepHook(self.after_step)).remove)
+                stack.callback(optimizer.register_step_pre_hook(StepHook(self.prepare_step)).remove)
+                stack.callback(optimizer.register_step_post_hook(StepHook(self.finish_step)).remove)
             stack.enter_context(self.listener.listen())
             if interrupts_are_heard():
                 stack.enter_context(InterruptOverlay(self.obey_interrupt))
@@ -186,7 +186,7 @@ class Watch:
         if not self.stepping:
             self.update, self.written = None, []
 
-    def before_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
         if self.stopped is not None:
             self.stop_again()
@@ -260,7 +260,7 @@ class Watch:
             return frozenset()
         return frozenset().union(*others) - ids_of(optimizer)
 
-    def after_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def finish_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """What happens after the optimiser's step: the update is measured, and the dashboard drawn if it is due."""
         if not self.stepping or self.update is None or self.met is None:
             return

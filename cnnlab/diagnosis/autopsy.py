@@ -107,23 +107,38 @@ def autopsy(
 
     run = record if isinstance(record, Run) else rebuild_run(record_in(record), network, data, cost)
     seen = run.record if run is not None else record_in(record)
-    before = before_explosion(seen)
-    if run is None:
-        event = read_gauges(seen)
-        return compose(seen, event, None, rank_causes(seen, event, None), before, ())
-    from cnnlab.diagnosis.nan_tracer import find_origin
-    from cnnlab.diagnosis.probe import probe_run
-    from cnnlab.diagnosis.remedies import try_remedies
+    before, origin, numbers = before_explosion(seen), None, None
+    trials: tuple[Trial, ...] = ()
+    if run is not None:
+        from cnnlab.diagnosis.nan_tracer import find_origin
+        from cnnlab.diagnosis.probe import probe_run
+        from cnnlab.diagnosis.remedies import try_remedies
 
-    origin = find_origin(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
+        origin = find_origin(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
+        numbers = probe_run(run, before) if len(seen) else None
     # What does not come again in the replay was there all the same.
     event = read_gauges(seen) if origin is None else origin.first
-    numbers = probe_run(run, before) if len(seen) else None
     causes = rank_causes(seen, event, numbers)
-    if event is None and CAUSES[causes[0].name].needs_no_nan:
-        before = 0
-    trials = try_remedies(run, causes, before, numbers.critical, going) if prove and numbers is not None else ()
-    return compose(seen, event, origin, causes, before, trials)
+    if run is not None and numbers is not None:
+        if event is None and CAUSES[causes[0].name].needs_no_nan:
+            before = 0
+        trials = try_remedies(run, causes, before, numbers.critical, going) if prove else ()
+    unknown = (UNKNOWN,) if len(seen) and not len(seen.known_costs[0]) else ()
+    return Autopsy(
+        cause=causes[0].name, confidence=causes[0].confidence, evidence=(*causes[0].evidence, *unknown),
+        step=None if event is None else event.step, phase=None if event is None else event.phase,
+        layer=None if event is None else event.layer, operation=None if event is None else event.operation,
+        chain=() if event is None else describe_chain(seen, event, origin, causes[0]), causes=causes,
+        rules=list_rules(event, causes), before=before, remedies=trials,
+    )  # fmt: skip
+
+
+def list_rules(event: Event | None, causes: tuple[Cause, ...]) -> tuple[str, ...]:
+    """Which of the three rules of the posted answer apply."""
+    rules = {rule for cause in causes if cause.confidence >= 0.6 for rule in cause.rules}
+    if event is not None and event.operation in ("inf-inf", "inf/inf", "inf*0", "0/0", "overflow"):
+        rules.add("c")
+    return tuple(RULES[rule] for rule in sorted(rules))
 
 
 def rebuild_run(record: Record, network: Any, data: Any, cost: Any) -> Run | None:
@@ -162,29 +177,6 @@ def locate_by_gauges(record: Record, step: int) -> tuple[str, str]:
             place = int(np.flatnonzero(bad)[-1 if phase == "gradient" else 0])
             return phase, record.layers[place]
     return "cost", ""
-
-
-def compose(
-    record: Record,
-    event: Event | None,
-    origin: Origin | None,
-    causes: tuple[Cause, ...],
-    before: int,
-    trials: tuple[Trial, ...],
-) -> Autopsy:
-    """The findings put together."""
-    rules = dict.fromkeys(rule for cause in causes if cause.confidence >= 0.6 for rule in cause.rules)
-    if event is not None and event.operation in ("inf-inf", "inf/inf", "inf*0", "0/0", "overflow"):
-        rules["c"] = None
-    first = causes[0]
-    unknown = (UNKNOWN,) if len(record) and not len(record.known_costs[0]) else ()
-    return Autopsy(
-        cause=first.name, confidence=first.confidence, evidence=(*first.evidence, *unknown),
-        step=None if event is None else event.step, phase=None if event is None else event.phase,
-        layer=None if event is None else event.layer, operation=None if event is None else event.operation,
-        chain=() if event is None else describe_chain(record, event, origin, first), causes=causes,
-        rules=tuple(RULES[rule] for rule in sorted(rules)), before=before, remedies=trials,
-    )  # fmt: skip
 
 
 def describe_chain(record: Record, event: Event, origin: Origin | None, cause: Cause) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -46,29 +46,18 @@ USUAL_INPUTS = 3.0
 """Root mean square of inputs above which they count as not scaled; standardised ones have 1."""
 
 
-class Finding(NamedTuple):
-    """How well a cause fits a case."""
-
-    confidence: float
-    """From 0 to 1: how well the numbers fit; no probability."""
-    evidence: tuple[str, ...]
-    """What was measured, in sentences."""
-    rules: tuple[str, ...] = ()
-    """Which of RULES name the cause."""
-
-
 @dataclass(frozen=True)
 class Cause:
-    """One cause that may hold: its name, one of CAUSES, and the fields of a Finding."""
+    """One cause that may hold."""
 
-    name: str
-    """One of CAUSES."""
     confidence: float
     """From 0 to 1: how well the numbers fit; no probability."""
     evidence: tuple[str, ...]
     """What was measured, in sentences."""
     rules: tuple[str, ...] = ()
     """Which of RULES name it."""
+    name: str = ""
+    """One of CAUSES, whose row gives it."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.confidence:.2f})"
@@ -80,7 +69,7 @@ class CauseKind:
 
     meaning: str
     """What the cause means, in a sentence."""
-    judge: Callable[[Case], Iterator[Finding]] | None = None
+    judge: Callable[[Case], Iterator[Cause]] | None = None
     """What looks for it in a case; None for what remains where no cause is found."""
     needs_no_nan: bool = False
     """Whether it is found in runs without a NaN alone, so that its remedies begin at update 0."""
@@ -89,30 +78,31 @@ class CauseKind:
 def rank_causes(record: Record, event: Event | None, probe: Probe | None) -> tuple[Cause, ...]:
     """The causes that may hold, the likeliest first; if there are none, `healthy` or `undecided` alone."""
     case = Case(record, event, probe)
-    judges = [(name, kind.judge) for name, kind in CAUSES.items() if kind.judge is not None]
-    found = [Cause(name, *finding) for name, judge in judges for finding in judge(case) if finding.confidence >= 0.1]
-    found.sort(key=lambda cause: -cause.confidence)
-    likeliest: dict[str, Cause] = {}
-    for cause in found:
-        likeliest.setdefault(cause.name, cause)
-    return tuple(likeliest.values()) or (describe_rest(case),)
+    found = [
+        replace(cause, name=name)
+        for name, kind in CAUSES.items()
+        if kind.judge is not None
+        for cause in sorted(kind.judge(case), key=lambda each: each.confidence)[-1:]
+        if cause.confidence >= 0.1
+    ]
+    return tuple(sorted(found, key=lambda cause: -cause.confidence)) or (describe_rest(case),)
 
 
 def describe_rest(case: Case) -> Cause:
     """What is said of a run in which no cause is found."""
     record, costs = case.record, case.costs
     if case.event is not None:
-        return Cause("undecided", 0.0, ("no cause fits the numbers that were measured",))
+        return Cause(0.0, ("no cause fits the numbers that were measured",), name="undecided")
     if not len(record):
-        return Cause("healthy", 0.0, ("nothing is trained yet",))
+        return Cause(0.0, ("nothing is trained yet",), name="healthy")
     if not len(costs):
-        return Cause("undecided", 0.0, ("the cost was not measured; all that was measured is finite",))
+        return Cause(0.0, ("the cost was not measured; all that was measured is finite",), name="undecided")
     measured = "" if len(costs) == len(record) else f", {len(costs)} of them with a cost that was measured"
     said = f"the cost went from {number(costs[0])} to {number(costs[-1])} in {len(record)} updates{measured}"
-    return Cause("healthy", 0.9 if costs[-1] <= costs[0] else 0.5, (f"{said}; all numbers are finite",))
+    return Cause(0.9 if costs[-1] <= costs[0] else 0.5, (f"{said}; all numbers are finite",), name="healthy")
 
 
-def judge_learning_rate(case: Case) -> Iterator[Finding]:
+def judge_learning_rate(case: Case) -> Iterator[Cause]:
     """Divergence: the rate is above 2 / lambda_max, and the cost rose."""
     excess, rate = case.excess, case.knobs.learning_rate
     if case.before_any_step or not case.diverged or not (case.rose or (excess or 0) > 1):
@@ -133,7 +123,7 @@ def judge_learning_rate(case: Case) -> Iterator[Finding]:
     if has_other_cause(case) and rate < USUAL_RATE:
         confidence *= 0.8
         evidence.append(f"yet {number(rate)} is a usual rate: see the other causes")
-    yield Finding(confidence, tuple(evidence), ("a",))
+    yield Cause(confidence, tuple(evidence), ("a",))
 
 
 def has_other_cause(case: Case) -> bool:
@@ -142,7 +132,7 @@ def has_other_cause(case: Case) -> bool:
     return any(each.confidence > 0.5 for judge in judges for each in judge(case))
 
 
-def judge_inputs(case: Case) -> Iterator[Finding]:
+def judge_inputs(case: Case) -> Iterator[Cause]:
     """Inputs far from a deviation of 1, and a critical rate that would be high enough without that."""
     if case.probe is None or not case.diverged or not case.probe.input_size > USUAL_INPUTS:
         return
@@ -154,14 +144,14 @@ def judge_inputs(case: Case) -> Iterator[Finding]:
         confidence = 0.97 * case.estimate_relief(scaled)
     if case.excess is not None:
         confidence *= squash(case.excess)
-    yield Finding(confidence, tuple(evidence))
+    yield Cause(confidence, tuple(evidence))
 
 
-def judge_initial_weights(case: Case) -> Iterator[Finding]:
+def judge_initial_weights(case: Case) -> Iterator[Cause]:
     """Weights that are not finite at the start, or larger than He's where with his the critical rate would do."""
     if case.event is not None and case.event.step == 0:
         said = f"weights of {case.event.layer or 'network'} are not finite before the first update"
-        yield Finding(0.99, (said,), ("c",))
+        yield Cause(0.99, (said,), ("c",))
     if case.probe is None or not case.diverged:
         return
     gains = np.array([gain for gain in case.probe.gains if gain == gain])
@@ -178,10 +168,10 @@ def judge_initial_weights(case: Case) -> Iterator[Finding]:
         evidence.append(
             f"with He's initialisation the critical learning rate would be {number(case.probe.critical_he)}"
         )
-    yield Finding(0.98 * confidence, tuple(evidence))
+    yield Cause(0.98 * confidence, tuple(evidence))
 
 
-def judge_sum(case: Case) -> Iterator[Finding]:
+def judge_sum(case: Case) -> Iterator[Cause]:
     """A sum over the batch, and a rate that would be below the critical one for the mean."""
     if case.record.settings.reduction != "sum" or case.record.own_network or not case.diverged or case.probe is None:
         return
@@ -191,10 +181,10 @@ def judge_sum(case: Case) -> Iterator[Finding]:
     if case.probe.critical is not None:
         evidence.append(f"with the mean the critical learning rate would be {number(case.probe.critical * count)}")
         confidence = 0.98 * max((1 + case.estimate_relief(case.probe.critical * count)) / 2, case.estimate_share(count))
-    yield Finding(confidence, tuple(evidence))
+    yield Cause(confidence, tuple(evidence))
 
 
-def judge_saturation(case: Case) -> Iterator[Finding]:
+def judge_saturation(case: Case) -> Iterator[Cause]:
     """The label's probability is 0, or so small that 1/p is beyond the type."""
     event = case.event
     if event is None or not (case.record.own_network or case.record.settings.cost == "softmax_log"):
@@ -205,16 +195,14 @@ def judge_saturation(case: Case) -> Iterator[Finding]:
     if not (underflow or steep):
         return
     gap = case.record.logit_gap[event.step - 1]
-    apart = f"the logit gap is {number(float(gap))}" if gap == gap else "the network is sure of its answer"
-    evidence = [f"{apart}, so the probability p of a label is next to 0"]
-    evidence.append(
-        "log(0) is -inf" if underflow else f"1/p would be {number(event.reached)}, beyond {event.precision}"
-    )
+    sure = f"the logit gap is {number(float(gap))}" if gap == gap else "the network is sure of its answer"
+    broken = "log(0) is -inf" if underflow else f"1/p would be {number(event.reached)}, beyond {event.precision}"
     long = np.nan_to_num(case.record.update_ratio[: event.step - 1]).max(initial=0)
-    yield Finding(0.97 if long < 10 else 0.6, tuple(evidence), ("b",))
+    evidence = (f"{sure}, so the probability p of a label is next to 0", broken)
+    yield Cause(0.97 if long < 10 else 0.6, evidence, ("b",))
 
 
-def judge_precision(case: Case) -> Iterator[Finding]:
+def judge_precision(case: Case) -> Iterator[Cause]:
     """A value that float32 would hold, in a type that ends sooner."""
     event = case.event
     if event is None or event.precision != "float16" or event.operation not in ("overflow", "cast", "exp overflow"):
@@ -224,56 +212,51 @@ def judge_precision(case: Case) -> Iterator[Finding]:
         return
     evidence = (f"the value would be {number(largest)}; float16 ends at 65504, and float32 would hold it",)
     calm = len(case.costs) < 2 or case.costs[-1] < 1e3 * max(case.costs.min(), 1e-30)
-    confidence = 0.99 if event.step == 1 else 0.96 if calm else 0.7
-    yield Finding(confidence, evidence, ("c",))
+    yield Cause(0.99 if event.step == 1 else 0.96 if calm else 0.7, evidence, ("c",))
 
 
-def judge_penalty(case: Case) -> Iterator[Finding]:
+def judge_penalty(case: Case) -> Iterator[Cause]:
     """L2 that turns weights over, L1 that takes off more than they are."""
     knobs = case.knobs
     factor = 1 - knobs.learning_rate * knobs.l2
     if factor < -1:
         said = f"every update multiplies the weights by 1 - learning_rate * l2 = {number(factor)}"
-        yield Finding(0.99 if case.diverged else 0.5, (said,))
+        yield Cause(0.99 if case.diverged else 0.5, (said,))
         return
     size = case.probe.weight_size if case.probe is not None else math.inf
     step = knobs.learning_rate * knobs.l1
     if step > 2 * size and case.diverged:
         said = f"L1 takes {number(step)} off every weight at each update, and the weights were {number(size)} in size"
-        yield Finding(0.97 * squash(step / size), (said,))
+        yield Cause(0.97 * squash(step / size), (said,))
 
 
-def judge_momentum(case: Case) -> Iterator[Finding]:
+def judge_momentum(case: Case) -> Iterator[Cause]:
     """Momentum of 1, or so near to 1 that past steps add up a hundredfold."""
     kept = case.knobs.momentum
     if kept >= 1 and len(case.record):
         _, costs = case.record.known_costs
         trouble = case.diverged or bool((costs[-1:] > 0.5 * costs[:1]).any())
-        yield Finding(0.99 if trouble else 0.6, ("momentum is 1: no past step ever fades",))
+        yield Cause(0.99 if trouble else 0.6, ("momentum is 1: no past step ever fades",))
     elif case.diverged and not case.before_any_step and kept >= 0.5 and case.excess is not None:
         # Far below the critical rate it is the sum of steps that is too long; far above, any step is.
         longer = 1 / (1 - kept)
         said = f"momentum {kept:g} makes a steady step {longer:.3g} times as long"
-        yield Finding(0.9 * squash(longer / 20) * (1 - squash(case.excess) / 2), (said,))
+        yield Cause(0.9 * squash(longer / 20) * (1 - squash(case.excess) / 2), (said,))
 
 
-def judge_dead_units(case: Case) -> Iterator[Finding]:
+def judge_dead_units(case: Case) -> Iterator[Cause]:
     """A layer of which every unit is dead, for the whole last batch."""
     if case.event is not None or not len(case.record):
         return
     shares = np.nan_to_num(case.record.dead_relu[-1])
     worst = int(np.argmax(shares))
     if shares[worst] >= 0.9:
-        rate = float(shares[worst])
-        reached = number(float(case.record.gradient_norm[-1][0]))
-        evidence = (
-            f"{rate:.0%} of the units of {case.name_layer(worst)} are dead",
-            f"the norm of the first layer's gradient is {reached}",
-        )
-        yield Finding(0.98 if rate == 1 else 0.35, evidence)
+        dead = f"{shares[worst]:.0%} of the units of {case.name_layer(worst)} are dead"
+        reached = f"the norm of the first layer's gradient is {number(float(case.record.gradient_norm[-1][0]))}"
+        yield Cause(0.98 if shares[worst] == 1 else 0.35, (dead, reached))
 
 
-def judge_gradient(case: Case) -> Iterator[Finding]:
+def judge_gradient(case: Case) -> Iterator[Cause]:
     """A first layer whose gradient is a thousandth of the last one's, while the cost stands still."""
     costs = case.costs
     if case.event is not None or len(case.record) < 5 or len(case.record.layers) < 2 or len(costs) < 2:
@@ -289,28 +272,24 @@ def judge_gradient(case: Case) -> Iterator[Finding]:
         f"the cost went from {number(costs[0])} to {number(costs[-1])}",
     )
     alive = np.nan_to_num(case.record.dead_relu[-1]).max() < 1
-    yield Finding(0.9 if alive else 0.4, evidence)
+    yield Cause(0.9 if alive else 0.4, evidence)
 
 
-def judge_masking(case: Case) -> Iterator[Finding]:
+def judge_masking(case: Case) -> Iterator[Cause]:
     """An epsilon that hides log(0), or a clip that freezes: no NaN, and nothing learnt."""
     record, knobs = case.record, case.knobs
     if case.event is not None or len(record) < 3:
         return
-    norm = float(record.total_gradient_norm[-1])
     if record.settings.cost == "softmax_log" and knobs.epsilon > 0:
         yield from judge_epsilon(record, knobs.epsilon)
     ratio = float(np.nan_to_num(record.update_ratio[-5:]).max())
     stands = bool((case.costs[-1:] > 0.5 * case.costs[:1]).any())
     if knobs.clip != "off" and record.clipped[-5:].min() > 0.5 and ratio < 1e-6 and stands:
-        evidence = (
-            f"clipping makes updates {number(ratio)} times as long as the weights",
-            f"the gradient's norm is {number(norm)}",
-        )
-        yield Finding(0.9, evidence)
+        clipped = f"clipping makes updates {number(ratio)} times as long as the weights"
+        yield Cause(0.9, (clipped, f"the gradient's norm is {number(float(record.total_gradient_norm[-1]))}"))
 
 
-def judge_epsilon(record: Record, epsilon: float) -> Iterator[Finding]:
+def judge_epsilon(record: Record, epsilon: float) -> Iterator[Cause]:
     """Updates whose batch holds a wrong example of which no gradient is left."""
     cap = -math.log(epsilon)
     late = slice(max(0, len(record) - 2 * record.updates_per_epoch), len(record))
@@ -324,17 +303,17 @@ def judge_epsilon(record: Record, epsilon: float) -> Iterator[Finding]:
             f"{number(float(record.logit_gap[step]))}, and the gradient's norm is "
             f"{number(float(record.total_gradient_norm[step]))}",
         )
-        yield Finding(0.95, evidence)
+        yield Cause(0.95, evidence)
 
 
-def judge_data(case: Case) -> Iterator[Finding]:
+def judge_data(case: Case) -> Iterator[Cause]:
     """NaN or inf that came with the data."""
     if case.event is not None and case.event.phase == "input":
         count = case.probe.nan_inputs if case.probe is not None else 1
-        yield Finding(1.0, (f"{count} of the examples hold NaN or inf",))
+        yield Cause(1.0, (f"{count} of the examples hold NaN or inf",))
 
 
-def judge_operation(case: Case) -> Iterator[Finding]:
+def judge_operation(case: Case) -> Iterator[Cause]:
     """An operation in the user's own network or cost that is not defined for its inputs, which are of usual size."""
     event = case.event
     if event is None or not case.record.own_network or event.operation not in UNDEFINED or event.largest > CALM:
@@ -342,7 +321,7 @@ def judge_operation(case: Case) -> Iterator[Finding]:
     said = f"update {event.step}, {event.value_name}: {UNDEFINED[event.operation]} (in {event.function})"
     evidence = (said, f"its largest input is {number(event.largest)}")
     calm = case.before_any_step or not case.rose
-    yield Finding(0.9 if calm else 0.4, evidence, ("b",))
+    yield Cause(0.9 if calm else 0.4, evidence, ("b",))
 
 
 CAUSES = {

@@ -45,19 +45,9 @@ class Detector:
         return int(found[0]) + 1 if len(found) else None
 
 
-def count_weights(record: Record) -> NDArray[np.int64]:
-    """How many numbers each layer holds."""
-    return record.histograms[0].sum(axis=1)
-
-
-def measure_mean_gradient(record: Record) -> NDArray[np.float64]:
-    """(updates, layers): mean magnitude of the gradient, from its norm: that of a gradient of equal magnitudes."""
-    return record.gradient_norm / np.sqrt(count_weights(record))
-
-
-def measure_mean_weight(record: Record) -> NDArray[np.float64]:
-    """(updates, layers): likewise of the weights."""
-    return record.weight_norm / np.sqrt(count_weights(record))
+def measure_mean(record: Record, gauge: str) -> NDArray[np.float64]:
+    """(updates, layers): mean magnitude of gradients or weights, from their norm: that of equal magnitudes."""
+    return record.column(f"{gauge}_norm")[1:] / np.sqrt(record.histograms[0].sum(axis=1))
 
 
 def find_nonfinite(record: Record) -> Fired:
@@ -67,11 +57,6 @@ def find_nonfinite(record: Record) -> Fired:
         counts = record.column(f"{gauge}_nan")[1:] + record.column(f"{gauge}_inf")[1:]
         bad |= (np.nan_to_num(counts) > 0).any(axis=1)
     return bad
-
-
-def find_lowest_costs(record: Record) -> NDArray[np.float64]:
-    """The least cost up to each update."""
-    return np.minimum.accumulate(np.where(np.isfinite(record.cost), record.cost, np.inf))
 
 
 def detect_autotrainer(record: Record) -> Fired:
@@ -86,9 +71,9 @@ def detect_autotrainer(record: Record) -> Fired:
 
 def detect_deepdiagnosis(record: Record) -> Fired:
     """Vanishing gradient, dead units, weights that vary too little or too much, updates outside a band."""
-    gradient = (measure_mean_gradient(record) < 1e-7).any(axis=1)
+    gradient = (measure_mean(record, "gradient") < 1e-7).any(axis=1)
     dead = (np.nan_to_num(record.dead_relu) >= 0.7).any(axis=1)
-    variance = measure_mean_weight(record) ** 2
+    variance = measure_mean(record, "weight") ** 2
     spread = ((variance < 1e-5) | ~(variance <= 10)).any(axis=1)
     band = ~((record.update_ratio >= 1e-5) & (record.update_ratio <= 1e-1)).all(axis=1)
     return np.asarray(gradient | dead | spread | band, dtype=bool)
@@ -104,8 +89,8 @@ def detect_umlaut(record: Record) -> Fired:
 def detect_sagemaker(record: Record) -> Fired:
     """NaN, updates far too long or short, vanishing gradient, layers of unlike variance, dead layers, no decrease."""
     long = ~((record.update_ratio <= 10) & (record.update_ratio >= 1e-8)).all(axis=1)
-    gradient = (measure_mean_gradient(record) < 1e-7).any(axis=1)
-    variance = measure_mean_weight(record) ** 2
+    gradient = (measure_mean(record, "gradient") < 1e-7).any(axis=1)
+    variance = measure_mean(record, "weight") ** 2
     early = np.arange(len(record)) < 10
     unlike = ~(variance.max(axis=1) / variance.min(axis=1) <= 10) & early
     dead = (np.nan_to_num(record.dead_relu) > 0.5).any(axis=1)
@@ -117,7 +102,7 @@ def detect_sagemaker(record: Record) -> Fired:
 def detect_thedeepchecker(record: Record) -> Fired:
     """A loss twice its recent least, weights and gradients that are large or double, updates outside a band."""
     fired = is_nonfinite(record.cost)
-    weights, gradient = measure_mean_weight(record), measure_mean_gradient(record)
+    weights, gradient = measure_mean(record, "weight"), measure_mean(record, "gradient")
     fired |= ~(weights <= 1e8).all(axis=1) | ~((gradient <= 1e6) & (gradient >= 1e-6)).all(axis=1)
     powers = np.log10(record.update_ratio)
     fired |= ~((powers >= -4) & (powers <= -1)).all(axis=1)
@@ -142,7 +127,8 @@ def detect_terminate_on_nan(record: Record) -> Fired:
 
 def detect_fastai(record: Record) -> Fired:
     """A loss above 3 times its least so far."""
-    return ~(record.cost <= 3 * find_lowest_costs(record)) & record.is_measured("cost")
+    lowest = np.minimum.accumulate(np.where(np.isfinite(record.cost), record.cost, np.inf))
+    return ~(record.cost <= 3 * lowest) & record.is_measured("cost")
 
 
 def detect_ours(record: Record) -> Fired:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -126,7 +127,7 @@ def replay(run: Run, step: int) -> Origin | None:
     for part in find_tensors(x):
         tracer.check_given(part, "input")
     tracer.check_given(state.parameters, "weight")
-    traced = dataclasses.replace(run.descent, cost=tracer.wrap_cost(run.descent.cost))
+    traced = dataclasses.replace(run.descent, cost=functools.partial(tracer.compute_cost, run.descent.cost))
     with run.one_thread(), tracer.follow_layers(), run.randomness(step):
         try:
             with tracer:
@@ -183,41 +184,29 @@ class NanTracer(TorchDispatchMode):
         with contextlib.ExitStack() as stack:
             for name in self.run.layout.layers:
                 layer = self.run.network.get_submodule(name)
-                stack.callback(layer.register_forward_pre_hook(self.make_entry_hook(name)).remove)
-                stack.callback(layer.register_forward_hook(self.make_exit_hook(name)).remove)
+                stack.callback(layer.register_forward_pre_hook(functools.partial(self.enter_layer, name)).remove)
+                stack.callback(layer.register_forward_hook(functools.partial(self.leave_layer, name)).remove)
             yield
 
-    def make_entry_hook(self, name: str) -> Callable[..., None]:
+    def enter_layer(self, name: str, _module: nn.Module, inputs: Any) -> None:
         """The hook of a layer that begins: what led to its inputs belongs to the layer before."""
+        for part in flat_parts(inputs):
+            self.assign(part, self.layer)
+        self.layer = name
 
-        def enter(_module: nn.Module, inputs: Any) -> None:
-            for part in flat_parts(inputs):
-                self.assign(part, self.layer)
-            self.layer = name
-
-        return enter
-
-    def make_exit_hook(self, name: str) -> Callable[..., None]:
+    def leave_layer(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         """The hook of a layer that is done."""
+        for part in flat_parts(output):
+            self.assign(part, name)
+            self.outputs.append(part.detach())
+        self.layer = name
 
-        def leave(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            for part in flat_parts(output):
-                self.assign(part, name)
-                self.outputs.append(part.detach())
-            self.layer = name
-
-        return leave
-
-    def wrap_cost(self, cost: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def compute_cost(self, cost: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """The cost, with the note before it that the layers are done."""
-
-        def traced(*arguments: Any) -> Tensor:
-            for output in flat_parts(arguments[0]):
-                self.assign(output, self.layer)
-            self.last, self.stage = self.layer, "cost"
-            return cost(*arguments)
-
-        return traced
+        for output in flat_parts(arguments[0]):
+            self.assign(output, self.layer)
+        self.last, self.stage = self.layer, "cost"
+        return cost(*arguments)
 
     def assign(self, output: Tensor, layer: str) -> None:
         """Note that the nodes of the graph which lead to an output, and are not yet known, belong to a layer."""
@@ -320,10 +309,8 @@ class NanTracer(TorchDispatchMode):
 
     def find_place(self, tensor: Tensor) -> int | None:
         """The first bad place of a flat vector of parameters or of a gradient; None for other tensors."""
-        total = sum(self.run.layout.sizes)
-        if tensor.shape != (total,):
-            return None
-        return int((~tensor.isfinite()).nonzero()[0])
+        is_flat = tensor.shape == (sum(self.run.layout.sizes),)
+        return int((~tensor.isfinite()).nonzero()[0]) if is_flat else None
 
     # -- what came of it
 

@@ -113,7 +113,7 @@ def list_posted_remedies(start: Settings) -> tuple[Remedy, ...]:
     """
     cost = {} if start.cost == "softmax_log" else {"cost": "softmax_log"}
     return (
-        Remedy("a lower learning rate", {"learning_rate": lower_rate(start.learning_rate)}, posted=True),
+        Remedy("a lower learning rate", {"learning_rate": round_rate(start.learning_rate / 100)}, posted=True),
         Remedy("another initialisation", {"init": "question_2", "init_scale": 1.0}, posted=True),
         Remedy("an L2 penalty", {"l2": 0.1}, posted=True),
         Remedy("a safe softmax", {**cost, "epsilon": 1e-8}, posted=True),
@@ -123,12 +123,14 @@ def list_posted_remedies(start: Settings) -> tuple[Remedy, ...]:
 
 def list_remedies(cause: str, rate: float, critical: float | None) -> list[Remedy]:
     """What fits a cause at a learning rate; nothing where no setting helps, as with data that hold NaN."""
-    slow = Remedy("a lower learning rate", {"learning_rate": lower_rate(rate)})
+    slow = Remedy("a lower learning rate", {"learning_rate": round_rate(rate / 100)})
     he = Remedy("He's initialisation", {"init": "he_normal", "init_scale": 1.0})
     exact = Remedy("cross-entropy from logits", {"cost": "log_softmax", "epsilon": 0.0})
     slow_alone = Remedy("no clipping, a lower learning rate", {"clip": "off", **slow.changes})
     half = (
-        slow if critical is None else Remedy("half the critical learning rate", {"learning_rate": halve_rate(critical)})
+        slow
+        if critical is None
+        else Remedy("half the critical learning rate", {"learning_rate": round_rate(critical / 2)})
     )
     return {
         "learning rate above critical": [half],
@@ -145,14 +147,9 @@ def list_remedies(cause: str, rate: float, critical: float | None) -> list[Remed
     }.get(cause, [])
 
 
-def lower_rate(rate: float) -> float:
-    """A hundredth of a learning rate; not 0, however small the rate."""
-    return max(float(f"{rate / 100:.6g}"), 5e-324)
-
-
-def halve_rate(critical: float) -> float:
-    """Half of a rate, as a number of two digits that lies in the range of learning rates."""
-    return min(max(float(f"{critical / 2:.1e}"), 1e-12), 1e6)
+def round_rate(rate: float) -> float:
+    """A learning rate of two digits within its range, however small it is."""
+    return min(max(float(f"{rate:.1e}"), 5e-324), 1e6)
 
 
 def try_remedy(run: Run, remedy: Remedy, before: int) -> Trial:

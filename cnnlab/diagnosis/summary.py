@@ -117,9 +117,7 @@ def tone(record: Record) -> str:
         return BROKEN
     if not len(record):
         return CALM
-    if find_present_warning(record) is not None:
-        return RISING
-    return RISING if rises(record) else CALM
+    return RISING if find_present_warning(record) is not None or rises(record) else CALM
 
 
 def rises(record: Record) -> bool:
@@ -135,14 +133,14 @@ def describe_break(record: Record) -> str:
     steps, costs = record.known_costs
     value, last = number(record.cost[first - 1]), number(costs[-1])
     when = f"is {value} since update {first}" if last == value else f"was {value} at update {first} and is {last} now"
-    before = "the very first" if first == 1 else describe_time_before(steps[steps < first], costs[steps < first])
+    before = describe_time_before(steps[steps < first], costs[steps < first])
     return f"cost {when}, {before}; {describe_weights(record)}"
 
 
 def describe_time_before(steps: NDArray[np.int64], costs: NDArray[np.float64]) -> str:
     """What the cost did in the updates before it was NaN or inf."""
     if not len(costs):
-        return "the first whose cost was measured"
+        return "with no finite cost before"
     low, high = int(np.argmin(costs)), int(np.argmax(costs))
     if not costs[high] > RISE * costs[low]:
         return f"after a cost of {number(costs[-1])} without a rise"

@@ -39,7 +39,7 @@ def test_a_sudden_inf_is_not_told_as_a_climb() -> None:
 
 
 def test_a_cost_that_is_nan_from_the_start_is_told_so() -> None:
-    assert state_line(record_of([np.nan])).startswith("cost is NaN since update 1, the very first; ")
+    assert state_line(record_of([np.nan])).startswith("cost is NaN since update 1, with no finite cost before; ")
 
 
 def test_a_cost_that_recovers_is_told_with_its_present_value() -> None:

@@ -204,7 +204,7 @@ def test_where_only_some_costs_were_measured_the_words_are_about_those():
     broken = record_of([NOT_MEASURED, 1.0, 9.0, NOT_MEASURED, math.inf, NOT_MEASURED])
     assert verdict.state_line(broken).startswith("cost is inf since update 5, after it rose 9 times in 1 update; ")
     first = record_of([NOT_MEASURED, math.nan])
-    assert verdict.state_line(first).startswith("cost is NaN since update 2, the first whose cost was measured; ")
+    assert verdict.state_line(first).startswith("cost is NaN since update 2, with no finite cost before; ")
 
 
 def test_what_was_not_measured_is_no_sign_of_trouble():

@@ -97,8 +97,8 @@ class Case:
             return []
         low = int(np.argmin(costs))
         decades = math.log10(costs[-1]) - math.log10(costs[low])
-        since, now = self.steps[low], self.steps[-1]
-        return [f"the cost rose {write_short(10**decades)} times from update {since} to {now}"] if decades > 0.3 else []
+        said = f"the cost rose {write_short(10**decades)} times from update {self.steps[low]} to {self.steps[-1]}"
+        return [said] if decades > 0.3 else []
 
     def name_layer(self, place: int) -> str:
         """The name of a layer in a sentence; 'network' for one without a name."""

@@ -112,9 +112,8 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
     if excess is not None and case.probe is not None and case.probe.critical is not None:
         where = f"after update {case.probe.step}" if case.probe.step else "at the start"
         said = f"{excess:.3g} times the critical one {where}, {number(case.probe.critical)}"
-        evidence = [f"the learning rate {number(rate)} was {said}"]
-        if case.knobs.momentum:
-            evidence[0] += f" (times 1 + {case.knobs.momentum:g} for momentum)"
+        momentum = f" (times 1 + {case.knobs.momentum:g} for momentum)" if case.knobs.momentum else ""
+        evidence = [f"the learning rate {number(rate)} was {said}{momentum}"]
     evidence += case.describe_rise()
     if not case.rose:
         confidence *= 0.6
@@ -136,8 +135,8 @@ def judge_inputs(case: Case) -> Iterator[Cause]:
     """Inputs far from a deviation of 1, and a critical rate that would be high enough without that."""
     if case.probe is None or not case.diverged or not case.probe.input_size > USUAL_INPUTS:
         return
-    size, scaled = case.probe.input_size, case.probe.critical_scaled
-    evidence = [f"the inputs' root mean square is {number(size)}, and 1 would be usual"]
+    scaled = case.probe.critical_scaled
+    evidence = [f"the inputs' root mean square is {number(case.probe.input_size)}, and 1 would be usual"]
     confidence = 0.55
     if scaled is not None and case.probe.critical is not None:
         evidence.append(f"with standardised inputs the critical learning rate would be {number(scaled)}")
@@ -163,11 +162,10 @@ def judge_initial_weights(case: Case) -> Iterator[Cause]:
         f"the weights started up to {gains.max():.3g} times as large as He's sqrt(2 / fan_in) ({name}), "
         f"{product:.3g} times over all layers"
     ]
-    confidence = squash(product) if case.probe.critical_he is None else case.estimate_relief(case.probe.critical_he)
-    if case.probe.critical_he is not None:
-        evidence.append(
-            f"with He's initialisation the critical learning rate would be {number(case.probe.critical_he)}"
-        )
+    he = case.probe.critical_he
+    confidence = squash(product) if he is None else case.estimate_relief(he)
+    if he is not None:
+        evidence.append(f"with He's initialisation the critical learning rate would be {number(he)}")
     yield Cause(0.98 * confidence, tuple(evidence))
 
 
@@ -297,13 +295,10 @@ def judge_epsilon(record: Record, epsilon: float) -> Iterator[Cause]:
     found = np.flatnonzero((record.accuracy[late] < 1) & without & (record.logit_gap[late] > 0.9 * cap))
     if len(found):
         step = late.start + int(found[-1])
-        evidence = (
-            f"epsilon {number(epsilon)} caps the cost of an example at {cap:.4g}",
-            f"update {step + 1}: {1 - record.accuracy[step]:.0%} of the batch is wrong, at a logit gap of "
-            f"{number(float(record.logit_gap[step]))}, and the gradient's norm is "
-            f"{number(float(record.total_gradient_norm[step]))}",
-        )
-        yield Cause(0.95, evidence)
+        gap, norm = (number(float(values[step])) for values in (record.logit_gap, record.total_gradient_norm))
+        wrong = f"update {step + 1}: {1 - record.accuracy[step]:.0%} of the batch is wrong, at a logit gap of {gap}"
+        capped = f"epsilon {number(epsilon)} caps the cost of an example at {cap:.4g}"
+        yield Cause(0.95, (capped, f"{wrong}, and the gradient's norm is {norm}"))
 
 
 def judge_data(case: Case) -> Iterator[Cause]:
@@ -344,8 +339,7 @@ CAUSES = {
         "The numbers fit into float32, and are too large for the type in use.", judge_precision
     ),
     "penalty factor beyond 1": CauseKind(
-        "L1 or L2 takes off so much that every update turns the weights' signs and makes them larger.",
-        judge_penalty,
+        "L1 or L2 takes off so much that each update turns the weights' signs and makes them larger.", judge_penalty
     ),
     "momentum": CauseKind("Past steps add up faster than they fade.", judge_momentum),
     "dead ReLUs": CauseKind(

@@ -120,26 +120,16 @@ def detect_nanguard(record: Record) -> Fired:
     return np.asarray(find_nonfinite(record) | large | (record.total_gradient_norm > 1e10), dtype=bool)
 
 
-def detect_terminate_on_nan(record: Record) -> Fired:
-    """A loss that is not finite."""
-    return is_nonfinite(record.cost)
-
-
 def detect_fastai(record: Record) -> Fired:
     """A loss above 3 times its least so far."""
     lowest = np.minimum.accumulate(np.where(np.isfinite(record.cost), record.cost, np.inf))
     return ~(record.cost <= 3 * lowest) & record.is_measured("cost")
 
 
-def detect_ours(record: Record) -> Fired:
-    """The four signs of `cnnlab.diagnosis.early_warning`."""
-    return np.asarray(find_signs(record).any(axis=0), dtype=bool)
-
-
 DETECTORS = (
     Detector("cnnlab", "this package, cnnlab/diagnosis/early_warning.py", "update/weight > 20; cost > 1e4 times the "
          "first and rising; logit gap > 60 under a log; next outputs above a tenth of the type's largest number",
-         detect_ours),
+         lambda record: find_signs(record).any(axis=0)),
     Detector("AutoTrainer", "Zhang et al., ICSE 2021", "first/last gradient > 70, or < 1e-3 with the first < 1e-4; "
          "zero gradients >= 0.7; loss >= 1e3 or not finite; every 3 epochs", detect_autotrainer, epochs=3),
     Detector("DeepDiagnosis", "Wardat et al., ICSE 2022", "mean gradient < 1e-7; dead >= 0.7; weight variance "
@@ -153,7 +143,7 @@ DETECTORS = (
          "or doubled; mean gradient > 1e6, doubled or < 1e-6; log10 update/weight outside [-4, -1]; every 10 updates",
          detect_thedeepchecker, updates=10),
     Detector("NanGuardMode", "Theano, nanguardmode.py", "NaN, inf or a magnitude > 1e10", detect_nanguard),
-    Detector("TerminateOnNaN", "Keras, callbacks", "batch loss not finite", detect_terminate_on_nan),
+    Detector("TerminateOnNaN", "Keras, callbacks", "batch loss not finite", lambda record: is_nonfinite(record.cost)),
     Detector("fast.ai", "fast.ai, learning rate finder", "loss > 3 times its least", detect_fastai),
 )  # fmt: skip
 """Our own rules, and those of eight tools."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cnnlab.diagnosis.operations import Call, compute_true_size, find_tensors, holds_anywhere, name_operation
 from cnnlab.records.record import Record, is_nonfinite
@@ -62,16 +63,11 @@ class Event:
     """Largest magnitude of the true result, computed in float64; NaN where it cannot be."""
     precision: str
     """Floating-point type of the result."""
-    place: int | None = None
-    """Index in the flat vector of parameters, where it is one of those."""
 
     @property
     def value_name(self) -> str:
         """The value in words: its phase, and its layer where it has one."""
         return f"{self.phase} of {self.layer}" if self.layer else self.phase
-
-    def __str__(self) -> str:
-        return f"update {self.step}: {self.value_name}, {self.operation} in {self.function}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def describe_start(run: Run) -> Event:
     largest = float(finite.abs().max()) if len(finite) else 0.0
     nan = bool(parameters.isnan().any())
     precision = name_precision(parameters)
-    return Event(0, "weight", find_layer(run, place), operation, "to", nan, largest, math.nan, precision, place)
+    return Event(0, "weight", find_layer(run, place), operation, "to", nan, largest, math.nan, precision)
 
 
 def replay(run: Run, step: int) -> Origin | None:
@@ -243,7 +239,7 @@ class NanTracer(TorchDispatchMode):
         """Note what the update was given; if it is not finite, that is the event."""
         if phase == "weight":
             self.parameters = identify(tensor)
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if not tensor.isfinite().all():
             nan, precision = bool(tensor.isnan().any()), name_precision(tensor)
             self.note(Event(self.step, phase, "", "given", "data", nan, 0.0, math.nan, precision), [], [tensor])
 
@@ -266,14 +262,13 @@ class NanTracer(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__.rstrip("_") or func.overloadpacket.__name__
         mutable = func._schema.is_mutable
-        inputs = [part for part in find_tensors((args, kwargs)) if part.is_floating_point()]
+        inputs = find_tensors((args, kwargs))
         if mutable and name in OVERWRITES:
             inputs = inputs[1:]
         before = [part.clone() for part in inputs] if mutable else inputs
         self.enter(name)
         result = func(*args, **kwargs)
-        outputs = [part for part in find_tensors(result) if part.is_floating_point()]
-        bad = [part for part in outputs if part.numel() and not part.isfinite().all()]
+        bad = [part for part in find_tensors(result) if part.numel() and not part.isfinite().all()]
         if not bad or name.startswith(("empty", "new_empty")) or passes_nonfinite_number((args, kwargs)):
             return result
         nan_in, inf_in = holds_anywhere(torch.isnan, before), holds_anywhere(torch.isinf, before)
@@ -288,7 +283,7 @@ class NanTracer(TorchDispatchMode):
             self.step, phase, layer if place is None else find_layer(self.run, place),
             name_operation(Call(func, name, args, kwargs, before, bad[0], inf_in)), func.overloadpacket.__name__,
             nan_out, max((float(part.abs().max()) for part in finite if part.numel()), default=0.0),
-            math.nan if mutable else compute_true_size(func, args, kwargs), name_precision(bad[0]), place,
+            math.nan if mutable else compute_true_size(func, args, kwargs), name_precision(bad[0]),
         )  # fmt: skip
         if nan_out and not inf_in and event.operation == "overflow":
             # Products that overflow to both sides within one sum: the overflow is first, the NaN comes of it.
@@ -347,8 +342,4 @@ def identify(tensor: Tensor) -> int:
 
 def passes_nonfinite_number(value: Any) -> bool:
     """Whether a plain number that is NaN or inf was passed: then it was meant, as in a mask."""
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, (tuple, list)):
-        return any(map(passes_nonfinite_number, value))
-    return isinstance(value, float) and not math.isfinite(value)
+    return any(isinstance(part, float) and not math.isfinite(part) for part in tree_leaves(value))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 OPERATIONS = (
     "given", "cast", "overflow", "exp overflow", "log(0)", "log of a negative number", "root of a negative number",
@@ -40,7 +41,8 @@ Rule = Callable[[Call], str]
 
 def name_operation(call: Call) -> str:
     """What kind of operation made the values of a result that are not finite: one of OPERATIONS."""
-    said = (rule(call) for rule in RULES.get(call.name, ()))
+    rules = [(RULES_WITH_INF if call.inf_in else RULES_WITHOUT_INF).get(call.name), RULES.get(call.name)]
+    said = (rule(call) for rule in rules if rule is not None)
     return next(filter(None, said), "inf-inf" if call.inf_in else "overflow")
 
 
@@ -56,7 +58,7 @@ def name_logarithm(call: Call) -> str:
 
 def name_root(call: Call) -> str:
     """A root that gives NaN, and no inf, out of numbers."""
-    return "" if call.inf_in or bool(call.result.isinf().any()) else "root of a negative number"
+    return "" if bool(call.result.isinf().any()) else "root of a negative number"
 
 
 def name_division(call: Call) -> str:
@@ -71,56 +73,47 @@ def name_division(call: Call) -> str:
 
 
 def name_mean(call: Call) -> str:
-    """A NaN out of numbers, where nothing is averaged over."""
-    return "0/0" if not call.inf_in and bool(call.result.isnan().any()) else ""
-
-
-def name_alignment(call: Call) -> str:
-    """A cost that is inf where no alignment is possible, whose probability is 0."""
-    return "" if call.inf_in else "log(0)"
-
-
-def name_product(call: Call) -> str:
-    """A product that is NaN where one factor is inf, so the other is 0."""
-    return "inf*0" if call.inf_in else ""
+    """A mean over nothing, which is NaN."""
+    return "0/0" if bool(call.result.isnan().any()) else ""
 
 
 def name_sum_of_products(call: Call) -> str:
     """inf*0 if magnitudes alone give a NaN, for then no two infinities can have cancelled."""
-    if not call.inf_in:
-        return ""
     magnitudes = call.function(*change_tensors(call.arguments, Tensor.abs), **call.keywords)
-    parts = [part for part in find_tensors(magnitudes) if part.is_floating_point()]
-    return "inf*0" if holds_anywhere(torch.isnan, parts) else ""
+    return "inf*0" if holds_anywhere(torch.isnan, find_tensors(magnitudes)) else ""
 
 
 def name_softmax_gradient(call: Call) -> str:
     """inf*0 if the products in p * (g - sum(g * p)), or in g - p * sum(g), are NaN before anything is subtracted."""
-    if not call.inf_in:
-        return ""
     gradient, output = call.inputs[:2]
     of_logarithm = call.name == "_log_softmax_backward_data"
     products = output.exp() * gradient.sum(-1, keepdim=True) if of_logarithm else gradient * output
     return "inf*0" if bool(products.isnan().any()) else ""
 
 
-RULES: dict[str, tuple[Rule, ...]] = {
-    **dict.fromkeys(("_to_copy", "to", "copy"), (make_rule("cast"),)),
-    **dict.fromkeys(("exp", "exp2", "expm1", "sinh", "cosh"), (make_rule("exp overflow"),)),
-    **dict.fromkeys(("log", "log2", "log10", "log1p"), (name_logarithm,)),
-    **dict.fromkeys(("sqrt", "pow"), (name_root,)),
-    **dict.fromkeys(("div", "reciprocal", "true_divide"), (name_division,)),
-    "rsqrt": (name_root, name_division),
-    **dict.fromkeys(("nll_loss_forward", "nll_loss2d_forward", "mean"), (name_mean,)),
-    **dict.fromkeys(("_ctc_loss", "_cudnn_ctc_loss"), (name_alignment,)),
-    **dict.fromkeys(("mul", "addcmul"), (name_product,)),
-    **dict.fromkeys(("_softmax_backward_data", "_log_softmax_backward_data"), (name_softmax_gradient,)),
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("_to_copy", "to", "copy"), make_rule("cast")),
+    **dict.fromkeys(("exp", "exp2", "expm1", "sinh", "cosh"), make_rule("exp overflow")),
+    **dict.fromkeys(("log", "log2", "log10", "log1p"), name_logarithm),
+    **dict.fromkeys(("div", "reciprocal", "true_divide", "rsqrt"), name_division),
+}
+"""Operation of torch -> the rule that tells how it failed; one without a rule has overflowed, or taken inf from inf."""
+RULES_WITHOUT_INF: dict[str, Rule] = {
+    **dict.fromkeys(("sqrt", "rsqrt", "pow"), name_root),
+    **dict.fromkeys(("nll_loss_forward", "nll_loss2d_forward", "mean"), name_mean),
+    # A cost that is inf where no alignment is possible, whose probability is 0.
+    **dict.fromkeys(("_ctc_loss", "_cudnn_ctc_loss"), make_rule("log(0)")),
+}
+"""The same for inputs that are all finite; what these rules do not tell is left to RULES."""
+RULES_WITH_INF: dict[str, Rule] = {
+    **dict.fromkeys(("mul", "addcmul"), make_rule("inf*0")),
+    **dict.fromkeys(("_softmax_backward_data", "_log_softmax_backward_data"), name_softmax_gradient),
     **dict.fromkeys(
         ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot", "convolution", "convolution_backward", "linear",
-         "matmul", "mkldnn_convolution", "einsum"), (name_sum_of_products,)
+         "matmul", "mkldnn_convolution", "einsum"), name_sum_of_products,
     ),
 }  # fmt: skip
-"""Operation of torch -> the rules that may apply, the first that does tells; else it is an overflow, or inf - inf."""
+"""The same where an input holds inf."""
 
 
 def compute_true_size(function: Any, arguments: Any, keywords: dict[str, Any]) -> float:
@@ -130,26 +123,18 @@ def compute_true_size(function: Any, arguments: Any, keywords: dict[str, Any]) -
         result = function(*change_tensors(arguments, Tensor.double), **others)
     except (RuntimeError, TypeError):
         return float("nan")
-    values = [part.abs().max() for part in find_tensors(result) if part.is_floating_point() and part.numel()]
+    values = [part.abs().max() for part in find_tensors(result) if part.numel()]
     return float(max(values)) if values and all(part == part for part in values) else float("nan")
 
 
-def find_tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from find_tensors(part)
+def find_tensors(value: Any) -> list[Tensor]:
+    """The floating-point tensors in nested tuples, lists and dictionaries."""
+    return [part for part in tree_leaves(value) if isinstance(part, Tensor) and part.is_floating_point()]
 
 
 def change_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Nested arguments with every floating-point tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value) if value.is_floating_point() else value
-    if isinstance(value, (tuple, list)):
-        return type(value)(change_tensors(part, change) for part in value)
-    return value
+    return tree_map_only(Tensor, lambda part: change(part) if part.is_floating_point() else part, value)
 
 
 def holds_anywhere(test: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> bool:

@@ -71,10 +71,10 @@ def measure_gains(run: Run, start: Tensor) -> tuple[float, ...]:
 
 def compare_critical_rate(run: Run, critical: float | None, **changes: str | float) -> float | None:
     """The critical rate of the same start with some settings changed; None where there is nothing to compare."""
-    wanted = run.settings
-    if critical is None or run.own_network or all(getattr(wanted, name) == value for name, value in changes.items()):
+    changed = run.settings.replace(**changes)
+    if critical is None or run.own_network or changed == run.settings:
         return None
-    return measure_critical_rate(Run(wanted.replace(**changes, momentum=0.0)))
+    return measure_critical_rate(Run(changed.replace(momentum=0.0)))
 
 
 def measure_critical_rate(run: Run) -> float | None:

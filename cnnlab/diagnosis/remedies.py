@@ -127,13 +127,9 @@ def list_remedies(cause: str, rate: float, critical: float | None) -> list[Remed
     he = Remedy("He's initialisation", {"init": "he_normal", "init_scale": 1.0})
     exact = Remedy("cross-entropy from logits", {"cost": "log_softmax", "epsilon": 0.0})
     slow_alone = Remedy("no clipping, a lower learning rate", {"clip": "off", **slow.changes})
-    half = (
-        slow
-        if critical is None
-        else Remedy("half the critical learning rate", {"learning_rate": round_rate(critical / 2)})
-    )
+    half = Remedy("half the critical learning rate", {"learning_rate": round_rate((critical or 0) / 2)})
     return {
-        "learning rate above critical": [half],
+        "learning rate above critical": [slow if critical is None else half],
         "initial weights too large": [he],
         "inputs not scaled": [Remedy("standardised inputs", {"input_scaling": "standardised"})],
         "cost summed": [Remedy("the mean in place of the sum", {"reduction": "mean"})],

@@ -298,10 +298,9 @@ class Watch:
         """End the block of a loop that has caught its end and goes on."""
         if not self.warned:
             self.warned = True
-            said = (
-                "the loop has caught cnnlab.diagnosis.watch.Stopped and goes on: no step changes the weights any more"
-            )
-            warnings.warn(f"{said} ({self.stopped})", RuntimeWarning, stacklevel=5)
+            caught = "the loop has caught cnnlab.diagnosis.watch.Stopped and goes on"
+            said = f"{caught}: no step changes the weights any more ({self.stopped})"
+            warnings.warn(said, RuntimeWarning, stacklevel=5)
         raise Stopped(self, self.stopped)
 
     def draw(self) -> None:

@@ -305,7 +305,7 @@ def judge_data(case: Case) -> Iterator[Cause]:
     """NaN or inf that came with the data."""
     if case.event is not None and case.event.phase == "input":
         count = case.probe.nan_inputs if case.probe is not None else 1
-        yield Cause(1.0, (f"{count} of the examples hold NaN or inf",))
+        yield Cause(1.0, (f"the data hold NaN or inf in {count} of the examples",))
 
 
 def judge_operation(case: Case) -> Iterator[Cause]:

@@ -95,7 +95,7 @@ def test_data_that_hold_nan_are_found_out():
     run.advance(2)
     found = cnnlab.autopsy(run, prove=False)
     assert (found.cause, found.step, found.phase, found.operation) == ("data hold NaN", 1, "input", "given")
-    assert found.evidence[0].startswith("1 of the examples")
+    assert found.evidence == ("the data hold NaN or inf in 1 of the examples",)
 
 
 def test_a_record_without_its_network_is_read_by_its_gauges_and_says_that_it_does_not_know_the_operation():

@@ -236,7 +236,7 @@ def test_the_first_lab_s_gamble_is_lost_by_all_by_some_and_by_none():
 
 
 def test_the_first_lab_s_mended_run_ends_lower_than_it_began():
-    first, last = found(r"cost (\S+) to (\S+) in 19 updates", "gamble-mend")
+    first, last = found(r"cost fell from (\S+) to (\S+) in 19 updates", "gamble-mend")
     assert last < first
 
 
@@ -251,7 +251,7 @@ def test_the_first_lab_s_first_update_is_far_from_healthy():
 
 def test_the_first_lab_s_network_survives_small_pixels_near_the_cost_of_a_coin():
     assert found(r"Measured: epoch (\d+)", "input-compare") == (0,)
-    assert found(r"cost \S+ to (\S+) in 19 updates", "input-run")[0] == pytest.approx(0.693, abs=0.03)
+    assert found(r"cost fell from \S+ to (\S+) in 19 updates", "input-run")[0] == pytest.approx(0.693, abs=0.03)
 
 
 def rewound(pattern: str, name: str) -> tuple[float, ...]:

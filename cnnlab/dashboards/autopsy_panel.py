@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.config.errors import raisable, told
 from cnnlab.dashboards.controls import Part, script
 from cnnlab.diagnosis.autopsy import Autopsy, autopsy
-from cnnlab.diagnosis.causes import CAUSES
-from cnnlab.diagnosis.detectors import BOOKS
+from cnnlab.diagnosis.detectors import DETECTORS
 from cnnlab.diagnosis.early_warning import overflow_clock
 from cnnlab.records.record import Record
 
@@ -109,7 +108,7 @@ def shown(record: Record, found: Autopsy | None, error: Exception | None) -> dic
         "problem": "",
         "cause": found.cause,
         "confidence": f"{found.confidence:.2f}",
-        "meaning": CAUSES[found.cause],
+        "meaning": found.meaning,
         "place": "" if found.step is None else found.place,
         "chain": list(found.chain),
         "evidence": list(found.evidence),
@@ -148,8 +147,8 @@ def lamps(record: Record) -> list[dict[str, Any]]:
     """A lamp for each rule book: when it fired, and how long before the first cost that is not finite."""
     broke = record.first_nonfinite
     lit = []
-    for book in BOOKS:
-        step = book.first(record)
+    for detector in DETECTORS:
+        step = detector.find_first(record)
         if step is None:
             said = "never"
         elif broke is None:
@@ -157,7 +156,7 @@ def lamps(record: Record) -> list[dict[str, Any]]:
         else:
             said = f"update {step}, {broke - step} before" if step < broke else f"update {step}, too late"
         early = step is not None and (broke is None or step < broke)
-        lit.append({"name": book.name, "said": said, "title": f"{book.rules} ({book.source})",
+        lit.append({"name": detector.name, "said": said, "title": f"{detector.rules} ({detector.source})",
                     "lit": step is not None, "early": early})  # fmt: skip
     return lit
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from cnnlab.config.settings import Settings, check_names, settings, written
 from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.diagnosis.remedies import list_posted_remedies
 from cnnlab.plots import map as map_figures
 from cnnlab.plots.map import Lane
 from cnnlab.records import map as maps
@@ -20,17 +21,17 @@ from cnnlab.records.record import Record
 from cnnlab.sweeps.sweep import Pausable, Survey, planned
 from cnnlab.training.run import Run
 
-REMEDIES: dict[str, dict[str, Any]] = {
-    "As posted": {},
-    "A lower learning rate": {"learning_rate": 1e-4},
-    "Another initialisation": {"init": "question_2", "init_scale": 1.0},
-    "An L2 penalty": {"l2": 0.1},
-    "A safe softmax": {"cost": "softmax_log", "epsilon": 1e-8},
-    "Gradient clipping": {"clip": "norm", "clip_threshold": 1.0},
+OURS: dict[str, dict[str, Any]] = {
     "Ours: standardised pixels": {"input_scaling": "standardised"},
     "Ours: and He's initialisation": {"input_scaling": "standardised", "init": "he_normal", "init_scale": 1.0},
 }
-"""Remedy in words -> what it changes: the five of the posted answer, and two that it does not name."""
+"""Remedy in words -> what it changes: two that the posted answer does not name."""
+
+
+def list_default_remedies(start: Settings) -> dict[str, dict[str, Any]]:
+    """Remedy in words -> what it changes in some settings: nothing, the five of the posted answer, and two of ours."""
+    posted = {each.name[0].upper() + each.name[1:]: each.changes for each in list_posted_remedies(start)}
+    return {"As posted": {}, **posted, **OURS}
 
 
 class Fan(Board):
@@ -140,7 +141,8 @@ class Remedies(Board):
         steps: int = 20,
         **fields: Any,
     ) -> None:
-        self.remedies = REMEDIES if remedies is None else remedies
+        start = settings(preset, **fields)
+        self.remedies = list_default_remedies(start) if remedies is None else remedies
         if not isinstance(self.remedies, dict) or not all(
             isinstance(name, str) and isinstance(each, dict) for name, each in self.remedies.items()
         ):
@@ -150,7 +152,6 @@ class Remedies(Board):
             check_names(each)
         if not self.remedies or len(self.remedies) > MOST_LANES:
             raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
-        start = settings(preset, **fields)
         self.survey = Race([start.replace(**changes) for changes in self.remedies.values()], whole_steps(steps))
         super().__init__(map_figures.lanes_figure(self.lanes(), steps))
 

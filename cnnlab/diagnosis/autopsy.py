@@ -1,32 +1,28 @@
 """Why did it explode: cause, place and a remedy that is proved, of one record.
 
-Plain values; what needs torch (the replay, the probes, the trials) is fetched when an autopsy is made.
+What needs torch (the replay, the probes, the trials) is imported when an autopsy is made.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, ranked
+from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, rank_causes
+from cnnlab.diagnosis.early_warning import LARGEST, write_short
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
 from cnnlab.records.formats import number
 from cnnlab.records.frame import is_measured, is_nonfinite
 from cnnlab.records.record import Record, record_in
 
 if TYPE_CHECKING:
-    from cnnlab.diagnosis.nan_tracer import Event, Provenance
+    from cnnlab.diagnosis.nan_tracer import Event, Origin
     from cnnlab.diagnosis.remedies import Trial
     from cnnlab.training.run import Run
-
-ENDS = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4028235e38, "float64": 1.797e308}
-"""The largest number of each type."""
-FROM_THE_START = ("dead ReLUs", "vanishing gradient", "masked, not mended")
-"""Causes without a NaN to step back from: their remedies begin at update 0."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Autopsy:
     layer: str | None
     """Its layer; '' where the value belongs to none, as a cost does."""
     operation: str | None
-    """What made it: one of `cnnlab.diagnosis.nan_tracer.OPERATIONS`; 'unknown' where the run could not be replayed."""
+    """What made it: one of `cnnlab.diagnosis.operations.OPERATIONS`; 'unknown' where the run could not be replayed."""
     chain: tuple[str, ...]
     """From that value back to the cause, in sentences with numbers."""
     causes: tuple[Cause, ...]
@@ -63,25 +59,30 @@ class Autopsy:
         return f"Autopsy({self.cause!r} {self.confidence:.2f}{place})"
 
     def __str__(self) -> str:
-        lines = [f"Cause: {self.cause} (confidence {self.confidence:.2f}). {CAUSES[self.cause]}"]
-        if self.step is not None:
-            lines.append(f"First value that is not finite: {self.place}.")
-        lines += section("How it came about", self.chain) + section("Evidence", self.evidence)
         others = [f"{cause}: {'; '.join(cause.evidence)}" for cause in self.causes[1:]]
-        lines += section("Other causes that may hold", others) + section(
-            "In the words of the posted answer", self.rules
-        )
-        lines += section(f"Remedies, tried from update {self.before} on", [str(trial) for trial in self.remedies])
-        return "\n".join(lines)
+        return "\n".join([
+            f"Cause: {self.cause} (confidence {self.confidence:.2f}). {self.meaning}",
+            *([] if self.step is None else [f"First NaN or inf: {self.place}."]),
+            *format_section("How it came about", self.chain),
+            *format_section("Evidence", self.evidence),
+            *format_section("Other causes that may hold", others),
+            *format_section("In the words of the posted answer", self.rules),
+            *format_section(f"Remedies, tried from update {self.before} on", map(str, self.remedies)),
+        ])  # fmt: skip
+
+    @property
+    def meaning(self) -> str:
+        """What the cause means, in a sentence."""
+        return CAUSES[self.cause].meaning
 
     @property
     def place(self) -> str:
         """Update, phase, layer and operation in words."""
-        where = f"{self.phase}{f' of {self.layer}' if self.layer else ''}"
-        return f"update {self.step}, {where}, by {self.operation}"
+        value = f"{self.phase} of {self.layer}" if self.layer else self.phase
+        return f"update {self.step}, {value} ({'unknown operation' if self.operation == 'unknown' else self.operation})"
 
 
-def section(title: str, items: Any) -> list[str]:
+def format_section(title: str, items: Iterable[str]) -> list[str]:
     """A title and its items, folded to the width of a terminal; nothing without items."""
     folded = [textwrap.fill(item, 110, initial_indent="  - ", subsequent_indent="    ") for item in items]
     return [f"{title}:", *folded] if folded else []
@@ -100,34 +101,48 @@ def autopsy(
 
     The last updates before the trouble are replayed from a state that the record holds; the record stays as it is. A
     record of a network of your own needs `network`, `data` and `cost` again, or a `Run` in its place; without them, or
-    without states, the place is read off the gauges and the operation is 'unknown'. `prove=False` tries no remedies,
+    without states, the place is taken from the gauges and the operation is 'unknown'. `prove=False` tries no remedies,
     which takes a few seconds, and none is begun once `going` says no. Divergence is data: nothing is raised for it.
     """
     from cnnlab.training.run import Run
 
-    run = record if isinstance(record, Run) else rebuilt(record_in(record), network, data, cost)
+    run = record if isinstance(record, Run) else rebuild_run(record_in(record), network, data, cost)
     seen = run.record if run is not None else record_in(record)
-    before = before_explosion(seen)
-    if run is None:
-        event = seen_by_gauges(seen)
-        causes = ranked(seen, event, None)
-        return made(seen, event, None, causes, before, ())
-    from cnnlab.diagnosis.nan_tracer import provenance
-    from cnnlab.diagnosis.probe import probe
-    from cnnlab.diagnosis.remedies import prove as proved
+    before, origin, numbers = before_explosion(seen), None, None
+    trials: tuple[Trial, ...] = ()
+    if run is not None:
+        from cnnlab.diagnosis.nan_tracer import find_origin
+        from cnnlab.diagnosis.probe import probe_run
+        from cnnlab.diagnosis.remedies import try_remedies
 
-    found: Provenance | None = provenance(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
+        origin = find_origin(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
+        numbers = probe_run(run, before) if len(seen) else None
     # What does not come again in the replay was there all the same.
-    event = seen_by_gauges(seen) if found is None else found.first
-    numbers = probe(run, before) if len(seen) else None
-    causes = ranked(seen, event, numbers)
-    if event is None and causes[0].name in FROM_THE_START:
-        before = 0
-    trials = proved(run, causes, before, numbers.critical, going) if prove and numbers is not None else ()
-    return made(seen, event, found, causes, before, trials)
+    event = read_gauges(seen) if origin is None else origin.first
+    causes = rank_causes(seen, event, numbers)
+    if run is not None and numbers is not None:
+        if event is None and CAUSES[causes[0].name].needs_no_nan:
+            before = 0
+        trials = try_remedies(run, causes, before, numbers.critical, going) if prove else ()
+    unknown = (UNKNOWN,) if len(seen) and not len(seen.known_costs[0]) else ()
+    return Autopsy(
+        cause=causes[0].name, confidence=causes[0].confidence, evidence=(*causes[0].evidence, *unknown),
+        step=None if event is None else event.step, phase=None if event is None else event.phase,
+        layer=None if event is None else event.layer, operation=None if event is None else event.operation,
+        chain=() if event is None else describe_chain(seen, event, origin, causes[0]), causes=causes,
+        rules=list_rules(event, causes), before=before, remedies=trials,
+    )  # fmt: skip
 
 
-def rebuilt(record: Record, network: Any, data: Any, cost: Any) -> Run | None:
+def list_rules(event: Event | None, causes: tuple[Cause, ...]) -> tuple[str, ...]:
+    """Which of the three rules of the posted answer apply."""
+    rules = {rule for cause in causes if cause.confidence >= 0.6 for rule in cause.rules}
+    if event is not None and event.operation in ("inf-inf", "inf/inf", "inf*0", "0/0", "overflow"):
+        rules.add("c")
+    return tuple(RULES[rule] for rule in sorted(rules))
+
+
+def rebuild_run(record: Record, network: Any, data: Any, cost: Any) -> Run | None:
     """The run of a record; None if its network or its states are not at hand."""
     from cnnlab.training.run import Run
 
@@ -136,22 +151,22 @@ def rebuilt(record: Record, network: Any, data: Any, cost: Any) -> Run | None:
     return Run(record, network=network, data=data, cost=cost)
 
 
-def seen_by_gauges(record: Record) -> Event | None:
+def read_gauges(record: Record) -> Event | None:
     """What the gauges alone tell of the first value that is not finite; its operation stays unknown."""
-    from cnnlab.diagnosis.nan_tracer import Event, first_update
+    from cnnlab.diagnosis.nan_tracer import Event, find_first_update
 
-    step = first_update(record)
+    step = find_first_update(record)
     if step is None:
         return None
-    phase, layer = place_by_gauges(record, step)
+    phase, layer = locate_by_gauges(record, step)
     cost = record.column("cost")[step]
     counted = (record.column(f"{each}_nan")[step] for each in ("activation", "gradient", "weight"))
     nan = bool(is_measured(cost) and np.isnan(cost)) or any(bool((counts > 0).any()) for counts in counted)
-    kind = record.settings.precision
-    return Event(step, phase, layer, "unknown", "unknown", nan, float("nan"), float("nan"), kind)
+    unknown = float("nan")
+    return Event(step, phase, layer, "unknown", "unknown", nan, unknown, unknown, record.settings.precision)
 
 
-def place_by_gauges(record: Record, step: int) -> tuple[str, str]:
+def locate_by_gauges(record: Record, step: int) -> tuple[str, str]:
     """Phase and layer of an update's first value that is not finite, as far as gauges can tell."""
     gauges = ("activation", "gradient", "weight") if step else ("weight",)
     for phase in gauges:
@@ -165,73 +180,49 @@ def place_by_gauges(record: Record, step: int) -> tuple[str, str]:
     return "cost", ""
 
 
-def made(
-    record: Record,
-    event: Event | None,
-    found: Provenance | None,
-    causes: tuple[Cause, ...],
-    before: int,
-    trials: tuple[Trial, ...],
-) -> Autopsy:
-    """The findings put together."""
-    rules = dict.fromkeys(rule for cause in causes if cause.confidence >= 0.6 for rule in cause.rules)
-    if event is not None and event.operation in ("inf-inf", "inf/inf", "inf*0", "0/0", "overflow"):
-        rules["c"] = None
-    first = causes[0]
-    unknown = (UNKNOWN,) if len(record) and not len(record.known_costs[0]) else ()
-    return Autopsy(
-        cause=first.name, confidence=first.confidence, evidence=(*first.evidence, *unknown),
-        step=None if event is None else event.step, phase=None if event is None else event.phase,
-        layer=None if event is None else event.layer, operation=None if event is None else event.operation,
-        chain=chain(record, event, found, causes), causes=causes,
-        rules=tuple(RULES[rule] for rule in sorted(rules)), before=before, remedies=trials,
-    )  # fmt: skip
-
-
-def chain(record: Record, event: Event | None, found: Provenance | None, causes: tuple[Cause, ...]) -> tuple[str, ...]:
+def describe_chain(record: Record, event: Event, origin: Origin | None, cause: Cause) -> tuple[str, ...]:
     """From the first value that is not finite back to the cause, one sentence an update."""
-    if event is None:
-        return ()
-    said = [f"update {event.step}: {of_event(event)}"]
-    if found is not None and found.nan is not None and found.nan != event:
-        said.append(f"update {found.nan.step}: {of_nan(found.nan)}")
-    for step in range(event.step - 1, max(event.step - 4, 0), -1):
-        said.append(f"update {step}: {of_update(record, step)}")
-    cause = causes[0]
-    if cause.name != "data hold NaN" or not said:
+    said = [f"update {event.step}: {describe_event(event)}"]
+    if origin is not None and origin.nan is not None and origin.nan != event:
+        nan = origin.nan
+        said.append(
+            f"update {nan.step}: the {nan.value_name} holds the first NaN, made by {nan.function} ({nan.operation})"
+        )
+    said += [
+        f"update {step}: {describe_update(record, step)}" for step in range(event.step - 1, max(event.step - 4, 0), -1)
+    ]
+    if cause.name != "data hold NaN":
         said.append(f"{cause.name}: {cause.evidence[0]}")
     return tuple(said)
 
 
-def of_event(event: Event) -> str:
+def describe_event(event: Event) -> str:
     """What happened first, in words."""
-    what = f"{event.phase}{f' of {event.layer}' if event.layer else ''}"
     if event.operation == "given":
-        return f"the {event.phase} is not finite from the outset"
+        return f"the {event.phase} holds NaN or inf before anything is computed"
+    first = f"the {event.value_name} holds the first {'NaN' if event.nan else 'inf'}"
+    if event.operation == "unknown":
+        return f"{first}; the operation that made it is unknown, for the update was not replayed"
+    made = f"{first}, made by {event.function} ({event.operation})"
     if event.operation == "log(0)":
-        return f"{what}: the log of a probability that is exactly 0 (log(0))"
-    reached = ""
+        return f"{made}: a probability is exactly 0"
+    inputs = f"{made}: the largest input is {number(event.largest)}"
     if event.reached == event.reached and event.operation in ("overflow", "cast", "exp overflow"):
-        reached = f" would reach {number(event.reached)}, and {event.precision} ends at {number(ENDS[event.precision])}"
-    return f"{what}: {event.function} of numbers up to {number(event.largest)}{reached} ({event.operation})"
+        end = number(LARGEST[event.precision])
+        return f"{inputs}, the result would reach {number(event.reached)}, and {event.precision} ends at {end}"
+    return inputs
 
 
-def of_nan(event: Event) -> str:
-    """The first NaN, in words."""
-    what = f"{event.phase}{f' of {event.layer}' if event.layer else ''}"
-    return f"the first NaN is in the {what}, from {event.operation} in {event.function}"
-
-
-def of_update(record: Record, step: int) -> str:
+def describe_update(record: Record, step: int) -> str:
     """What an update before the trouble did: its cost, its gradient and the layer whose weights grew most."""
     norms = record.column("weight_norm")
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.nan_to_num(norms[step] / norms[step - 1], nan=0.0)
     layer = int(np.argmax(growth))
-    name = record.layers[layer] or "network"
-    gap = record.logit_gap[step - 1]
-    grew = f"weights of {name} grew {growth[layer]:.3g} times"
-    if growth[layer] <= 1.01:
-        grew = f"the logits were {number(float(gap))} apart" if np.isfinite(gap) else "no layer's weights grew"
-    size = f"gradient norm {number(float(record.total_gradient_norm[step - 1]))}"
-    return f"{grew}; {size}, cost {number(float(record.cost[step - 1]))}"
+    gap = float(record.logit_gap[step - 1])
+    if growth[layer] > 1.01:
+        changed = f"the weights of {record.layers[layer] or 'network'} grew {write_short(growth[layer])} times"
+    else:
+        changed = f"the logit gap was {number(gap)}" if np.isfinite(gap) else "no layer's weights grew"
+    norm, cost = (number(float(values[step - 1])) for values in (record.total_gradient_norm, record.cost))
+    return f"{changed}; the gradient norm was {norm}, the cost {cost}"

@@ -11,54 +11,47 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.diagnosis.early_warning import signs
+from cnnlab.diagnosis.early_warning import find_signs
 from cnnlab.records.frame import is_nonfinite
 from cnnlab.records.record import Record
 
 Fired = NDArray[np.bool_]
-"""(updates,): whether a book's rules hold at each update."""
+"""(updates,): whether a detector's rules hold at each update."""
 
 
 @dataclass(frozen=True)
-class Book:
-    """One tool's rules."""
+class Detector:
+    """The rules of one tool, which an indicator shows beside a run."""
 
     name: str
+    """The tool."""
     source: str
+    """Where its rules were published."""
     rules: str
     """Its thresholds in words."""
-    look: Callable[[Record], Fired]
+    detect: Callable[[Record], Fired]
+    """Where they hold."""
     epochs: int = 0
     """It looks after so many epochs; 0: it counts updates."""
     updates: int = 1
     """It looks after so many updates."""
 
-    def first(self, record: Record, every_update: bool = False) -> int | None:
+    def find_first(self, record: Record, every_update: bool = False) -> int | None:
         """The first update at which it fires, looking as often as it does or at every update; None if it never does."""
         every = self.epochs * record.updates_per_epoch if self.epochs else self.updates
         with np.errstate(all="ignore"):
-            fired = self.look(record)
+            fired = self.detect(record)
         seen = np.arange(1, len(record) + 1) % (1 if every_update else every) == 0
         found = np.flatnonzero(fired & seen)
         return int(found[0]) + 1 if len(found) else None
 
 
-def sizes(record: Record) -> NDArray[np.int64]:
-    """How many numbers each layer holds."""
-    return record.histograms[0].sum(axis=1)
+def measure_mean(record: Record, gauge: str) -> NDArray[np.float64]:
+    """(updates, layers): mean magnitude of gradients or weights, from their norm: that of equal magnitudes."""
+    return record.column(f"{gauge}_norm")[1:] / np.sqrt(record.histograms[0].sum(axis=1))
 
 
-def mean_gradient(record: Record) -> NDArray[np.float64]:
-    """(updates, layers): mean magnitude of the gradient, from its norm: that of a gradient of equal magnitudes."""
-    return record.gradient_norm / np.sqrt(sizes(record))
-
-
-def mean_weight(record: Record) -> NDArray[np.float64]:
-    """(updates, layers): likewise of the weights."""
-    return record.weight_norm / np.sqrt(sizes(record))
-
-
-def broken(record: Record) -> Fired:
+def find_nonfinite(record: Record) -> Fired:
     """NaN or inf in cost, activations, gradients or weights."""
     bad = is_nonfinite(record.cost)
     for gauge in ("activation", "gradient", "weight"):
@@ -67,59 +60,50 @@ def broken(record: Record) -> Fired:
     return bad
 
 
-def lowest_so_far(record: Record) -> NDArray[np.float64]:
-    """The least cost up to each update."""
-    return np.minimum.accumulate(np.where(np.isfinite(record.cost), record.cost, np.inf))
-
-
-def above(record: Record, limit: float | NDArray[np.float64]) -> Fired:
-    """Whether a cost that was measured is not below a limit, or NaN."""
-    return ~(record.cost < limit) & record.is_measured("cost")
-
-
-def autotrainer(record: Record) -> Fired:
+def detect_autotrainer(record: Record) -> Fired:
     """Exploding, vanishing, dying ReLU, unstable loss."""
     first, last = record.gradient_norm[:, 0], record.gradient_norm[:, -1]
     exploding = first / last > 70
     vanishing = (first / last < 1e-3) & (first < 1e-4)
     dying = (np.nan_to_num(record.dead_relu) >= 0.7).any(axis=1)
-    return np.asarray(exploding | vanishing | dying | above(record, 1e3), dtype=bool)
+    high = ~(record.cost < 1e3) & record.is_measured("cost")
+    return np.asarray(exploding | vanishing | dying | high, dtype=bool)
 
 
-def deepdiagnosis(record: Record) -> Fired:
+def detect_deepdiagnosis(record: Record) -> Fired:
     """Vanishing gradient, dead units, weights that vary too little or too much, updates outside a band."""
-    gradient = (mean_gradient(record) < 1e-7).any(axis=1)
+    gradient = (measure_mean(record, "gradient") < 1e-7).any(axis=1)
     dead = (np.nan_to_num(record.dead_relu) >= 0.7).any(axis=1)
-    variance = mean_weight(record) ** 2
+    variance = measure_mean(record, "weight") ** 2
     spread = ((variance < 1e-5) | ~(variance <= 10)).any(axis=1)
     band = ~((record.update_ratio >= 1e-5) & (record.update_ratio <= 1e-1)).all(axis=1)
     return np.asarray(gradient | dead | spread | band, dtype=bool)
 
 
-def umlaut(record: Record) -> Fired:
+def detect_umlaut(record: Record) -> Fired:
     """A learning rate outside a band; inputs outside [-1, 1], where they are the question's patches."""
     rates = np.array([record.knobs_at(step).learning_rate for step in range(1, len(record) + 1)])
     outside = not record.own_network and record.settings.input_scaling != "unit"
     return np.asarray((rates > 0.01) | (rates < 1e-7) | outside, dtype=bool)
 
 
-def sagemaker(record: Record) -> Fired:
+def detect_sagemaker(record: Record) -> Fired:
     """NaN, updates far too long or short, vanishing gradient, layers of unlike variance, dead layers, no decrease."""
     long = ~((record.update_ratio <= 10) & (record.update_ratio >= 1e-8)).all(axis=1)
-    gradient = (mean_gradient(record) < 1e-7).any(axis=1)
-    variance = mean_weight(record) ** 2
+    gradient = (measure_mean(record, "gradient") < 1e-7).any(axis=1)
+    variance = measure_mean(record, "weight") ** 2
     early = np.arange(len(record)) < 10
     unlike = ~(variance.max(axis=1) / variance.min(axis=1) <= 10) & early
     dead = (np.nan_to_num(record.dead_relu) > 0.5).any(axis=1)
     stuck = np.zeros(len(record), dtype=bool)
     stuck[10:] = record.cost[10:] >= record.cost[:-10]
-    return broken(record) | long | gradient | unlike | dead | stuck
+    return find_nonfinite(record) | long | gradient | unlike | dead | stuck
 
 
-def thedeepchecker(record: Record) -> Fired:
+def detect_thedeepchecker(record: Record) -> Fired:
     """A loss twice its recent least, weights and gradients that are large or double, updates outside a band."""
     fired = is_nonfinite(record.cost)
-    weights, gradient = mean_weight(record), mean_gradient(record)
+    weights, gradient = measure_mean(record, "weight"), measure_mean(record, "gradient")
     fired |= ~(weights <= 1e8).all(axis=1) | ~((gradient <= 1e6) & (gradient >= 1e-6)).all(axis=1)
     powers = np.log10(record.update_ratio)
     fired |= ~((powers >= -4) & (powers <= -1)).all(axis=1)
@@ -131,43 +115,36 @@ def thedeepchecker(record: Record) -> Fired:
     return fired
 
 
-def nanguard(record: Record) -> Fired:
+def detect_nanguard(record: Record) -> Fired:
     """NaN, inf, or a number beyond 1e10."""
     large = (record.largest_weight > 1e10).any(axis=1) | (np.abs(record.cost) > 1e10)
-    return np.asarray(broken(record) | large | (record.total_gradient_norm > 1e10), dtype=bool)
+    return np.asarray(find_nonfinite(record) | large | (record.total_gradient_norm > 1e10), dtype=bool)
 
 
-def terminate_on_nan(record: Record) -> Fired:
-    """A loss that is not finite."""
-    return is_nonfinite(record.cost)
-
-
-def fastai(record: Record) -> Fired:
+def detect_fastai(record: Record) -> Fired:
     """A loss above 3 times its least so far."""
-    return ~(record.cost <= 3 * lowest_so_far(record)) & record.is_measured("cost")
+    lowest = np.minimum.accumulate(np.where(np.isfinite(record.cost), record.cost, np.inf))
+    return ~(record.cost <= 3 * lowest) & record.is_measured("cost")
 
 
-def ours(record: Record) -> Fired:
-    """The four signs of `cnnlab.diagnosis.early_warning`."""
-    return np.asarray(signs(record).any(axis=0), dtype=bool)
-
-
-BOOKS = (
-    Book("cnnlab", "this package, cnnlab/warning.py", "update/weight > 20; cost > 1e4 times the first and rising; "
-         "logit gap > 60 under a log; next outputs within a tenth of the type's end", ours),
-    Book("AutoTrainer", "Zhang et al., ICSE 2021", "first/last gradient > 70, or < 1e-3 with the first < 1e-4; zero "
-         "gradients >= 0.7; loss >= 1e3 or not finite; every 3 epochs", autotrainer, epochs=3),
-    Book("DeepDiagnosis", "Wardat et al., ICSE 2022", "mean gradient < 1e-7; dead >= 0.7; weight variance outside "
-         "[1e-5, 10]; update/weight outside [1e-5, 1e-1]; every epoch", deepdiagnosis, epochs=1),
-    Book("UMLAUT", "Schoop et al., CHI 2021", "learning rate > 0.01 or < 1e-7; inputs outside [-1, 1]", umlaut),
-    Book("SageMaker Debugger", "Rauschmayr et al., MLSys 2021", "NaN or inf; update/weight > 10 or < 1e-8; mean "
+DETECTORS = (
+    Detector("cnnlab", "this package, cnnlab/diagnosis/early_warning.py", "update/weight > 20; cost > 1e4 times the "
+         "first and rising; logit gap > 60 under a log; next outputs above a tenth of the type's largest number",
+         lambda record: np.asarray(find_signs(record).any(axis=0), dtype=bool)),
+    Detector("AutoTrainer", "Zhang et al., ICSE 2021", "first/last gradient > 70, or < 1e-3 with the first < 1e-4; "
+         "zero gradients >= 0.7; loss >= 1e3 or not finite; every 3 epochs", detect_autotrainer, epochs=3),
+    Detector("DeepDiagnosis", "Wardat et al., ICSE 2022", "mean gradient < 1e-7; dead >= 0.7; weight variance "
+         "outside [1e-5, 10]; update/weight outside [1e-5, 1e-1]; every epoch", detect_deepdiagnosis, epochs=1),
+    Detector("UMLAUT", "Schoop et al., CHI 2021", "learning rate > 0.01 or < 1e-7; inputs outside [-1, 1]",
+         detect_umlaut),
+    Detector("SageMaker Debugger", "Rauschmayr et al., MLSys 2021", "NaN or inf; update/weight > 10 or < 1e-8; mean "
          "gradient < 1e-7; weight variances of layers > 10 apart in 10 steps; > 50 % dead; no decrease in 10 steps; "
-         "every 500 steps", sagemaker, updates=500),
-    Book("TheDeepChecker", "Ben Braiek and Khomh, TOSEM 2023", "loss >= 2 times its least of 5; mean weight > 1e8 or "
-         "doubled; mean gradient > 1e6, doubled or < 1e-6; log10 update/weight outside [-4, -1]; every 10 updates",
-         thedeepchecker, updates=10),
-    Book("NanGuardMode", "Theano, nanguardmode.py", "NaN, inf or a magnitude > 1e10", nanguard),
-    Book("TerminateOnNaN", "Keras, callbacks", "batch loss not finite", terminate_on_nan),
-    Book("fast.ai", "fast.ai, learning rate finder", "loss > 3 times its least", fastai),
+         "every 500 steps", detect_sagemaker, updates=500),
+    Detector("TheDeepChecker", "Ben Braiek and Khomh, TOSEM 2023", "loss >= 2 times its least of 5; mean weight > 1e8 "
+         "or doubled; mean gradient > 1e6, doubled or < 1e-6; log10 update/weight outside [-4, -1]; every 10 updates",
+         detect_thedeepchecker, updates=10),
+    Detector("NanGuardMode", "Theano, nanguardmode.py", "NaN, inf or a magnitude > 1e10", detect_nanguard),
+    Detector("TerminateOnNaN", "Keras, callbacks", "batch loss not finite", lambda record: is_nonfinite(record.cost)),
+    Detector("fast.ai", "fast.ai, learning rate finder", "loss > 3 times its least", detect_fastai),
 )  # fmt: skip
 """Our own rules, and those of eight tools."""

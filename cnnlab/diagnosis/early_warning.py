@@ -41,48 +41,48 @@ class EarlyWarning:
         return self.words
 
 
-def first_warning(record: Record) -> EarlyWarning | None:
+def find_first_warning(record: Record) -> EarlyWarning | None:
     """The first warning of a run, as the live line would have given it; None if there was none."""
-    found = np.flatnonzero(signs(record).any(axis=0))
-    return None if not len(found) else in_words(record, int(found[0]) + 1)
+    found = np.flatnonzero(find_signs(record).any(axis=0))
+    return None if not len(found) else describe_warning(record, int(found[0]) + 1)
 
 
-def present_warning(record: Record) -> EarlyWarning | None:
+def find_present_warning(record: Record) -> EarlyWarning | None:
     """The latest warning of the last few updates; None if all is well. Looks at the last few updates alone."""
     first = max(0, len(record) - RECENT)
-    found = np.flatnonzero(signs(record, first).any(axis=0))
-    return None if not len(found) else in_words(record, first + int(found[-1]) + 1)
+    found = np.flatnonzero(find_signs(record, first).any(axis=0))
+    return None if not len(found) else describe_warning(record, first + int(found[-1]) + 1)
 
 
-def signs(record: Record, first: int = 0) -> NDArray[np.bool_]:
+def find_signs(record: Record, first: int = 0) -> NDArray[np.bool_]:
     """(4, updates): which of the four signs are there, for the updates after `first`."""
     rows = slice(first, len(record))
     with np.errstate(all="ignore"):
         cost = record.cost[rows]
-        before = costs_before(record, rows)
+        before = find_previous_costs(record, rows)
         leap = record.longer_than(LONG, rows).any(axis=1)
-        floor = max(abs(first_cost(record)), 1e-3)  # inf without a cost, above which nothing climbs
+        floor = max(abs(find_first_cost(record)), 1e-3)  # inf without a cost, above which nothing climbs
         climb = (cost > CLIMB * floor) & (cost > before)
-        edge = saturates(record, rows)
+        saturated = find_saturation(record, rows)
         scale = np.where(np.isfinite(record.logit_gap[rows]), record.logit_gap[rows], np.sqrt(np.abs(cost)))
         end = math.log10(LARGEST[record.settings.precision] / MARGIN)
-        beyond = np.log10(np.maximum(scale, 1e-30)) + growth(record, rows) > end
-    return np.array([leap, climb, edge, beyond])
+        beyond = np.log10(np.maximum(scale, 1e-30)) + measure_growth(record, rows) > end
+    return np.array([leap, climb, saturated, beyond])
 
 
-def first_cost(record: Record) -> float:
+def find_first_cost(record: Record) -> float:
     """The first cost that was measured; inf if none was."""
     return next(iter(record.known_costs[1].tolist()), math.inf)
 
 
-def costs_before(record: Record, rows: slice) -> NDArray[np.float64]:
+def find_previous_costs(record: Record, rows: slice) -> NDArray[np.float64]:
     """The last cost that was measured before each of some updates; NaN where none was."""
     steps, costs = record.known_costs
     places = np.searchsorted(steps, record.steps[rows])
     return np.append(np.nan, costs)[places]
 
 
-def saturates(record: Record, rows: slice) -> NDArray[np.bool_]:
+def find_saturation(record: Record, rows: slice) -> NDArray[np.bool_]:
     """Whether the log of a probability is about to be the log of 0."""
     if record.settings.cost != "softmax_log" or record.own_network or record.settings.precision == "float64":
         return np.zeros(len(record.cost[rows]), dtype=bool)
@@ -90,7 +90,7 @@ def saturates(record: Record, rows: slice) -> NDArray[np.bool_]:
     return unsafe & (record.logit_gap[rows] > GAP)
 
 
-def growth(record: Record, rows: slice) -> NDArray[np.float64]:
+def measure_growth(record: Record, rows: slice) -> NDArray[np.float64]:
     """log10 of what all layers' weights have grown in each update, multiplied over the layers; not below 0.
 
     A layer that leaves a start at 0 counts for nothing.
@@ -101,24 +101,28 @@ def growth(record: Record, rows: slice) -> NDArray[np.float64]:
     return np.maximum(np.nansum(np.log10(np.maximum(ratio, 1e-9)), axis=1), 0)
 
 
-def in_words(record: Record, step: int) -> EarlyWarning:
+def describe_warning(record: Record, step: int) -> EarlyWarning:
     """The warning of an update."""
-    leap, climb, edge, _ = signs(record.until(step), step - 1)[:, 0]
+    leap, climb, saturated, _ = find_signs(record.until(step), step - 1)[:, 0]
     if leap:
         longer = record.longer_than(LONG, slice(step - 1, step))[0]
         ratios = np.where(longer, np.nan_to_num(record.update_ratio[step - 1], nan=np.inf, posinf=np.inf), 0)
         name = record.layers[int(np.argmax(ratios))] or "network"
         if not np.isfinite(ratios.max()):
-            return EarlyWarning(step, f"update {step} of {name} is NaN or infinite")
-        return EarlyWarning(step, f"update {step} was {few(ratios.max())} times as long as the weights of {name}")
+            return EarlyWarning(step, f"update {step} of {name} holds NaN or inf")
+        return EarlyWarning(
+            step, f"update {step} was {write_short(ratios.max())} times as long as the weights of {name}"
+        )
     if climb:
-        return EarlyWarning(step, f"the cost rose to {few(record.cost[step - 1])} from {few(first_cost(record))}")
-    if edge:
-        return EarlyWarning(step, f"the logits are {few(record.logit_gap[step - 1])} apart: log(0) is near")
-    return EarlyWarning(step, f"the next outputs come near the end of {record.settings.precision}")
+        return EarlyWarning(
+            step, f"the cost rose from {write_short(find_first_cost(record))} to {write_short(record.cost[step - 1])}"
+        )
+    if saturated:
+        return EarlyWarning(step, f"the logit gap is {write_short(record.logit_gap[step - 1])}: log(0) is near")
+    return EarlyWarning(step, f"the outputs of the next update may overflow {record.settings.precision}")
 
 
-def few(value: float) -> str:
+def write_short(value: float) -> str:
     """A number in three digits, such as 0.125 or 6.87e17."""
     return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
 

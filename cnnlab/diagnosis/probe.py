@@ -1,6 +1,6 @@
 """What an autopsy measures on a run beside its record: the critical learning rate, the inputs, the weights' sizes.
 
-Knows run and the rooms below it; plain numbers come out. Nothing here changes the run.
+Nothing here changes the run.
 """
 
 from __future__ import annotations
@@ -32,34 +32,35 @@ class Probe:
     nan_inputs: int
     """Examples that hold a NaN or inf."""
     examples: int
+    """How many examples there are."""
     gains: tuple[float, ...]
     """Deviation of each layer's first weights at the start over He's sqrt(2 / fan_in); NaN without a weight."""
     weight_size: float
     """Root of the mean square of all parameters at the start."""
 
 
-def probe(run: Run, step: int) -> Probe:
+def probe_run(run: Run, step: int) -> Probe:
     """Probe a run as it was after update `step`."""
     given = run.data[0]
     parts = [given] if isinstance(given, Tensor) else list(given.values() if isinstance(given, dict) else given)
     x = torch.cat([part.to(torch.float64).reshape(len(part), -1) for part in parts], dim=1)
     bad = ~x.isfinite().all(dim=1)
     start = run.state_at(0).parameters.to(torch.float64)
-    critical = critical_rate(run.fork(step))
+    critical = measure_critical_rate(run.fork(step))
     return Probe(
         step=step,
         critical=critical,
-        critical_scaled=otherwise(run, critical, input_scaling="standardised"),
-        critical_he=otherwise(run, critical, init="he_normal", init_scale=1.0),
+        critical_scaled=compare_critical_rate(run, critical, input_scaling="standardised"),
+        critical_he=compare_critical_rate(run, critical, init="he_normal", init_scale=1.0),
         input_size=float(x[~bad].square().mean().sqrt()) if not bad.all() else math.nan,
         nan_inputs=int(bad.sum()),
         examples=len(x),
-        gains=gains(run, start),
+        gains=measure_gains(run, start),
         weight_size=float(start.square().mean().sqrt()),
     )
 
 
-def gains(run: Run, start: Tensor) -> tuple[float, ...]:
+def measure_gains(run: Run, start: Tensor) -> tuple[float, ...]:
     """Each layer's deviation of weights over He's (2015), in the order of the layers."""
     found = dict.fromkeys(run.layout.layers, math.nan)
     for name, view in run.layout.views(start).items():
@@ -68,15 +69,15 @@ def gains(run: Run, start: Tensor) -> tuple[float, ...]:
     return tuple(found.values())
 
 
-def otherwise(run: Run, critical: float | None, **changes: str | float) -> float | None:
+def compare_critical_rate(run: Run, critical: float | None, **changes: str | float) -> float | None:
     """The critical rate of the same start with some settings changed; None where there is nothing to compare."""
-    wanted = run.settings
-    if critical is None or run.own_network or all(getattr(wanted, name) == value for name, value in changes.items()):
+    changed = run.settings.replace(**changes)
+    if critical is None or run.own_network or changed == run.settings:
         return None
-    return critical_rate(Run(wanted.replace(**changes, momentum=0.0)))
+    return measure_critical_rate(Run(changed.replace(momentum=0.0)))
 
 
-def critical_rate(run: Run) -> float | None:
+def measure_critical_rate(run: Run) -> float | None:
     """The critical learning rate at the present weights; None where it cannot be measured."""
     try:
         eigenvalue = critical_learning_rate(run, tolerance=0.05, most=30).eigenvalue

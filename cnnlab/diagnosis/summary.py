@@ -9,58 +9,60 @@ import dataclasses
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnnlab.config.settings import Knobs
-from cnnlab.diagnosis.early_warning import present_warning
+from cnnlab.diagnosis.early_warning import find_present_warning
 from cnnlab.records.formats import number
 from cnnlab.records.record import Record
 
 CALM, RISING, BROKEN = "calm", "rising", "broken"
 """The tones of a state line."""
 SHORT = {"learning_rate": "lr", "clip_threshold": "threshold"}
-"""Names in the labels of branches, where room is scarce."""
+"""Names in the labels of branches, where space is scarce."""
 LONG = 10.0
 """An update so many times as long as a layer's weights is too long (the threshold of SageMaker Debugger's rule)."""
 RISE = 3.0
 """A cost above so many times its least is said to rise (the factor at which fast.ai's finder stops)."""
-UNKNOWN = "the cost is not measured (watch.step(loss) tells it)"
+UNKNOWN = "the cost is not measured (give it with watch.step(loss))"
 """What is said where nothing is known of the cost."""
 
 
 def state_line(record: Record) -> str:
-    """The state of a run in one line, such as "cost x 1e4 in 2 updates; cv0 weights reach 1e16"."""
+    """The state of a run in one line, such as "cost rose 1e4 times in 2 updates; cv0 weights reach 1e16"."""
     if not len(record):
         return "ready at update 0: nothing is trained yet"
     if record.first_nonfinite is not None:
-        return broken_line(record)
-    warned = present_warning(record)
-    said = cost_line(record, short=warned is not None)
-    if weights_are_lost(record):
-        return f"{lost(record)}; {said}"
-    if warned:  # which leaves no room for what has a plot of its own
-        return f"Warning: {warned}. {said}; {weights(record)}"
-    return f"{said}; {accuracy(record)}{weights(record)}"
+        return describe_break(record)
+    warned = find_present_warning(record)
+    said = describe_cost(record, short=warned is not None)
+    if holds_nonfinite_weights(record):
+        return f"{describe_weights(record)}; {said}"
+    if warned:  # which leaves no space for what has a plot of its own
+        return f"Warning: {warned}. {said}; {describe_largest_weight(record)}"
+    return f"{said}; {describe_accuracy(record)}{describe_largest_weight(record)}"
 
 
-def cost_line(record: Record, short: bool = False) -> str:
+def describe_cost(record: Record, short: bool = False) -> str:
     """What the cost does, as long as it is finite; `short`: without its value where it rises."""
     steps, costs = record.known_costs
     if not len(costs):
         return UNKNOWN
     least = int(np.argmin(costs))
     if rises(record):
-        value = "" if short else f"{number(costs[-1])}: "
-        said = f"cost {value}{times(costs[-1], costs[least])} in {count(steps[-1] - steps[least])}"
+        value = "" if short else f", to {number(costs[-1])}"
+        said = f"cost rose {write_growth(costs[-1], costs[least])} in {count_updates(steps[-1] - steps[least])}{value}"
     elif len(costs) > 1:
-        said = f"cost {number(costs[0])} to {number(costs[-1])} in {count(steps[-1] - steps[0])}"
+        moved = "rose" if costs[-1] > costs[0] else "fell" if costs[-1] < costs[0] else "went"
+        said = f"cost {moved} from {number(costs[0])} to {number(costs[-1])} in {count_updates(steps[-1] - steps[0])}"
     else:
-        said = f"cost {number(costs[0])} at update {steps[0]}"
+        said = f"cost is {number(costs[0])} at update {steps[0]}"
     return said if steps[-1] == len(record) else f"{said}, not measured since update {steps[-1]}"
 
 
 def start_line(record: Record) -> str:
     """The line of a look back at the start of a run that has been trained since."""
-    return f"the start, before update 1: {weights(record)}"
+    return f"the start, before update 1: {describe_largest_weight(record)}"
 
 
 def before_explosion(record: Record) -> int:
@@ -94,12 +96,14 @@ def difference(record: Record, parent: Record | None, coming: Knobs | None = Non
     new = dataclasses.asdict(coming if coming and len(record) == forked_at else record.knobs_at(forked_at + 1))
     old = dataclasses.asdict(parent.knobs_at(forked_at + 1) if parent else before)
     changed = [
-        f"{SHORT.get(name, name)} {said(old[name])} -> {said(new[name])}" for name in new if new[name] != old[name]
+        f"{SHORT.get(name, name)} {write_knob(old[name])} -> {write_knob(new[name])}"
+        for name in new
+        if new[name] != old[name]
     ]
     return f"{', '.join(changed) or 'no change'} at {forked_at}"
 
 
-def said(value: float | str) -> str:
+def write_knob(value: float | str) -> str:
     """A knob's value in a label."""
     return value if isinstance(value, str) else f"{value:g}"
 
@@ -109,13 +113,11 @@ def tone(record: Record) -> str:
 
     Broken is a run whose cost has been NaN or inf, or whose weights are.
     """
-    if record.first_nonfinite is not None or weights_are_lost(record):
+    if record.first_nonfinite is not None or holds_nonfinite_weights(record):
         return BROKEN
     if not len(record):
         return CALM
-    if present_warning(record) is not None:
-        return RISING
-    return RISING if rises(record) else CALM
+    return RISING if find_present_warning(record) is not None or rises(record) else CALM
 
 
 def rises(record: Record) -> bool:
@@ -124,46 +126,47 @@ def rises(record: Record) -> bool:
     return bool(len(costs) and costs[-1] > RISE * costs.min() and costs[-1] > 0.1)
 
 
-def broken_line(record: Record) -> str:
+def describe_break(record: Record) -> str:
     """The line of a run whose cost has been NaN or inf."""
     first = record.first_nonfinite
     assert first is not None
     steps, costs = record.known_costs
     value, last = number(record.cost[first - 1]), number(costs[-1])
-    finite = costs[steps < first]
-    if len(finite) == 0:
-        before = "from the very start" if first == 1 else "the first that was measured"
-    elif finite.max() > RISE * finite.min():
-        low = int(np.argmin(finite))
-        high = int(np.argmax(finite))
-        grown = times(finite[high], finite[low])
-        before = f"after the cost rose {grown} in {count(steps[high] - steps[low])}" if high > low else (
-            f"after a cost of {number(finite[-1])}"
-        )  # fmt: skip
-    else:
-        before = f"out of a cost of {number(finite[-1])}, without a rise"
-    when = f"since update {first}" if last == value else f"at update {first}, now {last}"
-    return f"cost {value} {when}, {before}; {lost(record)}"
+    when = f"is {value} since update {first}" if last == value else f"was {value} at update {first} and is {last} now"
+    before = describe_time_before(steps[steps < first], costs[steps < first])
+    return f"cost {when}, {before}; {describe_weights(record)}"
 
 
-def weights_are_lost(record: Record) -> bool:
+def describe_time_before(steps: NDArray[np.int64], costs: NDArray[np.float64]) -> str:
+    """What the cost did in the updates before it was NaN or inf."""
+    if not len(costs):
+        return "with no finite cost before"
+    low, high = int(np.argmin(costs)), int(np.argmax(costs))
+    if not costs[high] > RISE * costs[low]:
+        return f"after a cost of {number(costs[-1])} without a rise"
+    if high < low:
+        return f"after a cost of {number(costs[-1])}"
+    return f"after it rose {write_growth(costs[high], costs[low])} in {count_updates(steps[high] - steps[low])}"
+
+
+def holds_nonfinite_weights(record: Record) -> bool:
     """Whether the weights hold NaN or inf at the end."""
     return any(bool((record.column(gauge)[-1] > 0).any()) for gauge in ("weight_nan", "weight_inf"))
 
 
-def lost(record: Record) -> str:
+def describe_weights(record: Record) -> str:
     """Which layers hold NaN or inf, or how far the weights have grown."""
     nan, inf = (record.column(gauge)[-1] > 0 for gauge in ("weight_nan", "weight_inf"))
     names = [name for name, is_bad in zip(record.layers, nan | inf, strict=True) if is_bad]
     if not names:
-        return weights(record)
+        return describe_largest_weight(record)
     kind = "inf" if not nan.any() else "NaN or inf" if (inf & ~nan).any() else "NaN"
     if len(names) == len(record.layers):
         return f"every layer holds {kind}"
-    return f"{kind} in the weights of {', '.join(names) if len(names) < 4 else f'{len(names)} layers'}"
+    return f"weights of {', '.join(names) if len(names) < 4 else f'{len(names)} layers'} hold {kind}"
 
 
-def accuracy(record: Record) -> str:
+def describe_accuracy(record: Record) -> str:
     """The accuracy, where there is one."""
     held_out = record.held_out_accuracy[np.isfinite(record.held_out_accuracy)]
     if len(held_out):
@@ -171,21 +174,21 @@ def accuracy(record: Record) -> str:
     return f"accuracy {record.accuracy[-1]:.2f}; " if np.isfinite(record.accuracy[-1]) else ""
 
 
-def weights(record: Record) -> str:
+def describe_largest_weight(record: Record) -> str:
     """The layer with the largest weight."""
     largest = record.column("largest_weight")[-1]
     layer = int(np.argmax(np.where(np.isnan(largest), -1, largest)))
     return f"{record.layers[layer] or 'network'} weights reach {number(largest[layer])}"
 
 
-def times(new: float, old: float) -> str:
-    """A growth as a factor: x 214, x 1e4; in logarithms, for a quotient could overflow."""
+def write_growth(new: float, old: float) -> str:
+    """A growth as a factor: 214 times, 1e4 times; in logarithms, for a quotient could overflow."""
     if old <= 0:
         return f"from {number(old)}"
     decades = math.log10(new) - math.log10(old)
-    return f"x {10**decades:.3g}" if decades < 3 else f"x 1e{round(decades)}"
+    return f"{10**decades:.3g} times" if decades < 3 else f"1e{round(decades)} times"
 
 
-def count(updates: int) -> str:
+def count_updates(updates: int) -> str:
     """A number of updates in words."""
     return f"{updates} update{'' if updates == 1 else 's'}"

@@ -1,13 +1,12 @@
-"""A watch around a training loop of the reader's own: the gauges of every update as a Record.
+"""A watch around a training loop of the user's own: the gauges of every update as a Record.
 
-The optimiser's hooks tell when it steps, autograd's backward what is descended. Knows no widgets and no plots.
+The optimiser's hooks tell when it steps, autograd's backward what is descended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import operator
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import written
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
@@ -65,15 +65,15 @@ class Watch:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         self.dashboard = dashboard
-        self.model, compiled = unwrapped(model)
+        self.model, compiled = unwrap(model)
         self.hooked = not compiled
-        self.optimizers = optimizers_of(optimizer)
+        self.optimizers = list_optimizers(optimizer)
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
-        epoch = whole_number("updates_per_epoch", updates_per_epoch)
+        epoch = check_whole_number("updates_per_epoch", updates_per_epoch, 1)
         self.recorder = LoopRecorder(self.model, watch, knobs_of(self.optimizers[0]), epoch)
         self.parameters = self.recorder.parameters
-        self.listener = PassListener(self.parameters, checked_scaler(scaler), self.let_go)
+        self.listener = PassListener(self.parameters, check_scaler(scaler), self.drop_update)
         self.pausing = self.warned = False
         self.stopped: str | None = None
         self.steps = self.usual_steps = 1
@@ -82,17 +82,17 @@ class Watch:
         self.lab: Any = None
         self.draw_due = 0.0
 
-    # -- what a person can do
+    # -- what a user can do
 
     def __enter__(self) -> Watch:
         with contextlib.ExitStack() as stack:  # which undoes all of it if something fails
             self.take_place(stack)
             for optimizer in self.optimizers:
-                stack.callback(optimizer.register_step_pre_hook(StepHook(self.before_step)).remove)
-                stack.callback(optimizer.register_step_post_hook(StepHook(self.after_step)).remove)
+                stack.callback(optimizer.register_step_pre_hook(StepHook(self.prepare_step)).remove)
+                stack.callback(optimizer.register_step_post_hook(StepHook(self.finish_step)).remove)
             stack.enter_context(self.listener.patch_backward())
             if interrupts_are_heard():
-                stack.enter_context(InterruptOverlay(self.interrupted))
+                stack.enter_context(InterruptOverlay(self.obey_interrupt))
             if self.wants_show:
                 self.show()
             self.block = stack.pop_all()
@@ -127,7 +127,7 @@ class Watch:
         """
         self.pausing = True
 
-    def interrupted(self, below: Any, number: int, frame: Any) -> None:
+    def obey_interrupt(self, below: Any, number: int, frame: Any) -> None:
         """Pause at the first interrupt (■ in JupyterLab, Ctrl-C), between two updates; obey a second one at once."""
         if self.pausing:
             raise KeyboardInterrupt
@@ -138,7 +138,7 @@ class Watch:
 
         The optimiser's next step is then one of another update.
         """
-        cost = one_number("loss", loss)
+        cost = read_number("loss", loss)
         if self.recorder.updates == 0:
             raise ValueError("step(loss) follows an update of the optimizer, and there was none yet")
         self.recorder.tell(cost)
@@ -181,12 +181,12 @@ class Watch:
         self.listener.forget()
         self.recorder.gauges.activations.clear()
 
-    def let_go(self) -> None:
+    def drop_update(self) -> None:
         """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
         if not self.stepping:
             self.update, self.written = None, []
 
-    def before_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
         if self.stopped is not None:
             self.stop_again()
@@ -197,14 +197,14 @@ class Watch:
         self.met = self.recorder.flat()
         self.stepping = False
         if closure is None:
-            self.look(optimizer, None)
+            self.keep_gradient(optimizer, None)
             return None
 
         @functools.wraps(closure)
         def watched(*args: Any, **kwargs: Any) -> Any:
             result = closure(*args, **kwargs)
             if not self.stepping:  # at its first evaluation
-                self.look(optimizer, result)
+                self.keep_gradient(optimizer, result)
             return result
 
         rest = {name: value for name, value in keywords.items() if name != "closure"}
@@ -222,7 +222,7 @@ class Watch:
         mine, written = [self.parameters[place] for place in places], self.written
         return not self.listener.has_heard and are_anew(mine, [written[place] for place in places])
 
-    def look(self, optimizer: Any, result: Any) -> None:
+    def keep_gradient(self, optimizer: Any, result: Any) -> None:
         """Keep what the optimiser is about to use; stop if it is not finite and that is wanted.
 
         `result` is what the closure of a step has returned: a cost, or nothing.
@@ -231,49 +231,44 @@ class Watch:
             assert self.update is not None
             self.recorder.give(self.update.gradient, optimizer)
         else:
-            self.update = self.update_of(optimizer, result)
+            self.update = self.make_update(optimizer, result)
             self.usual_steps, self.steps = self.steps, 0
         self.stepping = True
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
-            self.check(self.update.gradient, f"the gradient of update {self.number}")
+            self.check(self.update.gradient, "the gradient of update")
 
-    def update_of(self, optimizer: Any, result: Any) -> Update:
+    def make_update(self, optimizer: Any, result: Any) -> Update:
         """The update that an optimiser begins."""
         met, cost = self.met, total_cost(self.listener.passes)
         assert met is not None
         if cost is None and result is not None:
             with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
-                cost = one_number("loss", result)
+                cost = read_number("loss", result)
         return Update(
             before=met,
-            gradient=self.recorder.gradient(optimizer, self.not_yet_unscaled(optimizer)),
+            gradient=self.recorder.gradient(optimizer, self.find_scaled(optimizer)),
             knobs=knobs_of(optimizer),
             cost=cost,
             classes=next((each.classes for each in self.listener.passes if each.classes is not None), None),
             activations=self.recorder.gauges.activations.taken(),
         )
 
-    def not_yet_unscaled(self, optimizer: Any) -> frozenset[int]:
+    def find_scaled(self, optimizer: Any) -> frozenset[int]:
         """The ids of parameters whose gradients still have the scale of mixed precision: those of other optimisers."""
         others = [ids_of(other) for other in self.optimizers if other is not optimizer]
         if not others or not self.listener.scales:
             return frozenset()
         return frozenset().union(*others) - ids_of(optimizer)
 
-    @property
-    def number(self) -> int:
-        """The number of the update under way."""
-        return self.recorder.updates + (self.steps == 0)
-
-    def after_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def finish_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """What happens after the optimiser's step: the update is measured, and the dashboard drawn if it is due."""
         if not self.stepping or self.update is None or self.met is None:
             return
         met, self.met, self.stepping = self.met, None, False
         after = self.recorder.flat()
-        if self.stop_before_nan and not finite(after) and finite(met):
+        if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
-            self.check(after, f"update {self.number}")
+            self.check(after, "update")
         self.recorder.add(self.update, after, first=self.steps == 0)
         self.steps += 1
         self.listener.passes, self.told = [], False
@@ -285,11 +280,14 @@ class Watch:
 
     def check(self, flat: Tensor, what: str) -> None:
         """End the block if a vector holds NaN or inf, and say where."""
-        if finite(flat):
+        if is_finite(flat):
             return
-        bad = [name for name, part in self.recorder.layout.views(flat).items() if not finite(part.reshape(-1))]
+        bad = [name for name, part in self.recorder.layout.views(flat).items() if not is_finite(part.reshape(-1))]
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        self.stop(f"stopped because {what} holds NaN or inf in {bad[0]}{more}; the weights are those before it")
+        number = self.recorder.updates + (self.steps == 0)
+        self.stop(
+            f"stopped because {what} {number} holds NaN or inf in {bad[0]}{more}; the weights are those before it"
+        )
 
     def stop(self, why: str) -> None:
         """End the block from within the loop."""
@@ -300,10 +298,9 @@ class Watch:
         """End the block of a loop that has caught its end and goes on."""
         if not self.warned:
             self.warned = True
-            said = (
-                "the loop has caught cnnlab.diagnosis.watch.Stopped and goes on: no step changes the weights any more"
-            )
-            warnings.warn(f"{said} ({self.stopped})", RuntimeWarning, stacklevel=5)
+            caught = "the loop has caught cnnlab.diagnosis.watch.Stopped and goes on"
+            said = f"{caught}: no step changes the weights any more ({self.stopped})"
+            warnings.warn(said, RuntimeWarning, stacklevel=5)
         raise Stopped(self, self.stopped)
 
     def draw(self) -> None:
@@ -338,7 +335,7 @@ def do_nothing(*_: Any) -> None:
     """What the copy of a hook does."""
 
 
-def optimizers_of(optimizer: Any) -> list[Any]:
+def list_optimizers(optimizer: Any) -> list[Any]:
     """One optimiser or several as a list; TypeError if they have no hooks."""
     found = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     for one in found:
@@ -349,7 +346,7 @@ def optimizers_of(optimizer: Any) -> list[Any]:
     return found
 
 
-def unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:
+def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
     """The module within a compiled one, and whether it was compiled: then hooks would break what was compiled.
 
     ValueError for a module whose parameters have no shapes yet.
@@ -361,29 +358,21 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:
     return (model, False) if inner is None else (inner, True)
 
 
-def finite(flat: Tensor) -> bool:
+def is_finite(flat: Tensor) -> bool:
     """Whether all numbers are finite. On a GPU this waits for it."""
     wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
     # A sum that overflows only costs the longer look.
     return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())
 
 
-def checked_scaler(scaler: Any) -> Any:
+def check_scaler(scaler: Any) -> Any:
     """A GradScaler, or None; TypeError if it is something else."""
     if scaler is not None and not all(callable(getattr(scaler, name, None)) for name in ("get_scale", "is_enabled")):
         raise TypeError(f"scaler must be a torch.amp.GradScaler or None, got {type(scaler).__name__}")
     return scaler
 
 
-def whole_number(name: str, value: Any) -> int:
-    """A whole number of at least 1; ValueError if it is something else."""
-    with contextlib.suppress(TypeError):
-        if not isinstance(value, bool) and operator.index(value) >= 1:
-            return operator.index(value)
-    raise ValueError(f"{name} must be a whole number of at least 1, got {written(value)}")
-
-
-def one_number(name: str, value: Any) -> Tensor:
+def read_number(name: str, value: Any) -> Tensor:
     """A single number as a tensor without axes; TypeError or ValueError if it is something else."""
     if isinstance(value, Tensor):
         if value.numel() != 1:

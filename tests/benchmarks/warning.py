@@ -1,4 +1,4 @@
-"""How early the warning comes and how often it is false, beside the published rule books, over a grid of 2,332 runs.
+"""How early the warning comes and how often it is false, beside published detectors, over a grid of 2,332 runs.
 
 python tests/benchmarks/warning.py [--keep FOLDER] [--write]
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from grid import DIVERGING, HEALTHY, SPOILT, Outcome, outcomes
 
-from cnnlab.diagnosis.detectors import BOOKS
+from cnnlab.diagnosis.detectors import DETECTORS
 from cnnlab.records.record import Record
 
 RESULTS = Path(__file__).parent / "results" / "warning.md"
@@ -46,14 +46,16 @@ def cells(rule: Rule, runs: Sequence[Outcome]) -> str:
 
 
 def table(runs: Sequence[Outcome]) -> list[str]:
-    """A row a book, looking as often as it does and at every update."""
+    """A row a detector, looking as often as it does and at every update."""
     lines = [
-        "| book | warned of | median lead | false alarms | looking at every update: warned of | lead | false alarms |",
+        "| detector | warned of | median lead | false alarms | at every update: warned of | lead | false alarms |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for book in BOOKS:
-        published = cells(book.first, runs)
-        lines.append(f"| {book.name} | {published} | {cells(lambda record, b=book: b.first(record, True), runs)} |")
+    for detector in DETECTORS:
+        published = cells(detector.find_first, runs)
+        lines.append(
+            f"| {detector.name} | {published} | {cells(lambda record, d=detector: d.find_first(record, True), runs)} |"
+        )
     return lines
 
 
@@ -63,7 +65,7 @@ def families(runs: Sequence[Outcome]) -> list[str]:
         "| family | runs | diverging | warned of | median lead | healthy | false alarms | spoilt | warned of |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    rule = BOOKS[0].first
+    rule = DETECTORS[0].find_first
     for family in dict.fromkeys(run.family for run in runs):
         part = [run for run in runs if run.family == family]
         kinds = {kind: [run for run in part if run.ending == kind] for kind in (DIVERGING, HEALTHY, SPOILT)}

@@ -50,7 +50,7 @@ def test_the_last_update_shows_the_marks_of_nan(page, exploded):
     slider.fill("9")
     assert page.evaluate(MARKS)["marker"]["symbol"][0] == "x"
     assert RED in page.evaluate(DRAWN)
-    assert "cost NaN since" in page.get_by_role("heading").inner_text()
+    assert "cost is NaN since" in page.get_by_role("heading").inner_text()
     assert slider.get_attribute("aria-valuetext") == "update 9 of 9"
 
 

@@ -385,7 +385,7 @@ def test_jupyterlab_opens_on_the_first_lab_and_asks_nothing_about_news(address):
 def test_explain_says_why_it_broke_below_the_tables(capsys):
     status, out, _ = said(capsys, [*EXPLODING, "--explain"])
     assert status == 0
-    assert out.index("cost NaN since") < out.index("Cause: ") < out.index("First value that is not finite: update ")
+    assert out.index("cost is NaN since") < out.index("Cause: ") < out.index("First NaN or inf: update ")
     assert "Remedies, tried from update" in out
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from handmade import record_of
 
 import cnnlab
+from cnnlab.diagnosis import causes
 from cnnlab.diagnosis.causes import CAUSES
 from cnnlab.diagnosis.remedies import HIDES, MENDS, USELESS
 
@@ -61,6 +66,22 @@ def test_every_cause_of_the_list_is_explained_and_tried_here():
     assert set(CAUSES) == {*SABOTAGED, "data hold NaN", "undefined operation", "undecided"}
 
 
+def test_a_cause_that_is_added_as_the_guide_says_is_named_by_an_autopsy(monkeypatch):
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = guide.partition("## Add a cause\n")[2].partition("\n## ")[0]
+    function, row, case = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names = vars(causes) | {"GOOD": GOOD}
+    exec(function, names)
+    [(name, kind)] = eval(f"{{{row}}}", names).items()
+    [(preset, updates, changes)] = eval(f"{{{case}}}", names)[name]
+    run = trained(preset, updates, **changes)
+    assert cnnlab.autopsy(run, prove=False).cause != name
+    monkeypatch.setitem(CAUSES, name, kind)
+    found = cnnlab.autopsy(run, prove=False)
+    assert (found.cause, found.confidence, found.before) == (name, 0.8, 0)
+    assert f"Cause: {name} (confidence 0.80). {kind.meaning}" in str(found)
+
+
 def own_run(x: list[list[float]]) -> cnnlab.Run:
     def cost(outputs, targets):
         return (outputs - targets).square().mean()
@@ -74,7 +95,7 @@ def test_data_that_hold_nan_are_found_out():
     run.advance(2)
     found = cnnlab.autopsy(run, prove=False)
     assert (found.cause, found.step, found.phase, found.operation) == ("data hold NaN", 1, "input", "given")
-    assert found.evidence[0].startswith("1 of the examples")
+    assert found.evidence == ("the data hold NaN or inf in 1 of the examples",)
 
 
 def test_a_record_without_its_network_is_read_by_its_gauges_and_says_that_it_does_not_know_the_operation():
@@ -83,6 +104,25 @@ def test_a_record_without_its_network_is_read_by_its_gauges_and_says_that_it_doe
     found = cnnlab.autopsy(run.record)
     assert (found.step, found.phase, found.layer, found.operation) == (1, "activation", "0", "unknown")
     assert found.cause == "undecided"
+    assert found.chain[0] == (
+        "update 1: the activation of 0 holds the first NaN; the operation that made it is unknown, "
+        "for the update was not replayed"
+    )
+    assert "First NaN or inf: update 1, activation of 0 (unknown operation)." in str(found)
+
+
+@pytest.mark.parametrize(
+    "gauge", ["cost", "activation_nan", "activation_inf", "gradient_nan", "gradient_inf", "weight_nan", "weight_inf"]
+)
+def test_nothing_that_holds_a_nan_or_an_inf_is_called_healthy(gauge):
+    costs = [1.0, 0.5, math.nan if gauge == "cost" else 0.4]
+    counts = np.zeros((4, 3))
+    counts[3, 1] = 1
+    record = record_of(costs, dead_relu=0, **({} if gauge == "cost" else {gauge: counts}))
+    found = cnnlab.autopsy(record)
+    assert found.step == 3
+    assert "healthy" not in str(found)
+    assert "healthy" not in cnnlab.state_line(record)
 
 
 def test_a_network_of_one_s_own_is_autopsied_when_it_is_given_again():
@@ -110,9 +150,11 @@ def found(question):
 
 def test_the_question_s_autopsy_names_place_chain_and_rules(found):
     assert (found.step, found.phase, found.operation) == (4, "activation", "overflow")
-    assert found.chain[0].startswith("update 4: activation of cv")
+    assert re.match(
+        r"update 4: the activation of cv\d holds the first inf, made by convolution \(overflow\): ", found.chain[0]
+    )
     assert "float32 ends at 3.4e38" in found.chain[0]
-    assert any(said.startswith("update 3: weights of") and "gradient norm" in said for said in found.chain)
+    assert any(said.startswith("update 3: the weights of") and "gradient norm" in said for said in found.chain)
     assert "times the critical one" in found.chain[-1]
     assert [rule[:8] for rule in found.rules] == ["rule (a)", "rule (c)"]
 
@@ -127,16 +169,27 @@ def test_the_five_remedies_of_the_posted_answer_are_tried(found):
         "a lower learning rate": MENDS,
         "another initialisation": USELESS,
         "an L2 penalty": USELESS,
-        "a safe softmax: epsilon in the log": HIDES,
+        "a safe softmax": HIDES,
         "gradient clipping": MENDS,
     }
+
+
+def test_the_dashboard_of_remedies_and_the_autopsy_have_the_same_five():
+    run = trained("question", 4, **SMALL, learning_rate=0.5)
+    tried = [trial.remedy for trial in cnnlab.autopsy(run).remedies if trial.remedy.posted]
+    board = cnnlab.Remedies("question", **SMALL, learning_rate=0.5)
+    shown = {name.lower(): changes for name, changes in board.remedies.items()}
+    board.close()
+    assert len(tried) == 5
+    assert all(shown[remedy.name.lower()] == remedy.changes for remedy in tried)
+    assert shown["a lower learning rate"] == {"learning_rate": 0.005}
 
 
 def test_an_epsilon_only_hides_and_the_reason_is_a_gradient_of_zero(found):
     trial = next(trial for trial in found.remedies if "epsilon" in trial.remedy.changes)
     assert trial.verdict == HIDES
     assert "capped at 18.42" in trial.reason
-    assert "gradient of a wrong one is exactly 0" in trial.reason
+    assert "gradient of a wrong example is exactly 0" in trial.reason
 
 
 def test_a_remedy_s_curve_is_what_a_run_with_its_changes_gives(question, found):
@@ -150,7 +203,13 @@ def test_an_autopsy_is_frozen_prints_whole_and_has_a_short_repr(found):
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.cause = "another"
     text = str(found)
-    for title in ("Cause:", "First value that is not finite:", "How it came about:", "Evidence:", "Remedies"):
+    for title in (
+        "Cause:",
+        "First NaN or inf: update 4, activation of cv",
+        "How it came about:",
+        "Evidence:",
+        "Remedies",
+    ):
         assert title in text
     assert max(map(len, text.splitlines())) <= 120 or text.splitlines()[0].startswith("Cause")
     assert "\n" not in repr(found)
@@ -166,7 +225,7 @@ def test_an_autopsy_changes_neither_run_nor_record(question):
 def test_a_healthy_run_is_called_so_and_no_remedy_is_tried():
     found = cnnlab.autopsy(trained("question", 10, **GOOD).record)
     assert (found.cause, found.step, found.remedies, found.chain) == ("healthy", None, (), ())
-    assert "First value" not in str(found)
+    assert "First NaN" not in str(found)
 
 
 def test_a_run_that_has_not_begun_is_no_case():

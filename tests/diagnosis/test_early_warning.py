@@ -10,18 +10,18 @@ import torch
 from handmade import record_of
 
 import cnnlab
-from cnnlab.diagnosis.detectors import BOOKS
-from cnnlab.diagnosis.early_warning import first_warning, present_warning
+from cnnlab.diagnosis.detectors import DETECTORS
+from cnnlab.diagnosis.early_warning import find_first_warning, find_present_warning
 from cnnlab.diagnosis.summary import before_explosion, state_line, tone
 
-BOOK = {book.name: book for book in BOOKS}
+DETECTOR = {detector.name: detector for detector in DETECTORS}
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_question_is_warned_of_at_least_one_update_before_it_breaks(seed):
     run = cnnlab.Run("question", seed=seed, device="cpu")
     run.advance(10, until="nonfinite")
-    assert first_warning(run.record).step < run.record.first_nonfinite
+    assert find_first_warning(run.record).step < run.record.first_nonfinite
 
 
 def test_the_live_line_says_the_warning_first_and_changes_its_tone():
@@ -40,22 +40,22 @@ def test_a_start_at_zero_is_no_leap(name, changes):
     run = cnnlab.Run(name, init_scale=0.0, device="cpu", **changes)
     run.advance(12)
     assert np.isinf(run.record.update_ratio).any()
-    assert first_warning(run.record) is None
+    assert find_first_warning(run.record) is None
     assert before_explosion(run.record) == 12
 
 
 def test_a_leap_from_zero_is_warned_of_once_the_weights_are_large():
     run = cnnlab.Run("question", init_scale=0.0, device="cpu", learning_rate=1e5, channels=4, hidden=(16, 16))
     run.advance(2)
-    assert str(present_warning(run.record)).startswith("update 2 was ")
+    assert str(find_present_warning(run.record)).startswith("update 2 was ")
 
 
 def test_a_layer_that_begins_at_zero_is_not_warned_of_and_the_others_still_are():
     ratio, norm = np.full((6, 3), 1e-3), np.ones((6, 3))
     norm[0, 2], ratio[1, 2] = 0, np.inf
-    assert first_warning(record_of([1.0] * 5, update_ratio=ratio, weight_norm=norm)) is None
+    assert find_first_warning(record_of([1.0] * 5, update_ratio=ratio, weight_norm=norm)) is None
     ratio[1, 0] = 25
-    warning = first_warning(record_of([1.0] * 5, update_ratio=ratio, weight_norm=norm))
+    warning = find_first_warning(record_of([1.0] * 5, update_ratio=ratio, weight_norm=norm))
     assert str(warning) == "update 1 was 25 times as long as the weights of first"
 
 
@@ -63,7 +63,7 @@ def test_a_layer_that_begins_at_zero_is_not_warned_of_and_the_others_still_are()
 def test_an_update_that_has_no_finite_length_is_called_so(value):
     ratio = np.full((4, 3), 1e-3)
     ratio[3, 1] = value
-    assert str(first_warning(record_of([1.0] * 3, update_ratio=ratio))) == "update 3 of second is NaN or infinite"
+    assert str(find_first_warning(record_of([1.0] * 3, update_ratio=ratio))) == "update 3 of second holds NaN or inf"
 
 
 def test_a_broken_run_is_no_longer_warned_of():
@@ -84,32 +84,32 @@ def test_a_broken_run_is_no_longer_warned_of():
 )
 def test_what_is_healthy_is_not_warned_of(cost):
     record = record_of(cost, update_ratio=1e-3)
-    assert first_warning(record) is None
+    assert find_first_warning(record) is None
     assert "Warning" not in state_line(record)
 
 
 def test_the_live_warning_is_the_one_that_the_whole_record_gives():
     run = cnnlab.Run("question", device="cpu", learning_rate=1e-3, seed=23)
     run.advance(9, until="nonfinite")
-    whole = first_warning(run.record)
-    assert present_warning(run.record.until(whole.step)) == whole
-    assert present_warning(run.record.until(whole.step - 1)) is None
+    whole = find_first_warning(run.record)
+    assert find_present_warning(run.record.until(whole.step)) == whole
+    assert find_present_warning(run.record.until(whole.step - 1)) is None
 
 
 def test_an_old_warning_is_forgotten():
     ratio = np.full((12, 3), 1e-3)
     ratio[2] = 50
     record = record_of([1.0] * 11, update_ratio=ratio)
-    assert present_warning(record.until(3)) is not None
-    assert present_warning(record) is None
+    assert find_present_warning(record.until(3)) is not None
+    assert find_present_warning(record) is None
 
 
 def test_a_logit_gap_near_the_end_of_exp_is_warned_of_only_where_a_log_of_it_is_taken():
     safe = record_of([0.1, 0.1], logit_gap=80.0)
-    assert first_warning(safe) is None
+    assert find_first_warning(safe) is None
     run = cnnlab.Run("sudden_nan", device="cpu")
     run.advance(132, until="nonfinite")
-    assert first_warning(run.record).words.endswith("log(0) is near")
+    assert find_first_warning(run.record).words.endswith("log(0) is near")
 
 
 def regression(precision: str, multiple: float) -> cnnlab.Run:
@@ -152,13 +152,13 @@ def test_a_cost_that_falls_overflows_nowhere():
     assert set(cnnlab.overflow_clock(record_of([])).values()) == {None}
 
 
-def test_every_book_has_a_source_and_its_thresholds():
-    assert len(BOOKS) == 9
-    assert all(book.source and book.rules for book in BOOKS)
+def test_every_detector_has_a_source_and_its_thresholds():
+    assert len(DETECTORS) == 9
+    assert all(detector.source and detector.rules for detector in DETECTORS)
 
 
 def fired(name: str, record: cnnlab.Record, every_update: bool = True) -> int | None:
-    return BOOK[name].first(record, every_update)
+    return DETECTOR[name].find_first(record, every_update)
 
 
 def test_keras_and_theano_fire_at_the_nan_itself_and_at_1e10():
@@ -217,7 +217,7 @@ def test_thedeepchecker_fires_at_twice_the_least_of_five():
     assert fired("TheDeepChecker", record_of([1.0] * 6 + [2.0], **quiet)) == 7
 
 
-def test_no_book_raises_on_nan_or_on_a_run_that_has_not_begun():
+def test_no_detector_raises_on_nan_or_on_a_run_that_has_not_begun():
     for record in (record_of([]), record_of([math.nan, math.inf])):
-        for book in BOOKS:
-            book.first(record)
+        for detector in DETECTORS:
+            detector.find_first(record)

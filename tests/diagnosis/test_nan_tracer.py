@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnlab
-from cnnlab.diagnosis.nan_tracer import provenance
+from cnnlab.diagnosis.nan_tracer import find_origin
 
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 BIG = {"float16": 6e4, "bfloat16": 3e38, "float32": 3e38, "float64": 1.7e308}
@@ -223,17 +223,17 @@ def test_update_phase_layer_and_operation_are_exact(case):
     run = case.make()
     if case.first[0]:
         run.advance(case.first[0])
-    found = provenance(run)
+    found = find_origin(run)
     assert (found.first.step, found.first.phase, found.first.layer, found.first.operation) == case.first
     if case.nan is not None:
         assert (found.nan.step, found.nan.phase, found.nan.layer, found.nan.operation) == case.nan
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_healthy_run_has_no_provenance(precision):
+def test_a_healthy_run_has_no_origin_of_a_nan(precision):
     run = run_of([0.5, 0.5], 1.0, precision, squares, learning_rate=0.1)
     run.advance(20)
-    assert provenance(run) is None
+    assert find_origin(run) is None
 
 
 def test_an_infinity_that_reaches_no_result_is_not_reported():
@@ -242,7 +242,7 @@ def test_an_infinity_that_reaches_no_result_is_not_reported():
 
     run = run_of([-200.0, 1.0], 1.0, "float32", sigmoid_by_hand)
     run.advance(3)
-    assert provenance(run) is None
+    assert find_origin(run) is None
 
 
 def test_a_mask_of_minus_infinity_is_meant_but_a_row_of_nothing_else_is_not():
@@ -252,7 +252,7 @@ def test_a_mask_of_minus_infinity_is_meant_but_a_row_of_nothing_else_is_not():
 
     run = run_of([1.0, 1.0], 1.0, "float32", masked, 1)
     run.advance(1)
-    found = provenance(run)
+    found = find_origin(run)
     assert (found.first.phase, found.first.layer, found.first.operation) == ("probability", "b", "inf-inf")
 
 
@@ -260,10 +260,10 @@ def test_a_mask_of_minus_infinity_is_meant_but_a_row_of_nothing_else_is_not():
 def test_clipping_is_not_blamed_for_what_it_is_given(clip):
     run = run_of([1e-3, 100.0], 3e37, "float32", total, clip=clip)
     run.advance(1)
-    assert provenance(run).first.phase == "gradient"
+    assert find_origin(run).first.phase == "gradient"
     run = run_of([1.0], 1e38, "float32", total, clip=clip)
     run.advance(1)
-    assert provenance(run) is None
+    assert find_origin(run) is None
 
 
 def test_looking_for_it_leaves_the_run_as_it_was():
@@ -271,7 +271,7 @@ def test_looking_for_it_leaves_the_run_as_it_was():
     for each in (run, twin):
         each.advance(4)
     before = run.record.table.copy()
-    provenance(run)
+    find_origin(run)
     assert (run.state.parameters.isnan() == twin.state.parameters.isnan()).all()
     run.advance(1)
     assert (run.record.table[:5] == before).sum() == (before == before).sum()
@@ -282,7 +282,7 @@ def test_looking_for_it_leaves_the_run_as_it_was():
 def test_the_question_s_network_overflows_in_a_convolution_where_the_gauges_first_see_it(seed):
     run = cnnlab.Run("question", seed=seed, device="cpu")
     run.advance(6, until="nonfinite")
-    record, found = run.record, provenance(run)
+    record, found = run.record, find_origin(run)
     bad = (record.activation_inf[-1] + record.activation_nan[-1]) > 0
     assert found.first.step == record.first_nonfinite
     assert found.first.layer == record.layers[int(bad.argmax())]
@@ -294,6 +294,6 @@ def test_the_question_s_network_overflows_in_a_convolution_where_the_gauges_firs
 def test_half_precision_overflows_where_float32_would_not(seed):
     run = cnnlab.Run("overflow", seed=seed, device="cpu")
     run.advance(6, until="nonfinite")
-    found = provenance(run)
+    found = find_origin(run)
     assert found.first.operation == "overflow"
     assert 65504 < found.first.reached < 3e38

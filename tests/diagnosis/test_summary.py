@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from handmade import record_of
 
-from cnnlab.diagnosis.summary import start_line, state_line, tone, weights
+from cnnlab.diagnosis.summary import describe_largest_weight, start_line, state_line, tone
 from cnnlab.records.formats import number
 
 
@@ -16,53 +16,53 @@ def test_a_run_that_has_not_begun_says_so() -> None:
 
 def test_a_falling_cost_is_calm_and_told_from_first_to_last() -> None:
     record = record_of([2.0, 1.0, 0.5])
-    assert state_line(record).startswith("cost 2 to 0.5 in 2 updates")
+    assert state_line(record).startswith("cost fell from 2 to 0.5 in 2 updates")
     assert tone(record) == "calm"
 
 
 def test_a_rising_cost_is_told_as_a_factor_from_its_least() -> None:
     record = record_of([4.0, 2.0, 60.0, 2e4])
-    assert "x 1e4 in 2 updates" in state_line(record)
+    assert "cost rose 1e4 times in 2 updates, to 2.0e4; " in state_line(record)
     assert tone(record) == "rising"
 
 
 def test_a_nan_is_told_with_its_update_and_the_climb_before_it() -> None:
     record = record_of([4.0, 4e7, 4e31, np.nan, np.nan])
-    assert state_line(record).startswith("cost NaN since update 4, after the cost rose x 1e31 in 2 updates")
+    assert state_line(record).startswith("cost is NaN since update 4, after it rose 1e31 times in 2 updates; ")
     assert tone(record) == "broken"
 
 
 def test_a_sudden_inf_is_not_told_as_a_climb() -> None:
     line = state_line(record_of([0.7, 0.69, np.inf]))
-    assert line.startswith("cost inf since update 3, out of a cost of 0.69, without a rise")
+    assert line.startswith("cost is inf since update 3, after a cost of 0.69 without a rise; ")
     assert "rose" not in line
 
 
 def test_a_cost_that_is_nan_from_the_start_is_told_so() -> None:
-    assert "from the very start" in state_line(record_of([np.nan]))
+    assert state_line(record_of([np.nan])).startswith("cost is NaN since update 1, with no finite cost before; ")
 
 
 def test_a_cost_that_recovers_is_told_with_its_present_value() -> None:
-    assert state_line(record_of([0.7, np.inf, 1.0])).startswith("cost inf at update 2, now 1, ")
+    assert state_line(record_of([0.7, np.inf, 1.0])).startswith("cost was inf at update 2 and is 1 now, ")
 
 
 def test_an_inf_that_turns_to_nan_is_not_told_as_a_lasting_inf() -> None:
-    assert state_line(record_of([0.7, np.inf, np.nan])).startswith("cost inf at update 2, now NaN, ")
-    assert state_line(record_of([0.7, np.nan, np.nan])).startswith("cost NaN since update 2, ")
+    assert state_line(record_of([0.7, np.inf, np.nan])).startswith("cost was inf at update 2 and is NaN now, ")
+    assert state_line(record_of([0.7, np.nan, np.nan])).startswith("cost is NaN since update 2, ")
 
 
 def test_layers_that_hold_nan_are_named() -> None:
     nan = np.zeros((3, 3))
     nan[-1, 1] = 5
     line = state_line(record_of([1.0, np.nan], weight_nan=nan))
-    assert line.endswith("NaN in the weights of second")
+    assert line.endswith("; weights of second hold NaN")
     assert "first" not in line
 
 
 @pytest.mark.parametrize(("nan", "inf", "words"), [
     ([1, 1, 1], [0, 1, 0], "every layer holds NaN"), ([0, 0, 0], [1, 2, 3], "every layer holds inf"),
-    ([1, 0, 0], [0, 1, 1], "every layer holds NaN or inf"), ([0, 0, 0], [0, 0, 9], "inf in the weights of last"),
-    ([1, 0, 0], [0, 0, 9], "NaN or inf in the weights of first, last"),
+    ([1, 0, 0], [0, 1, 1], "every layer holds NaN or inf"), ([0, 0, 0], [0, 0, 9], "weights of last hold inf"),
+    ([1, 0, 0], [0, 0, 9], "weights of first, last hold NaN or inf"),
 ])  # fmt: skip
 def test_nan_and_inf_in_the_weights_are_told_apart(nan: list[int], inf: list[int], words: str) -> None:
     counts = {"weight_nan": np.array([[0, 0, 0], nan]), "weight_inf": np.array([[0, 0, 0], inf])}
@@ -70,7 +70,7 @@ def test_nan_and_inf_in_the_weights_are_told_apart(nan: list[int], inf: list[int
 
 
 def test_a_look_back_at_the_start_does_not_say_that_nothing_is_trained() -> None:
-    assert start_line(record_of([])) == f"the start, before update 1: {weights(record_of([]))}"
+    assert start_line(record_of([])) == f"the start, before update 1: {describe_largest_weight(record_of([]))}"
 
 
 def test_the_layer_with_the_largest_weight_is_named() -> None:
@@ -79,7 +79,7 @@ def test_the_layer_with_the_largest_weight_is_named() -> None:
 
 
 def test_a_growth_beyond_float64_is_put_in_words() -> None:
-    assert "x 1e600" in state_line(record_of([1e-300, 1e300]))
+    assert "rose 1e600 times in 1 update" in state_line(record_of([1e-300, 1e300]))
 
 
 def test_a_cost_of_zero_does_not_divide() -> None:

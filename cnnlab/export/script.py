@@ -64,7 +64,7 @@ def write_script(record: Record) -> str:
         corners=[f"({row}, {column})" for row, column in patches_of(settings).positions],
         layers=write_layers(settings),
     )
-    return write(table_lines=max(1, MOST_LINES - 2 - len(write(table_lines=1).splitlines())))
+    return write(table_lines=max(1, MOST_LINES + 1 - len(write(table_lines=1).splitlines())))
 
 
 def write_layers(settings: Settings) -> list[str]:

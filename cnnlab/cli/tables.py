@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cnnlab.diagnosis.summary import state_line
+from cnnlab.records.formats import format_fixed
 from cnnlab.records.record import Record, is_measured
 
 WATCHED_EPOCHS = 4
@@ -66,17 +67,7 @@ def cell(value: float) -> Text:
     """A number for a table, red where it is not finite; a dash where it was not measured."""
     if not is_measured(value):
         return Text("-")
-    return Text(number(float(value)), style="" if math.isfinite(value) else "bold red")
-
-
-def number(value: float) -> str:
-    """A number in few characters, as in 4.702012, -7330.04, 4.53e+07, inf, nan."""
-    size = abs(value)
-    if not math.isfinite(value):
-        return str(value)
-    if size >= 1e5 or 0 < size < 1e-4:
-        return f"{value:.2e}"
-    return f"{value:.2f}" if size >= 1000 else f"{value:.6f}"
+    return Text(format_fixed(value, 6, 1000), style="" if math.isfinite(value) else "bold red")
 
 
 def write_json(record: Record, autopsy: Any = None) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.records.formats import format_digits
 from cnnlab.records.record import Record
 
 LONG = 20.0
@@ -110,17 +111,14 @@ def in_words(record: Record, step: int) -> EarlyWarning:
         name = record.layers[int(np.argmax(ratios))] or "network"
         if not np.isfinite(ratios.max()):
             return EarlyWarning(step, f"update {step} of {name} is NaN or infinite")
-        return EarlyWarning(step, f"update {step} was {few(ratios.max())} times as long as the weights of {name}")
+        times = format_digits(ratios.max())
+        return EarlyWarning(step, f"update {step} was {times} times as long as the weights of {name}")
     if climb:
-        return EarlyWarning(step, f"the cost rose to {few(record.cost[step - 1])} from {few(first_cost(record))}")
+        first, last = format_digits(first_cost(record)), format_digits(record.cost[step - 1])
+        return EarlyWarning(step, f"the cost rose to {last} from {first}")
     if edge:
-        return EarlyWarning(step, f"the logits are {few(record.logit_gap[step - 1])} apart: log(0) is near")
+        return EarlyWarning(step, f"the logits are {format_digits(record.logit_gap[step - 1])} apart: log(0) is near")
     return EarlyWarning(step, f"the next outputs come near the end of {record.settings.precision}")
-
-
-def few(value: float) -> str:
-    """A number in three digits, such as 0.125 or 6.87e17."""
-    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
 
 
 def overflow_clock(record: Record) -> dict[str, int | None]:

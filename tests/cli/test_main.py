@@ -45,8 +45,8 @@ def said(capsys, arguments):
 def test_every_setting_has_an_option_that_reads_what_settings_hold(name):
     value = getattr(cnnlab.settings(), name)
     words = [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
-    given, rest = command.parser().parse_known_args(["run", "--" + name.replace("_", "-"), *words])
-    assert command.chosen(given, rest) == (cnnlab.settings(), ())
+    given, rest = command.make_parser().parse_known_args(["run", "--" + name.replace("_", "-"), *words])
+    assert command.read_settings(given, rest) == (cnnlab.settings(), ())
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_presets_are_listed_as_they_are_called(capsys):
     words = [line.split() for line in out.splitlines()]
     assert [name for name, *_ in words] == list(cnnlab.presets())
     for name, *options in words[1:]:
-        start, _ = command.chosen(*command.parser().parse_known_args(["run", "question", *options]))
+        start, _ = command.read_settings(*command.make_parser().parse_known_args(["run", "question", *options]))
         assert dataclasses.replace(start, preset=name) == cnnlab.settings(name)
 
 
@@ -156,13 +156,13 @@ def test_rows_show_the_last_update_of_each_epoch(capsys):
 
 
 def test_numbers_that_are_not_finite_are_red():
-    assert [tables.cell(value).style for value in (1.0, math.nan, math.inf)] == ["", "bold red", "bold red"]
+    assert [tables.format_cell(value).style for value in (1.0, math.nan, math.inf)] == ["", "bold red", "bold red"]
 
 
 def trained(*options):
     """The record that the library itself gives for the same options."""
-    given, rest = command.parser().parse_known_args(["run", "question", *options])
-    run = cnnlab.Run(command.chosen(given, rest)[0])
+    given, rest = command.make_parser().parse_known_args(["run", "question", *options])
+    run = cnnlab.Run(command.read_settings(given, rest)[0])
     run.advance(run.updates_per_epoch * run.settings.epochs)
     return run.record
 
@@ -236,7 +236,7 @@ def test_an_interrupt_from_outside_ends_the_process_with_130():
 
 
 def test_check_says_ok_in_words_and_ends_with_0_when_all_is_there(capsys, monkeypatch):
-    monkeypatch.setattr(command, "findings", lambda: iter([machine.Finding("python", True, "3.13.1")]))
+    monkeypatch.setattr(command, "inspect_machine", lambda: iter([machine.Finding("python", True, "3.13.1")]))
     status, out, _ = said(capsys, ["check"])
     assert status == 0
     assert re.fullmatch(r"ok +python +3\.13\.1\n", out)
@@ -257,14 +257,14 @@ def test_check_says_that_the_package_itself_is_not_installed(monkeypatch):
         raise machine.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(machine.metadata, "requires", absent)
-    (finding,) = machine.packages()
+    (finding,) = machine.inspect_packages()
     assert not finding.present
     assert "pip install -e ." in finding.words
 
 
 @pytest.mark.parametrize(("requirement", "present"), [("numpy>=1", True), ("numpy>=99", False), ("numpy>=1,<2", False)])
 def test_a_package_is_missing_when_its_version_will_not_do(requirement, present):
-    assert machine.package(requirement).present is present
+    assert machine.inspect_package(requirement).present is present
 
 
 # cnnlab lab
@@ -298,7 +298,7 @@ def test_lab_serves_the_clone_and_opens_the_first_lab(arguments, launched):
     assert main(arguments) == 0
     (given, options), started = launched
     assert given == [f"--ServerApp.root_dir={command.CLONE}", f"--LabApp.default_url=/lab/tree/{machine.FIRST_LAB}"]
-    assert options["tornado_settings"]["page_config_hook"] is command.without_news
+    assert options["tornado_settings"]["page_config_hook"] is command.disable_news
     assert started == "started"
 
 
@@ -309,7 +309,7 @@ def test_lab_passes_on_what_jupyter_lab_understands(launched):
 
 
 def test_the_news_extension_is_disabled_besides_those_that_were():
-    page = command.without_news(None, {"disabledExtensions": ["other"], "devMode": False})
+    page = command.disable_news(None, {"disabledExtensions": ["other"], "devMode": False})
     assert page == {"disabledExtensions": sorted([command.NEWS, "other"]), "devMode": False}
 
 

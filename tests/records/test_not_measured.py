@@ -297,8 +297,8 @@ def test_json_has_null_for_it_and_the_word_for_nan(capsys):
 
 
 def test_a_table_has_a_dash_for_it_that_is_not_red():
-    assert (str(tables.cell(NOT_MEASURED)), tables.cell(NOT_MEASURED).style) == ("-", "")
-    assert (str(tables.cell(math.nan)), tables.cell(math.nan).style) == ("nan", "bold red")
+    assert (str(tables.format_cell(NOT_MEASURED)), tables.format_cell(NOT_MEASURED).style) == ("-", "")
+    assert (str(tables.format_cell(math.nan)), tables.format_cell(math.nan).style) == ("nan", "bold red")
 
 
 def test_the_dashboard_beside_a_loop_says_that_the_cost_is_not_measured():

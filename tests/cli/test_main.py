@@ -221,12 +221,16 @@ def test_an_interrupt_from_outside_ends_the_process_with_130():
     words = ["run", *SMALL, "--epochs", "1000000", "--json"]
     code = "from cnnlab.training.run import Run; print('ready', file=sys.stderr, flush=True)"
     script = f"import sys; {code}; {CALL}"
-    with subprocess.Popen([sys.executable, "-c", script, *words], stdout=-1, stderr=-1, text=True) as process:
-        assert process.stderr.readline() == "ready\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}  # in the background, too
+    with subprocess.Popen([sys.executable, "-c", script, *words], stdout=-1, stderr=-1, text=True, **heed) as process:
+        try:
+            assert process.stderr.readline() == "ready\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
     assert len(strict(out)["cost"]) > 0

@@ -33,7 +33,7 @@ class KnobTable:
         return list(dict.fromkeys(self.columns.get(name, [])))
 
     @property
-    def changing(self) -> list[str]:
+    def variables(self) -> list[str]:
         """The knobs that change, numbers before kinds."""
         return self.numbers + self.kinds
 
@@ -48,14 +48,14 @@ class KnobTable:
         return [name for name in KINDS if len(self.list_values(name)) > 1]
 
     @property
-    def constant(self) -> dict[str, float | str]:
+    def constants(self) -> dict[str, float | str]:
         """The numbers that stay as they are."""
         return {name: values[0] for name, values in self.columns.items() if name not in (*self.numbers, *KINDS)}
 
     @property
     def rows(self) -> list[str]:
         """The changes as entries of a dict."""
-        rows = list(zip(*(self.columns[name] for name in self.changing), strict=True))
+        rows = list(zip(*(self.columns[name] for name in self.variables), strict=True))
         return [
             f"{first}: {write_python(list(row))},"
             for first, row, before in zip(self.firsts, rows, [None, *rows], strict=False)

@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -61,6 +62,24 @@ class Film(TypedDict):
     """The values that it changes to, as JSON has them; places and frames share them."""
 
 
+@dataclass(frozen=True)
+class Page:
+    """What the template of a page is filled with."""
+
+    record: Record
+    """The record of the run."""
+    plotly: str
+    """The element that holds or fetches plotly.js."""
+    words: str
+    """The settings and their changes in a sentence."""
+    branches: list[tuple[str, str, bool]]
+    """Of each branch its colour, what is different in it, and whether it is the one shown."""
+    settings: list[tuple[str, str]]
+    """Each setting at the start and its value."""
+    run: Film
+    """What the page plays."""
+
+
 def export_html(record: Record, path: str | os.PathLike[str], cdn: bool = False) -> None:
     """Write a record as one HTML file with the dashboard's plots, a play button and a slider over its updates.
 
@@ -76,9 +95,8 @@ def write_page(record: Record, cdn: bool) -> str:
     """The whole text."""
     family = {each.branch.number: each for each in (record, *record.others)}
     start = dataclasses.asdict(record.settings)
-    return render(
-        "page.html.jinja",
-        title=f"cnnlab: {record.settings!r}",
+    page = Page(
+        record=record,
         plotly=find_cdn_script() if cdn else f"<script>{get_plotlyjs()}</script>",
         words=describe_settings(record),
         branches=[
@@ -86,9 +104,9 @@ def write_page(record: Record, cdn: bool) -> str:
             for number, each in sorted(family.items())
         ],
         settings=[(limit.label, describe_value(start[name])) for name, limit in LIMITS.items()],
-        link=None if record.own_network else record.link(),
         run=make_film(record),
     )
+    return render("page.html.jinja", page)
 
 
 def find_cdn_script() -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def render(template: str, **values: Any) -> str:
-    """A template filled with values; in HTML each is escaped, and one that is missing is an error everywhere."""
-    return make_environment().get_template(template).render(values)
+
+def render(template: str, context: DataclassInstance) -> str:
+    """A template filled with the fields of a context; in HTML each is escaped, and one that is missing is an error."""
+    return make_environment().get_template(template).render(vars(context))
 
 
 @cache
@@ -25,12 +27,5 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["python"] = write_python
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
-
-
-def write_python(values: list[Any]) -> str:
-    """Values as Python text, strings in double quotes: a tuple, or one value alone."""
-    texts = [json.dumps(value) if isinstance(value, str) else repr(value) for value in values]
-    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings
-from cnnlab.export.rendering import write_python
 from cnnlab.records.record import Record
 
 KINDS = ("clip", "penalty_in")
@@ -53,14 +52,11 @@ class KnobTable:
         return {name: values[0] for name, values in self.columns.items() if name not in (*self.numbers, *KINDS)}
 
     @property
-    def rows(self) -> list[str]:
-        """The changes as entries of a dict."""
+    def rows(self) -> list[tuple[int, tuple[float | str, ...]]]:
+        """From which update on the knobs that change have which values."""
         rows = list(zip(*(self.columns[name] for name in self.variables), strict=True))
-        return [
-            f"{first}: {write_python(list(row))},"
-            for first, row, before in zip(self.firsts, rows, [None, *rows], strict=False)
-            if row != before
-        ]
+        befores = [None, *rows]
+        return [(first, row) for first, row, before in zip(self.firsts, rows, befores, strict=False) if row != before]
 
 
 def list_effects(name: str, knobs: list[Knobs], settings: Settings) -> list[float | str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 import zlib
-from functools import partial
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -14,15 +15,36 @@ from cnnlab.export.rendering import render
 from cnnlab.export.schedule import KnobTable
 from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.record import Record, record_in
-from cnnlab.training.data import load_image, patches_of, updates_per_epoch
+from cnnlab.training.data import load_image, patches_of
 from cnnlab.training.network import question_network
 
+TEMPLATE = "run.py.jinja"
 MOST_LINES = 150
 """Lines of a script."""
 MOST_PIXELS = 500_000
 """Most pixels in the left half of the image, which a script holds as text."""
 LAYERS = ("cv0", "cv1", "cv2", "cv3", "cv4", "cv5", "hid1", "hid2", "softmax")
 """The layers of the question's network."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the template of a script is filled with."""
+
+    record: Record
+    """The record of the run."""
+    knobs: KnobTable
+    """The knobs that have an effect."""
+    picture: str
+    """The left half of the image: its grey values, compressed, in base 64."""
+    shape: tuple[int, ...]
+    """Rows and columns of that half."""
+    corners: list[tuple[int, int]]
+    """Row and column of the upper left pixel of each patch."""
+    layers: list[str]
+    """The network's modules, a line a layer."""
+    table_lines: int = 1
+    """Lines that the table of changed knobs may take."""
 
 
 def export_script(record: Record, path: str | os.PathLike[str]) -> None:
@@ -50,21 +72,16 @@ def write_script(record: Record) -> str:
     left_half = image[:, : image.shape[1] // 2]
     if left_half.size > MOST_PIXELS:
         raise ValueError(f"export_script writes images of at most {2 * MOST_PIXELS:,} pixels, got {image.size:,}")
-    write = partial(
-        render,
-        "run.py.jinja",
-        settings=settings,
+    context = Script(
+        record=record,
         knobs=KnobTable.from_record(record),
-        run=f"{settings!r}, {len(record)} updates.",
-        updates=len(record),
-        updates_per_epoch=updates_per_epoch(settings.patches, settings.batch_size),
-        first_cost=record.cost[0],
         picture=base64.b64encode(zlib.compress(left_half.tobytes(), 9)).decode(),
         shape=left_half.shape,
-        corners=[f"({row}, {column})" for row, column in patches_of(settings).positions],
+        corners=[(row, column) for row, column in patches_of(settings).positions.tolist()],
         layers=write_layers(settings),
     )
-    return write(table_lines=max(1, MOST_LINES + 1 - len(write(table_lines=1).splitlines())))
+    rest = len(render(TEMPLATE, context).splitlines()) - context.table_lines
+    return render(TEMPLATE, dataclasses.replace(context, table_lines=max(1, MOST_LINES - rest)))
 
 
 def write_layers(settings: Settings) -> list[str]:

@@ -148,8 +148,8 @@ def test_a_layer_named_in_the_language_of_templates_is_text():
 
 
 def test_a_value_that_a_template_needs_and_does_not_get_is_an_error():
-    with pytest.raises(UndefinedError, match="'words' is undefined"):
-        render("page.html.jinja", title="", plotly="", run={"steps": [0]})
+    with pytest.raises(UndefinedError, match="'record' is undefined"):
+        render("page.html.jinja", cnnlab.settings())
 
 
 def test_a_long_record_is_thinned_but_not_around_its_first_nan():

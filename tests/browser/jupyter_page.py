@@ -136,7 +136,8 @@ class Notebook:
         size: tuple[int, int] = (1280, 800),
         idle: list[Page] | None = None,
     ) -> None:
-        self.jupyter, self.browser, self.name, self.size = jupyter, browser, f"{name}.ipynb", size
+        # A name of its own: the kernel of an earlier notebook of this name may still be about to end.
+        self.jupyter, self.browser, self.name, self.size = jupyter, browser, f"{name}-{secrets.token_hex(4)}.ipynb", size
         self.idle = idle
         (jupyter.root / self.name).write_text(json.dumps(notebook_of(cells)))
         self.errors: list[str] = []

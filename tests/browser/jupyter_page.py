@@ -137,8 +137,8 @@ class Notebook:
         idle: list[Page] | None = None,
     ) -> None:
         # A name of its own: the kernel of an earlier notebook of this name may still be about to end.
-        self.jupyter, self.browser, self.name, self.size = jupyter, browser, f"{name}-{secrets.token_hex(4)}.ipynb", size
-        self.idle = idle
+        self.name = f"{name}-{secrets.token_hex(4)}.ipynb"
+        self.jupyter, self.browser, self.size, self.idle = jupyter, browser, size, idle
         (jupyter.root / self.name).write_text(json.dumps(notebook_of(cells)))
         self.errors: list[str] = []
         self.client: BlockingKernelClient | None = None

@@ -150,7 +150,9 @@ def test_no_file_names_a_machine_or_a_registry():
     assert not found
 
 
-@pytest.mark.parametrize("package", ["torch", "numpy", "plotly", "ipywidgets", "anywidget", "IPython", "rich", "PIL"])
+@pytest.mark.parametrize(
+    "package", ["torch", "numpy", "plotly", "ipywidgets", "anywidget", "IPython", "rich", "PIL", "jinja2"]
+)
 def test_importing_cnnlab_imports_nothing_heavy(package, loaded_by_import):
     assert "cnnlab" in loaded_by_import
     assert package not in loaded_by_import

@@ -27,19 +27,19 @@ class Finding:
     """What was found, or what to do."""
 
 
-def findings() -> Iterator[Finding]:
+def inspect_machine() -> Iterator[Finding]:
     """Python, the packages, torch's devices, the labs, the memory and the autosaves, in this order."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", sys.version_info >= (3, 11), f"{version} (needs 3.11 or later)")
-    yield from packages()
-    yield devices()
+    yield from inspect_packages()
+    yield inspect_devices()
     there = (CLONE / FIRST_LAB).is_file()
     yield Finding("labs", there, str(CLONE / "labs") if there else f"no {FIRST_LAB} in {CLONE}; install from a clone")
-    yield memory()
-    yield autosaves()
+    yield inspect_memory()
+    yield inspect_autosaves()
 
 
-def packages() -> Iterator[Finding]:
+def inspect_packages() -> Iterator[Finding]:
     """A finding for each package that cnnlab depends on, by the metadata that pip wrote."""
     try:
         required = metadata.requires("cnnlab") or []
@@ -48,10 +48,10 @@ def packages() -> Iterator[Finding]:
         return
     for text in required:
         if "extra ==" not in text:
-            yield package(text)
+            yield inspect_package(text)
 
 
-def package(requirement: str) -> Finding:
+def inspect_package(requirement: str) -> Finding:
     """Whether one package, such as torch>=2.6, is here in a version that will do."""
     name = re.match(r"[\w.-]+", requirement)[0]  # type: ignore[index]
     bounds = requirement.removeprefix(name).strip()
@@ -59,10 +59,10 @@ def package(requirement: str) -> Finding:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Finding(name, False, f"not installed (needs {bounds})")
-    return Finding(name, within(version, bounds), f"{version} (needs {bounds})")
+    return Finding(name, meets_bounds(version, bounds), f"{version} (needs {bounds})")
 
 
-def within(version: str, bounds: str) -> bool:
+def meets_bounds(version: str, bounds: str) -> bool:
     """Whether a version meets bounds such as >=2.6."""
     try:
         from packaging.specifiers import SpecifierSet  # comes with jupyterlab and with plotly
@@ -71,7 +71,7 @@ def within(version: str, bounds: str) -> bool:
     return SpecifierSet(bounds).contains(version, prereleases=True)
 
 
-def devices() -> Finding:
+def inspect_devices() -> Finding:
     """Where torch can compute."""
     try:
         import torch
@@ -84,18 +84,18 @@ def devices() -> Finding:
     return Finding("devices", True, ", ".join([*found, f"cpu ({threads} thread{'s' if threads > 1 else ''})"]))
 
 
-def memory() -> Finding:
+def inspect_memory() -> Finding:
     """How much memory a kernel could still have."""
     try:
         import psutil  # comes with ipykernel
     except ImportError:
         return Finding("memory", False, "cannot be measured without psutil, which comes with ipykernel")
-    available = min([psutil.virtual_memory().available, *group_memory()]) / 2**30
+    available = min([psutil.virtual_memory().available, *read_group_memory()]) / 2**30
     return Finding("memory", available >= NEEDED_MEMORY, f"{available:.1f} GiB available (needs {NEEDED_MEMORY} GiB)")
 
 
-def autosaves() -> Finding:
-    """Where the labs of notebooks keep their runs, and how much room these take."""
+def inspect_autosaves() -> Finding:
+    """Where the labs of notebooks keep their runs, and how much space these take."""
     try:
         from cnnlab.records.autosave import find_own_folder, list_own_files
 
@@ -107,7 +107,7 @@ def autosaves() -> Finding:
     return Finding("autosaves", True, f"{count} in {folder}")
 
 
-def group_memory() -> list[int]:
+def read_group_memory() -> list[int]:
     """Bytes that the control group leaves, in a container that has a limit: the machine's own figure misses it."""
     group = Path("/sys/fs/cgroup")
     try:

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import cnnlab
-from cnnlab.cli.check import CLONE, FIRST_LAB, findings
+from cnnlab.cli.check import CLONE, FIRST_LAB, inspect_machine
 from cnnlab.config.links import Plan, opened
 from cnnlab.config.settings import LIMITS, PRESETS, Choice, Number, Pair, Settings, check_names, presets
 
@@ -37,72 +37,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return carry_out(arguments)
         finally:
-            flush()
+            flush_output()
+    except CommandError as error:
+        say(error)
+        return error.status
+    except ModuleNotFoundError as error:
+        say(f"{error.name} is not installed; pip install -e . brings all that is needed")
+        return 2
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # such as that of `cnnlab run | head`, which has read enough
-        silence()
+        silence_output()
         return CLOSED_PIPE
     except OSError as error:
         say(f"the output cannot be written: {error.strerror or error}" if error.filename is None else error)
-        silence()
-        return 1
-    except NoOutput as error:
-        say(error)
+        silence_output()
         return 1
 
 
 def carry_out(arguments: Sequence[str] | None) -> int:
     """Carry out one command line; what cannot be written is an OSError."""
-    given, rest = parser().parse_known_args(arguments)
-    try:
-        match given.command:
-            case "run":
-                start, plan = chosen(given, rest)
-                check_output()
-                return train(start, plan, as_json=given.json, explain=given.explain)
-            case "check":
-                refuse(rest)
-                check_output()
-                return check()
-            case "presets":
-                refuse(rest)
-                check_output()
-                print(*(f"{name:<12}{changed_by(name)}" for name in presets()), sep="\n")
-                return 0
-            case "lab":
-                return open_lab(server_arguments(given, rest))
-            case _:
-                refuse(rest)
-                return open_lab([])
-    except Misuse as error:
-        say(error)
-    except ModuleNotFoundError as error:
-        say(f"{error.name} is not installed; pip install -e . brings all that is needed")
-    except KeyboardInterrupt:
-        return 130
-    return 2
+    given, rest = make_parser().parse_known_args(arguments)
+    match given.command:
+        case "run":
+            start, plan = read_settings(given, rest)
+            check_output()
+            return train(start, plan, as_json=given.json, explain=given.explain)
+        case "lab":
+            return open_lab(list_server_arguments(given, rest))
+    refuse(rest)
+    if given.command is None:
+        return open_lab([])
+    check_output()
+    if given.command == "check":
+        return check()
+    print(*(f"{name:<12}{describe_preset(name)}" for name in presets()), sep="\n")
+    return 0
 
 
 def say(sentence: object) -> None:
-    """Tell the person who typed the command one sentence, if there is a place for it."""
+    """Tell the user one sentence, if there is a place for it."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(f"cnnlab: {sentence}", file=sys.stderr)
 
 
 def check_output() -> None:
-    """NoOutput where there is nothing to print to: such as after `>&-`, where a file of ours would take its place."""
+    """CommandError if there is nothing to print to: such as after `>&-`, where a file of ours would take its place."""
     if getattr(sys.stdout, "closed", sys.stdout is None):
-        raise NoOutput("there is no standard output to write to")
+        raise CommandError("there is no standard output to write to", status=1)
 
 
-def flush() -> None:
+def flush_output() -> None:
     """Write what is printed now, while an error can still be answered by a sentence."""
     if not getattr(sys.stdout, "closed", sys.stdout is None):
         sys.stdout.flush()
 
 
-def silence() -> None:
-    """Have what could not be written be forgotten: Python would try again at its end, and say so."""
+def silence_output() -> None:
+    """Forget what could not be written: Python would try again at its end, and say so."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -113,15 +106,15 @@ def silence() -> None:
                 os.close(nowhere)
 
 
-class NoOutput(Exception):
-    """One sentence on an output that is not there."""
+class CommandError(Exception):
+    """One sentence for the user, and the exit status that goes with it."""
+
+    def __init__(self, sentence: object, status: int = 2) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
-class Misuse(Exception):
-    """One sentence for the person who typed the command."""
-
-
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """The options of every command; those of `run` come from LIMITS."""
     top = argparse.ArgumentParser(
         prog="cnnlab",
@@ -154,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
 def add_setting(run: argparse.ArgumentParser, name: str, limit: Number | Choice | Pair) -> None:
     """Give `run` the option of one field. Its range is checked by Settings, which says more than argparse does."""
     number = limit.each if isinstance(limit, Pair) else limit
-    kind = str if isinstance(number, Choice) else whole if number.whole else decimal
+    kind = str if isinstance(number, Choice) else read_whole if number.whole else read_decimal
     run.add_argument(
         f"--{name.replace('_', '-')}",
         dest=name,
@@ -166,7 +159,7 @@ def add_setting(run: argparse.ArgumentParser, name: str, limit: Number | Choice 
     )
 
 
-def whole(text: str) -> int | str | None:
+def read_whole(text: str) -> int | str | None:
     """A whole number, or None for the words none and all; other text stays as it is, for Settings to refuse."""
     try:
         return None if text.lower() in ("none", "all") else int(text)
@@ -174,7 +167,7 @@ def whole(text: str) -> int | str | None:
         return text
 
 
-def decimal(text: str) -> float | str:
+def read_decimal(text: str) -> float | str:
     """A number; other text stays as it is, for Settings to refuse in its own words."""
     try:
         return float(text)
@@ -182,21 +175,21 @@ def decimal(text: str) -> float | str:
         return text
 
 
-def chosen(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Settings, Plan]:
-    """The settings that `run` was given, and a link's plan; Misuse with the sentence of Settings if they do not fit."""
+def read_settings(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Settings, Plan]:
+    """The settings that `run` was given, and a link's plan; CommandError if Settings refuses them."""
     changes = {name: value for name, value in vars(given).items() if name in LIMITS}
     try:
         for word in rest:
             if close := get_close_matches(word, ("--json", "--explain"), n=1, cutoff=0.7):
-                raise Misuse(f"not understood: {word}; did you mean {close[0]}?")
+                raise CommandError(f"not understood: {word}; did you mean {close[0]}?")
         check_names(word.removeprefix("--").partition("=")[0].replace("-", "_") for word in rest if word[:2] == "--")
         refuse(rest)
         return opened(given.preset, **changes)
     except (TypeError, ValueError) as error:
-        raise Misuse(error) from None
+        raise CommandError(error) from None
 
 
-def changed_by(preset: str) -> str:
+def describe_preset(preset: str) -> str:
     """The fields that a preset changes, as the options of `cnnlab run` that would; the question's own changes none."""
     words = (
         f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
@@ -206,13 +199,13 @@ def changed_by(preset: str) -> str:
 
 
 def refuse(rest: Sequence[str]) -> None:
-    """Misuse if the command line holds words that no command reads."""
+    """CommandError if the command line holds words that no command reads."""
     if rest:
-        raise Misuse(f"not understood: {' '.join(rest)}")
+        raise CommandError(f"not understood: {' '.join(rest)}")
 
 
-def server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> list[str]:
-    """The arguments for `jupyter lab` that the person gave."""
+def list_server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> list[str]:
+    """The arguments for `jupyter lab` that the user gave."""
     named = [f"--{name}={value}" for name in ("port", "ip") if (value := getattr(given, name)) is not None]
     return [*named, *(["--no-browser"] if given.no_browser else []), *rest]
 
@@ -220,33 +213,35 @@ def server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> list[str
 def open_lab(arguments: Sequence[str]) -> int:
     """Serve JupyterLab from the clone, opened on the first lab, until it is stopped."""
     if not (CLONE / FIRST_LAB).is_file():
-        raise Misuse(f"there is no {FIRST_LAB} in {CLONE}; the labs are in a clone of the project, not in the package")
+        raise CommandError(
+            f"there is no {FIRST_LAB} in {CLONE}; the labs are in a clone of the project, not in the package"
+        )
     from jupyterlab.labapp import LabApp
 
     # `jupyter lab labs/x.ipynb` would make labs/ the root, so the root and the address are given apart.
     fixed = [f"--ServerApp.root_dir={CLONE}", f"--LabApp.default_url=/lab/tree/{FIRST_LAB}"]
-    server = LabApp.initialize_server([*fixed, *arguments], tornado_settings={"page_config_hook": without_news})
+    server = LabApp.initialize_server([*fixed, *arguments], tornado_settings={"page_config_hook": disable_news})
     server.start()
     return 0
 
 
-def without_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
+def disable_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
     """The configuration of JupyterLab's page without the extension that asks whether to fetch news."""
     return {**page, "disabledExtensions": sorted({*page.get("disabledExtensions", ()), NEWS})}
 
 
 def train(start: Settings, plan: Plan, *, as_json: bool, explain: bool = False) -> int:
     """Train for the epochs that the settings ask for and print what happened. Divergence is data: its status is 0."""
-    from cnnlab.cli import tables
+    from cnnlab.cli.tables import show_tables, write_json
     from cnnlab.training.run import Run
 
     try:
         run = Run(start, plan=plan)
     except (RuntimeError, ValueError) as error:  # such as a device that is not there
-        raise Misuse(str(error).splitlines()[0]) from None
+        raise CommandError(str(error).splitlines()[0]) from None
     finished = advance(run, start.epochs)
     found = cnnlab.autopsy(run) if explain and finished else None
-    tables.write_json(run.record, found) if as_json else tables.show(run.record)
+    write_json(run.record, found) if as_json else show_tables(run.record)
     if found is not None and not as_json:
         print(f"\n{found}")
     if finished:
@@ -276,7 +271,7 @@ def check() -> int:
     from rich.text import Text
 
     console, complete = Console(), True
-    for finding in findings():
+    for finding in inspect_machine():
         mark = Text("ok     ", "green") if finding.present else Text("missing", "bold red")
         with console.capture() as line:
             console.print(mark, Text(f"{finding.name:<10} {finding.words}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A Record as text: the question's tables for a terminal, JSON for programs. No torch, plots or widgets."""
+"""A Record as text: the question's tables for a terminal, JSON for programs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -14,14 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from cnnlab.diagnosis.summary import state_line
+from cnnlab.records.formats import format_fixed
 from cnnlab.records.frame import is_measured
 from cnnlab.records.record import Record
+
+if TYPE_CHECKING:
+    from cnnlab.diagnosis.autopsy import Autopsy
 
 WATCHED_EPOCHS = 4
 """The table of watched weights goes as far as the question's own."""
 
 
-def show(record: Record) -> None:
+def show_tables(record: Record) -> None:
     """Print the two tables of the question and the verdict."""
     # A pipe has no width of its own, and a table must not be cut to fit one.
     console = Console() if sys.stdout.isatty() else Console(width=200)
@@ -29,32 +33,32 @@ def show(record: Record) -> None:
         console.print(Text(repr(record.settings)), soft_wrap=True)
         if record.updates_per_epoch > 1:
             console.print(Text(f"An epoch is {record.updates_per_epoch} updates; each row shows its last one."))
-        console.print(epoch_table(record))
+        console.print(make_epoch_table(record))
         if record.watched:
-            console.print(watched_table(record))
+            console.print(make_watched_table(record))
         console.print(Text(state_line(record)), soft_wrap=True)
     sys.stdout.writelines(said.get().splitlines(keepends=True))
 
 
-def epoch_table(record: Record) -> Table:
+def make_epoch_table(record: Record) -> Table:
     """A row an epoch: cost, accuracy, gradient norm and largest weight at its last update."""
-    table = columns("epoch", "cost", "accuracy", "gradient norm", "largest weight")
+    table = make_table("epoch", "cost", "accuracy", "gradient norm", "largest weight")
     gauges = (record.cost, record.accuracy, record.total_gradient_norm, record.largest_weight.max(axis=1))
     for epoch, last in enumerate(range(record.updates_per_epoch - 1, len(record), record.updates_per_epoch), start=1):
-        table.add_row(str(epoch), *(cell(gauge[last]) for gauge in gauges))
+        table.add_row(str(epoch), *(format_cell(gauge[last]) for gauge in gauges))
     return table
 
 
-def watched_table(record: Record) -> Table:
+def make_watched_table(record: Record) -> Table:
     """A row a watched weight: its value at the start and after each of the first epochs."""
     values = record.watched_values[:: record.updates_per_epoch][: WATCHED_EPOCHS + 1]
-    table = columns("weight", "initial", *map(str, range(1, len(values))))
+    table = make_table("weight", "initial", *map(str, range(1, len(values))))
     for name, row in zip(record.watched, values.T, strict=True):
-        table.add_row(Text(name), *map(cell, row))
+        table.add_row(Text(name), *map(format_cell, row))
     return table
 
 
-def columns(first: str, *others: str) -> Table:
+def make_table(first: str, *others: str) -> Table:
     """An empty table with a column of names and columns of numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, no_wrap=True)
@@ -63,24 +67,14 @@ def columns(first: str, *others: str) -> Table:
     return table
 
 
-def cell(value: float) -> Text:
+def format_cell(value: float) -> Text:
     """A number for a table, red where it is not finite; a dash where it was not measured."""
     if not is_measured(value):
         return Text("-")
-    return Text(number(float(value)), style="" if math.isfinite(value) else "bold red")
+    return Text(format_fixed(value, 6, 1000), style="" if math.isfinite(value) else "bold red")
 
 
-def number(value: float) -> str:
-    """A number in few characters, as in 4.702012, -7330.04, 4.53e+07, inf, nan."""
-    size = abs(value)
-    if not math.isfinite(value):
-        return str(value)
-    if size >= 1e5 or 0 < size < 1e-4:
-        return f"{value:.2e}"
-    return f"{value:.2f}" if size >= 1000 else f"{value:.6f}"
-
-
-def write_json(record: Record, autopsy: Any = None) -> None:
+def write_json(record: Record, autopsy: Autopsy | None = None) -> None:
     """Print a record as one strict JSON object: an entry an update, and for watched weights one more for the start.
 
     An autopsy, if there is one, goes in as `explanation`, with all its fields. What was not measured is null.
@@ -96,17 +90,17 @@ def write_json(record: Record, autopsy: Any = None) -> None:
     }
     if autopsy is not None:
         values["explanation"] = dataclasses.asdict(autopsy)
-    print(json.dumps(plain(values), allow_nan=False))
+    print(json.dumps(to_json(values), allow_nan=False))
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """The value as strict JSON can hold it: arrays as lists, what is not finite as "nan", "inf" or "-inf"."""
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return to_json(value.tolist())
     if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
+        return {name: to_json(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
+        return [to_json(part) for part in value]
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return str(value) if is_measured(value) else None

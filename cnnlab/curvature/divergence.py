@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cnnlab.config.settings import Knobs, Settings
 from cnnlab.curvature.hessian import Critical, critical_learning_rate
+from cnnlab.records.formats import format_chance
 from cnnlab.training.clipping import safe_norm
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Prediction:
     def __str__(self) -> str:
         verdict = "will diverge" if self.diverges else "will not diverge"
         over = "" if self.starts == 1 else f" over {self.starts} seeds"
-        return f"{verdict} (chance of NaN{over}: {percent(self.chance)})"
+        return f"{verdict} (chance of NaN{over}: {format_chance(self.chance)})"
 
 
 def predict(run: Run) -> Prediction:
@@ -125,11 +126,6 @@ def logarithm(value: float) -> float:
     if math.isnan(value) or value == math.inf:
         return high
     return low if value <= 0 else min(max(math.log10(value), low), high)
-
-
-def percent(chance: float) -> str:
-    """A chance in words."""
-    return "under 1 %" if chance < 0.01 else "over 99 %" if chance > 0.99 else f"{chance:.0%}".replace("%", " %")
 
 
 class Forecast:

@@ -27,6 +27,7 @@ from cnnlab.config.settings import (
     field_meanings,
     presets,
 )
+from cnnlab.records.formats import format_fixed, shorten_exponent
 from cnnlab.records.record import Record
 
 LIVE = KNOB_FIELDS
@@ -167,18 +168,8 @@ def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> dict[
         [
             name,
             colours[name.partition("[")[0].rpartition(".")[0]],
-            [written(record.watched_values[step, place]) for step in steps],
+            [shorten_exponent(format_fixed(record.watched_values[step, place], 5, 10)) for step in steps],
         ]
         for place, name in enumerate(record.watched)
     ]
     return {"columns": ["start", *map(str, steps[1:])], "rows": rows}
-
-
-def written(value: float) -> str:
-    """A weight in at most nine characters."""
-    if not math.isfinite(value):
-        return str(float(value))
-    value, size = value + 0.0, abs(value)  # -0.0 is 0
-    if size and not 1e-4 <= size < 1e5:
-        return f"{value:.2e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
-    return f"{value:.5f}" if size < 10 else f"{value:.2f}"

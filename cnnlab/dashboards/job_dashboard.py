@@ -19,7 +19,7 @@ import ipywidgets
 from cnnlab.config import errors
 from cnnlab.dashboards.lab import current_cell, heed_interrupt, running_loop
 from cnnlab.dashboards.live_figure import LiveFigure
-from cnnlab.sweeps.sweep import duration
+from cnnlab.records.formats import format_duration
 
 FRAMES = 3.0
 """Frames a second at most, while something is computed."""
@@ -257,7 +257,7 @@ class Board:
         elif self.computing and self.survey.paused:
             said += "; paused"
         elif self.computing:
-            said += "; starting" if left is None else f"; about {duration(left)} left"
+            said += "; starting" if left is None else f"; about {format_duration(left)} left"
         wrong = self.error or self.undrawn
         return f"{said} <span style='color:#cc0033'>{plain(wrong)}</span>" if wrong else said
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, rank_causes
-from cnnlab.diagnosis.early_warning import LARGEST, write_short
+from cnnlab.diagnosis.early_warning import LARGEST
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
-from cnnlab.records.formats import number
+from cnnlab.records.formats import format_digits, number
 from cnnlab.records.frame import is_measured, is_nonfinite
 from cnnlab.records.record import Record, record_in
 
@@ -221,7 +221,7 @@ def describe_update(record: Record, step: int) -> str:
     layer = int(np.argmax(growth))
     gap = float(record.logit_gap[step - 1])
     if growth[layer] > 1.01:
-        changed = f"the weights of {record.layers[layer] or 'network'} grew {write_short(growth[layer])} times"
+        changed = f"the weights of {record.layers[layer] or 'network'} grew {format_digits(growth[layer])} times"
     else:
         changed = f"the logit gap was {number(gap)}" if np.isfinite(gap) else "no layer's weights grew"
     norm, cost = (number(float(values[step - 1])) for values in (record.total_gradient_norm, record.cost))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.settings import Knobs
-from cnnlab.diagnosis.early_warning import write_short
 from cnnlab.diagnosis.summary import RISE
+from cnnlab.records.formats import format_digits
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Case:
             return []
         low = int(np.argmin(costs))
         decades = math.log10(costs[-1]) - math.log10(costs[low])
-        said = f"the cost rose {write_short(10**decades)} times from update {self.steps[low]} to {self.steps[-1]}"
+        said = f"the cost rose {format_digits(10**decades)} times from update {self.steps[low]} to {self.steps[-1]}"
         return [said] if decades > 0.3 else []
 
     def name_layer(self, place: int) -> str:

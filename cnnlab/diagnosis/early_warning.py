@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnlab.records.formats import format_digits
 from cnnlab.records.record import Record
 
 LONG = 20.0
@@ -111,20 +112,16 @@ def describe_warning(record: Record, step: int) -> EarlyWarning:
         if not np.isfinite(ratios.max()):
             return EarlyWarning(step, f"update {step} of {name} holds NaN or inf")
         return EarlyWarning(
-            step, f"update {step} was {write_short(ratios.max())} times as long as the weights of {name}"
+            step, f"update {step} was {format_digits(ratios.max())} times as long as the weights of {name}"
         )
     if climb:
         return EarlyWarning(
-            step, f"the cost rose from {write_short(find_first_cost(record))} to {write_short(record.cost[step - 1])}"
+            step,
+            f"the cost rose from {format_digits(find_first_cost(record))} to {format_digits(record.cost[step - 1])}",
         )
     if saturated:
-        return EarlyWarning(step, f"the logit gap is {write_short(record.logit_gap[step - 1])}: log(0) is near")
+        return EarlyWarning(step, f"the logit gap is {format_digits(record.logit_gap[step - 1])}: log(0) is near")
     return EarlyWarning(step, f"the outputs of the next update may overflow {record.settings.precision}")
-
-
-def write_short(value: float) -> str:
-    """A number in three digits, such as 0.125 or 6.87e17."""
-    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
 
 
 def overflow_clock(record: Record) -> dict[str, int | None]:

@@ -1,20 +1,50 @@
-"""Numbers as a person reads them."""
+"""Numbers as a user reads them: in few characters, with NaN, inf and what was not measured named as such."""
 
 from __future__ import annotations
 
 import math
+import re
 
 from cnnlab.records.frame import is_measured
 
 
 def number(value: float) -> str:
-    """A value as a person reads it: 4.70, 0.00012, 4.5e7, NaN, inf, or that it was not measured."""
+    """A value in a sentence: 4.7, 0.00012, 4.5e7, NaN, inf, or that it was not measured."""
     if math.isnan(value):
         return "NaN" if is_measured(value) else "not measured"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
     if value == 0:
         return "0"
-    if 1e-3 <= abs(value) < 1e4:
-        return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
-    return f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+    size = abs(value)
+    return shorten_exponent(format(value, ".4g" if 1 <= size < 1e4 else ".3g" if 1e-3 <= size < 1 else ".1e"))
+
+
+def format_digits(value: float, digits: int = 3) -> str:
+    """A value in so many digits: 0.125, 6.87e17, nan, -inf."""
+    return shorten_exponent(format(value, f".{digits}g"))
+
+
+def format_fixed(value: float, decimals: int, most: float) -> str:
+    """A value in a column: so many decimals up to a size of `most`, else 2: 4.702012, -7330.04, 4.53e+07, nan, -inf."""
+    value = float(value) + 0.0  # -0.0 is 0
+    if value and not 1e-4 <= abs(value) < 1e5:
+        return format(value, ".2e")
+    return format(value, f".{decimals if abs(value) < most else 2}f")
+
+
+def format_chance(chance: float) -> str:
+    """A chance in percent, as in 12 %, under 1 %, over 99 %."""
+    return "under 1 %" if chance < 0.01 else "over 99 %" if chance > 0.99 else f"{100 * chance:.0f} %"
+
+
+def format_duration(seconds: float) -> str:
+    """A time, as in 4 s, 12 min, 3.5 h, 20 days."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.0f} days"
+
+
+def shorten_exponent(text: str) -> str:
+    """A number's text without the plus and the zeros of its exponent: 4.5e7 and 1e-5 for 4.5e+07 and 1e-05."""
+    return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", text)

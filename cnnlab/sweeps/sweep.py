@@ -21,6 +21,7 @@ import numpy as np
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import Settings, check_names, settings, written
 from cnnlab.records.atomic_files import name_errors
+from cnnlab.records.formats import format_duration
 from cnnlab.records.map import Map, read_map
 from cnnlab.records.map_lines import format_run
 from cnnlab.records.map_plans import (
@@ -98,18 +99,9 @@ def what_it_takes(start: Settings, runs: int, steps: int) -> str:
     """The end of a sentence on so many runs: the time and the memory that they would take."""
     from cnnlab.sweeps.ensemble import seconds_of_an_update  # not above: only computing needs torch
 
-    time_needed = duration(runs * steps * seconds_of_an_update(start) / count_cores())
+    time_needed = format_duration(runs * steps * seconds_of_an_update(start) / count_cores())
     count = f"{count_cores()} core{'s' if count_cores() > 1 else ''}"
     return f"; it would take about {time_needed} on {count}, and {count_bytes(runs, steps) / 2**30:.1f} GiB of memory"
-
-
-def duration(seconds: float) -> str:
-    """A time in words, as in 4 s, 12 min, 3.5 h, 20 days."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.0f} days"
 
 
 # How it is computed.

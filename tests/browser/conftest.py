@@ -1,4 +1,4 @@
-"""One JupyterLab for all browser tests, and a chromium for each file of them.
+"""One JupyterLab, one chromium and few pages for all browser tests of a process.
 
 Without them the tests are skipped with a reason; where CNNLAB_REQUIRE_BROWSER is set, they fail instead.
 """
@@ -30,9 +30,9 @@ def jupyter(all_is_there, tmp_path_factory):
     jupyter.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(all_is_there):
-    """Closed with its module: while Playwright is open, its event loop looks like a kernel's to all labs."""
+    """Closed with this folder: while Playwright is open, its event loop looks like a kernel's to all labs."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -41,13 +41,23 @@ def browser(all_is_there):
         browser.close()
 
 
+@pytest.fixture(scope="package")
+def idle_pages(browser):
+    """Pages in which JupyterLab is loaded and no notebook is open."""
+    return []
+
+
 @pytest.fixture
-def open_notebook(jupyter, browser, request):
-    """Opens notebooks with the given cells, each with a kernel of its own, and closes them after the test."""
+def open_notebook(jupyter, browser, idle_pages, request):
+    """Opens notebooks with the given cells, each with a kernel of its own, and closes them after the test.
+
+    One with a page of its own (`own_page`) neither finds what others have loaded there nor leaves anything to them.
+    """
     opened = []
 
-    def open_one(*cells, size=(1280, 800)):
-        opened.append(Notebook(jupyter, browser, f"{request.node.name[:40]}-{len(opened)}", list(cells), size))
+    def open_one(*cells, size=(1280, 800), own_page=False):
+        name, idle = f"{request.node.name[:40]}-{len(opened)}", None if own_page else idle_pages
+        opened.append(Notebook(jupyter, browser, name, list(cells), size, idle))
         return opened[-1]
 
     yield open_one
@@ -56,9 +66,10 @@ def open_notebook(jupyter, browser, request):
 
 
 @pytest.fixture(scope="module")
-def notebook(jupyter, browser, request):
+def notebook(jupyter, browser, idle_pages, request):
     """One notebook for the tests of a module: each runs its own lab in the same cell, which closes the one before."""
-    notebook = Notebook(jupyter, browser, request.module.__name__.rpartition(".")[2], ["import cnnlab", ""])
+    name = request.module.__name__.rpartition(".")[2]
+    notebook = Notebook(jupyter, browser, name, ["import cnnlab", ""], idle=idle_pages)
     notebook.run(0)
     yield notebook
     notebook.close()

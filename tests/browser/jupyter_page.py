@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import secrets
@@ -16,11 +17,12 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # where they are missing, the tests are collected all the same, and skipped with a reason
     from jupyter_client import BlockingKernelClient
-    from playwright.sync_api import Browser, Locator, Page, Playwright
+    from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LONG = 60_000
@@ -101,6 +103,13 @@ class Jupyter:
         sessions = self.request("GET", "/api/sessions")
         return next((session["kernel"]["id"] for session in sessions if session["path"] == name), None)
 
+    def end_kernel(self, name: str) -> None:
+        """End the kernel of a notebook, unless the server itself has ended."""
+        with contextlib.suppress(OSError):
+            for session in self.request("GET", "/api/sessions"):
+                if session["path"] == name:
+                    self.request("DELETE", f"/api/sessions/{session['id']}")
+
     def close(self) -> None:
         """End the server, and with it every kernel."""
         self.process.terminate()
@@ -113,34 +122,60 @@ class Jupyter:
 
 
 class Notebook:
-    """A notebook open in a page of its own, with the left sidebar closed, and a second line to its kernel."""
+    """A notebook open alone in a page, with the left sidebar closed, and a second line to its kernel.
+
+    It takes a page from `idle`, if there is one, and gives it back when it is closed: JupyterLab takes seconds to load.
+    """
 
     def __init__(
-        self, jupyter: Jupyter, browser: Browser, name: str, cells: list[str], size: tuple[int, int] = (1280, 800)
+        self,
+        jupyter: Jupyter,
+        browser: Browser,
+        name: str,
+        cells: list[str],
+        size: tuple[int, int] = (1280, 800),
+        idle: list[Page] | None = None,
     ) -> None:
-        self.jupyter, self.browser, self.name, self.size = jupyter, browser, f"{name}.ipynb", size
+        # A name of its own: the kernel of an earlier notebook of this name may still be about to end.
+        self.name = f"{name}-{secrets.token_hex(4)}.ipynb"
+        self.jupyter, self.browser, self.size, self.idle = jupyter, browser, size, idle
         (jupyter.root / self.name).write_text(json.dumps(notebook_of(cells)))
         self.errors: list[str] = []
         self.client: BlockingKernelClient | None = None
-        self.open()
+        self.open(idle.pop() if idle else None)
 
-    def open(self) -> None:
-        """Open the notebook in a new page, and wait until its kernel is idle."""
+    def open(self, page: Page | None = None) -> None:
+        """Open the notebook in a page, a new one if none is given, and wait until its kernel is idle."""
         width, height = self.size
-        self.page: Page = self.browser.new_page(viewport={"width": width, "height": height})
-        self.page.set_default_timeout(20_000)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        # A workspace of its own: JupyterLab would open what another page had open, too.
-        workspace = f"/lab/workspaces/{secrets.token_hex(4)}/tree/{self.name}"
-        self.page.goto(f"{self.jupyter.url}{workspace}?token={self.jupyter.token}")
-        self.page.wait_for_function("window.jupyterapp && window.jupyterapp.restored.then(() => true)", timeout=LONG)
+        self.page: Page = page or self.browser.new_page()
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.on("pageerror", self.note_error)
+        self.page.on("console", self.note_message)
+        if page is None:
+            self.page.set_default_timeout(20_000)
+            # A workspace of its own: JupyterLab would open what another page had open, too.
+            workspace = f"/lab/workspaces/{secrets.token_hex(4)}/tree/{self.name}"
+            self.page.goto(f"{self.jupyter.url}{workspace}?token={self.jupyter.token}")
+            restored = "window.jupyterapp && window.jupyterapp.restored.then(() => true)"
+            self.page.wait_for_function(restored, timeout=LONG)
+        else:
+            command = "path => window.jupyterapp.commands.execute('docmanager:open', { path }).then(() => null)"
+            self.page.evaluate(command, self.name)
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=LONG)
         self.wait_until_idle()
         sidebar = self.page.locator("#jp-left-stack")
         if sidebar.is_visible():
             self.page.keyboard.press("Control+b")
             sidebar.wait_for(state="hidden")
+
+    def note_error(self, error: Error) -> None:
+        """Keep an error of the page's scripts."""
+        self.errors.append(str(error))
+
+    def note_message(self, message: ConsoleMessage) -> None:
+        """Keep an error that the page has written to its console."""
+        if message.type == "error":
+            self.errors.append(message.text)
 
     def wait_until_idle(self) -> None:
         """Wait until JupyterLab is connected to the kernel, and the kernel is idle."""
@@ -260,13 +295,21 @@ class Notebook:
             self.client = None
 
     def close(self) -> None:
-        """Close the page and end the kernel."""
+        """Close the notebook, give its page back, and end the kernel."""
         self.disconnect()
         if not self.page.is_closed():
+            self.leave_page()
+        Thread(target=self.jupyter.end_kernel, args=(self.name,), daemon=True).start()  # takes a second
+
+    def leave_page(self) -> None:
+        """Close all that is open in the page, for the next notebook; close the page if nobody waits for it."""
+        self.page.remove_listener("pageerror", self.note_error)
+        self.page.remove_listener("console", self.note_message)
+        if self.idle is None or self.page.locator(".jp-Dialog").count():
             self.page.close()
-        for session in self.jupyter.request("GET", "/api/sessions"):
-            if session["path"] == self.name:
-                self.jupyter.request("DELETE", f"/api/sessions/{session['id']}")
+            return
+        self.page.evaluate("() => [...window.jupyterapp.shell.widgets('main')].forEach((widget) => widget.dispose())")
+        self.idle.append(self.page)
 
 
 class Lab:

@@ -99,7 +99,7 @@ def test_a_box_drawn_on_the_map_is_computed_finer_and_left_again(map_notebook):
 
 
 def test_a_map_is_paused_goes_on_and_is_cancelled(open_notebook):
-    notebook = open_notebook(ATLAS.replace("steps=12", "steps=400, seeds=8"))
+    notebook = open_notebook(ATLAS.replace("steps=12", "steps=150, seeds=8"))
     notebook.run()
     shown(notebook)
     press(notebook, "Start")

@@ -124,7 +124,7 @@ def test_closing_the_page_pauses_and_opening_it_again_shows_the_present_state(op
 
 
 def test_a_tab_in_the_background_draws_nothing_and_still_goes_on(open_notebook):
-    notebook = open_notebook(LOOP, LONG_LAB)
+    notebook = open_notebook(LOOP, LONG_LAB, own_page=True)
     notebook.run(0)
     lab = notebook.lab(index=1)
     notebook.do("cnnlab.dashboards.lab.GONE = 2")

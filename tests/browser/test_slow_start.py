@@ -15,7 +15,9 @@ SLOW = """() => {
 
 
 def test_frames_that_come_before_plotly_is_read_are_drawn_when_it_is(open_notebook):
-    notebook = open_notebook('import cnnlab\nlab = cnnlab.Lab("question")\nlab.choose_pace("full")\nlab.play(3)')
+    notebook = open_notebook(
+        'import cnnlab\nlab = cnnlab.Lab("question")\nlab.choose_pace("full")\nlab.play(3)', own_page=True
+    )
     notebook.page.evaluate(SLOW)
     notebook.run()
     until(lambda: notebook.value("len(lab.record)") == 3, "three updates")

@@ -20,6 +20,7 @@ from cnnlab.cli import main as command
 from cnnlab.cli import tables
 from cnnlab.cli.main import main
 from cnnlab.config.settings import LIMITS
+from cnnlab.records.formats import format_fixed
 
 CALL = "import sys; from cnnlab.cli.main import main; sys.exit(main())"
 SMALL = ["--channels", "4", "--hidden", "8", "8"]
@@ -44,8 +45,8 @@ def said(capsys, arguments):
 def test_every_setting_has_an_option_that_reads_what_settings_hold(name):
     value = getattr(cnnlab.settings(), name)
     words = [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
-    given, rest = command.parser().parse_known_args(["run", "--" + name.replace("_", "-"), *words])
-    assert command.chosen(given, rest) == (cnnlab.settings(), ())
+    given, rest = command.make_parser().parse_known_args(["run", "--" + name.replace("_", "-"), *words])
+    assert command.read_settings(given, rest) == (cnnlab.settings(), ())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_presets_are_listed_as_they_are_called(capsys):
     words = [line.split() for line in out.splitlines()]
     assert [name for name, *_ in words] == list(cnnlab.presets())
     for name, *options in words[1:]:
-        start, _ = command.chosen(*command.parser().parse_known_args(["run", "question", *options]))
+        start, _ = command.read_settings(*command.make_parser().parse_known_args(["run", "question", *options]))
         assert dataclasses.replace(start, preset=name) == cnnlab.settings(name)
 
 
@@ -128,7 +129,7 @@ def test_run_prints_the_watched_weights_from_the_start_on(capsys):
     assert re.search(r"weight +initial +1 +2 +3 +4\b", out)
     for name, values in zip(record.watched, record.watched_values.T, strict=True):
         (line,) = (line for line in out.splitlines() if line.strip().startswith(name))
-        assert line.split()[1:] == [tables.number(float(value)) for value in values[:5]]
+        assert line.split()[1:] == [format_fixed(value, 6, 1000) for value in values[:5]]
 
 
 def test_run_ends_with_the_verdict(capsys):
@@ -149,36 +150,19 @@ def test_rows_show_the_last_update_of_each_epoch(capsys):
     cost = trained(*arguments[1:]).cost
     assert "An epoch is 2 updates; each row shows its last one." in out
     assert [line.split()[1] for line in out.splitlines() if re.match(r" *[12] ", line)] == [
-        tables.number(cost[1]),
-        tables.number(cost[3]),
+        format_fixed(cost[1], 6, 1000),
+        format_fixed(cost[3], 6, 1000),
     ]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (4.702012, "4.702012"),
-        (45338036.0, "4.53e+07"),
-        (-7330.04, "-7330.04"),
-        (0.0, "0.000000"),
-        (1e-12, "1.00e-12"),
-        (math.inf, "inf"),
-        (-math.inf, "-inf"),
-        (math.nan, "nan"),
-    ],
-)
-def test_numbers_are_written_as_the_question_writes_them(value, text):
-    assert tables.number(value) == text
-
-
 def test_numbers_that_are_not_finite_are_red():
-    assert [tables.cell(value).style for value in (1.0, math.nan, math.inf)] == ["", "bold red", "bold red"]
+    assert [tables.format_cell(value).style for value in (1.0, math.nan, math.inf)] == ["", "bold red", "bold red"]
 
 
 def trained(*options):
     """The record that the library itself gives for the same options."""
-    given, rest = command.parser().parse_known_args(["run", "question", *options])
-    run = cnnlab.Run(command.chosen(given, rest)[0])
+    given, rest = command.make_parser().parse_known_args(["run", "question", *options])
+    run = cnnlab.Run(command.read_settings(given, rest)[0])
     run.advance(run.updates_per_epoch * run.settings.epochs)
     return run.record
 
@@ -237,12 +221,16 @@ def test_an_interrupt_from_outside_ends_the_process_with_130():
     words = ["run", *SMALL, "--epochs", "1000000", "--json"]
     code = "from cnnlab.training.run import Run; print('ready', file=sys.stderr, flush=True)"
     script = f"import sys; {code}; {CALL}"
-    with subprocess.Popen([sys.executable, "-c", script, *words], stdout=-1, stderr=-1, text=True) as process:
-        assert process.stderr.readline() == "ready\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}  # in the background, too
+    with subprocess.Popen([sys.executable, "-c", script, *words], stdout=-1, stderr=-1, text=True, **heed) as process:
+        try:
+            assert process.stderr.readline() == "ready\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
     assert len(strict(out)["cost"]) > 0
@@ -252,7 +240,7 @@ def test_an_interrupt_from_outside_ends_the_process_with_130():
 
 
 def test_check_says_ok_in_words_and_ends_with_0_when_all_is_there(capsys, monkeypatch):
-    monkeypatch.setattr(command, "findings", lambda: iter([machine.Finding("python", True, "3.13.1")]))
+    monkeypatch.setattr(command, "inspect_machine", lambda: iter([machine.Finding("python", True, "3.13.1")]))
     status, out, _ = said(capsys, ["check"])
     assert status == 0
     assert re.fullmatch(r"ok +python +3\.13\.1\n", out)
@@ -273,14 +261,14 @@ def test_check_says_that_the_package_itself_is_not_installed(monkeypatch):
         raise machine.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(machine.metadata, "requires", absent)
-    (finding,) = machine.packages()
+    (finding,) = machine.inspect_packages()
     assert not finding.present
     assert "pip install -e ." in finding.words
 
 
 @pytest.mark.parametrize(("requirement", "present"), [("numpy>=1", True), ("numpy>=99", False), ("numpy>=1,<2", False)])
 def test_a_package_is_missing_when_its_version_will_not_do(requirement, present):
-    assert machine.package(requirement).present is present
+    assert machine.inspect_package(requirement).present is present
 
 
 # cnnlab lab
@@ -314,7 +302,7 @@ def test_lab_serves_the_clone_and_opens_the_first_lab(arguments, launched):
     assert main(arguments) == 0
     (given, options), started = launched
     assert given == [f"--ServerApp.root_dir={command.CLONE}", f"--LabApp.default_url=/lab/tree/{machine.FIRST_LAB}"]
-    assert options["tornado_settings"]["page_config_hook"] is command.without_news
+    assert options["tornado_settings"]["page_config_hook"] is command.disable_news
     assert started == "started"
 
 
@@ -325,7 +313,7 @@ def test_lab_passes_on_what_jupyter_lab_understands(launched):
 
 
 def test_the_news_extension_is_disabled_besides_those_that_were():
-    page = command.without_news(None, {"disabledExtensions": ["other"], "devMode": False})
+    page = command.disable_news(None, {"disabledExtensions": ["other"], "devMode": False})
     assert page == {"disabledExtensions": sorted([command.NEWS, "other"]), "devMode": False}
 
 

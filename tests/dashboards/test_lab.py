@@ -375,15 +375,6 @@ def test_a_watched_weight_is_shown_update_by_update() -> None:
         cnnlab.Lab("question", watch=["cv9.weight[0]"], **SMALL)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0544, "0.05440"), (-0.0, "0.00000"), (-7330.04, "-7330.04"), (1.79e16, "1.79e16"), (-2.06e19, "-2.06e19"),
-     (float("nan"), "nan"), (float("-inf"), "-inf"), (0.0, "0.00000"), (1e-7, "1.00e-7")],
-)  # fmt: skip
-def test_a_watched_weight_is_written_as_the_asker_wrote_it(value: float, text: str) -> None:
-    assert controls.written(value) == text
-
-
 def test_a_preset_starts_at_a_speed_at_which_it_lasts_ten_seconds() -> None:
     assert controls.pace_for(20) == "2"
     assert controls.pace_for(150) == "20"

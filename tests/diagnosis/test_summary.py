@@ -5,7 +5,6 @@ import pytest
 from handmade import record_of
 
 from cnnlab.diagnosis.summary import describe_largest_weight, start_line, state_line, tone
-from cnnlab.records.formats import number
 
 
 def test_a_run_that_has_not_begun_says_so() -> None:
@@ -84,12 +83,3 @@ def test_a_growth_beyond_float64_is_put_in_words() -> None:
 
 def test_a_cost_of_zero_does_not_divide() -> None:
     assert "from 0" in state_line(record_of([0.0, 5.0]))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "-inf"), (0.0, "0"), (4.702012, "4.702"), (0.00012, "1.2e-4"),
-     (4.5e7, "4.5e7"), (7.5e31, "7.5e31"), (0.693147, "0.693")],
-)  # fmt: skip
-def test_a_number_is_written_as_a_person_reads_it(value: float, text: str) -> None:
-    assert number(value) == text

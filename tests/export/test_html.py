@@ -10,11 +10,13 @@ import numpy as np
 import plotly.offline
 import pytest
 from handmade import record_of
+from jinja2 import UndefinedError
 from torch import nn
 
 import cnnlab
 from cnnlab.diagnosis import summary as verdict
-from cnnlab.export.html import FRAMES, film, in_words, page_of, steps_of
+from cnnlab.export.html import FRAMES, choose_steps, describe_settings, make_film, write_page
+from cnnlab.export.rendering import render
 from cnnlab.plots import dashboard as figures
 
 SMALL = {"channels": 4, "hidden": (8, 8), "device": "cpu"}
@@ -85,7 +87,7 @@ class Elements(HTMLParser):
 
 
 def test_each_frame_is_what_the_dashboard_draws_of_that_update(exploded):
-    played = film(exploded)
+    played = make_film(exploded)
     assert played["steps"] == list(range(10))
     figure = figures.dashboard(exploded, len(exploded), scale=1.2, width=1200)
     for frame in reversed(range(10)):
@@ -96,7 +98,7 @@ def test_each_frame_is_what_the_dashboard_draws_of_that_update(exploded):
 
 
 def test_each_frame_has_the_state_line_of_its_update(exploded):
-    played = film(exploded)
+    played = make_film(exploded)
     assert played["lines"] == [
         verdict.start_line(exploded.until(0)),
         *(verdict.state_line(exploded.until(step)) for step in range(1, 10)),
@@ -105,7 +107,7 @@ def test_each_frame_has_the_state_line_of_its_update(exploded):
 
 
 def test_a_cost_that_overflows_float32_is_still_drawn():
-    played = film(record_of([1e-60, 1.0, 1e300], precision="float64"))
+    played = make_film(record_of([1e-60, 1.0, 1e300], precision="float64"))
     costs = [trace for trace in shown_by_page(played, 3)["data"] if trace["name"] == "cost"]
     np.testing.assert_array_equal(told(costs[0]["y"]), [1e-60, 1.0, 1e300])
 
@@ -122,16 +124,16 @@ def test_the_question_s_run_takes_less_than_a_megabyte(tmp_path):
 
 
 def test_the_page_fetches_nothing_unless_told_to(exploded):
-    fetched = [values for _, values in Elements(page_of(exploded, cdn=False)).started if "src" in values]
+    fetched = [values for _, values in Elements(write_page(exploded, cdn=False)).started if "src" in values]
     assert fetched == []
-    (script,) = [values for _, values in Elements(page_of(exploded, cdn=True)).started if "src" in values]
+    (script,) = [values for _, values in Elements(write_page(exploded, cdn=True)).started if "src" in values]
     assert script["src"].startswith("https://")
     assert script["integrity"]
 
 
 def test_what_a_stranger_called_a_layer_is_text():
     names = ("</script><script>harm()</script>", "<img src=x onerror=harm()>", "<!--<script>")
-    page = page_of(record_of([1.0, np.nan], layers=names, weight_nan=1, largest_weight=np.nan), cdn=True)
+    page = write_page(record_of([1.0, np.nan], layers=names, weight_nan=1, largest_weight=np.nan), cdn=True)
     elements = Elements(page)
     assert [tag for tag, _ in elements.started].count("script") == 3
     assert "img" not in [tag for tag, _ in elements.started]
@@ -139,10 +141,21 @@ def test_what_a_stranger_called_a_layer_is_text():
     assert "<!--" not in page
 
 
+def test_a_layer_named_in_the_language_of_templates_is_text():
+    page = write_page(record_of([1.0, np.nan], layers=("{{6*7}}", "{% x %}", "{# c #}")), cdn=True)
+    for text in ("{{6*7}}", "{% x %}", "{# c #}"):
+        assert text in page
+
+
+def test_a_value_that_a_template_needs_and_does_not_get_is_an_error():
+    with pytest.raises(UndefinedError, match="'record' is undefined"):
+        render("page.html.jinja", cnnlab.settings())
+
+
 def test_a_long_record_is_thinned_but_not_around_its_first_nan():
     cost = np.ones(5000)
     cost[2345:] = np.nan
-    steps = steps_of(record_of(cost))
+    steps = choose_steps(record_of(cost))
     assert len(steps) <= FRAMES
     assert steps == sorted(set(steps))
     assert (steps[0], steps[-1]) == (0, 5000)
@@ -152,11 +165,11 @@ def test_a_long_record_is_thinned_but_not_around_its_first_nan():
 
 @pytest.mark.parametrize("updates", [1, FRAMES - 1])
 def test_a_short_record_shows_every_update(updates):
-    assert steps_of(record_of(np.ones(updates))) == list(range(updates + 1))
+    assert choose_steps(record_of(np.ones(updates))) == list(range(updates + 1))
 
 
 def test_a_record_in_which_nothing_is_trained_is_a_page_too():
-    played = film(cnnlab.Run("question", **SMALL).record)
+    played = make_film(cnnlab.Run("question", **SMALL).record)
     assert (played["steps"], played["changes"]) == ([0], [])
     assert played["lines"][0].startswith("the start, before update 1: ")
 
@@ -164,24 +177,24 @@ def test_a_record_in_which_nothing_is_trained_is_a_page_too():
 def test_a_network_of_your_own_is_a_page_without_a_link():
     run = cnnlab.Run(network=nn.Linear(2, 2), data=([[1.0, 2.0]], [0]), cost="log_softmax")
     run.advance(2)
-    assert "Train it again" not in page_of(run.record, cdn=True)
+    assert "Train it again" not in write_page(run.record, cdn=True)
 
 
 def test_the_settings_and_their_changes_are_there_in_words(exploded):
     twin = exploded.others[0]
-    assert in_words(twin) == (
+    assert describe_settings(twin) == (
         "Preset question, initial scale 2, channels 4, hidden units 8 and 8, device cpu; from update 3: clipping norm."
     )
-    text = Elements(page_of(twin, cdn=True)).text
+    text = Elements(write_page(twin, cdn=True)).text
     assert twin.link() in text
     assert "Learning rate" in text
 
 
 def test_the_branches_have_a_key_to_their_colours(exploded):
-    page = page_of(exploded, cdn=True)
+    page = write_page(exploded, cdn=True)
     assert "clip off -&gt; norm at 2" in page
     assert figures.branch_colour(2) in page
-    assert 'class="branches"' not in page_of(dataclasses.replace(exploded, others=()), cdn=True)
+    assert 'class="branches"' not in write_page(dataclasses.replace(exploded, others=()), cdn=True)
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(exploded, tmp_path, monkeypatch):

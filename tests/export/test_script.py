@@ -48,7 +48,7 @@ print(json.dumps(said))
 """Runs scripts one after the other in one Python, which imports torch once."""
 
 
-DATA = re.compile(r"PICTURE|CORNERS|SCHEDULE = {1: ")
+DATA = re.compile(r"PICTURE|CORNERS| +\d+: ")
 """Beginnings of the lines of a script that are long: data, and a table of hundreds of changes."""
 
 
@@ -274,8 +274,8 @@ def test_the_script_names_no_place_of_this_machine(scripts):
 
 def test_the_question_s_script_holds_only_what_the_question_needs(scripts):
     code = code_of(scripts["preset question"].read_text())
-    unused = "clip|scaled_to|momentum|velocity|direction|epsilon|l1|l2|SCHEDULE|batch|cuda|std|qr|var|if step|float64"
-    assert set(re.findall(rf"\b({unused})\b", code)) == {"float64"}
+    names = "clip|choose_batch|scale_to_norm|momentum|velocity|direction|epsilon|l1|l2|SCHEDULE|cuda|std|qr|var|if step"
+    assert set(re.findall(rf"\b({names}|float64)\b", code)) == {"float64"}
 
 
 def test_a_change_that_comes_to_nothing_leaves_no_table(scripts):
@@ -284,7 +284,7 @@ def test_a_change_that_comes_to_nothing_leaves_no_table(scripts):
 
 def test_only_the_kinds_of_clipping_that_were_used_are_there(scripts):
     text = scripts["clipping switched on"].read_text()
-    assert "scaled_to" in text
+    assert "scale_to_norm" in text
     assert "clip_by_value" not in text
     assert "clip_adaptively" not in text
 

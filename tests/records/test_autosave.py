@@ -331,10 +331,10 @@ def test_our_own_folder_forgets_after_a_week_what_we_made_and_nothing_else(cell,
 
 
 def test_check_tells_where_autosaves_lie_and_how_large_they_are(cell, make):
-    assert machine.autosaves().words == f"0 runs, 0.0 MB in {find_own_folder()}"
+    assert machine.inspect_autosaves().words == f"0 runs, 0.0 MB in {find_own_folder()}"
     make().step(2)
     size = sum(file.stat().st_size for file in list_own_files())
-    assert machine.autosaves().words == f"1 run, {size / 1e6:.1f} MB in {find_own_folder()}"
+    assert machine.inspect_autosaves().words == f"1 run, {size / 1e6:.1f} MB in {find_own_folder()}"
 
 
 def test_a_disk_that_refuses_is_told_and_training_goes_on(tmp_path, make):

@@ -19,7 +19,7 @@ from cnnlab.cli import tables
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.diagnosis.detectors import DETECTORS
 from cnnlab.diagnosis.early_warning import find_first_warning, find_signs, overflow_clock
-from cnnlab.export.html import film
+from cnnlab.export.html import make_film
 from cnnlab.plots import dashboard as figures
 from cnnlab.plots.layer_groups import grouped
 from cnnlab.records.archive import Stored
@@ -283,7 +283,7 @@ def test_in_plots_it_is_a_gap_and_no_mark_in_the_lane_of_nan():
 
 def test_a_page_draws_no_cross_for_it_either():
     def crosses(record: Record) -> list[float]:
-        played = film(record)
+        played = make_film(record)
         place = next(place for place, trace in enumerate(played["figure"]["data"]) if trace["name"] == "cost marks")
         change = next((each for each in played["changes"] if list(each["place"]) == ["data", place, "x"]), None)
         if change is None:
@@ -293,7 +293,7 @@ def test_a_page_draws_no_cross_for_it_either():
 
     assert crosses(record_of([4.0, math.nan, 2.0])) == [2]
     assert crosses(record_of([4.0, NOT_MEASURED, 2.0])) == []
-    assert film(unknown(3))["tones"] == ["calm"] * 4
+    assert make_film(unknown(3))["tones"] == ["calm"] * 4
 
 
 def test_json_has_null_for_it_and_the_word_for_nan(capsys):
@@ -302,8 +302,8 @@ def test_json_has_null_for_it_and_the_word_for_nan(capsys):
 
 
 def test_a_table_has_a_dash_for_it_that_is_not_red():
-    assert (str(tables.cell(NOT_MEASURED)), tables.cell(NOT_MEASURED).style) == ("-", "")
-    assert (str(tables.cell(math.nan)), tables.cell(math.nan).style) == ("nan", "bold red")
+    assert (str(tables.format_cell(NOT_MEASURED)), tables.format_cell(NOT_MEASURED).style) == ("-", "")
+    assert (str(tables.format_cell(math.nan)), tables.format_cell(math.nan).style) == ("nan", "bold red")
 
 
 def test_the_dashboard_beside_a_loop_says_that_the_cost_is_not_measured():

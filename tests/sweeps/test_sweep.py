@@ -138,10 +138,6 @@ def test_a_million_cells_are_refused_with_the_time_and_memory_that_they_would_ta
         cnnlab.sweep("question", **axes)
 
 
-def test_times_are_said_in_words():
-    assert [sweeping.duration(seconds) for seconds in (4, 700, 12000, 900_000)] == ["4 s", "12 min", "3.3 h", "10 days"]
-
-
 # Files.
 
 

@@ -21,8 +21,9 @@ from plotly.offline import get_plotlyjs
 
 from cnnlab.config.settings import LIMITS, Settings
 from cnnlab.diagnosis import summary as verdict
-from cnnlab.plots import dashboard as figures
-from cnnlab.plots.recorder import Place, Sheet
+from cnnlab.plots.colours import branch_colour
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
+from cnnlab.plots.recorder import FigureRecorder, Place
 from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.record import Record, record_in
 
@@ -80,8 +81,8 @@ def film(record: Record) -> dict[str, Any]:
     A change is a place in the figure, and the number of its value at each frame; places share values.
     """
     steps, goal = steps_of(record), max(len(record), 1)
-    figure = figures.dashboard(record.until(0), goal, scale=SCALE, width=WIDTH)
-    figures.refresh(figure, record.until(0), (record,), goal)
+    figure = draw_dashboard(record.until(0), goal, scale=SCALE, width=WIDTH)
+    refresh_dashboard(figure, record.until(0), (record,), goal)
     names = [trace.name for trace in figure.data]
     drawn = [drawn_at(record, step, goal, names) for step in steps]
     shown = [record.until(step) for step in steps]
@@ -117,10 +118,10 @@ def changes(drawn: list[dict[Place, str]]) -> dict[str, Any]:
 
 
 def drawn_at(record: Record, step: int, goal: int, names: Iterable[str]) -> dict[Place, str]:
-    """All that `dashboard.refresh` draws of a record as it was after an update, the whole of it as a ghost behind."""
-    sheet = Sheet(names)
-    figures.refresh(sheet, record.until(step), (record,), goal)
-    return {place: json.dumps(plain(value), sort_keys=True) for place, value in sheet.values()}
+    """All that `refresh_dashboard` draws of a record as it was after an update, the whole of it as a ghost behind."""
+    drawn = FigureRecorder(names)
+    refresh_dashboard(drawn, record.until(step), (record,), goal)
+    return {place: json.dumps(plain(value), sort_keys=True) for place, value in drawn.values()}
 
 
 def plain(value: Any) -> Any:
@@ -193,7 +194,7 @@ def branches(record: Record) -> str:
     if len(family) == 1:
         return ""
     items = [
-        f'<li><span style="background:{figures.branch_colour(number)}"></span>'
+        f'<li><span style="background:{branch_colour(number)}"></span>'
         f"{html.escape(verdict.difference(each, family.get(each.branch.parent or 0)))}"
         f"{' (shown)' if each is record else ''}</li>"
         for number, each in sorted(family.items())

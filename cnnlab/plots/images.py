@@ -52,11 +52,11 @@ def grid(tiles: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
     """Tiles (count, height, width, 3) in rows of `columns`, a white line of one pixel between them."""
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)
-    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 255, dtype=np.uint8)
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 255, dtype=np.uint8)
     for place in range(count):
         top, left = place // columns * (height + 1), place % columns * (width + 1)
-        sheet[top : top + height, left : left + width] = tiles[place]
-    return sheet
+        canvas[top : top + height, left : left + width] = tiles[place]
+    return canvas
 
 
 def bands_picture(shares: NDArray[np.float64], lost: NDArray[np.float64], colours: NDArray[np.int64]) -> str:

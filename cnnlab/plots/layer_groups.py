@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,6 @@ from cnnlab.records.record import (
 
 MOST = 12
 """Most layers, or groups of them, that a figure shows."""
-NORMS = ("weight_norm", "gradient_norm")
-"""Gauges of a layer that add up as squares; counts add up, and of the others the largest counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +56,8 @@ def grouped(record: Record, most: int = MOST) -> Record:
     kept = record.histograms
     return dataclasses.replace(
         record,
-        layers=names_of(record.layers, firsts),
-        table=read_only(table_of(record, firsts)),
+        layers=name_groups(record.layers, firsts),
+        table=read_only(combine_layers(record, firsts)),
         histograms=GroupedHistograms(kept.ends, kept.places, kept.counts, kept.shape_of_one, firsts),
     )
 
@@ -80,7 +78,7 @@ def first_of_groups(layers: Sequence[str], most: int) -> NDArray[np.int64]:
     return best if len(best) > most // 2 else np.arange(most) * len(layers) // most
 
 
-def names_of(layers: Sequence[str], firsts: NDArray[np.int64]) -> tuple[str, ...]:
+def name_groups(layers: Sequence[str], firsts: NDArray[np.int64]) -> tuple[str, ...]:
     """A name for each group: the parts that its layers share, else first and last; all different."""
     ends = [*firsts[1:], len(layers)]
     names: list[str] = []
@@ -93,27 +91,47 @@ def names_of(layers: Sequence[str], firsts: NDArray[np.int64]) -> tuple[str, ...
     return tuple(names)
 
 
-def table_of(record: Record, firsts: NDArray[np.int64]) -> FloatArray:
-    """The record's table with the gauges of layers put together by group."""
+def add_norms(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
+    """The norm of each group of layers from those of its layers, also where their squares would overflow."""
+    largest = np.maximum.reduceat(np.abs(values), firsts, axis=1)
+    lengths = np.diff([*firsts, values.shape[1]])
+    usable = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
+    squares = (values / np.repeat(usable, lengths, axis=1)) ** 2
+    return np.where(np.isfinite(largest), np.sqrt(np.add.reduceat(squares, firsts, axis=1)) * usable, largest)
+
+
+def add_counts(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
+    """The count in each group of layers; NaN where that of none of its layers is known."""
+    unknown = np.logical_and.reduceat(np.isnan(values), firsts, axis=1)
+    return np.where(unknown, np.nan, np.add.reduceat(np.nan_to_num(values), firsts, axis=1))
+
+
+def take_largest(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
+    """The largest value of each group; a NaN stays one, for a broken group is not as good as its healthy layers."""
+    return np.asarray(np.maximum.reduceat(values, firsts, axis=1))
+
+
+def take_largest_known(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
+    """The largest value of each group that is not NaN."""
+    return np.asarray(np.fmax.reduceat(values, firsts, axis=1))
+
+
+COMBINE: dict[str, Callable[[FloatArray, NDArray[np.int64]], FloatArray]] = {
+    "weight_norm": add_norms,
+    "gradient_norm": add_norms,
+    "dead_relu": take_largest_known,
+    **{gauge: add_counts for gauge in LAYER_GAUGES if gauge.endswith(("_nan", "_inf"))},
+}
+"""Gauge of layers -> how those of a group are combined; of any other the largest counts."""
+
+
+def combine_layers(record: Record, firsts: NDArray[np.int64]) -> FloatArray:
+    """The record's table with the gauges of layers combined by group."""
     parts = [record.table[:, : len(GAUGES)]]
     for gauge in LAYER_GAUGES:
         values = record.column(gauge)
-        if gauge in NORMS:
-            largest = np.maximum.reduceat(np.abs(values), firsts, axis=1)
-            lengths = np.diff([*firsts, values.shape[1]])
-            usable = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
-            squares = (values / np.repeat(usable, lengths, axis=1)) ** 2
-            together = np.sqrt(np.add.reduceat(squares, firsts, axis=1)) * usable
-            found = np.where(np.isfinite(largest), together, largest)
-        elif gauge.endswith(("_nan", "_inf")):
-            unknown = np.logical_and.reduceat(np.isnan(values), firsts, axis=1)
-            found = np.where(unknown, np.nan, np.add.reduceat(np.nan_to_num(values), firsts, axis=1))
-        elif gauge == "dead_relu":
-            found = np.fmax.reduceat(values, firsts, axis=1)
-        else:  # a NaN stays one: the largest weight or ratio of a broken group is not that of its healthy layers
-            found = np.maximum.reduceat(values, firsts, axis=1)
         missing = np.logical_and.reduceat(~is_measured(values), firsts, axis=1)
-        parts.append(np.where(missing, NOT_MEASURED, found))
+        parts.append(np.where(missing, NOT_MEASURED, COMBINE.get(gauge, take_largest)(values, firsts)))
     return np.concatenate([*parts, record.watched_values], axis=1)
 
 

@@ -8,8 +8,8 @@ from handmade import record_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnlab.plots import dashboard as figures
-from cnnlab.plots.layer_groups import MOST, first_of_groups, group_of_layers, grouped, names_of
+from cnnlab.plots.dashboard import draw_dashboard
+from cnnlab.plots.layer_groups import MOST, first_of_groups, group_of_layers, grouped, name_groups
 
 DEEP = tuple(f"blocks.{block}.{part}" for block in range(10) for part in ("first", "second", "norm"))
 
@@ -19,7 +19,7 @@ def test_a_record_of_few_layers_is_left_as_it_is():
     assert grouped(record) is record
 
 
-def test_layers_are_grouped_by_the_names_of_their_modules():
+def test_layers_are_grouped_by_the_name_groups_their_modules():
     assert grouped(record_of([1, 2], layers=DEEP)).layers == tuple(f"blocks.{block}" for block in range(10))
 
 
@@ -69,16 +69,16 @@ HEADS = st.lists(st.sampled_from(["a", "a.x", "a.x.y", "b", "b.z", "c"]), min_si
 
 
 @given(HEADS.map(lambda heads: [f"{head}.{place}" for place, head in enumerate(heads)]))
-def test_any_names_make_few_groups_with_names_of_their_own(layers):
+def test_any_names_make_few_groups_with_name_groups_their_own(layers):
     firsts = first_of_groups(layers, MOST)
     assert firsts[0] == 0
     assert (np.diff(firsts) > 0).all()
     assert len(firsts) <= MOST
-    assert len(set(names_of(layers, firsts))) == len(firsts)
+    assert len(set(name_groups(layers, firsts))) == len(firsts)
     assert set(group_of_layers(layers).values()) == set(range(len(firsts)))
 
 
 def test_a_dashboard_of_a_hundred_layers_has_a_ridge_a_group():
     record = record_of([1, 2, np.nan], layers=tuple(f"stage.{at // 10}.{at}" for at in range(100)))
-    names = [trace.name for trace in figures.dashboard(record, 3).data]
+    names = [trace.name for trace in draw_dashboard(record, 3).data]
     assert sum(name.startswith("magnitudes") for name in names) == 10

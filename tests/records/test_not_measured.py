@@ -20,7 +20,7 @@ from cnnlab.diagnosis import detectors as rules
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.diagnosis.early_warning import first_warning, overflow_clock, signs
 from cnnlab.export.html import film
-from cnnlab.plots import dashboard as figures
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.layer_groups import grouped
 from cnnlab.records.archive import Stored
 from cnnlab.records.record import GAUGES, LAYER_GAUGES, NOT_MEASURED, Record, is_measured, names_of_columns
@@ -261,8 +261,8 @@ def test_taking_turns_is_no_vanishing_gradient():
 
 
 def traces_of(record: Record) -> dict[str, object]:
-    figure = figures.dashboard(record, 20)
-    figures.refresh(figure, record, (), 20)
+    figure = draw_dashboard(record, 20)
+    refresh_dashboard(figure, record, (), 20)
     return {trace.name: trace for trace in figure.data}
 
 

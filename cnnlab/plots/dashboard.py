@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab.plots.colours import FAINT, INK, ORANGE, PALETTE, RED, branch_colour, layer_colour
-from cnnlab.plots.gauges import PLOTS, name_axes, name_lane, take_values
+from cnnlab.plots.gauges import PLOTS, plot_axes, plot_lanes, take_values
 from cnnlab.plots.images import bands_picture
 from cnnlab.plots.layer_groups import grouped
 from cnnlab.plots.layout import axis_key, dashboard_layout, log_range, power_ticks, shown_powers, update_ticks
@@ -34,7 +34,7 @@ def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int 
     """The figure of a record whose run goes up to update `goal`; `scale` enlarges it, `width` is in pixels."""
     record = grouped(record)
     figure = go.Figure(layout=dashboard_layout(record.layers, scale, width))
-    figure.add_traces([
+    traces = [
         make_curve("ghosts", "cost", FAINT, 1.2),
         *(make_curve(f"branch {place}", "cost", INK, 1.5) for place in range(BRANCHES)),
         make_curve("cost", "cost", INK, 2),
@@ -49,30 +49,28 @@ def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int 
         make_curve("threshold", "stability", ORANGE, 1.5, "dash"),
         make_curve("sharpness", "stability", INK, 1.5, mode="lines+markers", marker={"size": 3}, cliponaxis=False),
         make_marks("sharpness marks", "stability", RED),
-    ])  # fmt: skip
+    ]
     for layer in range(len(record.layers)):
-        colour = layer_colour(layer)
-        figure.add_scatter(
-            name=f"magnitudes {layer}", mode="lines", line={"color": colour, "width": 1}, fill="toself",
-            fillcolor=colour, opacity=0.75, **place_on("magnitudes"),
-        )  # fmt: skip
+        filled: dict[str, Any] = {"fill": "toself", "fillcolor": layer_colour(layer), "opacity": 0.75}
+        traces.append(make_curve(f"magnitudes {layer}", "magnitudes", layer_colour(layer), 1, dash=None, **filled))
     for name, values in take_values(record).items():
         if PLOTS[name].yardstick is not None:
-            figure.add_trace(make_curve(f"{name} yardstick", name, FAINT, 1, "dash"))
-        figure.add_traces([make_layer_marks(f"{name} marks", name, lane=True), make_layer_marks(f"lone {name}", name)])
-        figure.add_traces([make_curve(f"{name} {at}", name, layer_colour(at)) for at in range(values.shape[1])])
+            traces.append(make_curve(f"{name} yardstick", name, FAINT, 1, "dash"))
+        traces += [make_layer_marks(f"{name} marks", name, lane=True), make_layer_marks(f"lone {name}", name)]
+        traces += [make_curve(f"{name} {at}", name, layer_colour(at)) for at in range(values.shape[1])]
+    figure.add_traces(traces)
     refresh_dashboard(figure, record, (), goal)
     return figure
 
 
 def place_on(plot: str, lane: bool = False) -> dict[str, str]:
     """The axes of a trace in a plot; with `lane`, its heights are those of the plot's lanes."""
-    x, y = name_axes(plot)
-    return {"xaxis": x, "yaxis": name_lane(plot) if lane else y}
+    x, y = plot_axes()[plot]
+    return {"xaxis": x, "yaxis": plot_lanes()[plot] if lane else y}
 
 
 def make_curve(
-    name: str, plot: str, colour: str, width: float = 1.3, dash: str = "solid", mode: str = "lines", **more: Any
+    name: str, plot: str, colour: str, width: float = 1.3, dash: str | None = "solid", mode: str = "lines", **more: Any
 ) -> go.Scatter:
     """An empty line in a plot."""
     line = {"color": colour, "width": width, "dash": dash}
@@ -143,7 +141,8 @@ def last_update(record: Record, ghosts: Sequence[Record], goal: int) -> int:
 
 def axis_ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dict[str, Any]]:
     """Axis -> range and ticks."""
-    last, ticks = last_update(record, ghosts, goal), update_ticks(last_update(record, ghosts, goal))
+    last = last_update(record, ghosts, goal)
+    ticks = update_ticks(last)
     first, largest = shown_powers(record.exponents)
     powers, texts = power_ticks(first, largest)
     across: dict[str, dict[str, Any]] = {name: {"range": [-0.025 * last, last * 1.02], **ticks} for name in PLOTS}
@@ -158,8 +157,9 @@ def axis_ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str
     for name, values in take_values(record).items():
         yardstick = PLOTS[name].yardstick
         up[name] = log_range(values if yardstick is None else np.append(values, yardstick))
-    wanted = {axis_key(name_axes(name)[0]): found for name, found in across.items()}
-    return wanted | {axis_key(name_axes(name)[1]): found for name, found in up.items()}
+    axes = plot_axes()
+    wanted = {axis_key(axes[name][0]): found for name, found in across.items()}
+    return wanted | {axis_key(axes[name][1]): found for name, found in up.items()}
 
 
 def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) -> None:

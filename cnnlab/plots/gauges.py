@@ -55,16 +55,17 @@ PLOTS = {
 """Name -> plot, in the order of their axes. A plot with `values` needs nothing but its row."""
 
 
-def name_axes(name: str) -> tuple[str, str]:
-    """A plot's axes as traces name them: x and y for the first, then x2 and y2."""
-    place = list(PLOTS).index(name) + 1
-    suffix = "" if place == 1 else str(place)
-    return f"x{suffix}", f"y{suffix}"
+def plot_axes() -> dict[str, tuple[str, str]]:
+    """Plot -> its axes as traces name them: x and y for the first, then x2 and y2."""
+    return {
+        name: (f"x{place}", f"y{place}") for name, place in zip(PLOTS, ["", *range(2, len(PLOTS) + 1)], strict=True)
+    }
 
 
-def name_lane(name: str) -> str:
-    """The axis of a log plot that runs from 0 to 1 whatever the plot shows; these follow those of the plots."""
-    return f"y{len(PLOTS) + 1 + [other for other, plot in PLOTS.items() if plot.log].index(name)}"
+def plot_lanes() -> dict[str, str]:
+    """Log plot -> the axis that runs from 0 to 1 whatever the plot shows; these follow the axes of the plots."""
+    logs = [name for name, plot in PLOTS.items() if plot.log]
+    return {name: f"y{place}" for place, name in enumerate(logs, len(PLOTS) + 1)}
 
 
 def take_values(record: Record) -> dict[str, FloatArray]:

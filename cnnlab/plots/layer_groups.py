@@ -92,46 +92,35 @@ def name_groups(layers: Sequence[str], firsts: NDArray[np.int64]) -> tuple[str, 
 
 
 def add_norms(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
-    """The norm of each group of layers from those of its layers, also where their squares would overflow."""
-    largest = np.maximum.reduceat(np.abs(values), firsts, axis=1)
-    lengths = np.diff([*firsts, values.shape[1]])
+    """The norm of each group from those of its layers (layers, updates), also where their squares would overflow."""
+    largest = np.maximum.reduceat(np.abs(values), firsts)
     usable = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
-    squares = (values / np.repeat(usable, lengths, axis=1)) ** 2
-    return np.where(np.isfinite(largest), np.sqrt(np.add.reduceat(squares, firsts, axis=1)) * usable, largest)
+    squares = (values / np.repeat(usable, np.diff([*firsts, len(values)]), axis=0)) ** 2
+    return np.where(np.isfinite(largest), np.sqrt(np.add.reduceat(squares, firsts)) * usable, largest)
 
 
 def add_counts(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
-    """The count in each group of layers; NaN where that of none of its layers is known."""
-    unknown = np.logical_and.reduceat(np.isnan(values), firsts, axis=1)
-    return np.where(unknown, np.nan, np.add.reduceat(np.nan_to_num(values), firsts, axis=1))
-
-
-def take_largest(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
-    """The largest value of each group; a NaN stays one, for a broken group is not as good as its healthy layers."""
-    return np.asarray(np.maximum.reduceat(values, firsts, axis=1))
-
-
-def take_largest_known(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
-    """The largest value of each group that is not NaN."""
-    return np.asarray(np.fmax.reduceat(values, firsts, axis=1))
+    """The count in each group from those of its layers; NaN where none of them is known."""
+    unknown = np.logical_and.reduceat(np.isnan(values), firsts)
+    return np.where(unknown, np.nan, np.add.reduceat(np.nan_to_num(values), firsts))
 
 
 COMBINE: dict[str, Callable[[FloatArray, NDArray[np.int64]], FloatArray]] = {
     "weight_norm": add_norms,
     "gradient_norm": add_norms,
-    "dead_relu": take_largest_known,
+    "dead_relu": np.fmax.reduceat,
     **{gauge: add_counts for gauge in LAYER_GAUGES if gauge.endswith(("_nan", "_inf"))},
 }
-"""Gauge of layers -> how those of a group are combined; of any other the largest counts."""
+"""Gauge of layers -> how those of a group are combined; of any other the largest counts, and a NaN stays one."""
 
 
 def combine_layers(record: Record, firsts: NDArray[np.int64]) -> FloatArray:
     """The record's table with the gauges of layers combined by group."""
     parts = [record.table[:, : len(GAUGES)]]
     for gauge in LAYER_GAUGES:
-        values = record.column(gauge)
-        missing = np.logical_and.reduceat(~is_measured(values), firsts, axis=1)
-        parts.append(np.where(missing, NOT_MEASURED, COMBINE.get(gauge, take_largest)(values, firsts)))
+        values = record.column(gauge).T
+        missing = np.logical_and.reduceat(~is_measured(values), firsts)
+        parts.append(np.where(missing, NOT_MEASURED, COMBINE.get(gauge, np.maximum.reduceat)(values, firsts)).T)
     return np.concatenate([*parts, record.watched_values], axis=1)
 
 

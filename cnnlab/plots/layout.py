@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.plots.colours import INK, RED, layer_colour
-from cnnlab.plots.gauges import PLOTS, name_axes, name_lane
+from cnnlab.plots.gauges import PLOTS, plot_axes, plot_lanes
 from cnnlab.records.record import Exponents
 
 FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
@@ -83,10 +83,11 @@ def update_ticks(last: int) -> dict[str, Any]:
 def dashboard_layout(layers: Sequence[str], scale: float, width: int) -> dict[str, Any]:
     """Axes, titles and type; nothing that changes while a run trains but the ranges."""
     lowest = min(0.0, *(plot.box[2] - 0.07 for plot in PLOTS.values()))
+    axes, lanes = plot_axes(), plot_lanes()
     built = {
         **frame(scale, width, HEIGHT * (1 - lowest)), "uirevision": "kept", "dragmode": "zoom",
         "annotations": titles(scale, lowest),
-        "shapes": [lane_ground(*name_axes(name)) for name, plot in PLOTS.items() if plot.log and plot.ground],
+        "shapes": [lane_ground(*axes[name]) for name, plot in PLOTS.items() if plot.log and plot.ground],
     }  # fmt: skip
     plain = {
         "showline": False, "zeroline": False, "gridcolor": GRID, "automargin": False, "nticks": 6,
@@ -94,12 +95,12 @@ def dashboard_layout(layers: Sequence[str], scale: float, width: int) -> dict[st
         "tickfont": {"size": 10 * scale},
     }  # fmt: skip
     for name, plot in PLOTS.items():
-        (x, y), (left, right, bottom, top) = name_axes(name), plot.box
+        (x, y), (left, right, bottom, top) = axes[name], plot.box
         up = [raise_height(bottom, lowest), raise_height(top, lowest)]
         built[axis_key(x)] = {**plain, "domain": [left, right], "anchor": y}
         built[axis_key(y)] = {**plain, "domain": up, "anchor": x, **(LOG if plot.log else {})}
         if plot.log:
-            built[axis_key(name_lane(name))] = lane_axis(x, y)
+            built[axis_key(lanes[name])] = lane_axis(x, y)
     rows: dict[str, Any] = {"range": [len(layers) - 0.5, -0.5], "fixedrange": True, "showgrid": False}
     changes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "magnitudes": (
@@ -110,7 +111,7 @@ def dashboard_layout(layers: Sequence[str], scale: float, width: int) -> dict[st
         "stability": ({"showticklabels": False}, {}),
     }  # fmt: skip
     for name, both in changes.items():
-        for axis, change in zip(name_axes(name), both, strict=True):
+        for axis, change in zip(axes[name], both, strict=True):
             built[axis_key(axis)] |= change
     return built
 
@@ -137,10 +138,10 @@ def titles(scale: float, lowest: float) -> list[dict[str, Any]]:
             font = {"size": 10 * scale}
             found.append({**place, "name": KEY, "x": right, "xanchor": "right", "text": plot.key, "font": font})
     _, right, bottom, top = PLOTS["cost"].box
-    font = {"size": 9 * scale, "color": RED}
+    red = {"size": 9 * scale, "color": RED}
     for text in ("NaN", "inf"):
         height = raise_height(bottom + (top - bottom) * LANES[text.lower()], lowest)
-        found.append({**plain, "x": right + 0.003, "y": height, "yanchor": "middle", "text": text, "font": font})
+        found.append({**plain, "x": right + 0.003, "y": height, "yanchor": "middle", "text": text, "font": red})
     return found
 
 
@@ -155,14 +156,11 @@ def resize_dashboard(figure: Any, width: int, scale: float) -> None:
 
 def find_held_axes(layout: dict[str, Any], ranges: dict[str, dict[str, Any]]) -> frozenset[str]:
     """The axes of a layout that show another range than the one they were given: a user has zoomed."""
-    return frozenset(name for name, given in ranges.items() if is_held(layout[name], given["range"]))
-
-
-def is_held(axis: dict[str, Any], given: Sequence[float]) -> bool:
-    """Whether an axis shows another range than the one that it was given."""
-    if axis.get("autorange") or axis.get("range") is None:
-        return False
-    return not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(axis["range"], given, strict=True))
+    return frozenset(
+        name for name, given in ranges.items()
+        if not layout[name].get("autorange") and (ends := layout[name].get("range")) is not None
+        and not all(math.isclose(*pair, abs_tol=1e-6) for pair in zip(ends, given["range"], strict=True))
+    )  # fmt: skip
 
 
 def layer_labels(layers: Sequence[str]) -> list[str]:

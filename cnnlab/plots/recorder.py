@@ -14,9 +14,7 @@ Place = tuple[str | int, ...]
 class TraceUpdate(dict[str, Any]):
     """What a trace or an axis is told."""
 
-    def __init__(self, name: str = "") -> None:
-        super().__init__()
-        self.name = name
+    name = ""
 
     def update(self, *parts: Any, **properties: Any) -> None:
         """Note properties; those within another, such as a marker's, one by one."""
@@ -39,7 +37,10 @@ class FigureRecorder:
     """Takes what `refresh_dashboard` draws in place of a plotly figure: ten times as fast, for it checks nothing."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.data = [TraceUpdate(name) for name in names]
+        self.data: list[TraceUpdate] = []
+        for name in names:
+            self.data.append(TraceUpdate())
+            self.data[-1].name = name
         self.layout: dict[str, TraceUpdate] = defaultdict(TraceUpdate)
 
     def batch_update(self) -> contextlib.AbstractContextManager[None]:

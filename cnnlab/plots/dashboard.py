@@ -26,6 +26,8 @@ COST_POINTS, COLUMNS, BINS = 1000, 120, 22
 """Most points of the cost curve; most columns of the picture over time, and its bins a layer."""
 SHORT = 60
 """Updates that the time axes hold at first where more are planned; they double as a run grows."""
+Curve = tuple[NDArray[Any], NDArray[Any], str]
+"""Updates, values and a colour."""
 BRANCHES = 6
 """Most other branches that are drawn, the youngest ones."""
 
@@ -165,14 +167,14 @@ def axis_ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str
 def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) -> None:
     """The curve, the ghosts and other branches behind it, and the marks of what a log axis cannot show."""
     others = sorted(record.others, key=lambda other: other.branch.number)[-BRANCHES:]
-    curves: list[tuple[NDArray[Any], NDArray[Any], str]]
-    curves = [(*thin_curve(ghost.cost, COST_POINTS // 4), FAINT) for ghost in ghosts]
+    curves: list[Curve] = [(*thin_curve(ghost.cost, COST_POINTS // 4), FAINT) for ghost in ghosts]
     traces["ghosts"].update(
         x=join([np.append(x, np.float32(np.nan)) for x, _, _ in curves]),
         y=join([np.append(y, np.nan) for _, y, _ in curves]),
     )
-    branches: list[tuple[NDArray[Any], NDArray[Any], str]]
-    branches = [(*thin_curve(other.cost, COST_POINTS // 4), branch_colour(other.branch.number)) for other in others]
+    branches: list[Curve] = [
+        (*thin_curve(other.cost, COST_POINTS // 4), branch_colour(other.branch.number)) for other in others
+    ]
     branches += [(np.empty(0), np.empty(0), INK)] * (BRANCHES - len(others))
     for place, (x, y, colour) in enumerate(branches):
         traces[f"branch {place}"].update(x=x, y=y, line={"color": colour})

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from cnnlab.plots.layout import LANES
 from cnnlab.records.record import is_measured
 
+SYMBOLS = {"nan": "x", "inf": "triangle-up", "low": "triangle-down"}
+"""The marks on each lane."""
 LAYER_POINTS = 160
 """Most points of a layer's curve, and most marks of one kind."""
 
@@ -40,24 +42,14 @@ def lone_points(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray
 def lane_marks(values: NDArray[np.float64]) -> dict[str, Any]:
     """Marks on the lanes for each value (or stretch of values) that was measured and is NaN, inf, or 0 and less."""
     places = stretches(len(values), LAYER_POINTS)
-    x: list[NDArray[Any]] = []
-    y: list[NDArray[Any]] = []
-    symbols: list[str] = []
     with np.errstate(invalid="ignore"):
-        kinds = {
-            "nan": (np.isnan(values) & is_measured(values), "x"),
-            "inf": (np.isposinf(values), "triangle-up"),
-            "low": (values <= 0, "triangle-down"),
-        }
-    for kind, (found, symbol) in kinds.items():
-        there = places[np.logical_or.reduceat(found, places)] if len(values) else places
-        x.append(there + 1)
-        y.append(np.full(len(there), LANES[kind]))
-        symbols += [symbol] * len(there)
+        kinds = {"nan": np.isnan(values) & is_measured(values), "inf": np.isposinf(values), "low": values <= 0}
+    found = [places[np.logical_or.reduceat(kind, places)] if len(values) else places for kind in kinds.values()]
+    counts = [len(each) for each in found]
     return {
-        "x": np.concatenate(x).astype(np.float32),
-        "y": np.concatenate(y).astype(np.float32),
-        "marker": {"symbol": symbols},
+        "x": (np.concatenate(found) + 1).astype(np.float32),
+        "y": np.repeat([LANES[kind] for kind in kinds], counts).astype(np.float32),
+        "marker": {"symbol": [SYMBOLS[kind] for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]},
     }
 
 

@@ -9,35 +9,28 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from cnnlab.plots import cost_curves
 from cnnlab.plots.colours import INK
-from cnnlab.plots.cost_curves import (
-    LABEL_COLOURS,
-    ON_FIGURE,
-    add_cost_curves,
-    add_cost_plot,
-    empty_figure,
-    refresh_cost_curves,
-)
 from cnnlab.plots.layout import GRID, HEIGHT, LANES, find_note, update_ticks
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map, wilson
 
 
 def draw_seeds(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
     """The cost curves of all seeds with a band of quantiles, and beside it when they ended; see `refresh_seeds`."""
-    figure = empty_figure(scale, width, HEIGHT)
+    figure = cost_curves.empty_figure(scale, width, HEIGHT)
     for name, x, y in (("title", 0.055, 0.955), ("odds", 0.7, 0.9)):
-        figure.add_annotation(name=name, x=x, y=y, **ON_FIGURE, yanchor="middle", text="")
-    curves, marks = add_cost_plot(figure, 2, (0.055, 0.62), (0.13, 0.9), shown.steps)
+        figure.add_annotation(name=name, x=x, y=y, **cost_curves.ON_FIGURE, yanchor="middle", text="")
+    curves, marks = cost_curves.add_cost_plot(figure, 2, (0.055, 0.62), (0.13, 0.9), shown.steps)
     band = {"mode": "lines", "line": {"width": 0}, **curves, "hoverinfo": "skip"}
     figure.add_scatter(name="low", **band)
     figure.add_scatter(name="high", **band, fill="tonexty", fillcolor="rgba(51,34,136,0.16)")
-    add_cost_curves(figure, curves, marks, scale)
+    cost_curves.add_cost_curves(figure, curves, marks, scale)
     figure.add_scatter(
         name="median", mode="lines", line={"color": INK, "width": 2.5}, **curves,
         hovertemplate="median at update %{x}: %{y:.3g}<extra></extra>",
     )  # fmt: skip
     figure.add_bar(
-        name="ends", marker={"color": LABEL_COLOURS[DIVERGED]}, xaxis="x4", yaxis="y4",
+        name="ends", marker={"color": cost_curves.LABEL_COLOURS[DIVERGED]}, xaxis="x4", yaxis="y4",
         hovertemplate="%{y} seeds at update %{x}<extra></extra>",
     )  # fmt: skip
     figure.update_layout(
@@ -59,7 +52,7 @@ def refresh_seeds(figure: Any, shown: Map) -> None:
     """Draw all seeds that are computed so far into a figure of `draw_seeds` in one message."""
     traces = {trace.name: trace for trace in figure.data}
     with figure.batch_update():
-        low, high = refresh_cost_curves(figure, shown, [(seed,) for seed in range(shown.shape[0])])
+        low, high = cost_curves.refresh_cost_curves(figure, shown, [(seed,) for seed in range(shown.shape[0])])
         steps = list(range(1, shown.steps + 1))
         lane = 10 ** min(low + LANES["nan"] * (high - low), 307.0)  # where a quantile is NaN or infinite
         for name, row in zip(("low", "median", "high"), cost_quantiles(shown.cost[shown.done]), strict=True):

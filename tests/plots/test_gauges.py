@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from handmade import drawn, record_of
 
-from cnnlab.plots import gauges
+from cnnlab.plots import gauges, layer_groups
 from cnnlab.plots.dashboard import axis_ranges, draw_dashboard, refresh_dashboard
 from cnnlab.plots.gauges import PLOTS, Plot, plot_axes, plot_lanes
 from cnnlab.plots.layout import KEY, resize_dashboard
 from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.records.record import Record
+from cnnlab.training.metrics import Gauges
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 BELOW = (0.385, 0.655, -0.43, -0.06)
@@ -29,16 +30,31 @@ def table() -> Iterator[dict[str, Plot]]:
     PLOTS.update(before)
 
 
+def section_of_the_guide() -> str:
+    """What CONTRIBUTING.md says of a new gauge."""
+    return GUIDE.read_text(encoding="utf-8").partition("## Add a gauge")[2].partition("\n## ")[0]
+
+
 def add_row_of_the_guide() -> None:
-    """Run the example of CONTRIBUTING.md as if it stood in the module of the table."""
-    section = GUIDE.read_text(encoding="utf-8").partition("## Add a gauge")[2].partition("\n## ")[0]
-    exec(re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0], dict(vars(gauges)))
+    """Run its example as if it stood in the module of the table."""
+    exec(re.findall(r"```python\n(.*?)```", section_of_the_guide(), re.DOTALL)[0], dict(vars(gauges)))
 
 
 def growing_record() -> Record:
     """Three layers of which the second becomes NaN at update 2."""
     norms = np.array([[2.0, 1, 4], [4, 1, 2], [8, np.nan, 1]])
     return record_of([1.0, 2.0], weight_norm=norms)
+
+
+def test_the_guide_names_files_and_functions_that_there_are() -> None:
+    section = section_of_the_guide()
+    paths = re.findall(r"`(cnnlab/[\w/.]+)`", section)
+    methods = re.findall(r"`Gauges\.(\w+)`", section)
+    assert len(paths) == 4
+    assert [path for path in paths if not (GUIDE.parent / path).exists()] == []
+    assert len(methods) == 2
+    assert [method for method in methods if not hasattr(Gauges, method)] == []
+    assert "COMBINE" in vars(layer_groups)
 
 
 @pytest.mark.usefixtures("table")

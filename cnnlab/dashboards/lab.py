@@ -29,10 +29,10 @@ from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.worker import View, Worker
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.diagnosis.autopsy import Autopsy
-from cnnlab.plots.colours import branch_colour, layer_colour
-from cnnlab.plots.dashboard import axis_ranges, draw_dashboard, refresh_dashboard
-from cnnlab.plots.images import kernels_picture, patches_picture
-from cnnlab.plots.layer_groups import group_of_layers
+from cnnlab.plots.colours import colour_branch, colour_layer
+from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
+from cnnlab.plots.images import draw_kernels, draw_patches
+from cnnlab.plots.layer_groups import find_groups
 from cnnlab.plots.layout import find_held_axes, resize_dashboard
 from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.records.autosave import Autosave
@@ -555,7 +555,7 @@ class Lab:
         width = max(LEAST_WIDTH, self.width - wide)
         self.figure = LiveFigure(draw_dashboard(view.record, view.goal, scale=scale, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
-        zoomable = [f"{axis}.autorange" for axis in axis_ranges(view.record, (), view.goal)]
+        zoomable = [f"{axis}.autorange" for axis in find_ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: self.attempt(self.worker.ask), *zoomable)
         self.header = controls.Header(self.received, scale, self.header_state(view, view.record))
         state, layout = self.controls_state(view, view.record), fixed_column(wide)
@@ -698,7 +698,7 @@ class Lab:
         branches = [
             {
                 "number": number,
-                "colour": branch_colour(number),
+                "colour": colour_branch(number),
                 "label": verdict.difference(record, family.get(record.branch.parent or 0), coming.get(number)),
                 "depth": depth_of(number, family),
                 "present": record is view.record,
@@ -717,9 +717,9 @@ class Lab:
     def strip_state(self, shown: Record, with_pictures: bool = True) -> dict[str, Any]:
         """What the strip below the plots shows; its picture is a new one only in a frame with all pictures."""
         layers = shown.layers
-        colours = {name: layer_colour(place) for name, place in group_of_layers(layers).items()}
+        colours = {name: colour_layer(place) for name, place in find_groups(layers).items()}
         kernels, patches = shown.kernels[-1], self.worker.settings.patches
-        picture = kernels_picture(kernels[:64]) if with_pictures and len(kernels) else ""
+        picture = draw_kernels(kernels[:64]) if with_pictures and len(kernels) else ""
         return {
             **controls.table_of(shown, colours),
             "kernels": picture if with_pictures else self.strip.state["kernels"],
@@ -733,7 +733,7 @@ class Lab:
         """The training patches as a picture, or nothing if the data are no images."""
         self.pictured = self.view.record.settings.replace(seed=0)
         found = self.worker.run.patches()
-        return "" if found is None else patches_picture(found[:PATCHES])
+        return "" if found is None else draw_patches(found[:PATCHES])
 
 
 def fixed_column(width: int) -> ipywidgets.Layout:

@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from cnnlab.config.settings import LIMITS, Settings
 from cnnlab.diagnosis import summary as verdict
-from cnnlab.plots.colours import branch_colour
+from cnnlab.plots.colours import colour_branch
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder, Place
 from cnnlab.records.atomic_files import write_atomically
@@ -194,7 +194,7 @@ def branches(record: Record) -> str:
     if len(family) == 1:
         return ""
     items = [
-        f'<li><span style="background:{branch_colour(number)}"></span>'
+        f'<li><span style="background:{colour_branch(number)}"></span>'
         f"{html.escape(verdict.difference(each, family.get(each.branch.parent or 0)))}"
         f"{' (shown)' if each is record else ''}</li>"
         for number, each in sorted(family.items())

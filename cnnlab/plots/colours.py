@@ -11,11 +11,11 @@ BRANCH_COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F0
 INK, FAINT, ORANGE, RED = "#222222", "#B8BEC6", "#D55E00", "rgb({},{},{})".format(*NONFINITE)
 
 
-def layer_colour(layer: int) -> str:
+def colour_layer(layer: int) -> str:
     """The colour of a layer by its place; they repeat after nine."""
     return PALETTE[layer % len(PALETTE)]
 
 
-def branch_colour(number: int) -> str:
+def colour_branch(number: int) -> str:
     """The colour of a branch; the first one is in ink."""
     return BRANCH_COLOURS[(number - 1) % len(BRANCH_COLOURS)]

@@ -11,8 +11,18 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab.plots.colours import INK, RED
-from cnnlab.plots.layout import GRID, LANES, LOG, axis_key, frame, lane_axis, lane_ground, log_range, update_ticks
-from cnnlab.plots.points import lone_points
+from cnnlab.plots.layout import (
+    GRID,
+    LANES,
+    LOG,
+    choose_update_ticks,
+    fit_log_range,
+    make_frame,
+    make_lane_axis,
+    make_lane_ground,
+    name_axis,
+)
+from cnnlab.plots.points import find_lone_points
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
 
 LABEL_COLOURS = {CONVERGED: "#0072B2", STALLED: "#A5934A", DIVERGED: "#C44E12"}
@@ -21,9 +31,9 @@ ON_FIGURE = {"xref": "paper", "yref": "paper", "xanchor": "left", "showarrow": F
 """What all texts beside a plot share."""
 
 
-def empty_figure(scale: float, width: int, height: float) -> go.Figure:
+def make_figure(scale: float, width: int, height: float) -> go.Figure:
     """A figure without plots; what the pointer shows is written from the left."""
-    return go.Figure(layout={**frame(scale, width, height), "hoverlabel": {"align": "left"}})
+    return go.Figure(layout={**make_frame(scale, width, height), "hoverlabel": {"align": "left"}})
 
 
 def add_cost_plot(
@@ -32,18 +42,18 @@ def add_cost_plot(
     """Add a plot of costs over updates on axes x2 and y2, say, its lane on y3; the axes of curves, and of marks."""
     x, y, lane = f"x{axis}", f"y{axis}", f"y{axis + 1}"
     figure.update_layout({
-        axis_key(x): {
+        name_axis(x): {
             "domain": list(across), "anchor": y, "range": [0.5, steps + 0.5], "fixedrange": True,
-            **update_ticks(steps), "tick0": 0, "title": {"text": "Update", "standoff": 4}, "gridcolor": GRID,
+            **choose_update_ticks(steps), "tick0": 0, "title": {"text": "Update", "standoff": 4}, "gridcolor": GRID,
             "zeroline": False,
         },
-        axis_key(y): {
+        name_axis(y): {
             "domain": list(up), "anchor": x, **LOG, "gridcolor": GRID, "zeroline": False, "fixedrange": True,
             "tickfont": {"size": 10},
         },
-        axis_key(lane): lane_axis(x, y),
+        name_axis(lane): make_lane_axis(x, y),
     })  # fmt: skip
-    figure.add_shape(lane_ground(x, y))
+    figure.add_shape(make_lane_ground(x, y))
     return {"xaxis": x, "yaxis": y}, {"xaxis": x, "yaxis": lane}
 
 
@@ -71,7 +81,7 @@ def refresh_cost_curves(figure: Any, shown: Map, places: Sequence[tuple[int, ...
         x, y = join_curves([shown.cost[place] for place in done if shown.labels[place] == label])
         traces[label].update(x=x, y=y)
     steps = np.arange(1, shown.steps + 1)
-    alone = [(*lone_points(steps, shown.cost[place]), LABEL_COLOURS[shown.labels[place]]) for place in done]
+    alone = [(*find_lone_points(steps, shown.cost[place]), LABEL_COLOURS[shown.labels[place]]) for place in done]
     traces["lone"].update(
         x=[step for x, _, _ in alone for step in x.tolist()],
         y=[cost for _, y, _ in alone for cost in y.tolist()],
@@ -81,7 +91,7 @@ def refresh_cost_curves(figure: Any, shown: Map, places: Sequence[tuple[int, ...
     traces["zero"].update(x=zero.tolist(), y=[LANES["low"]] * len(zero))
     lost = [int(shown.first_nonfinite[place]) for place in done if shown.diverged[place]]
     traces["lost"].update(x=lost, y=[LANES["nan"] - 0.06 * (rank % 3) / 2 for rank in range(len(lost))])
-    heights = log_range(np.array([shown.cost[place] for place in done]).ravel())
+    heights = fit_log_range(np.array([shown.cost[place] for place in done]).ravel())
     figure.layout.yaxis2.update(heights)
     figure.layout.xaxis2.range = [0.5, shown.steps + 0.5]
     low, high = heights["range"]

@@ -13,13 +13,20 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from cnnlab.plots.colours import FAINT, INK, ORANGE, PALETTE, RED, branch_colour, layer_colour
-from cnnlab.plots.gauges import PLOTS, plot_axes, plot_lanes, take_values
-from cnnlab.plots.images import bands_picture
-from cnnlab.plots.layer_groups import grouped
-from cnnlab.plots.layout import axis_key, dashboard_layout, log_range, power_ticks, shown_powers, update_ticks
-from cnnlab.plots.points import LAYER_POINTS, lane_marks, lone_points, stretches, thin_curve
-from cnnlab.plots.sharpness import draw_stability, shown_heights
+from cnnlab.plots.colours import FAINT, INK, ORANGE, PALETTE, RED, colour_branch, colour_layer
+from cnnlab.plots.gauges import PLOTS, number_axes, number_lanes, take_values
+from cnnlab.plots.images import draw_bands
+from cnnlab.plots.layer_groups import group_layers
+from cnnlab.plots.layout import (
+    choose_power_ticks,
+    choose_powers,
+    choose_update_ticks,
+    fit_log_range,
+    make_layout,
+    name_axis,
+)
+from cnnlab.plots.points import LAYER_POINTS, find_lone_points, place_marks, split_stretches, thin_curve
+from cnnlab.plots.sharpness import draw_stability, find_heights
 from cnnlab.records.record import Exponents, FloatArray, Record, is_nonfinite
 
 COST_POINTS, COLUMNS, BINS = 1000, 120, 22
@@ -34,8 +41,8 @@ BRANCHES = 6
 
 def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800) -> go.Figure:
     """The figure of a record whose run goes up to update `goal`; `scale` enlarges it, `width` is in pixels."""
-    record = grouped(record)
-    figure = go.Figure(layout=dashboard_layout(record.layers, scale, width))
+    record = group_layers(record)
+    figure = go.Figure(layout=make_layout(record.layers, scale, width))
     traces = [
         make_curve("ghosts", "cost", FAINT, 1.2),
         *(make_curve(f"branch {place}", "cost", INK, 1.5) for place in range(BRANCHES)),
@@ -46,29 +53,29 @@ def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int 
         make_curve("accuracy", "accuracy", INK, 1.5),
         make_curve("lone accuracy", "accuracy", INK, mode="markers", marker={"size": 4, "color": INK}),
         make_curve("held out", "accuracy", ORANGE, 2, mode="lines+markers", connectgaps=True),
-        go.Image(name="over time", **place_on("over_time"), hoverinfo="skip", zsmooth=False),
+        go.Image(name="over time", **choose_axes("over_time"), hoverinfo="skip", zsmooth=False),
         make_marks("lost weights", "magnitudes", RED),
         make_curve("threshold", "stability", ORANGE, 1.5, "dash"),
         make_curve("sharpness", "stability", INK, 1.5, mode="lines+markers", marker={"size": 3}, cliponaxis=False),
         make_marks("sharpness marks", "stability", RED),
     ]
     for layer in range(len(record.layers)):
-        filled: dict[str, Any] = {"fill": "toself", "fillcolor": layer_colour(layer), "opacity": 0.75}
-        traces.append(make_curve(f"magnitudes {layer}", "magnitudes", layer_colour(layer), 1, dash=None, **filled))
+        filled: dict[str, Any] = {"fill": "toself", "fillcolor": colour_layer(layer), "opacity": 0.75}
+        traces.append(make_curve(f"magnitudes {layer}", "magnitudes", colour_layer(layer), 1, dash=None, **filled))
     for name, values in take_values(record).items():
         if PLOTS[name].yardstick is not None:
             traces.append(make_curve(f"{name} yardstick", name, FAINT, 1, "dash"))
         traces += [make_layer_marks(f"{name} marks", name, lane=True), make_layer_marks(f"lone {name}", name)]
-        traces += [make_curve(f"{name} {at}", name, layer_colour(at)) for at in range(values.shape[1])]
+        traces += [make_curve(f"{name} {at}", name, colour_layer(at)) for at in range(values.shape[1])]
     figure.add_traces(traces)
     refresh_dashboard(figure, record, (), goal)
     return figure
 
 
-def place_on(plot: str, lane: bool = False) -> dict[str, str]:
+def choose_axes(plot: str, lane: bool = False) -> dict[str, str]:
     """The axes of a trace in a plot; with `lane`, its heights are those of the plot's lanes."""
-    x, y = plot_axes()[plot]
-    return {"xaxis": x, "yaxis": plot_lanes()[plot] if lane else y}
+    x, y = number_axes()[plot]
+    return {"xaxis": x, "yaxis": number_lanes()[plot] if lane else y}
 
 
 def make_curve(
@@ -76,13 +83,13 @@ def make_curve(
 ) -> go.Scatter:
     """An empty line in a plot."""
     line = {"color": colour, "width": width, "dash": dash}
-    return go.Scatter(name=name, mode=mode, line=line, **place_on(plot), **more)
+    return go.Scatter(name=name, mode=mode, line=line, **choose_axes(plot), **more)
 
 
 def make_marks(name: str, plot: str, colour: str) -> go.Scatter:
     """Empty marks on a plot's lanes, or on its rows where it has no lanes."""
     marker = {"color": colour, "size": 7, "symbol": "x"}
-    return go.Scatter(name=name, mode="markers", marker=marker, **place_on(plot, lane=PLOTS[plot].log))
+    return go.Scatter(name=name, mode="markers", marker=marker, **choose_axes(plot, lane=PLOTS[plot].log))
 
 
 def make_layer_marks(name: str, plot: str, lane: bool = False) -> go.Scatter:
@@ -93,7 +100,7 @@ def make_layer_marks(name: str, plot: str, lane: bool = False) -> go.Scatter:
     last = len(PALETTE) - 1
     scale = [[place / last, colour] for place, colour in enumerate(PALETTE)]
     marker = {"size": 4, "symbol": "square", "colorscale": scale, "cmin": 0, "cmax": last, "showscale": False}
-    return go.Scatter(name=name, mode="markers", marker=marker, **place_on(plot, lane))
+    return go.Scatter(name=name, mode="markers", marker=marker, **choose_axes(plot, lane))
 
 
 def refresh_dashboard(
@@ -110,9 +117,9 @@ def refresh_dashboard(
     histograms over time are drawn, too, which takes more than half of the time.
     Returns the ranges wanted, by axis.
     """
-    record = grouped(record)
+    record = group_layers(record)
     traces = {trace.name: trace for trace in figure.data}
-    last = last_update(record, ghosts, goal)
+    last = find_last_update(record, ghosts, goal)
     with figure.batch_update():
         draw_cost(traces, record, ghosts)
         draw_accuracy(traces, record)
@@ -125,14 +132,14 @@ def refresh_dashboard(
             if yardstick is not None:
                 traces[f"{name} yardstick"].update(x=[0, last], y=[yardstick, yardstick])
         draw_stability(traces, record, last)
-        wanted = axis_ranges(record, ghosts, goal)
+        wanted = find_ranges(record, ghosts, goal)
         for axis, range_and_ticks in wanted.items():
             if axis not in held:
                 figure.layout[axis].update(range_and_ticks, autorange=False)
     return wanted
 
 
-def last_update(record: Record, ghosts: Sequence[Record], goal: int) -> int:
+def find_last_update(record: Record, ghosts: Sequence[Record], goal: int) -> int:
     """The last update on the time axes: the goal, or less as long as the runs leave most of that empty."""
     longest = max(len(record), *(min(len(other), 4 * goal) for other in (*record.others, *ghosts)), 1)
     held = SHORT
@@ -141,27 +148,27 @@ def last_update(record: Record, ghosts: Sequence[Record], goal: int) -> int:
     return max(longest, min(goal, held))
 
 
-def axis_ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dict[str, Any]]:
+def find_ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dict[str, Any]]:
     """Axis -> range and ticks."""
-    last = last_update(record, ghosts, goal)
-    ticks = update_ticks(last)
-    first, largest = shown_powers(record.exponents)
-    powers, texts = power_ticks(first, largest)
+    last = find_last_update(record, ghosts, goal)
+    ticks = choose_update_ticks(last)
+    first, largest = choose_powers(record.exponents)
+    powers, texts = choose_power_ticks(first, largest)
     across: dict[str, dict[str, Any]] = {name: {"range": [-0.025 * last, last * 1.02], **ticks} for name in PLOTS}
     across["over_time"] = {"range": [-0.5, last + 0.5], **ticks}
     across["magnitudes"] = {
         "range": [first, largest + (largest - first) * 0.05], "tickvals": powers, "ticktext": texts
     }  # fmt: skip
     up = {
-        "cost": log_range(np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])),
-        "stability": log_range(shown_heights(record), ticks=3),
+        "cost": fit_log_range(np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])),
+        "stability": fit_log_range(find_heights(record), ticks=3),
     }
     for name, values in take_values(record).items():
         yardstick = PLOTS[name].yardstick
-        up[name] = log_range(values if yardstick is None else np.append(values, yardstick))
-    axes = plot_axes()
-    wanted = {axis_key(axes[name][0]): found for name, found in across.items()}
-    return wanted | {axis_key(axes[name][1]): found for name, found in up.items()}
+        up[name] = fit_log_range(values if yardstick is None else np.append(values, yardstick))
+    axes = number_axes()
+    wanted = {name_axis(axes[name][0]): found for name, found in across.items()}
+    return wanted | {name_axis(axes[name][1]): found for name, found in up.items()}
 
 
 def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) -> None:
@@ -173,22 +180,22 @@ def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) 
         y=join([np.append(y, np.nan) for _, y, _ in curves]),
     )
     branches: list[Curve] = [
-        (*thin_curve(other.cost, COST_POINTS // 4), branch_colour(other.branch.number)) for other in others
+        (*thin_curve(other.cost, COST_POINTS // 4), colour_branch(other.branch.number)) for other in others
     ]
     branches += [(np.empty(0), np.empty(0), INK)] * (BRANCHES - len(others))
     for place, (x, y, colour) in enumerate(branches):
         traces[f"branch {place}"].update(x=x, y=y, line={"color": colour})
     x, y = thin_curve(record.cost, COST_POINTS)
-    traces["cost"].update(x=x, y=y, line={"color": branch_colour(record.branch.number)})
-    curves += [*reversed(branches), (x, y, branch_colour(record.branch.number))]
-    alone = [(*lone_points(x, y), colour) for x, y, colour in curves]
+    traces["cost"].update(x=x, y=y, line={"color": colour_branch(record.branch.number)})
+    curves += [*reversed(branches), (x, y, colour_branch(record.branch.number))]
+    alone = [(*find_lone_points(x, y), colour) for x, y, colour in curves]
     traces["lone costs"].update(
         x=join([x for x, _, _ in alone]),
         y=join([y for _, y, _ in alone]),
         marker={"color": [colour for x, _, colour in alone for _ in x]},
     )
-    traces["cost marks"].update(**lane_marks(record.cost))
-    behind = [lane_marks(other.cost) for other in (*ghosts, *others)]
+    traces["cost marks"].update(**place_marks(record.cost))
+    behind = [place_marks(other.cost) for other in (*ghosts, *others)]
     traces["ghost marks"].update(
         x=join([marks["x"] for marks in behind]),
         y=join([marks["y"] for marks in behind]),
@@ -203,21 +210,21 @@ def join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def draw_accuracy(traces: dict[str, Any], record: Record) -> None:
     """Accuracy on the batch, and on held-out patches where it was measured."""
-    places = stretches(len(record), LAYER_POINTS)
+    places = split_stretches(len(record), LAYER_POINTS)
     x, y = (places + 1).astype(np.float32), record.accuracy[places].astype(np.float32)
     traces["accuracy"].update(x=x, y=y)
-    alone, _ = lone_points(x, y + 1)  # an accuracy of 0 has its place, too
+    alone, _ = find_lone_points(x, y + 1)  # an accuracy of 0 has its place, too
     traces["lone accuracy"].update(x=alone, y=y[np.searchsorted(x, alone)])
     measured = np.flatnonzero(np.isfinite(record.held_out_accuracy))
-    measured = np.union1d(measured[stretches(len(measured), LAYER_POINTS)], measured[-1:])
+    measured = np.union1d(measured[split_stretches(len(measured), LAYER_POINTS)], measured[-1:])
     values = record.held_out_accuracy[measured].astype(np.float32)
     traces["held out"].update(x=(measured + 1).astype(np.float32), y=values)
 
 
 def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
     """The latest histogram of each layer as a ridge on the layer's row; red crosses where weights are NaN or inf."""
-    first, last = shown_powers(record.exponents)
-    shares = bin_shares(record.histograms[-1:], record.exponents, 160)[0]
+    first, last = choose_powers(record.exponents)
+    shares = count_shares(record.histograms[-1:], record.exponents, 160)[0]
     bins = shares.shape[1]
     centres = first + (np.arange(bins) + 0.5) * (last - first) / bins
     x = np.concatenate([[first], centres, [last]]).astype(np.float32)
@@ -230,9 +237,9 @@ def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
     traces["lost weights"].update(x=np.full(len(lost), last + (last - first) * 0.02), y=lost + 0.1)
 
 
-def bin_shares(histograms: NDArray[np.int32], exponents: Exponents, most: int) -> FloatArray:
+def count_shares(histograms: NDArray[np.int32], exponents: Exponents, most: int) -> FloatArray:
     """Shares of the weights (times, layers, bins) in at most `most` equal bins of the powers that are drawn."""
-    first, last = shown_powers(exponents)
+    first, last = choose_powers(exponents)
     inside = histograms[:, :, first + exponents.bias : last + exponents.bias]
     firsts = np.arange(0, last - first, -(-(last - first) // most))
     totals = histograms.sum(axis=2, keepdims=True)
@@ -244,12 +251,12 @@ def draw_over_time(traces: dict[str, Any], record: Record) -> None:
     rows = len(record) + 1
     every = max(1, -(-rows // COLUMNS))
     chosen = record.histograms[np.minimum(np.arange(every - 1, rows + every - 1, every), rows - 1)]
-    shares = bin_shares(chosen, record.exponents, BINS)
+    shares = count_shares(chosen, record.exponents, BINS)
     lost = chosen[:, :, -1] / np.maximum(chosen.sum(axis=2), 1)
-    colours = np.array([list(bytes.fromhex(layer_colour(layer)[1:])) for layer in range(len(record.layers))])
+    colours = np.array([list(bytes.fromhex(colour_layer(layer)[1:])) for layer in range(len(record.layers))])
     bins = shares.shape[2]
     traces["over time"].update(
-        source=bands_picture(shares, lost, colours),
+        source=draw_bands(shares, lost, colours),
         dx=every, x0=(every - 1) / 2, dy=1 / bins, y0=-0.5 + 0.5 / bins,
         meta=[len(shares), len(record.layers) * bins],
     )  # fmt: skip
@@ -257,7 +264,7 @@ def draw_over_time(traces: dict[str, Any], record: Record) -> None:
 
 def draw_values(traces: dict[str, Any], plot: str, values: FloatArray) -> None:
     """Values (updates, curves), each stretch of updates by its largest value; their marks in the lane above."""
-    places = stretches(len(values), LAYER_POINTS)
+    places = split_stretches(len(values), LAYER_POINTS)
     steps = (places + 1).astype(np.float32)
     usable = np.where(np.isfinite(values), values, -np.inf)
     largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
@@ -268,7 +275,7 @@ def draw_values(traces: dict[str, Any], plot: str, values: FloatArray) -> None:
     for curve in range(curves):
         drawn = np.where(largest[:, curve] > 0, largest[:, curve], np.nan)
         traces[f"{plot} {curve}"].update(x=steps, y=drawn)
-        alone.append(lone_points(steps, drawn))
+        alone.append(find_lone_points(steps, drawn))
         lost, zero = places[broken[:, curve]], places[largest[:, curve] == 0]
         heights = np.array([0.98 - 0.11 * curve / curves, 0.015 + 0.04 * curve / curves], dtype=np.float32)
         marks.append((np.append(lost, zero) + 1, np.repeat(heights, [len(lost), len(zero)])))

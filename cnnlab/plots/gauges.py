@@ -30,7 +30,7 @@ class Plot:
     """Whether the lane of NaN and inf has a ground of its own."""
 
 
-def colour_names(colours: dict[str, str]) -> str:
+def write_key(colours: dict[str, str]) -> str:
     """A key: each name in its colour."""
     return "  ".join(f"<span style='color:{colour}'>{name}</span>" for name, colour in colours.items())
 
@@ -40,7 +40,7 @@ PLOTS = {
     "magnitudes": Plot("Weight magnitudes", (0.385, 0.655, 0.57, 0.94), log=False),
     "over_time": Plot("Over time", (0.715, 0.978, 0.57, 0.94), log=False),
     "accuracy": Plot(
-        "Accuracy", (0.042, 0.29, 0.07, 0.185), key=colour_names({"training": INK, "held out": ORANGE}), log=False
+        "Accuracy", (0.042, 0.29, 0.07, 0.185), key=write_key({"training": INK, "held out": ORANGE}), log=False
     ),
     "gradient": Plot("Gradient norm", (0.385, 0.655, 0.07, 0.44), methodcaller("column", "gradient_norm")),
     # Training is healthy near a ratio of 1e-3 (Karpathy 2022).
@@ -49,20 +49,20 @@ PLOTS = {
         key="healthy: 10<sup>-3</sup>",
     ),
     "stability": Plot(
-        "Curvature", (0.042, 0.29, 0.25, 0.44), key=colour_names({"λ": INK, "2/learning rate": ORANGE}), ground=False
+        "Curvature", (0.042, 0.29, 0.25, 0.44), key=write_key({"λ": INK, "2/learning rate": ORANGE}), ground=False
     ),
 }  # fmt: skip
 """Name -> plot, in the order of their axes. A plot with `values` needs nothing but its row."""
 
 
-def plot_axes() -> dict[str, tuple[str, str]]:
+def number_axes() -> dict[str, tuple[str, str]]:
     """Plot -> its axes as traces name them: x and y for the first, then x2 and y2."""
     return {
         name: (f"x{place}", f"y{place}") for name, place in zip(PLOTS, ["", *range(2, len(PLOTS) + 1)], strict=True)
     }
 
 
-def plot_lanes() -> dict[str, str]:
+def number_lanes() -> dict[str, str]:
     """Log plot -> the axis that runs from 0 to 1 whatever the plot shows; these follow the axes of the plots."""
     logs = [name for name, plot in PLOTS.items() if plot.log]
     return {name: f"y{place}" for place, name in enumerate(logs, len(PLOTS) + 1)}

@@ -48,9 +48,9 @@ class GroupedHistograms(Histograms):
         return found[(slice(None),) * (found.ndim - 2) + within]
 
 
-def grouped(record: Record, most: int = MOST) -> Record:
+def group_layers(record: Record, most: int = MOST) -> Record:
     """The record itself if it has at most so many layers, else one whose layers are groups of neighbours."""
-    firsts = first_of_groups(record.layers, most)
+    firsts = split_layers(record.layers, most)
     if len(firsts) == len(record.layers):
         return record
     kept = record.histograms
@@ -62,7 +62,7 @@ def grouped(record: Record, most: int = MOST) -> Record:
     )
 
 
-def first_of_groups(layers: Sequence[str], most: int) -> NDArray[np.int64]:
+def split_layers(layers: Sequence[str], most: int) -> NDArray[np.int64]:
     """Where each group begins: by the parts of the layers' names where these give few enough, else of equal length."""
     if len(layers) <= most:
         return np.arange(len(layers))
@@ -124,9 +124,9 @@ def combine_layers(record: Record, firsts: NDArray[np.int64]) -> FloatArray:
     return np.concatenate([*parts, record.watched_values], axis=1)
 
 
-def group_of_layers(layers: Sequence[str], most: int = MOST) -> dict[str, int]:
+def find_groups(layers: Sequence[str], most: int = MOST) -> dict[str, int]:
     """Layer -> the place of its group."""
-    firsts = first_of_groups(layers, most)
+    firsts = split_layers(layers, most)
     lengths = np.diff([*firsts, len(layers)])
     places = itertools.chain.from_iterable([group] * count for group, count in enumerate(lengths))
     return dict(zip(layers, places, strict=True))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.plots.colours import INK, RED, layer_colour
-from cnnlab.plots.gauges import PLOTS, plot_axes, plot_lanes
+from cnnlab.plots.colours import INK, RED, colour_layer
+from cnnlab.plots.gauges import PLOTS, number_axes, number_lanes
 from cnnlab.records.record import Exponents
 
 FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
@@ -28,7 +28,7 @@ BETWEEN_TITLE_AND_PLOT = 0.008
 """As a share of the figure's height."""
 
 
-def frame(scale: float, width: int, height: float = HEIGHT) -> dict[str, Any]:
+def make_frame(scale: float, width: int, height: float = HEIGHT) -> dict[str, Any]:
     """What all figures share."""
     return {
         "width": width, "height": round(height * scale),
@@ -38,12 +38,12 @@ def frame(scale: float, width: int, height: float = HEIGHT) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lane_axis(x: str, y: str) -> dict[str, Any]:
+def make_lane_axis(x: str, y: str) -> dict[str, Any]:
     """An axis from 0 to 1 over a plot, for the marks of what its own axis cannot show."""
     return {"overlaying": y, "anchor": x, "range": [0, 1], "visible": False, "fixedrange": True}
 
 
-def lane_ground(x: str, y: str) -> dict[str, Any]:
+def make_lane_ground(x: str, y: str) -> dict[str, Any]:
     """The faint red ground of the lane of NaN and inf along the top of a plot."""
     return {
         "type": "rect", "xref": f"{x} domain", "yref": f"{y} domain", "x0": 0, "x1": 1, "y0": 0.87, "y1": 1,
@@ -56,7 +56,7 @@ def find_note(figure: Any, name: str) -> Any:
     return next(note for note in figure.layout.annotations if note.name == name)
 
 
-def log_range(values: NDArray[np.float64], ticks: int = 5) -> dict[str, Any]:
+def fit_log_range(values: NDArray[np.float64], ticks: int = 5) -> dict[str, Any]:
     """Range (in powers of ten) and about so many ticks of a log axis: all finite positive values, below its lanes."""
     shown = np.isfinite(values) & (values > 0)
     if not shown.any():
@@ -72,7 +72,7 @@ def log_range(values: NDArray[np.float64], ticks: int = 5) -> dict[str, Any]:
     }
 
 
-def update_ticks(last: int) -> dict[str, Any]:
+def choose_update_ticks(last: int) -> dict[str, Any]:
     """The ticks of an axis of so many updates: none lies between two."""
     return {"tickmode": "linear" if last <= 6 else "auto", "dtick": 1}
 
@@ -80,14 +80,14 @@ def update_ticks(last: int) -> dict[str, Any]:
 # The dashboard.
 
 
-def dashboard_layout(layers: Sequence[str], scale: float, width: int) -> dict[str, Any]:
+def make_layout(layers: Sequence[str], scale: float, width: int) -> dict[str, Any]:
     """Axes, titles and type; nothing that changes while a run trains but the ranges."""
     lowest = min(0.0, *(plot.box[2] - 0.07 for plot in PLOTS.values()))
-    axes, lanes = plot_axes(), plot_lanes()
+    axes, lanes = number_axes(), number_lanes()
     built = {
-        **frame(scale, width, HEIGHT * (1 - lowest)), "uirevision": "kept", "dragmode": "zoom",
-        "annotations": titles(scale, lowest),
-        "shapes": [lane_ground(*axes[name]) for name, plot in PLOTS.items() if plot.log and plot.ground],
+        **make_frame(scale, width, HEIGHT * (1 - lowest)), "uirevision": "kept", "dragmode": "zoom",
+        "annotations": make_titles(scale, lowest),
+        "shapes": [make_lane_ground(*axes[name]) for name, plot in PLOTS.items() if plot.log and plot.ground],
     }  # fmt: skip
     plain = {
         "showline": False, "zeroline": False, "gridcolor": GRID, "automargin": False, "nticks": 6,
@@ -97,14 +97,14 @@ def dashboard_layout(layers: Sequence[str], scale: float, width: int) -> dict[st
     for name, plot in PLOTS.items():
         (x, y), (left, right, bottom, top) = axes[name], plot.box
         up = [raise_height(bottom, lowest), raise_height(top, lowest)]
-        built[axis_key(x)] = {**plain, "domain": [left, right], "anchor": y}
-        built[axis_key(y)] = {**plain, "domain": up, "anchor": x, **(LOG if plot.log else {})}
+        built[name_axis(x)] = {**plain, "domain": [left, right], "anchor": y}
+        built[name_axis(y)] = {**plain, "domain": up, "anchor": x, **(LOG if plot.log else {})}
         if plot.log:
-            built[axis_key(lanes[name])] = lane_axis(x, y)
+            built[name_axis(lanes[name])] = make_lane_axis(x, y)
     rows: dict[str, Any] = {"range": [len(layers) - 0.5, -0.5], "fixedrange": True, "showgrid": False}
     changes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "magnitudes": (
-            {"fixedrange": True}, {**rows, "tickvals": list(range(len(layers))), "ticktext": layer_labels(layers)}
+            {"fixedrange": True}, {**rows, "tickvals": list(range(len(layers))), "ticktext": label_layers(layers)}
         ),
         "over_time": ({}, {**rows, "showticklabels": False, "scaleanchor": False}),
         "accuracy": ({}, {"range": [-0.02, 1.04], "fixedrange": True, "tickvals": [0, 0.5, 1]}),
@@ -112,11 +112,11 @@ def dashboard_layout(layers: Sequence[str], scale: float, width: int) -> dict[st
     }  # fmt: skip
     for name, both in changes.items():
         for axis, change in zip(axes[name], both, strict=True):
-            built[axis_key(axis)] |= change
+            built[name_axis(axis)] |= change
     return built
 
 
-def axis_key(axis: str) -> str:
+def name_axis(axis: str) -> str:
     """An axis as layouts name it: `xaxis2` for `x2`."""
     return f"{axis[0]}axis{axis[1:]}"
 
@@ -126,7 +126,7 @@ def raise_height(height: float, lowest: float) -> float:
     return (height - lowest) / (1 - lowest)
 
 
-def titles(scale: float, lowest: float) -> list[dict[str, Any]]:
+def make_titles(scale: float, lowest: float) -> list[dict[str, Any]]:
     """The title of each plot with its key, and the names of the lanes of the cost."""
     plain: dict[str, Any] = {"xref": "paper", "yref": "paper", "showarrow": False, "xanchor": "left"}
     found = []
@@ -163,19 +163,19 @@ def find_held_axes(layout: dict[str, Any], ranges: dict[str, dict[str, Any]]) ->
     )  # fmt: skip
 
 
-def layer_labels(layers: Sequence[str]) -> list[str]:
+def label_layers(layers: Sequence[str]) -> list[str]:
     """Layer names in their colours, short enough for the axis."""
     names = [name or "network" for name in layers]
     short = [name if len(name) <= 9 else "…" + name[-8:] for name in names]
-    return [f"<span style='color:{layer_colour(place)}'><b>{name}</b></span>" for place, name in enumerate(short)]
+    return [f"<span style='color:{colour_layer(place)}'><b>{name}</b></span>" for place, name in enumerate(short)]
 
 
-def shown_powers(exponents: Exponents) -> tuple[int, int]:
+def choose_powers(exponents: Exponents) -> tuple[int, int]:
     """The powers of two between which magnitudes are drawn: from small weights to where the precision overflows."""
     return (-14, 16) if exponents.bits == 5 else (-40, exponents.bias + 1)
 
 
-def power_ticks(first: int, last: int) -> tuple[list[float], list[str]]:
+def choose_power_ticks(first: int, last: int) -> tuple[list[float], list[str]]:
     """Where powers of ten lie on an axis of powers of two, at most seven of them, and their labels."""
     digits = math.log10(2)
     every = next(step for step in (1, 2, 3, 5, 10, 20, 50, 100) if (last - first) * digits / step <= 7)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnnlab.config.settings import LIMITS
 from cnnlab.plots.colours import INK
-from cnnlab.plots.cost_curves import ON_FIGURE, add_cost_curves, add_cost_plot, empty_figure, refresh_cost_curves
+from cnnlab.plots.cost_curves import ON_FIGURE, add_cost_curves, add_cost_plot, make_figure, refresh_cost_curves
 from cnnlab.plots.layout import HEIGHT, find_note
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map, wilson
 
@@ -51,8 +51,8 @@ class Scale:
 
 def draw_map(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
     """A map on the left, the cost curves of one of its cells on the right; both are filled in by `refresh_map`."""
-    figure = empty_figure(scale, width, HEIGHT)
-    figure.add_heatmap(name="map", hoverinfo="text", xgap=1, ygap=1, colorbar=colour_bar(scale))
+    figure = make_figure(scale, width, HEIGHT)
+    figure.add_heatmap(name="map", hoverinfo="text", xgap=1, ygap=1, colorbar=make_colour_bar(scale))
     figure.update_layout(
         xaxis={"domain": LEFT, "showgrid": False, "zeroline": False},
         yaxis={"domain": [0.13, 0.97], "showgrid": False, "zeroline": False},
@@ -70,7 +70,7 @@ def draw_map(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
     return figure
 
 
-def colour_bar(scale: float) -> dict[str, Any]:
+def make_colour_bar(scale: float) -> dict[str, Any]:
     """The bar beside a map that says what a colour means."""
     return {
         "x": LEFT[1] + 0.005, "xanchor": "left", "y": 0.55, "len": 0.84, "thickness": 10 * scale,
@@ -87,21 +87,21 @@ def refresh_map(
     shows none. `seed`: the place of the seed that was opened.
     """
     traces = {trace.name: trace for trace in figure.data}
-    values, scale = view_values(shown, view)
+    values, scale = colour_cells(shown, view)
     nothing = bool(np.isnan(values).all())
     if nothing:  # plotly hears no click where no cell has a number
         values, scale = np.zeros_like(values), Scale([[0, NOT_YET], [1, NOT_YET]], 0.0, 1.0)
     power = view == "final cost"
     with figure.batch_update():
         traces["map"].update(
-            z=json_rows(values), zmin=scale.low, zmax=scale.high, colorscale=scale.colours,
+            z=list_rows(values), zmin=scale.low, zmax=scale.high, colorscale=scale.colours,
             showscale=view != "what happened" and not nothing, colorbar_title_text=view,
             colorbar_tickprefix="10<sup>" if power else "", colorbar_ticksuffix="</sup>" if power else "",
             hoverinfo="text" if hover else "none",
         )  # fmt: skip
         if hover:
-            traces["map"].text = hover_texts(shown)
-        figure.layout.update(map_axes(shown))
+            traces["map"].text = tell_cells(shown)
+        figure.layout.update(make_axes(shown))
         heading = find_note(figure, "cell")
         if cell is None or len(cell) != len(shown.axes):
             refresh_cost_curves(figure, shown, ())
@@ -110,10 +110,10 @@ def refresh_map(
         else:
             refresh_cost_curves(figure, shown, [(*cell, place) for place in range(len(shown.seeds))])
             traces["chosen"].update(x=[cell[0]], y=[cell[1] if len(cell) == 2 else seed])
-            heading.text = f"<b>Cost</b> at {cell_name(shown, cell)}; opened: seed {shown.seeds[seed]}"
+            heading.text = f"<b>Cost</b> at {name_cell(shown, cell)}; opened: seed {shown.seeds[seed]}"
 
 
-def view_values(shown: Map, view: str) -> tuple[NDArray[np.float64], Scale]:
+def colour_cells(shown: Map, view: str) -> tuple[NDArray[np.float64], Scale]:
     """A view of a map as numbers (rows from below, columns), NaN where nothing is to be shown, and their scale.
 
     The first axis goes to the right, the second upwards. A map of one axis has its seeds upwards, one in a row.
@@ -122,9 +122,9 @@ def view_values(shown: Map, view: str) -> tuple[NDArray[np.float64], Scale]:
     whole = ... if len(shown.axes) == 2 else (..., None)
     labels, first, done = shown.labels[whole], shown.first_nonfinite[whole].astype(float), shown.done[whole]
     if view == "what happened":
-        return label_heights(labels, first, shown.steps).T, Scale(LABEL_SCALE, 0.0, 3.0)
+        return rank_labels(labels, first, shown.steps).T, Scale(LABEL_SCALE, 0.0, 3.0)
     if view == "share that diverged":
-        return diverged_share(labels, done).T, Scale("Cividis", 0.0, 1.0)
+        return share_diverged(labels, done).T, Scale("Cividis", 0.0, 1.0)
     if view == "first update that was NaN or infinite":
         values = reduce_seeds(np.nanmedian, np.where(first > 0, first, np.nan))
         return values.T, Scale("Cividis_r", 1.0, float(max(shown.steps, 2)))
@@ -139,7 +139,7 @@ def view_values(shown: Map, view: str) -> tuple[NDArray[np.float64], Scale]:
     return values.T, Scale("Cividis", 0.0, 1.0)
 
 
-def label_heights(labels: NDArray[np.str_], first: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+def rank_labels(labels: NDArray[np.str_], first: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
     """The most frequent label of each cell (the worse one of two): 0.5 converged, 1.5 stalled, from 2 up diverged.
 
     The sooner the median run of those that diverged did, the nearer to 3.
@@ -159,7 +159,7 @@ def reduce_seeds(reduce: Callable[..., NDArray[np.float64]], values: NDArray[np.
     return reduced
 
 
-def diverged_share(labels: NDArray[np.str_], done: NDArray[np.bool_]) -> NDArray[np.float64]:
+def share_diverged(labels: NDArray[np.str_], done: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The share of the runs that diverged among those that are done; NaN where none is."""
     counts = done.sum(axis=-1)
     diverged = ((labels == DIVERGED) & done).sum(axis=-1)
@@ -174,23 +174,23 @@ def find_extremes(values: NDArray[np.float64]) -> tuple[float, float]:
     return low, max(high, low + 0.1)
 
 
-def json_rows(values: NDArray[np.float64]) -> list[list[float | None]]:
+def list_rows(values: NDArray[np.float64]) -> list[list[float | None]]:
     """Rows of numbers as JSON holds them: None for NaN."""
     return [[None if math.isnan(value) else round(value, 4) for value in row] for row in values.tolist()]
 
 
-def hover_texts(shown: Map) -> list[list[str]]:
-    """What the pointer shows of each cell, row by row as in `view_values`."""
+def tell_cells(shown: Map) -> list[list[str]]:
+    """What the pointer shows of each cell, row by row as in `colour_cells`."""
     if len(shown.axes) == 1:
         return [[shown.at(place, seed).replace(": ", ":<br>", 1) for place in range(shown.shape[0])]
                 for seed in range(shown.shape[1])]  # fmt: skip
     columns, rows = shown.shape[:2]
-    return [[cell_text(shown, (column, row)) for column in range(columns)] for row in range(rows)]
+    return [[tell_cell(shown, (column, row)) for column in range(columns)] for row in range(rows)]
 
 
-def cell_text(shown: Map, cell: tuple[int, ...]) -> str:
+def tell_cell(shown: Map, cell: tuple[int, ...]) -> str:
     """What became of a cell's seeds, in a few lines."""
-    lines = [f"<b>{cell_name(shown, cell)}</b>"]
+    lines = [f"<b>{name_cell(shown, cell)}</b>"]
     count = int(shown.done[cell].sum())
     if not count:
         return f"{lines[0]}<br>not computed yet"
@@ -208,21 +208,21 @@ def cell_text(shown: Map, cell: tuple[int, ...]) -> str:
     return "<br>".join(lines)
 
 
-def cell_name(shown: Map, cell: tuple[int, ...]) -> str:
+def name_cell(shown: Map, cell: tuple[int, ...]) -> str:
     """The fields of a cell with their values."""
     return ", ".join(
         f"{name} {called[place]}" for (name, _), called, place in zip(shown.axes, shown.names, cell, strict=False)
     )
 
 
-def map_axes(shown: Map) -> dict[str, Any]:
+def make_axes(shown: Map) -> dict[str, Any]:
     """Titles, ticks and ranges of a map's two axes."""
     (across, *up), (columns, *rows) = [LIMITS[name].label for name, _ in shown.axes], shown.names
-    upwards = cell_axis(up[0], rows[0]) if up else cell_axis("Seed", [str(seed) for seed in shown.seeds])
-    return {"xaxis": cell_axis(across, columns), "yaxis": upwards}
+    upwards = make_axis(up[0], rows[0]) if up else make_axis("Seed", [str(seed) for seed in shown.seeds])
+    return {"xaxis": make_axis(across, columns), "yaxis": upwards}
 
 
-def cell_axis(title: str, names: Sequence[str]) -> dict[str, Any]:
+def make_axis(title: str, names: Sequence[str]) -> dict[str, Any]:
     """An axis of cells, with about nine of their names."""
     every = max(1, math.ceil(len(names) / 9))
     places = list(range(0, len(names), every))

@@ -29,7 +29,7 @@ def thin_curve(values: NDArray[np.float64], points: int) -> tuple[NDArray[np.flo
     return np.repeat(steps[firsts], 2), np.where(np.isfinite(both), both, np.nan)
 
 
-def lone_points(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def find_lone_points(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The points of a curve through which no line goes, for neither neighbour can be drawn; on a log axis."""
     new = np.append(True, (x[1:] != x[:-1]) | (y[1:] != y[:-1]))[: len(x)]
     x, y = x[new], y[new]
@@ -39,9 +39,9 @@ def lone_points(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray
     return x[alone], y[alone]
 
 
-def lane_marks(values: NDArray[np.float64]) -> dict[str, Any]:
+def place_marks(values: NDArray[np.float64]) -> dict[str, Any]:
     """Marks on the lanes for each value (or stretch of values) that was measured and is NaN, inf, or 0 and less."""
-    places = stretches(len(values), LAYER_POINTS)
+    places = split_stretches(len(values), LAYER_POINTS)
     with np.errstate(invalid="ignore"):
         kinds = {"nan": np.isnan(values) & is_measured(values), "inf": np.isposinf(values), "low": values <= 0}
     found = [places[np.logical_or.reduceat(kind, places)] if len(values) else places for kind in kinds.values()]
@@ -53,6 +53,6 @@ def lane_marks(values: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def stretches(count: int, most: int) -> NDArray[np.int64]:
+def split_stretches(count: int, most: int) -> NDArray[np.int64]:
     """The first index of each of at most `most` stretches of equal length."""
     return np.arange(0, count, max(1, -(-count // most)))

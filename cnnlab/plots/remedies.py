@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab.plots.colours import FAINT, INK, RED
-from cnnlab.plots.cost_curves import LABEL_COLOURS, ON_FIGURE, add_cost_plot, empty_figure, join_curves
-from cnnlab.plots.layout import LANES, find_note, log_range
+from cnnlab.plots.cost_curves import LABEL_COLOURS, ON_FIGURE, add_cost_plot, join_curves, make_figure
+from cnnlab.plots.layout import LANES, find_note, fit_log_range
 
 COLUMNS = 4
 """Remedies side by side."""
@@ -41,7 +41,7 @@ class Lane:
 def draw_remedies(lanes: Sequence[Lane], steps: int, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
     """A small plot of the cost for each remedy; see `refresh_remedies`."""
     rows = math.ceil(len(lanes) / COLUMNS)
-    figure = empty_figure(scale, width, HEIGHT * rows)
+    figure = make_figure(scale, width, HEIGHT * rows)
     for place, lane in enumerate(lanes):
         row, column = divmod(place, COLUMNS)
         left, bottom = 0.04 + column * 0.245, 1 - (row + 1) / rows
@@ -67,7 +67,7 @@ def draw_remedies(lanes: Sequence[Lane], steps: int, *, scale: float = 1.0, widt
 def refresh_remedies(figure: Any, lanes: Sequence[Lane]) -> None:
     """Draw curves and verdicts as they are now; all plots have the same range of costs."""
     traces = {trace.name: trace for trace in figure.data}
-    heights = log_range(np.concatenate([lane.cost for lane in lanes]))
+    heights = fit_log_range(np.concatenate([lane.cost for lane in lanes]))
     with figure.batch_update():
         for place, lane in enumerate(lanes):
             x, y = join_curves([lane.cost])

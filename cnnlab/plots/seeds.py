@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from cnnlab.plots import cost_curves
 from cnnlab.plots.colours import INK
-from cnnlab.plots.layout import GRID, HEIGHT, LANES, find_note, update_ticks
+from cnnlab.plots.layout import GRID, HEIGHT, LANES, choose_update_ticks, find_note
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map, wilson
 
 
 def draw_seeds(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
     """The cost curves of all seeds with a band of quantiles, and beside it when they ended; see `refresh_seeds`."""
-    figure = cost_curves.empty_figure(scale, width, HEIGHT)
+    figure = cost_curves.make_figure(scale, width, HEIGHT)
     for name, x, y in (("title", 0.055, 0.955), ("odds", 0.7, 0.9)):
         figure.add_annotation(name=name, x=x, y=y, **cost_curves.ON_FIGURE, yanchor="middle", text="")
     curves, marks = cost_curves.add_cost_plot(figure, 2, (0.055, 0.62), (0.13, 0.9), shown.steps)
@@ -36,7 +36,7 @@ def draw_seeds(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figur
     figure.update_layout(
         xaxis4={
             "domain": [0.7, 0.995], "anchor": "y4", "range": [0.5, shown.steps + 0.5], "fixedrange": True,
-            **update_ticks(shown.steps), "tick0": 0,
+            **choose_update_ticks(shown.steps), "tick0": 0,
             "title": {"text": "First update that was NaN or infinite", "standoff": 4},
         },
         yaxis4={
@@ -55,7 +55,7 @@ def refresh_seeds(figure: Any, shown: Map) -> None:
         low, high = cost_curves.refresh_cost_curves(figure, shown, [(seed,) for seed in range(shown.shape[0])])
         steps = list(range(1, shown.steps + 1))
         lane = 10 ** min(low + LANES["nan"] * (high - low), 307.0)  # where a quantile is NaN or infinite
-        for name, row in zip(("low", "median", "high"), cost_quantiles(shown.cost[shown.done]), strict=True):
+        for name, row in zip(("low", "median", "high"), find_quantiles(shown.cost[shown.done]), strict=True):
             drawn = [min(float(value), lane) if value > 0 else None for value in row]
             traces[name].update(x=steps[: len(drawn)], y=drawn)
         counts = np.bincount(shown.first_nonfinite[shown.diverged], minlength=shown.steps + 1)[1:]
@@ -63,10 +63,10 @@ def refresh_seeds(figure: Any, shown: Map) -> None:
         most = max(int(counts.max()), 1)
         figure.layout.yaxis4.update(range=[0, most * 1.08], dtick=max(1, math.ceil(most / 5)))
         title = "<b>Cost of each seed</b>, the median, and the band of 10 % to 90 %"
-        find_note(figure, "title").text, find_note(figure, "odds").text = title, odds_text(shown)
+        find_note(figure, "title").text, find_note(figure, "odds").text = title, tell_odds(shown)
 
 
-def cost_quantiles(costs: NDArray[np.float64]) -> NDArray[np.float64]:
+def find_quantiles(costs: NDArray[np.float64]) -> NDArray[np.float64]:
     """The 10 %, 50 % and 90 % quantiles (3, updates) of costs (seeds, updates); NaN counts as more than any number."""
     if not len(costs):
         return np.full((3, 0), np.nan)
@@ -75,7 +75,7 @@ def cost_quantiles(costs: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(known[places])
 
 
-def odds_text(shown: Map) -> str:
+def tell_odds(shown: Map) -> str:
     """How likely a NaN is, with the interval of Wilson, and what became of the other seeds."""
     count, hits = int(shown.done.sum()), int(shown.diverged.sum())
     if not count:

@@ -464,7 +464,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException) -
         raise kind
 
     owner = {
-        "draw_cost": dashboard, "view_values": trainability_map, "band_of": labs, "_send_update_msg": LiveFigure,
+        "draw_cost": dashboard, "colour_cells": trainability_map, "band_of": labs, "_send_update_msg": LiveFigure,
         "_send_animate_msg": LiveFigure, "in_words": Board,
     }[place]  # fmt: skip
     monkeypatch.setattr(owner, place, cannot)
@@ -648,7 +648,7 @@ def test_an_error_while_a_board_draws_is_shown_and_the_next_good_frame_clears_it
     atlas: cnnlab.Atlas, monkeypatch: pytest.MonkeyPatch, kind: BaseException
 ) -> None:
     with monkeypatch.context() as patch:
-        breaking(patch, "view_values", kind)
+        breaking(patch, "colour_cells", kind)
         atlas.start()
         assert atlas.wait(60)
     assert atlas.map.done.all()
@@ -666,7 +666,7 @@ def test_an_error_while_a_board_s_publisher_draws_ends_no_loop(
     async def watch() -> None:
         atlas = cnnlab.Atlas("question", **TINY, **AXES)
         with monkeypatch.context() as patch:
-            breaking(patch, "view_values", kind)
+            breaking(patch, "colour_cells", kind)
             atlas.start()
             await soon(lambda: "could not be drawn" in atlas.words.value and not atlas.computing)
         atlas.choice.value = "held-out accuracy"

@@ -10,8 +10,8 @@ import pytest
 
 import cnnlab
 from cnnlab.plots.layout import LANES
-from cnnlab.plots.map import VIEWS, draw_map, refresh_map, view_values
-from cnnlab.plots.seeds import cost_quantiles, draw_seeds
+from cnnlab.plots.map import VIEWS, colour_cells, draw_map, refresh_map
+from cnnlab.plots.seeds import draw_seeds, find_quantiles
 from cnnlab.records import map as maps
 from cnnlab.sweeps import sweep as sweeping
 
@@ -148,7 +148,7 @@ def test_a_single_cost_before_the_nan_is_a_point():
 
 def test_the_band_counts_nan_as_more_than_any_number():
     costs = np.array([[1.0, 2.0], [2.0, np.nan], [3.0, np.nan]])
-    assert cost_quantiles(costs).tolist() == [[1.0, 2.0], [2.0, np.inf], [3.0, np.inf]]
+    assert find_quantiles(costs).tolist() == [[1.0, 2.0], [2.0, np.inf], [3.0, np.inf]]
 
 
 def test_where_a_quantile_is_nan_the_band_and_the_median_lie_in_the_lane_of_nan():
@@ -167,7 +167,7 @@ def test_a_cost_of_zero_is_seen_and_is_the_least():
     shown = maps.Map.empty(cnnlab.settings(), (("learning_rate", (0.1, 0.2, 0.3)),), (0,), 2)
     for index, cost in enumerate(([1.0, -0.0], [1.0, 0.5], [1.0, np.nan])):
         shown.put(index, np.array(cost), 1.0, 0.1, 0.9)
-    values, _ = view_values(shown, "final cost")
+    values, _ = colour_cells(shown, "final cost")
     assert values[0, 0] == values[0, 1] == np.log10(0.5)
     assert np.isnan(values[0, 2])
     assert ": converged, cost 0, " in shown.at(0, 0)
@@ -181,7 +181,7 @@ def test_the_accuracy_of_a_cell_is_that_of_the_seeds_that_did_not_diverge():
     shown = maps.Map.empty(cnnlab.settings(), (("l1", (1.0, 2.0)), ("l2", (1.0, 2.0))), (0, 1), 2)
     for index in range(8):
         shown.put(index, np.array([1.0, np.nan if index in (1, 2, 3) else 1.0]), 1.0, 1.0, [0.5, 0, 0, 0][index % 4])
-    values, _ = view_values(shown, "held-out accuracy")
+    values, _ = colour_cells(shown, "held-out accuracy")
     assert values[0, 0] == 0.5
     assert np.isnan(values[1, 0])
 

@@ -15,7 +15,7 @@ from torch import nn
 import cnnlab
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.export.html import FRAMES, film, in_words, page_of, steps_of
-from cnnlab.plots.colours import branch_colour
+from cnnlab.plots.colours import colour_branch
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 
 SMALL = {"channels": 4, "hidden": (8, 8), "device": "cpu"}
@@ -181,7 +181,7 @@ def test_the_settings_and_their_changes_are_there_in_words(exploded):
 def test_the_branches_have_a_key_to_their_colours(exploded):
     page = page_of(exploded, cdn=True)
     assert "clip off -&gt; norm at 2" in page
-    assert branch_colour(2) in page
+    assert colour_branch(2) in page
     assert 'class="branches"' not in page_of(dataclasses.replace(exploded, others=()), cdn=True)
 
 

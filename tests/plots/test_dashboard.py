@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnlab.plots.colours import FAINT, INK, PALETTE
-from cnnlab.plots.dashboard import axis_ranges, draw_dashboard, last_update, refresh_dashboard
-from cnnlab.plots.layout import LANES, log_range
-from cnnlab.plots.points import LAYER_POINTS, lane_marks, lone_points, thin_curve
+from cnnlab.plots.dashboard import draw_dashboard, find_last_update, find_ranges, refresh_dashboard
+from cnnlab.plots.layout import LANES, fit_log_range
+from cnnlab.plots.points import LAYER_POINTS, find_lone_points, place_marks, thin_curve
 
 
 def test_the_cost_curve_holds_every_finite_cost() -> None:
@@ -32,14 +32,14 @@ def test_nan_inf_and_zero_are_marked_in_lanes_of_their_own() -> None:
 def test_no_cost_vanishes_whatever_it_is(costs: list[float]) -> None:
     x, y = thin_curve(np.array(costs), 1000)
     on_curve = set(x[np.isfinite(y) & (y > 0)].tolist())
-    in_lane = set(lane_marks(np.array(costs, dtype=float))["x"].tolist())
+    in_lane = set(place_marks(np.array(costs, dtype=float))["x"].tolist())
     assert on_curve | in_lane == set(range(1, len(costs) + 1))
 
 
 @given(st.lists(st.floats(), min_size=1, max_size=30))
 def test_the_log_axis_holds_every_finite_positive_value_below_its_lanes(values: list[float]) -> None:
     array = np.array(values)
-    low, high = log_range(array)["range"]
+    low, high = fit_log_range(array)["range"]
     shown = np.log10(array[np.isfinite(array) & (array > 0)])
     assert (shown >= low).all()
     assert (shown <= low + 0.88 * (high - low)).all()
@@ -58,7 +58,7 @@ def test_a_long_run_is_thinned_without_losing_its_spikes() -> None:
 def test_one_nan_among_many_updates_is_still_marked() -> None:
     cost = np.ones(50_000)
     cost[31_007] = np.nan
-    marks = lane_marks(cost)
+    marks = place_marks(cost)
     assert len(marks["x"]) == 1
     assert abs(marks["x"][0] - 31_008) <= 50_000 / LAYER_POINTS + 1
 
@@ -107,7 +107,7 @@ def test_the_first_update_is_seen_in_every_plot() -> None:
 @given(st.lists(st.sampled_from([np.nan, np.inf, 0.0, 1.0, 2.0, 3.0]), max_size=60), st.sampled_from([6, 20, 1000]))
 def test_every_value_has_a_line_a_point_or_a_mark(costs: list[float], points: int) -> None:
     x, y = thin_curve(np.array(costs), points)
-    alone = set(lone_points(x, y)[0].tolist())
+    alone = set(find_lone_points(x, y)[0].tolist())
     with np.errstate(invalid="ignore"):
         there = np.isfinite(y) & (y > 0)
     joined = there[1:] & there[:-1] & ((x[1:] != x[:-1]) | (y[1:] != y[:-1]))
@@ -120,14 +120,14 @@ def test_every_value_has_a_line_a_point_or_a_mark(costs: list[float], points: in
     (0, 20, 20), (0, 1000, 60), (60, 1000, 60), (61, 1000, 120), (61, 100, 100), (150, 100, 150), (4, 10**6, 60),
 ])  # fmt: skip
 def test_the_time_axes_hold_the_run_without_leaving_most_of_them_empty(done: int, goal: int, last: int) -> None:
-    assert last_update(record_of([1.0] * done), (), goal) == last
+    assert find_last_update(record_of([1.0] * done), (), goal) == last
 
 
 def test_no_tick_lies_between_two_updates() -> None:
-    axes = axis_ranges(record_of([1.0]), (), 2)
+    axes = find_ranges(record_of([1.0]), (), 2)
     assert {axes[axis]["tickmode"] for axis in ("xaxis", "xaxis3", "xaxis4", "xaxis5")} == {"linear"}
     assert axes["xaxis"]["dtick"] == 1
-    assert axis_ranges(record_of([1.0]), (), 7)["xaxis"]["tickmode"] == "auto"
+    assert find_ranges(record_of([1.0]), (), 7)["xaxis"]["tickmode"] == "auto"
 
 
 def test_one_nan_in_the_gradient_of_a_long_run_is_marked_and_one_spike_is_drawn() -> None:

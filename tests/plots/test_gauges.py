@@ -10,8 +10,8 @@ import pytest
 from handmade import drawn, record_of
 
 from cnnlab.plots import gauges, layer_groups
-from cnnlab.plots.dashboard import axis_ranges, draw_dashboard, refresh_dashboard
-from cnnlab.plots.gauges import PLOTS, Plot, plot_axes, plot_lanes
+from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
+from cnnlab.plots.gauges import PLOTS, Plot, number_axes, number_lanes
 from cnnlab.plots.layout import KEY, resize_dashboard
 from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.records.record import Record
@@ -90,7 +90,7 @@ def test_a_gauge_of_a_frame_is_drawn_by_its_name_alone(table: dict[str, Plot]) -
     assert traces["gap marks"].x.tolist() == [2]
     assert "gap 1" not in traces
     assert "gap yardstick" not in traces
-    assert axis_ranges(record, (), 3)["yaxis8"]["range"][1] > np.log10(7)
+    assert find_ranges(record, (), 3)["yaxis8"]["range"][1] > np.log10(7)
 
 
 @pytest.mark.usefixtures("table")
@@ -105,8 +105,8 @@ def test_a_new_row_is_drawn_in_place_of_a_plotly_figure_too() -> None:
 
 
 def test_no_axis_has_two_uses() -> None:
-    heights = [y for _, y in plot_axes().values()]
-    used = heights + list(plot_lanes().values())
+    heights = [y for _, y in number_axes().values()]
+    used = heights + list(number_lanes().values())
     assert len(used) == len(set(used))
 
 

@@ -21,7 +21,7 @@ from cnnlab.diagnosis import summary as verdict
 from cnnlab.diagnosis.early_warning import first_warning, overflow_clock, signs
 from cnnlab.export.html import film
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
-from cnnlab.plots.layer_groups import grouped
+from cnnlab.plots.layer_groups import group_layers
 from cnnlab.records.archive import Stored
 from cnnlab.records.record import GAUGES, LAYER_GAUGES, NOT_MEASURED, Record, is_measured, names_of_columns
 from cnnlab.records.storage import arranged
@@ -163,7 +163,7 @@ def test_groups_of_layers_keep_it():
     missing = np.full((3, 30), NOT_MEASURED)
     missing[2, 3] = 0.5
     record = record_of([1.0, 2.0], layers=layers, dead_relu=missing, activation_nan=missing, gradient_norm=missing)
-    small = grouped(record)
+    small = group_layers(record)
     assert len(small.layers) == 12
     for gauge in ("dead_relu", "activation_nan"):
         assert small.is_measured(gauge).sum() == 1

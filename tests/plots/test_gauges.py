@@ -118,3 +118,9 @@ def test_a_narrow_figure_shows_no_key_and_all_its_titles() -> None:
     assert {note.name for note in hidden} == {KEY}
     resize_dashboard(figure, 600, 1.0)
     assert all(note.visible is not False for note in figure.layout.annotations)
+
+
+def test_the_pointer_is_told_the_gauge_and_the_layer_in_words() -> None:
+    traces = drawn(record_of([1.0]))
+    assert traces["gradient 1"].hovertemplate == "update %{x}: gradient norm of second %{y:.3g}<extra></extra>"
+    assert traces["ratio 2"].hovertemplate == "update %{x}: update/weight of last %{y:.3g}<extra></extra>"

@@ -66,9 +66,9 @@ def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int 
         if PLOTS[name].yardstick is not None:
             traces.append(make_curve(f"{name} yardstick", name, FAINT, 1, "dash"))
         traces += [make_layer_marks(f"{name} marks", name, lane=True), make_layer_marks(f"lone {name}", name)]
-        layers = [f" of {layer}" for layer in record.layers] if values.shape[1] > 1 else [""]
-        for at, layer in enumerate(layers):
-            hover = f"update %{{x}}: {PLOTS[name].title.lower()}{layer} %{{y:.3g}}<extra></extra>"
+        owners = [f" of {layer}" for layer in record.layers] if values.shape[1] > 1 else [""]
+        for at, owner in enumerate(owners):
+            hover = f"update %{{x}}: {PLOTS[name].title.lower()}{owner} %{{y:.3g}}<extra></extra>"
             traces.append(make_curve(f"{name} {at}", name, colour_layer(at), hovertemplate=hover))
     figure.add_traces(traces)
     refresh_dashboard(figure, record, (), goal)

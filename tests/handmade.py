@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 import cnnlab
-from cnnlab.plots import dashboard as figures
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.log import Log
@@ -35,6 +35,6 @@ def record_of(
 
 def drawn(record: Record, ghosts: tuple[Record, ...] = (), goal: int = 20) -> dict[str, go.Scatter]:
     """The traces of a record's dashboard, by name."""
-    figure = figures.dashboard(record, goal)
-    figures.refresh(figure, record, ghosts, goal)
+    figure = draw_dashboard(record, goal)
+    refresh_dashboard(figure, record, ghosts, goal)
     return {trace.name: trace for trace in figure.data}

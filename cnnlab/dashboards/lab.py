@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import math
 import numbers
 import os
 import time
@@ -30,10 +29,12 @@ from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.worker import View, Worker
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.diagnosis.autopsy import Autopsy
-from cnnlab.plots import dashboard as figures
-from cnnlab.plots import images as pictures
-from cnnlab.plots.layer_groups import group_of_layers
-from cnnlab.plots.recorder import Sheet
+from cnnlab.plots.colours import colour_branch, colour_layer
+from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
+from cnnlab.plots.images import draw_kernels, draw_patches
+from cnnlab.plots.layer_groups import find_groups
+from cnnlab.plots.layout import find_held_axes, resize_dashboard
+from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.records.autosave import Autosave
 from cnnlab.records.record import Record
 from cnnlab.training.run import Run, own_start
@@ -42,8 +43,6 @@ CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""
 PATCHES = 120
 """Most training patches in the picture of them."""
-ROOMY = 560
-"""Width of the plots at scale 1 from which on their titles have room for a key beside them."""
 LEAST_WIDTH = 320
 """Least width of the plots in pixels."""
 FRAMES = 8.5
@@ -554,9 +553,9 @@ class Lab:
         view, scale = self.view, self.scale
         wide = round(CONTROLS_WIDTH * scale)
         width = max(LEAST_WIDTH, self.width - wide)
-        self.figure = LiveFigure(figures.dashboard(view.record, view.goal, scale=scale, width=width))
+        self.figure = LiveFigure(draw_dashboard(view.record, view.goal, scale=scale, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
-        zoomable = [f"{axis}.autorange" for axis in figures.ranges(view.record, (), view.goal)]
+        zoomable = [f"{axis}.autorange" for axis in find_ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: self.attempt(self.worker.ask), *zoomable)
         self.header = controls.Header(self.received, scale, self.header_state(view, view.record))
         state, layout = self.controls_state(view, view.record), fixed_column(wide)
@@ -613,9 +612,9 @@ class Lab:
         hover = False if view.training else "closest"
         if self.figure.layout.hovermode != hover:
             self.figure.layout.hovermode = hover
-        sheet = Sheet(trace["name"] for trace in self.figure._data)
-        self.ranges = figures.refresh(sheet, shown, ghosts, view.goal, self.held(), pictures=self.with_pictures(view))
-        return lambda: self.figure.take(sheet, whole=not view.training)
+        drawn = FigureRecorder(trace["name"] for trace in self.figure._data)
+        self.ranges = refresh_dashboard(drawn, shown, ghosts, view.goal, self.held(), pictures=self.with_pictures(view))
+        return lambda: self.figure.take(drawn, whole=not view.training)
 
     def with_pictures(self, view: View) -> bool:
         """Whether a frame has pictures, too."""
@@ -648,24 +647,14 @@ class Lab:
 
     def held(self) -> frozenset[str]:
         """The axes whose range a person has set by zooming; a double click gives them back."""
-        shown = self.figure._layout  # past plotly's objects, which take longer than all the plots' curves
-        return frozenset(name for name, wanted in self.ranges.items() if self.is_held(shown[name], wanted["range"]))
-
-    def is_held(self, axis: dict[str, Any], wanted: Sequence[float]) -> bool:
-        """Whether an axis shows another range than the one it was given."""
-        if axis.get("autorange") or axis.get("range") is None:
-            return False
-        return not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(axis["range"], wanted, strict=True))
+        # The layout past plotly's objects, which take longer than all the plots' curves.
+        return find_held_axes(self.figure._layout, self.ranges)
 
     def resize(self, width: float) -> None:
         """Fit the plots to the width of the cell's output, in pixels."""
         wide = max(LEAST_WIDTH, round(width) - round(CONTROLS_WIDTH * self.scale) - 2)
         if not self.closed and self.figure.layout.width != wide:
-            with self.figure.batch_update():
-                self.figure.layout.width = wide
-                for note in self.figure.layout.annotations:
-                    if note.xanchor == "right":  # the key beside a panel's title
-                        note.visible = wide >= ROOMY * self.scale
+            resize_dashboard(self.figure, wide, self.scale)
 
     def header_state(self, view: View, shown: Record) -> dict[str, Any]:
         """What the header shows."""
@@ -709,7 +698,7 @@ class Lab:
         branches = [
             {
                 "number": number,
-                "colour": figures.branch_colour(number),
+                "colour": colour_branch(number),
                 "label": verdict.difference(record, family.get(record.branch.parent or 0), coming.get(number)),
                 "depth": depth_of(number, family),
                 "present": record is view.record,
@@ -728,9 +717,9 @@ class Lab:
     def strip_state(self, shown: Record, with_pictures: bool = True) -> dict[str, Any]:
         """What the strip below the plots shows; its picture is a new one only in a frame with all pictures."""
         layers = shown.layers
-        colours = {name: figures.colour_of(place) for name, place in group_of_layers(layers).items()}
+        colours = {name: colour_layer(place) for name, place in find_groups(layers).items()}
         kernels, patches = shown.kernels[-1], self.worker.settings.patches
-        picture = pictures.kernels_picture(kernels[:64]) if with_pictures and len(kernels) else ""
+        picture = draw_kernels(kernels[:64]) if with_pictures and len(kernels) else ""
         return {
             **controls.table_of(shown, colours),
             "kernels": picture if with_pictures else self.strip.state["kernels"],
@@ -744,7 +733,7 @@ class Lab:
         """The training patches as a picture, or nothing if the data are no images."""
         self.pictured = self.view.record.settings.replace(seed=0)
         found = self.worker.run.patches()
-        return "" if found is None else pictures.patches_picture(found[:PATCHES])
+        return "" if found is None else draw_patches(found[:PATCHES])
 
 
 def fixed_column(width: int) -> ipywidgets.Layout:

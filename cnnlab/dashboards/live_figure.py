@@ -1,4 +1,4 @@
-"""The FigureWidget of a Lab, patched in place in one message a frame. Plotly and numpy; of cnnlab only the sheet."""
+"""The FigureWidget of a Lab, patched in place in one message a frame. Plotly and numpy; of cnnlab only the drawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import traitlets
 from plotly.basedatatypes import Undefined
 
-from cnnlab.plots.recorder import Place, Sheet
+from cnnlab.plots.recorder import FigureRecorder, Place
 
 
 class Later(types.ModuleType):
@@ -89,8 +89,8 @@ class LiveFigure(go.FigureWidget):
         """Whether it is time for pictures again, with which the figure is drawn anew."""
         return time.monotonic() - self._pictured_at > PICTURES
 
-    def take(self, sheet: Sheet, whole: bool = True) -> None:
-        """Take over what was drawn on a sheet, and send what has changed in one message.
+    def take(self, drawn: FigureRecorder, whole: bool = True) -> None:
+        """Take over what was drawn, and send what has changed in one message.
 
         This goes past plotly's validators, which would take most of the time of a frame. `whole`: have the figure drawn
         anew; if not, curves, marks and the picture are moved, unless more than these has changed. After a message that
@@ -101,10 +101,10 @@ class LiveFigure(go.FigureWidget):
             self._moved = set(self._sent)
         changed = {
             place: value
-            for place, value in sheet.values()
+            for place, value in drawn.values()
             if place[0] == "data" and not same(self._sent.get(place), value)
         }
-        axes = self.changed_axes(sheet, lost)
+        axes = self.changed_axes(drawn, lost)
         pictures = {place for place in changed if self._data[place[1]]["type"] == "image"}
         moves = pictures | {place for place in changed if place[2:] in (("x",), ("y",))}
         if pictures:
@@ -119,11 +119,11 @@ class LiveFigure(go.FigureWidget):
             self.send_moves({place: changed[place] for place in sorted(moves)})
         self._lost = False
 
-    def changed_axes(self, sheet: Sheet, lost: bool) -> dict[str, Any]:
-        """All that a sheet says of the axes of which it says something new, or of all whose message was `lost`."""
+    def changed_axes(self, drawn: FigureRecorder, lost: bool) -> dict[str, Any]:
+        """All that was drawn of the axes of which it says something new, or of all whose message was `lost`."""
         changed = {
             name: axis
-            for name, axis in sheet.layout.items()
+            for name, axis in drawn.layout.items()
             if (lost and axis) or any(self._layout[name].get(key) != value for key, value in axis.items())
         }
         for name, axis in changed.items():

@@ -13,8 +13,8 @@ import numpy as np
 from cnnlab.config.settings import Settings, check_names, settings, written
 from cnnlab.dashboards.job_dashboard import Board
 from cnnlab.diagnosis.remedies import list_posted_remedies
-from cnnlab.plots import map as map_figures
-from cnnlab.plots.map import Lane
+from cnnlab.plots.remedies import Lane, draw_remedies, refresh_remedies
+from cnnlab.plots.seeds import draw_seeds, refresh_seeds
 from cnnlab.records import map as maps
 from cnnlab.records.map import Map
 from cnnlab.records.record import Record
@@ -57,7 +57,7 @@ class Fan(Board):
         if plan.axes:
             raise ValueError(f"a fan is of seeds alone, got an axis of {plan.axes[0][0]}: for a map see Atlas")
         self.survey = Survey(plan, executor, path)
-        super().__init__(map_figures.fan_figure(plan))
+        super().__init__(draw_seeds(plan))
 
     def __repr__(self) -> str:
         return f"Fan({'closed, ' if self.closed else ''}{self.map!r})"
@@ -75,7 +75,7 @@ class Fan(Board):
 
     def draw_figure(self, idle: bool) -> None:
         """Draw all seeds that are computed."""
-        map_figures.refresh_fan(self.figure, self.map)
+        refresh_seeds(self.figure, self.map)
 
 
 class Race(Pausable):
@@ -153,7 +153,7 @@ class Remedies(Board):
         if not self.remedies or len(self.remedies) > MOST_LANES:
             raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
         self.survey = Race([start.replace(**changes) for changes in self.remedies.values()], whole_steps(steps))
-        super().__init__(map_figures.lanes_figure(self.lanes(), steps))
+        super().__init__(draw_remedies(self.lanes(), steps))
 
     def __repr__(self) -> str:
         return f"Remedies({'closed, ' if self.closed else ''}{self.verdicts!r})"
@@ -179,7 +179,7 @@ class Remedies(Board):
 
     def draw_figure(self, idle: bool) -> None:
         """Draw the curves and verdicts."""
-        map_figures.refresh_lanes(self.figure, self.lanes())
+        refresh_remedies(self.figure, self.lanes())
 
 
 MOST_LANES = 12

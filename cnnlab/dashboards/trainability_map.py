@@ -14,8 +14,7 @@ import numpy as np
 from cnnlab.config.settings import Settings, written
 from cnnlab.dashboards.job_dashboard import Board
 from cnnlab.dashboards.lab import Lab
-from cnnlab.plots import map as map_figures
-from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS
+from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS, draw_map, refresh_map
 from cnnlab.records import map as maps
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
 from cnnlab.sweeps.sweep import Survey, planned
@@ -69,7 +68,7 @@ class Atlas(Board):
         self.key = ipywidgets.HTML(key())
         self.below = ipywidgets.VBox([])
         self.second = ipywidgets.HBox([self.choice, self.back_button, self.key])
-        super().__init__(map_figures.map_figure(self.map), [self.second], [self.below])
+        super().__init__(draw_map(self.map), [self.second], [self.below])
         self.figure.data[0].on_click(self.clicked)
         self.figure.layout.on_change(self.boxed, "xaxis.range", "yaxis.range")
 
@@ -172,7 +171,7 @@ class Atlas(Board):
         self.later(lambda: self.show_view(change["new"]))
 
     def show_view(self, view: str) -> None:
-        """Show another of `map_figures.VIEWS`."""
+        """Show another of `plots.map.VIEWS`."""
         self.view = view
         self.draw()
 
@@ -180,7 +179,7 @@ class Atlas(Board):
         """Draw the map, and the curves of the cell that was clicked."""
         shown = self.map
         hover = idle or math.prod(shown.shape[:2]) <= BUSY_CELLS
-        map_figures.refresh_map(self.figure, shown, self.view, self.cell, hover, self.seed)
+        refresh_map(self.figure, shown, self.view, self.cell, hover, self.seed)
         self.back_button.disabled = not self.outer
         self.key.value = (
             key() if self.view == "what happened" else f"&ensp;{VIEWS[self.view]}; grey: none, or not computed"

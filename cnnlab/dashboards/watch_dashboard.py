@@ -15,8 +15,8 @@ import ipywidgets
 
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.diagnosis import summary as verdict
-from cnnlab.plots import dashboard as figures
-from cnnlab.plots.recorder import Sheet
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
+from cnnlab.plots.recorder import FigureRecorder
 
 FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
@@ -34,7 +34,7 @@ class WatchLab:
         self.closed = False
         self.made = time.monotonic()
         record = watch.record
-        self.figure = LiveFigure(figures.dashboard(record, FIRST_GOAL, width=width))
+        self.figure = LiveFigure(draw_dashboard(record, FIRST_GOAL, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
         self.line = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 auto"))
         self.button = ipywidgets.Button(
@@ -68,12 +68,12 @@ class WatchLab:
         goal = FIRST_GOAL
         while goal < len(record):
             goal = goal * 3 // 2
-        sheet = Sheet(trace["name"] for trace in self.figure._data)
+        drawn = FigureRecorder(trace["name"] for trace in self.figure._data)
         if time.monotonic() - self.made < SETTLING:
             self.figure._sent.clear()  # the page may not show the figure yet: send all there is
         ended = not self.watch.active
-        figures.refresh(sheet, record, (), goal, pictures=ended or self.figure.pictures_are_due)
-        self.figure.take(sheet, whole=ended)
+        refresh_dashboard(drawn, record, (), goal, pictures=ended or self.figure.pictures_are_due)
+        self.figure.take(drawn, whole=ended)
         said = self.watch.stopped or verdict.state_line(record)
         tone = verdict.BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else verdict.tone(record)
         place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")

@@ -21,8 +21,9 @@ from plotly.offline import get_plotlyjs
 from cnnlab.config.settings import LIMITS, list_changes
 from cnnlab.diagnosis.summary import difference, start_line, state_line, tone
 from cnnlab.export.rendering import render
-from cnnlab.plots.dashboard import branch_colour, dashboard, refresh
-from cnnlab.plots.recorder import Place, Sheet
+from cnnlab.plots.colours import colour_branch
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
+from cnnlab.plots.recorder import FigureRecorder, Place
 from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.record import Record, record_in
 
@@ -100,7 +101,7 @@ def write_page(record: Record, cdn: bool) -> str:
         plotly=find_cdn_script() if cdn else f"<script>{get_plotlyjs()}</script>",
         words=describe_settings(record),
         branches=[
-            (branch_colour(number), difference(each, family.get(each.branch.parent or 0)), each is record)
+            (colour_branch(number), difference(each, family.get(each.branch.parent or 0)), each is record)
             for number, each in sorted(family.items())
         ],
         settings=[(limit.label, describe_value(start[name])) for name, limit in LIMITS.items()],
@@ -121,8 +122,8 @@ def make_film(record: Record) -> Film:
     """The figure, what changes in it from frame to frame, and the state line of each frame."""
     steps, goal = choose_steps(record), max(len(record), 1)
     shown = [record.until(step) for step in steps]
-    figure = dashboard(shown[0], goal, scale=SCALE, width=WIDTH)
-    refresh(figure, shown[0], (record,), goal)
+    figure = draw_dashboard(shown[0], goal, scale=SCALE, width=WIDTH)
+    refresh_dashboard(figure, shown[0], (record,), goal)
     changes, values = find_changes([draw_frame(each, record, [trace.name for trace in figure.data]) for each in shown])
     return {
         "figure": json.loads(figure.to_json(validate=False)),
@@ -157,10 +158,10 @@ def find_changes(drawn: list[dict[Place, str]]) -> tuple[list[Change], list[Any]
 
 
 def draw_frame(shown: Record, record: Record, names: Iterable[str]) -> dict[Place, str]:
-    """All that `refresh` draws of a record as it was after an update, with the whole record as a ghost behind it."""
-    sheet = Sheet(names)
-    refresh(sheet, shown, (record,), max(len(record), 1))
-    return {place: json.dumps(to_json(value), sort_keys=True) for place, value in sheet.values()}
+    """All that `refresh_dashboard` draws of a record after an update, with the whole record as a ghost behind it."""
+    drawn = FigureRecorder(names)
+    refresh_dashboard(drawn, shown, (record,), max(len(record), 1))
+    return {place: json.dumps(to_json(value), sort_keys=True) for place, value in drawn.values()}
 
 
 def to_json(value: Any) -> Any:

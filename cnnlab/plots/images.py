@@ -16,14 +16,14 @@ LOW, HIGH = (33, 102, 172), (217, 95, 2)
 """Blue for negative and orange for positive weights, white between: told apart by every kind of colour vision."""
 
 
-def png(pixels: NDArray[np.uint8]) -> str:
+def encode_png(pixels: NDArray[np.uint8]) -> str:
     """An image (rows, columns, 3) as a PNG in a data address."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def kernels_picture(kernels: NDArray[Any]) -> str:
+def draw_kernels(kernels: NDArray[Any]) -> str:
     """Kernels (count, height, width) side by side: white is 0, full colour the largest magnitude, red NaN or inf."""
     finite = np.isfinite(kernels)
     largest = np.abs(kernels[finite]).max(initial=0)
@@ -32,34 +32,34 @@ def kernels_picture(kernels: NDArray[Any]) -> str:
     colour = np.where(relative[..., None] < 0, LOW, HIGH)
     pixels = 255 + (colour - 255) * strength
     pixels[~finite] = NONFINITE
-    return png(grid(pixels.astype(np.uint8), columns_of(len(kernels), 1)))
+    return encode_png(tile(pixels.astype(np.uint8), choose_columns(len(kernels), 1)))
 
 
-def patches_picture(patches: NDArray[Any]) -> str:
+def draw_patches(patches: NDArray[Any]) -> str:
     """Patches (count, height, width) side by side, grey from their common least to their common largest value."""
     low, high = float(patches.min()), float(patches.max())
     grey = ((patches - low) / ((high - low) or 1) * 255).astype(np.uint8)
-    return png(grid(np.repeat(grey[..., None], 3, axis=-1), columns_of(len(patches), 2)))
+    return encode_png(tile(np.repeat(grey[..., None], 3, axis=-1), choose_columns(len(patches), 2)))
 
 
-def columns_of(count: int, width_to_height: float) -> int:
+def choose_columns(count: int, width_to_height: float) -> int:
     """Columns of a grid of about the given shape, without an unfinished row where the count allows it."""
     wanted = max(1, round(float(np.sqrt(count * width_to_height))))
     return next((columns for columns in range(wanted, 2 * wanted) if count % columns == 0), wanted)
 
 
-def grid(tiles: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+def tile(tiles: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
     """Tiles (count, height, width, 3) in rows of `columns`, a white line of one pixel between them."""
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)
-    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 255, dtype=np.uint8)
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 255, dtype=np.uint8)
     for place in range(count):
         top, left = place // columns * (height + 1), place % columns * (width + 1)
-        sheet[top : top + height, left : left + width] = tiles[place]
-    return sheet
+        canvas[top : top + height, left : left + width] = tiles[place]
+    return canvas
 
 
-def bands_picture(shares: NDArray[np.float64], lost: NDArray[np.float64], colours: NDArray[np.int64]) -> str:
+def draw_bands(shares: NDArray[np.float64], lost: NDArray[np.float64], colours: NDArray[np.int64]) -> str:
     """Histograms over time as one band a layer.
 
     `shares` (times, layers, bins) is the share of a layer's weights in each bin, `lost` (times, layers) the share that
@@ -72,4 +72,4 @@ def bands_picture(shares: NDArray[np.float64], lost: NDArray[np.float64], colour
     pixels[:, :, 0] = 235
     times, layers, bins, _ = pixels.shape
     upward = pixels[:, :, ::-1].transpose(1, 2, 0, 3).reshape(layers * bins, times, 3)
-    return png(upward.astype(np.uint8))
+    return encode_png(upward.astype(np.uint8))

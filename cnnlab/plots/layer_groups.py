@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,6 @@ from cnnlab.records.record import Record
 
 MOST = 12
 """Most layers, or groups of them, that a figure shows."""
-NORMS = ("weight_norm", "gradient_norm")
-"""Gauges of a layer that add up as squares; counts add up, and of the others the largest counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +41,21 @@ class GroupedHistograms(Histograms):
         return found[(slice(None),) * (found.ndim - 2) + within]
 
 
-def grouped(record: Record, most: int = MOST) -> Record:
+def group_layers(record: Record, most: int = MOST) -> Record:
     """The record itself if it has at most so many layers, else one whose layers are groups of neighbours."""
-    firsts = first_of_groups(record.layers, most)
+    firsts = split_layers(record.layers, most)
     if len(firsts) == len(record.layers):
         return record
     kept = record.histograms
     return dataclasses.replace(
         record,
-        layers=names_of(record.layers, firsts),
-        table=read_only(table_of(record, firsts)),
+        layers=name_groups(record.layers, firsts),
+        table=read_only(combine_layers(record, firsts)),
         histograms=GroupedHistograms(kept.ends, kept.places, kept.counts, kept.shape_of_one, firsts),
     )
 
 
-def first_of_groups(layers: Sequence[str], most: int) -> NDArray[np.int64]:
+def split_layers(layers: Sequence[str], most: int) -> NDArray[np.int64]:
     """Where each group begins: by the parts of the layers' names where these give few enough, else of equal length."""
     if len(layers) <= most:
         return np.arange(len(layers))
@@ -73,7 +71,7 @@ def first_of_groups(layers: Sequence[str], most: int) -> NDArray[np.int64]:
     return best if len(best) > most // 2 else np.arange(most) * len(layers) // most
 
 
-def names_of(layers: Sequence[str], firsts: NDArray[np.int64]) -> tuple[str, ...]:
+def name_groups(layers: Sequence[str], firsts: NDArray[np.int64]) -> tuple[str, ...]:
     """A name for each group: the parts that its layers share, else first and last; all different."""
     ends = [*firsts[1:], len(layers)]
     names: list[str] = []
@@ -86,33 +84,42 @@ def names_of(layers: Sequence[str], firsts: NDArray[np.int64]) -> tuple[str, ...
     return tuple(names)
 
 
-def table_of(record: Record, firsts: NDArray[np.int64]) -> FloatArray:
-    """The record's table with the gauges of layers put together by group."""
+def add_norms(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
+    """The norm of each group from those of its layers (layers, updates), also where their squares would overflow."""
+    largest = np.maximum.reduceat(np.abs(values), firsts)
+    usable = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
+    squares = (values / np.repeat(usable, np.diff([*firsts, len(values)]), axis=0)) ** 2
+    return np.where(np.isfinite(largest), np.sqrt(np.add.reduceat(squares, firsts)) * usable, largest)
+
+
+def add_counts(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
+    """The count in each group from those of its layers; NaN where none of them is known."""
+    unknown = np.logical_and.reduceat(np.isnan(values), firsts)
+    return np.where(unknown, np.nan, np.add.reduceat(np.nan_to_num(values), firsts))
+
+
+COMBINE: dict[str, Callable[[FloatArray, NDArray[np.int64]], FloatArray]] = {
+    "weight_norm": add_norms,
+    "gradient_norm": add_norms,
+    "dead_relu": np.fmax.reduceat,
+    **{gauge: add_counts for gauge in LAYER_GAUGES if gauge.endswith(("_nan", "_inf"))},
+}
+"""Gauge of layers -> how those of a group are combined; of any other the largest counts, and a NaN stays one."""
+
+
+def combine_layers(record: Record, firsts: NDArray[np.int64]) -> FloatArray:
+    """The record's table with the gauges of layers combined by group."""
     parts = [record.table[:, : len(GAUGES)]]
     for gauge in LAYER_GAUGES:
-        values = record.column(gauge)
-        if gauge in NORMS:
-            largest = np.maximum.reduceat(np.abs(values), firsts, axis=1)
-            lengths = np.diff([*firsts, values.shape[1]])
-            usable = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
-            squares = (values / np.repeat(usable, lengths, axis=1)) ** 2
-            together = np.sqrt(np.add.reduceat(squares, firsts, axis=1)) * usable
-            found = np.where(np.isfinite(largest), together, largest)
-        elif gauge.endswith(("_nan", "_inf")):
-            unknown = np.logical_and.reduceat(np.isnan(values), firsts, axis=1)
-            found = np.where(unknown, np.nan, np.add.reduceat(np.nan_to_num(values), firsts, axis=1))
-        elif gauge == "dead_relu":
-            found = np.fmax.reduceat(values, firsts, axis=1)
-        else:  # a NaN stays one: the largest weight or ratio of a broken group is not that of its healthy layers
-            found = np.maximum.reduceat(values, firsts, axis=1)
-        missing = np.logical_and.reduceat(~is_measured(values), firsts, axis=1)
-        parts.append(np.where(missing, NOT_MEASURED, found))
+        values = record.column(gauge).T
+        missing = np.logical_and.reduceat(~is_measured(values), firsts)
+        parts.append(np.where(missing, NOT_MEASURED, COMBINE.get(gauge, np.maximum.reduceat)(values, firsts)).T)
     return np.concatenate([*parts, record.watched_values], axis=1)
 
 
-def group_of_layers(layers: Sequence[str], most: int = MOST) -> dict[str, int]:
+def find_groups(layers: Sequence[str], most: int = MOST) -> dict[str, int]:
     """Layer -> the place of its group."""
-    firsts = first_of_groups(layers, most)
+    firsts = split_layers(layers, most)
     lengths = np.diff([*firsts, len(layers)])
     places = itertools.chain.from_iterable([group] * count for group, count in enumerate(lengths))
     return dict(zip(layers, places, strict=True))

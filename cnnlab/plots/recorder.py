@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,8 +11,8 @@ Place = tuple[str | int, ...]
 """Where a value lies in a figure's JSON, such as ("data", 3, "marker", "color")."""
 
 
-class Leaf(dict[str, Any]):
-    """A trace or an axis that only notes what it is told."""
+class TraceUpdate(dict[str, Any]):
+    """What a trace or an axis is told."""
 
     name = ""
 
@@ -19,30 +20,28 @@ class Leaf(dict[str, Any]):
         """Note properties; those within another, such as a marker's, one by one."""
         for name, value in {**dict(*parts), **properties}.items():
             if isinstance(value, dict):
-                self.setdefault(name, Leaf()).update(value)
+                self.setdefault(name, TraceUpdate()).update(value)
             else:
                 self[name] = value
 
     def values_below(self, place: Place) -> Iterator[tuple[Place, Any]]:
         """Each noted value and its place."""
         for name, value in self.items():
-            if isinstance(value, Leaf):
+            if isinstance(value, TraceUpdate):
                 yield from value.values_below((*place, name))
             else:
                 yield (*place, name), value
 
 
-class Sheet:
-    """What `dashboard.refresh` draws on in place of a plotly figure: ten times as fast, for it checks nothing."""
+class FigureRecorder:
+    """Takes what `refresh_dashboard` draws in place of a plotly figure: ten times as fast, for it checks nothing."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.data = []
+        self.data: list[TraceUpdate] = []
         for name in names:
-            self.data.append(Leaf())
+            self.data.append(TraceUpdate())
             self.data[-1].name = name
-        self.layout: dict[str, Leaf] = {
-            f"{axis}axis{number}": Leaf() for axis in "xy" for number in ("", *range(2, 12))
-        }
+        self.layout: dict[str, TraceUpdate] = defaultdict(TraceUpdate)
 
     def batch_update(self) -> contextlib.AbstractContextManager[None]:
         """Nothing to send, so nothing to gather."""

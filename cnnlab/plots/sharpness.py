@@ -16,7 +16,7 @@ TOP = 0.95
 """Height of the crosses of a Hessian that is not finite."""
 
 
-def eigenvalues(record: Record) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def find_eigenvalues(record: Record) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Updates and the largest eigenvalue after each, where it was measured, is finite and above 0."""
     values = record.column("sharpness")
     with np.errstate(invalid="ignore"):
@@ -27,13 +27,13 @@ def eigenvalues(record: Record) -> tuple[NDArray[np.float32], NDArray[np.float32
     return steps.astype(np.float32), values[steps].astype(np.float32)
 
 
-def lost(record: Record) -> NDArray[np.float32]:
+def find_nonfinite(record: Record) -> NDArray[np.float32]:
     """The updates after which the Hessian was found not to be finite, a few hundred at most."""
     steps = np.flatnonzero(np.isinf(record.column("sharpness")))
     return steps[:: max(1, -(-len(steps) // POINTS))].astype(np.float32)
 
 
-def thresholds(record: Record, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def find_thresholds(record: Record, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The corners of 2 (1 + momentum) / learning rate over the updates, up to update `last`."""
     firsts = [first - 1 for first, _ in record.schedule]
     ends = [*firsts[1:], max(last, firsts[-1])]
@@ -46,14 +46,14 @@ def thresholds(record: Record, last: int) -> tuple[NDArray[np.float32], NDArray[
 
 def draw_stability(traces: dict[str, Any], record: Record, last: int) -> None:
     """The eigenvalue, what the learning rate allows, and crosses where the Hessian is not finite."""
-    x, y = eigenvalues(record)
+    x, y = find_eigenvalues(record)
     traces["sharpness"].update(x=x, y=y)
-    x, y = thresholds(record, last)
+    x, y = find_thresholds(record, last)
     traces["threshold"].update(x=x, y=y)
-    x = lost(record)
+    x = find_nonfinite(record)
     traces["sharpness marks"].update(x=x, y=np.full(len(x), TOP, dtype=np.float32))
 
 
-def shown_heights(record: Record) -> NDArray[np.float64]:
+def find_heights(record: Record) -> NDArray[np.float64]:
     """All that the axis has to hold."""
-    return np.concatenate([eigenvalues(record)[1], thresholds(record, 1)[1]]).astype(np.float64)
+    return np.concatenate([find_eigenvalues(record)[1], find_thresholds(record, 1)[1]]).astype(np.float64)

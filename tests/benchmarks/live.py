@@ -44,10 +44,10 @@ def resident():
 '''
 LAB = 'lab = cnnlab.Lab("question", learning_rate=1e-5, epochs=100_000); lab.choose_pace("full")'
 SPIES = '''
-from cnnlab.plots import dashboard as figures
+from cnnlab.dashboards import lab as labs
 from cnnlab.training.run import Run
 began_with, frames, refreshes, last = [], [], [], [None]
-update, draw, refresh = Run.update, type(lab).draw, figures.refresh
+update, draw, refresh = Run.update, type(lab).draw, labs.refresh_dashboard
 
 @functools.wraps(update)
 def stamped(self):
@@ -71,7 +71,7 @@ def timed(function, times):
 
 Run.update = stamped
 type(lab).draw = timed(draw, frames)
-figures.refresh = timed(refresh, refreshes)
+labs.refresh_dashboard = timed(refresh, refreshes)
 ask_for_next = lab.worker.ask_for_next
 '''
 LISTEN = """() => {
@@ -220,7 +220,7 @@ def frames(notebook: Notebook, seconds: float) -> list[tuple[str, str, str]]:
     return [
         ("frames drawn a second, all plots", said, ">= 8"),
         ("kernel's time a frame: processor, wall (the worker holds the GIL, too)", middle(drawn), ""),
-        ("of which the plots (figures.refresh)", middle(refreshed), ""),
+        ("of which the plots (refresh_dashboard)", middle(refreshed), ""),
         ("browser's main thread a frame", f"{busy / max(shown, 1) * 1e3:.0f} ms", "< 60 ms"),
     ]
 
@@ -281,7 +281,7 @@ def other_cells(notebook: Notebook, count: int) -> list[tuple[str, str, str]]:
 def memory(notebook: Notebook, early: float, first_figure: float) -> list[tuple[str, str, str]]:
     """Memory of the kernel with one lab playing, after as many updates as a preset has and now; and with later ones."""
     playing, updates = notebook.value("resident(), lab.worker.run.updates")
-    notebook.do("Run.update = update; type(lab).draw = draw; figures.refresh = refresh; del ask_for_next")
+    notebook.do("Run.update = update; type(lab).draw = draw; labs.refresh_dashboard = refresh; del ask_for_next")
     after = []
     for _ in range(2):
         lab = notebook.lab(index=2)

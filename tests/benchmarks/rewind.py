@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from cnnlab import Run
-from cnnlab.plots import dashboard as figures
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.records.log import Log
 from cnnlab.records.record import Record
 from cnnlab.training.checkpoints import History, State
@@ -140,9 +140,9 @@ def memory(run: Run) -> tuple[float, float]:
 def drawing(run: Run, blocks: int) -> list[float]:
     """Median milliseconds of a refresh after 100, 1,000 and 10,000 updates, taking turns."""
     records: list[Record] = [film(run, updates).record() for updates in (100, 1000, LONG)]
-    drawn = [figures.dashboard(record, len(record)) for record in records]
+    drawn = [draw_dashboard(record, len(record)) for record in records]
     times = [
-        [milliseconds(lambda: figures.refresh(figure, record, (), len(record)))  # noqa: B023
+        [milliseconds(lambda: refresh_dashboard(figure, record, (), len(record)))  # noqa: B023
          for figure, record in zip(drawn, records, strict=True)]
         for _ in range(blocks)
     ]  # fmt: skip
@@ -208,7 +208,7 @@ def tables(blocks: int) -> str:
         "",
         "## Drawing",
         "",
-        "figures.refresh, taking turns. Up to 160 updates (cost: 1,000) every one is a point of its own; beyond,",
+        "refresh_dashboard, taking turns. Up to 160 updates (cost: 1,000) every one is a point of its own; beyond,",
         "curves are decimated. Broken: all is NaN from update 4 on. Target: 10,000 at most 1.3 times 100.",
         "",
         "| run | 100 updates, ms | 1,000, ms | 10,000, ms | 10,000 to 100 |",

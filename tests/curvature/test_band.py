@@ -8,7 +8,7 @@ from handmade import drawn, record_of
 
 import cnnlab
 from cnnlab.curvature.band import band_of
-from cnnlab.plots.sharpness import POINTS, eigenvalues, lost, thresholds
+from cnnlab.plots.sharpness import POINTS, find_eigenvalues, find_nonfinite, find_thresholds
 
 START = cnnlab.settings("question", learning_rate=1e-2)
 
@@ -71,7 +71,7 @@ def test_the_dashed_line_is_two_over_the_learning_rate_of_the_next_update():
     run.advance(3)
     run.set(learning_rate=0.01, momentum=0.5)
     run.advance(2)
-    x, y = thresholds(run.record, 20)
+    x, y = find_thresholds(run.record, 20)
     assert x.tolist() == [0, 3, 3, 20]
     assert y.tolist() == pytest.approx([20, 20, 300, 300])
 
@@ -80,10 +80,10 @@ def test_a_long_log_is_thinned_without_losing_its_peak():
     values = np.ones(5000)
     values[3210] = 1e6
     record = measured(*values)
-    x, y = eigenvalues(record)
+    x, y = find_eigenvalues(record)
     assert len(x) <= POINTS
     assert y.max() == 1e6
-    assert len(lost(measured(*np.full(5000, math.inf)))) <= POINTS
+    assert len(find_nonfinite(measured(*np.full(5000, math.inf)))) <= POINTS
 
 
 def test_an_older_file_has_no_curvature_and_is_drawn_all_the_same():

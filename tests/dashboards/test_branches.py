@@ -8,7 +8,7 @@ from handmade import record_of
 
 import cnnlab
 from cnnlab.diagnosis.summary import before_explosion, difference
-from cnnlab.plots import dashboard as figures
+from cnnlab.plots.colours import colour_branch
 from cnnlab.records.record import Branch
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
@@ -65,8 +65,8 @@ def test_playing_from_the_past_forks_there_with_the_knobs_as_they_are_now(lab: c
 def test_both_branches_are_drawn_in_colours_of_their_own_and_named_by_their_difference(lab: cnnlab.Lab) -> None:
     lab.fork(3, learning_rate=1e-3)
     lab.step(2)
-    assert trace(lab, "cost").line.color == figures.branch_colour(2)
-    assert trace(lab, "branch 0").line.color == figures.branch_colour(1)
+    assert trace(lab, "cost").line.color == colour_branch(2)
+    assert trace(lab, "branch 0").line.color == colour_branch(1)
     assert trace(lab, "branch 0").x.tolist() == list(range(1, 9))
     labels = [branch["label"] for branch in lab.controls.state["branches"]]
     assert labels == ["start", "lr 0.0001 -> 0.001 at 3"]

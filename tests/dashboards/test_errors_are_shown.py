@@ -23,8 +23,8 @@ from cnnlab.dashboards.job_dashboard import Board
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.worker import View, Worker
-from cnnlab.plots import dashboard as figures
-from cnnlab.plots import map as map_figures
+from cnnlab.plots import dashboard
+from cnnlab.plots import map as trainability_map
 from cnnlab.sweeps import workers
 from cnnlab.training.checkpoints import History
 from cnnlab.training.run import Run
@@ -464,14 +464,14 @@ def breaking(monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException) -
         raise kind
 
     owner = {
-        "refresh": figures, "refresh_map": map_figures, "band_of": labs, "_send_update_msg": LiveFigure,
+        "draw_cost": dashboard, "colour_cells": trainability_map, "band_of": labs, "_send_update_msg": LiveFigure,
         "_send_animate_msg": LiveFigure, "in_words": Board,
     }[place]  # fmt: skip
     monkeypatch.setattr(owner, place, cannot)
     return times
 
 
-@pytest.mark.parametrize("place", ["refresh", "band_of", "_send_update_msg"])
+@pytest.mark.parametrize("place", ["draw_cost", "band_of", "_send_update_msg"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not isinstance(kind, KeyboardInterrupt)], ids=kind_of)
 def test_an_error_while_drawing_is_shown_and_the_next_good_frame_clears_it_and_holds_all(
     lab: cnnlab.Lab, monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException
@@ -513,7 +513,7 @@ def test_an_interrupt_while_a_cell_draws_is_the_cell_s_and_the_next_call_draws(
     lab: cnnlab.Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        breaking(patch, "refresh", KeyboardInterrupt())
+        breaking(patch, "draw_cost", KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             lab.step(1)
     assert len(lab.record) == 4
@@ -536,7 +536,7 @@ def test_an_error_in_the_publisher_ends_no_loop_is_paced_and_is_cleared(
     async def watch() -> None:
         lab = cnnlab.Lab("question", **SMALL, autosave=False)
         with monkeypatch.context() as patch:
-            times = breaking(patch, "refresh", kind)
+            times = breaking(patch, "draw_cost", kind)
             lab.choose_pace("full")
             began = time.monotonic()
             lab.play(100_000)
@@ -648,7 +648,7 @@ def test_an_error_while_a_board_draws_is_shown_and_the_next_good_frame_clears_it
     atlas: cnnlab.Atlas, monkeypatch: pytest.MonkeyPatch, kind: BaseException
 ) -> None:
     with monkeypatch.context() as patch:
-        breaking(patch, "refresh_map", kind)
+        breaking(patch, "colour_cells", kind)
         atlas.start()
         assert atlas.wait(60)
     assert atlas.map.done.all()
@@ -666,7 +666,7 @@ def test_an_error_while_a_board_s_publisher_draws_ends_no_loop(
     async def watch() -> None:
         atlas = cnnlab.Atlas("question", **TINY, **AXES)
         with monkeypatch.context() as patch:
-            breaking(patch, "refresh_map", kind)
+            breaking(patch, "colour_cells", kind)
             atlas.start()
             await soon(lambda: "could not be drawn" in atlas.words.value and not atlas.computing)
         atlas.choice.value = "held-out accuracy"

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab.plots import map as map_figures
+from cnnlab.plots.layout import LANES
+from cnnlab.plots.map import VIEWS, colour_cells, draw_map, refresh_map
+from cnnlab.plots.seeds import draw_seeds, find_quantiles
 from cnnlab.records import map as maps
 from cnnlab.sweeps import workers
 
@@ -92,7 +94,7 @@ def test_what_is_wrong_is_said_beside_the_bar(atlas):
     assert "the place on learning_rate must be a whole number in [0, 2], got 7" in atlas.words.value
 
 
-@pytest.mark.parametrize("view", map_figures.VIEWS)
+@pytest.mark.parametrize("view", VIEWS)
 def test_each_view_has_a_number_or_none_for_each_cell(atlas, view):
     atlas.start()
     atlas.wait(60)
@@ -146,14 +148,14 @@ def test_a_single_cost_before_the_nan_is_a_point():
 
 def test_the_band_counts_nan_as_more_than_any_number():
     costs = np.array([[1.0, 2.0], [2.0, np.nan], [3.0, np.nan]])
-    assert map_figures.quantiles(costs).tolist() == [[1.0, 2.0], [2.0, np.inf], [3.0, np.inf]]
+    assert find_quantiles(costs).tolist() == [[1.0, 2.0], [2.0, np.inf], [3.0, np.inf]]
 
 
 def test_where_a_quantile_is_nan_the_band_and_the_median_lie_in_the_lane_of_nan():
     shown = maps.Map.empty(cnnlab.settings(), (), tuple(range(4)), 3)
     for seed, cost in enumerate(([1.0, 2.0, 3.0], [1.0, np.nan], [1.0, np.nan], [1.0, 5.0, np.nan])):
         shown.put(seed, np.array(cost), 1.0, 1.0, 0.5)
-    figure = map_figures.fan_figure(shown)
+    figure = draw_seeds(shown)
     low, high = figure.layout.yaxis2.range
     for name, lost in (("low", 0), ("median", 2), ("high", 2)):
         drawn = np.log10([each for trace in figure.data if trace.name == name for each in trace.y])
@@ -165,27 +167,27 @@ def test_a_cost_of_zero_is_seen_and_is_the_least():
     shown = maps.Map.empty(cnnlab.settings(), (("learning_rate", (0.1, 0.2, 0.3)),), (0,), 2)
     for index, cost in enumerate(([1.0, -0.0], [1.0, 0.5], [1.0, np.nan])):
         shown.put(index, np.array(cost), 1.0, 0.1, 0.9)
-    values, _ = map_figures.picture(shown, "final cost")
+    values, _ = colour_cells(shown, "final cost")
     assert values[0, 0] == values[0, 1] == np.log10(0.5)
     assert np.isnan(values[0, 2])
     assert ": converged, cost 0, " in shown.at(0, 0)
-    figure = map_figures.map_figure(shown)
-    map_figures.refresh_map(figure, shown, "final cost", (0,))
+    figure = draw_map(shown)
+    refresh_map(figure, shown, "final cost", (0,))
     marks = next(trace for trace in figure.data if trace.name == "zero")
-    assert (marks.x, marks.y) == ((2,), (map_figures.LANES["low"],))
+    assert (marks.x, marks.y) == ((2,), (LANES["low"],))
 
 
 def test_the_accuracy_of_a_cell_is_that_of_the_seeds_that_did_not_diverge():
     shown = maps.Map.empty(cnnlab.settings(), (("l1", (1.0, 2.0)), ("l2", (1.0, 2.0))), (0, 1), 2)
     for index in range(8):
         shown.put(index, np.array([1.0, np.nan if index in (1, 2, 3) else 1.0]), 1.0, 1.0, [0.5, 0, 0, 0][index % 4])
-    values, _ = map_figures.picture(shown, "held-out accuracy")
+    values, _ = colour_cells(shown, "held-out accuracy")
     assert values[0, 0] == 0.5
     assert np.isnan(values[1, 0])
 
 
 def test_a_view_without_a_number_can_still_be_clicked(atlas):
-    for view in map_figures.VIEWS:
+    for view in VIEWS:
         atlas.choice.value = view
         atlas.draw()
         assert all(value == 0 for row in trace(atlas, "map").z for value in row)

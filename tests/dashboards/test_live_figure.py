@@ -10,7 +10,7 @@ import pytest
 
 from cnnlab.dashboards import live_figure
 from cnnlab.dashboards.live_figure import LiveFigure
-from cnnlab.plots.recorder import Sheet
+from cnnlab.plots.recorder import FigureRecorder
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def figure():
 
 
 def drawn(height, source="a", colour="red", most=1):
-    sheet = Sheet(("curve", "marks", "film"))
-    sheet.data[0].update(x=np.array([1.0, 2.0]), y=np.array([height, np.nan]), line={"color": colour})
-    sheet.data[1].update(x=np.array([height]))
-    sheet.data[2].update(source=source)
-    sheet.layout["xaxis"].update(range=[0, most])
-    return sheet
+    recorder = FigureRecorder(("curve", "marks", "film"))
+    recorder.data[0].update(x=np.array([1.0, 2.0]), y=np.array([height, np.nan]), line={"color": colour})
+    recorder.data[1].update(x=np.array([height]))
+    recorder.data[2].update(source=source)
+    recorder.layout["xaxis"].update(range=[0, most])
+    return recorder
 
 
 def test_what_has_not_changed_is_not_sent_again(figure, sent):

@@ -17,7 +17,8 @@ import cnnlab
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.export.html import FRAMES, choose_steps, describe_settings, make_film, write_page
 from cnnlab.export.rendering import render
-from cnnlab.plots import dashboard as figures
+from cnnlab.plots.colours import colour_branch
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 
 SMALL = {"channels": 4, "hidden": (8, 8), "device": "cpu"}
 
@@ -89,9 +90,9 @@ class Elements(HTMLParser):
 def test_each_frame_is_what_the_dashboard_draws_of_that_update(exploded):
     played = make_film(exploded)
     assert played["steps"] == list(range(10))
-    figure = figures.dashboard(exploded, len(exploded), scale=1.2, width=1200)
+    figure = draw_dashboard(exploded, len(exploded), scale=1.2, width=1200)
     for frame in reversed(range(10)):
-        figures.refresh(figure, exploded.until(frame), (exploded,), len(exploded))
+        refresh_dashboard(figure, exploded.until(frame), (exploded,), len(exploded))
         shown, wanted = shown_by_page(played, frame), json.loads(figure.to_json())
         del shown["layout"]["margin"], wanted["layout"]["margin"]
         assert_same(shown, wanted)
@@ -193,7 +194,7 @@ def test_the_settings_and_their_changes_are_there_in_words(exploded):
 def test_the_branches_have_a_key_to_their_colours(exploded):
     page = write_page(exploded, cdn=True)
     assert "clip off -&gt; norm at 2" in page
-    assert figures.branch_colour(2) in page
+    assert colour_branch(2) in page
     assert 'class="branches"' not in write_page(dataclasses.replace(exploded, others=()), cdn=True)
 
 

@@ -8,7 +8,10 @@ from handmade import drawn, record_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnlab.plots import dashboard as figures
+from cnnlab.plots.colours import FAINT, INK, PALETTE
+from cnnlab.plots.dashboard import draw_dashboard, find_last_update, find_ranges, refresh_dashboard
+from cnnlab.plots.layout import LANES, fit_log_range
+from cnnlab.plots.points import LAYER_POINTS, find_lone_points, place_marks, thin_curve
 
 
 def test_the_cost_curve_holds_every_finite_cost() -> None:
@@ -19,7 +22,7 @@ def test_the_cost_curve_holds_every_finite_cost() -> None:
 
 def test_nan_inf_and_zero_are_marked_in_lanes_of_their_own() -> None:
     marks = drawn(record_of([1.0, np.nan, np.inf, 0.0, -3.0]))["cost marks"]
-    lanes = [figures.LANES["nan"], figures.LANES["inf"], figures.LANES["low"], figures.LANES["low"]]
+    lanes = [LANES["nan"], LANES["inf"], LANES["low"], LANES["low"]]
     assert marks.x.tolist() == [2, 3, 4, 5]
     assert marks.y.tolist() == pytest.approx(lanes)
     assert marks.marker.symbol == ("x", "triangle-up", "triangle-down", "triangle-down")
@@ -27,16 +30,16 @@ def test_nan_inf_and_zero_are_marked_in_lanes_of_their_own() -> None:
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40))
 def test_no_cost_vanishes_whatever_it_is(costs: list[float]) -> None:
-    x, y = figures.thinned(np.array(costs), 1000)
+    x, y = thin_curve(np.array(costs), 1000)
     on_curve = set(x[np.isfinite(y) & (y > 0)].tolist())
-    in_lane = set(figures.marks(np.array(costs, dtype=float))["x"].tolist())
+    in_lane = set(place_marks(np.array(costs, dtype=float))["x"].tolist())
     assert on_curve | in_lane == set(range(1, len(costs) + 1))
 
 
 @given(st.lists(st.floats(), min_size=1, max_size=30))
 def test_the_log_axis_holds_every_finite_positive_value_below_its_lanes(values: list[float]) -> None:
     array = np.array(values)
-    low, high = figures.decades(array)["range"]
+    low, high = fit_log_range(array)["range"]
     shown = np.log10(array[np.isfinite(array) & (array > 0)])
     assert (shown >= low).all()
     assert (shown <= low + 0.88 * (high - low)).all()
@@ -46,7 +49,7 @@ def test_a_long_run_is_thinned_without_losing_its_spikes() -> None:
     cost = np.ones(50_000)
     cost[12_345] = 1e9
     cost[23_456] = 1e-9
-    x, y = figures.thinned(cost, 1000)
+    x, y = thin_curve(cost, 1000)
     assert len(x) == len(y) <= 1000
     assert y.max() == 1e9
     assert y.min() == 1e-9
@@ -55,9 +58,9 @@ def test_a_long_run_is_thinned_without_losing_its_spikes() -> None:
 def test_one_nan_among_many_updates_is_still_marked() -> None:
     cost = np.ones(50_000)
     cost[31_007] = np.nan
-    marks = figures.marks(cost)
+    marks = place_marks(cost)
     assert len(marks["x"]) == 1
-    assert abs(marks["x"][0] - 31_008) <= 50_000 / figures.LAYER_POINTS + 1
+    assert abs(marks["x"][0] - 31_008) <= 50_000 / LAYER_POINTS + 1
 
 
 def test_ghosts_are_drawn_faintly_with_their_marks_and_a_gap_between_them() -> None:
@@ -78,7 +81,7 @@ def test_a_layer_whose_gradient_is_nan_is_marked_in_its_colour_while_others_keep
 def test_the_colours_of_marks_are_those_of_the_layers() -> None:
     for name in ("gradient marks", "ratio marks"):
         marker = drawn(record_of([1.0]))[name].marker
-        assert [colour for _, colour in marker.colorscale] == list(figures.PALETTE)
+        assert [colour for _, colour in marker.colorscale] == list(PALETTE)
         places = [place * (marker.cmax - marker.cmin) + marker.cmin for place, _ in marker.colorscale]
         assert places == pytest.approx(range(9))
 
@@ -88,7 +91,7 @@ def test_a_value_between_two_that_no_curve_can_show_is_a_point() -> None:
     traces = drawn(record_of([nan, 3.0, nan, 4.0, 5.0, 0.0, 7.0]), (record_of([2.0, nan]), record_of([1.0, 1.0])))
     assert traces["lone costs"].x.tolist() == [1, 2, 7]
     assert traces["lone costs"].y.tolist() == [2, 3, 7]
-    assert traces["lone costs"].marker.color == (figures.FAINT, figures.INK, figures.INK)
+    assert traces["lone costs"].marker.color == (FAINT, INK, INK)
     gradient = np.array([[nan] * 3, [1, nan, 1], [nan, 2, 1], [3, nan, 1]])
     alone = drawn(record_of([1.0] * 3, gradient_norm=gradient))["lone gradient"]
     assert (alone.x.tolist(), alone.y.tolist(), alone.marker.color.tolist()) == ([1, 3, 2], [1, 3, 2], [0, 0, 1])
@@ -103,8 +106,8 @@ def test_the_first_update_is_seen_in_every_plot() -> None:
 
 @given(st.lists(st.sampled_from([np.nan, np.inf, 0.0, 1.0, 2.0, 3.0]), max_size=60), st.sampled_from([6, 20, 1000]))
 def test_every_value_has_a_line_a_point_or_a_mark(costs: list[float], points: int) -> None:
-    x, y = figures.thinned(np.array(costs), points)
-    alone = set(figures.lone(x, y)[0].tolist())
+    x, y = thin_curve(np.array(costs), points)
+    alone = set(find_lone_points(x, y)[0].tolist())
     with np.errstate(invalid="ignore"):
         there = np.isfinite(y) & (y > 0)
     joined = there[1:] & there[:-1] & ((x[1:] != x[:-1]) | (y[1:] != y[:-1]))
@@ -117,14 +120,14 @@ def test_every_value_has_a_line_a_point_or_a_mark(costs: list[float], points: in
     (0, 20, 20), (0, 1000, 60), (60, 1000, 60), (61, 1000, 120), (61, 100, 100), (150, 100, 150), (4, 10**6, 60),
 ])  # fmt: skip
 def test_the_time_axes_hold_the_run_without_leaving_most_of_them_empty(done: int, goal: int, last: int) -> None:
-    assert figures.span(record_of([1.0] * done), (), goal) == last
+    assert find_last_update(record_of([1.0] * done), (), goal) == last
 
 
 def test_no_tick_lies_between_two_updates() -> None:
-    axes = figures.ranges(record_of([1.0]), (), 2)
+    axes = find_ranges(record_of([1.0]), (), 2)
     assert {axes[axis]["tickmode"] for axis in ("xaxis", "xaxis3", "xaxis4", "xaxis5")} == {"linear"}
     assert axes["xaxis"]["dtick"] == 1
-    assert figures.ranges(record_of([1.0]), (), 7)["xaxis"]["tickmode"] == "auto"
+    assert find_ranges(record_of([1.0]), (), 7)["xaxis"]["tickmode"] == "auto"
 
 
 def test_one_nan_in_the_gradient_of_a_long_run_is_marked_and_one_spike_is_drawn() -> None:
@@ -133,7 +136,7 @@ def test_one_nan_in_the_gradient_of_a_long_run_is_marked_and_one_spike_is_drawn(
     gradient[7778, 2] = 1e9
     traces = drawn(record_of(np.ones(10_000), gradient_norm=gradient))
     assert traces["gradient marks"].marker.color.tolist() == [1]
-    assert abs(traces["gradient marks"].x[0] - 1235) <= 10_000 / figures.LAYER_POINTS + 1
+    assert abs(traces["gradient marks"].x[0] - 1235) <= 10_000 / LAYER_POINTS + 1
     assert traces["gradient 2"].y.max() == 1e9
 
 
@@ -162,18 +165,18 @@ def test_a_ridge_peaks_where_the_weights_are(precision: str) -> None:
     assert abs(peak - (-1.5)) <= width
 
 
-def test_a_range_that_a_person_set_is_left_alone() -> None:
+def test_a_range_that_a_user_set_is_left_alone() -> None:
     record = record_of([1.0, 2.0])
-    figure = figures.dashboard(record, 20)
+    figure = draw_dashboard(record, 20)
     figure.layout.yaxis.range = [0, 1]
-    figures.refresh(figure, record_of([1.0, 1e9]), (), 20, frozenset({"yaxis"}))
+    refresh_dashboard(figure, record_of([1.0, 1e9]), (), 20, frozenset({"yaxis"}))
     assert figure.layout.yaxis.range == (0, 1)
-    figures.refresh(figure, record_of([1.0, 1e9]), (), 20)
+    refresh_dashboard(figure, record_of([1.0, 1e9]), (), 20)
     assert figure.layout.yaxis.range[1] > 9
 
 
 def test_nine_layers_have_nine_colours_and_the_picture_over_time_is_a_png() -> None:
-    assert len(set(figures.PALETTE)) == 9
+    assert len(set(PALETTE)) == 9
     assert drawn(record_of([1.0]))["over time"].source.startswith("data:image/png;base64,")
 
 

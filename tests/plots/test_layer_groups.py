@@ -8,32 +8,32 @@ from handmade import record_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnlab.plots import dashboard as figures
-from cnnlab.plots.layer_groups import MOST, first_of_groups, group_of_layers, grouped, names_of
+from cnnlab.plots.dashboard import draw_dashboard
+from cnnlab.plots.layer_groups import MOST, find_groups, group_layers, name_groups, split_layers
 
 DEEP = tuple(f"blocks.{block}.{part}" for block in range(10) for part in ("first", "second", "norm"))
 
 
 def test_a_record_of_few_layers_is_left_as_it_is():
     record = record_of([1, 2])
-    assert grouped(record) is record
+    assert group_layers(record) is record
 
 
-def test_layers_are_grouped_by_the_names_of_their_modules():
-    assert grouped(record_of([1, 2], layers=DEEP)).layers == tuple(f"blocks.{block}" for block in range(10))
+def test_layers_are_grouped_by_the_name_groups_their_modules():
+    assert group_layers(record_of([1, 2], layers=DEEP)).layers == tuple(f"blocks.{block}" for block in range(10))
 
 
 def test_layers_without_telling_names_are_grouped_by_their_order():
     layers = tuple(map(str, range(100)))
-    assert grouped(record_of([1], layers=layers)).layers[:2] == ("0–7", "8–15")
-    assert len(grouped(record_of([1], layers=layers)).layers) == MOST
+    assert group_layers(record_of([1], layers=layers)).layers[:2] == ("0–7", "8–15")
+    assert len(group_layers(record_of([1], layers=layers)).layers) == MOST
 
 
 def test_norms_add_up_as_squares_counts_as_they_are_and_of_ratios_the_largest_counts():
     ratios = np.ones((3, 30))
     ratios[1, 4] = 7.0
     record = record_of([1, 1], layers=DEEP, gradient_norm=2.0, weight_nan=3.0, update_ratio=ratios)
-    group = grouped(record)
+    group = group_layers(record)
     np.testing.assert_allclose(group.gradient_norm, 2 * np.sqrt(3))
     assert (group.weight_nan == 9).all()
     assert group.update_ratio[0].tolist() == [1, 7] + [1] * 8
@@ -42,23 +42,23 @@ def test_norms_add_up_as_squares_counts_as_they_are_and_of_ratios_the_largest_co
 
 def test_norms_too_large_to_square_are_added_up_all_the_same():
     record = record_of([1], layers=DEEP, weight_norm=1e300)
-    np.testing.assert_allclose(grouped(record).weight_norm, np.sqrt(3) * 1e300)
+    np.testing.assert_allclose(group_layers(record).weight_norm, np.sqrt(3) * 1e300)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_one_bad_layer_is_seen_in_its_group_alone(bad):
     norms = np.ones((2, 30))
     norms[1, 5] = bad
-    shown = grouped(record_of([1], layers=DEEP, gradient_norm=norms, update_ratio=norms)).layer("blocks.1")
+    shown = group_layers(record_of([1], layers=DEEP, gradient_norm=norms, update_ratio=norms)).layer("blocks.1")
     assert not np.isfinite(shown["gradient_norm"]).any()
     assert not np.isfinite(shown["update_ratio"]).any()
-    healthy = grouped(record_of([1], layers=DEEP, gradient_norm=norms)).layer("blocks.2")
+    healthy = group_layers(record_of([1], layers=DEEP, gradient_norm=norms)).layer("blocks.2")
     assert np.isfinite(healthy["gradient_norm"]).all()
 
 
 def test_histograms_of_a_group_hold_all_weights_of_its_layers():
     record = record_of([1, 2], layers=DEEP)
-    whole, parts = record.histograms, grouped(record).histograms
+    whole, parts = record.histograms, group_layers(record).histograms
     assert parts.shape == (3, 10, whole.shape[2])
     assert parts[-1].shape == (10, whole.shape[2])
     assert parts[-1:].sum() == whole[-1:].sum()
@@ -69,16 +69,16 @@ HEADS = st.lists(st.sampled_from(["a", "a.x", "a.x.y", "b", "b.z", "c"]), min_si
 
 
 @given(HEADS.map(lambda heads: [f"{head}.{place}" for place, head in enumerate(heads)]))
-def test_any_names_make_few_groups_with_names_of_their_own(layers):
-    firsts = first_of_groups(layers, MOST)
+def test_any_names_make_few_groups_with_name_groups_their_own(layers):
+    firsts = split_layers(layers, MOST)
     assert firsts[0] == 0
     assert (np.diff(firsts) > 0).all()
     assert len(firsts) <= MOST
-    assert len(set(names_of(layers, firsts))) == len(firsts)
-    assert set(group_of_layers(layers).values()) == set(range(len(firsts)))
+    assert len(set(name_groups(layers, firsts))) == len(firsts)
+    assert set(find_groups(layers).values()) == set(range(len(firsts)))
 
 
 def test_a_dashboard_of_a_hundred_layers_has_a_ridge_a_group():
     record = record_of([1, 2, np.nan], layers=tuple(f"stage.{at // 10}.{at}" for at in range(100)))
-    names = [trace.name for trace in figures.dashboard(record, 3).data]
+    names = [trace.name for trace in draw_dashboard(record, 3).data]
     assert sum(name.startswith("magnitudes") for name in names) == 10

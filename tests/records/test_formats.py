@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnlab.records.formats import format_chance, format_digits, format_duration, format_fixed, number, shorten_exponent
-from cnnlab.records.record import NOT_MEASURED
+from cnnlab.records.frame import NOT_MEASURED
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from cnnlab.diagnosis import summary as verdict
 from cnnlab.diagnosis.detectors import DETECTORS
 from cnnlab.diagnosis.early_warning import find_first_warning, find_signs, overflow_clock
 from cnnlab.export.html import make_film
-from cnnlab.plots import dashboard as figures
-from cnnlab.plots.layer_groups import grouped
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
+from cnnlab.plots.layer_groups import group_layers
 from cnnlab.records.archive import Stored
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, is_measured, name_columns
 from cnnlab.records.record import Record
@@ -164,7 +164,7 @@ def test_groups_of_layers_keep_it():
     missing = np.full((3, 30), NOT_MEASURED)
     missing[2, 3] = 0.5
     record = record_of([1.0, 2.0], layers=layers, dead_relu=missing, activation_nan=missing, gradient_norm=missing)
-    small = grouped(record)
+    small = group_layers(record)
     assert len(small.layers) == 12
     for gauge in ("dead_relu", "activation_nan"):
         assert small.is_measured(gauge).sum() == 1
@@ -266,8 +266,8 @@ def test_taking_turns_is_no_vanishing_gradient():
 
 
 def traces_of(record: Record) -> dict[str, object]:
-    figure = figures.dashboard(record, 20)
-    figures.refresh(figure, record, (), 20)
+    figure = draw_dashboard(record, 20)
+    refresh_dashboard(figure, record, (), 20)
     return {trace.name: trace for trace in figure.data}
 
 

@@ -36,7 +36,8 @@ from cnnlab.plots.layer_groups import group_of_layers
 from cnnlab.plots.recorder import Sheet
 from cnnlab.records.autosave import Autosave
 from cnnlab.records.record import Record
-from cnnlab.training.run import Run, own_start
+from cnnlab.training.problem import own_start
+from cnnlab.training.run import Run
 
 CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""

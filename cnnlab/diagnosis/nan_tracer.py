@@ -109,19 +109,15 @@ def start_event(run: Run) -> Event:
 def replayed(run: Run, step: int) -> Provenance | None:
     """One update of the run once more, from the state before it, under observation."""
     state = run.state_at(step - 1)
-    x, y = run.batch(step)
+    x, y = run.problem.batch(step)
     numbers, kind = run.prepared_knobs(run.record.knobs_at(step))
     watch = Watch(run, step)
     for part in tensors_in(x):
         watch.give(part, "input", "")
     watch.give(state.parameters, "weight", "")
     watched = dataclasses.replace(run.descent, cost=watch.around(run.descent.cost))
-    with run.one_thread(), watch.layers(), run.randomness(step):
-        try:
-            with watch:
-                made = Descent.step(watched, state, x, y, numbers, kind)
-        finally:
-            run.gauges.activations.clear()
+    with run.determinism(step), watch.layers(), watch:
+        made = Descent.step(watched, state, x, y, numbers, kind)
     seen = [*watch.outputs, *flat_parts(made.outputs), made.data_cost, made.gradient, made.clipped, made.update]
     seen += [made.parameters] if made.penalty is None else [made.penalty, made.parameters]
     watch.name_logits(made.outputs, y)

@@ -99,6 +99,7 @@ def test_a_forecast_is_made_anew_for_another_rate_from_the_same_starts():
     while not forecast.knows(run):
         forecast.piece(run)
     low, starts = forecast.found(run), [start for start, _ in forecast.starts]
+    assert all(start.problem.descent is run.problem.descent for start in starts)
     run.set(learning_rate=10.0)
     assert not forecast.knows(run)
     while not forecast.knows(run):

@@ -212,9 +212,9 @@ def test_a_loaders_batches_are_its_own_when_it_does_not_shuffle():
 
 def test_a_loader_that_shuffles_goes_through_all_in_an_order_of_the_seed():
     first, second = (run_of(linear(), DataLoader(Listed(), 8, shuffle=True), seed=seed) for seed in (0, 1))
-    seen = torch.cat([first.batch(step)[0] for step in (1, 2, 3)])
+    seen = torch.cat([first.problem.batch(step)[0] for step in (1, 2, 3)])
     assert torch.equal(seen.sort(0)[0], X.sort(0)[0])
-    assert not torch.equal(first.batch(1)[0], second.batch(1)[0])
+    assert not torch.equal(first.problem.batch(1)[0], second.problem.batch(1)[0])
 
 
 def test_a_loader_that_drops_the_last_batch_has_whole_ones_only():

@@ -135,6 +135,21 @@ def test_one_by_one_and_all_at_once_are_the_same():
     assert one.record.table.tobytes() == all_at_once.record.table.tobytes()
 
 
+def test_going_on_from_a_record_or_forking_draws_no_weights(monkeypatch):
+    run = small()
+    run.advance(3)
+
+    def draw(*_given):
+        raise AssertionError("weights were drawn")
+
+    monkeypatch.setattr("cnnlab.training.problem.initial_parameters", draw)
+    again, twin = Run(run.record), run.fork(2)
+    assert torch.equal(again.parameters, run.parameters)
+    assert twin.problem is run.problem
+    with pytest.raises(AssertionError, match="weights were drawn"):
+        small()
+
+
 # Steps and knobs.
 
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from cnnlab.config.settings import Knobs, Settings
+from cnnlab.config.settings import Knobs
 from cnnlab.curvature.hessian import Critical, critical_learning_rate
 from cnnlab.records.formats import format_chance
+from cnnlab.training.checkpoints import State
 from cnnlab.training.clipping import safe_norm
-
-if TYPE_CHECKING:
-    from cnnlab.training.run import Run
+from cnnlab.training.run import Run
 
 SIGNS = ("critical", "ratio", "next_ratio")
 """What the rule looks at, each as a decimal logarithm; see `signs_of`."""
@@ -69,20 +67,15 @@ def signs_of(run: Run, critical: Critical | None = None) -> dict[str, float]:
     and the one after it, over the weights that it meets, in the layer where that is largest; and the cost before and
     after a trial update.
     """
-    mini = run.settings.batch_size is not None and run.settings.batch_size < len(run.examples)
     critical = critical or measured(run)
-    x, y = run.batch(run.updates + 1) if mini else run.data
-    numbers, kind = run.prepared_knobs(run.knobs_in_force)
-    with run.one_thread(), run.randomness(run.updates + 1):
-        try:
-            step = run.descent.step(run.state, x, y, numbers, kind)
-            same = step.clipped is step.gradient
-            clipped = 1.0 if same else (safe_norm(step.clipped) / safe_norm(step.gradient)).item()
-            ratio = longest(run, step.update, run.parameters)  # now: a long network's next update writes over this one
-            state = run.state._replace(parameters=step.parameters, velocity=step.velocity, buffers=step.buffers)
-            after = run.descent.step(state, x, y, numbers, kind)
-        finally:
-            run.gauges.activations.clear()
+    batch, knobs = run.problem.batch(run.updates + 1), run.prepared_knobs(run.knobs_in_force)
+    with run.determinism(run.updates + 1):
+        step = run.descent.step(run.state, *batch, *knobs)
+        same = step.clipped is step.gradient
+        clipped = 1.0 if same else (safe_norm(step.clipped) / safe_norm(step.gradient)).item()
+        ratio = longest(run, step.update, run.parameters)  # now: a long network's next update writes over this one
+        state = State(step.parameters, step.velocity, step.buffers)
+        after = run.descent.step(state, *batch, *knobs)
     rate = run.knobs_in_force.learning_rate * (clipped if math.isfinite(clipped) else 1.0)
     return {
         "critical": rate * critical.eigenvalue / (2 * (1 + critical.momentum)),
@@ -96,8 +89,8 @@ def signs_of(run: Run, critical: Critical | None = None) -> dict[str, float]:
 
 def measured(run: Run) -> Critical:
     """The curvature at a run's present weights, to a few per cent."""
-    mini = run.settings.batch_size is not None and run.settings.batch_size < len(run.examples)
-    return critical_learning_rate(run, of="batch" if mini else "all", tolerance=0.05, most=30)
+    of = "all" if run.problem.batch_size is None else "batch"
+    return critical_learning_rate(run, of=of, tolerance=0.05, most=30)
 
 
 def longest(run: Run, update: Tensor, parameters: Tensor) -> float:
@@ -131,8 +124,7 @@ def logarithm(value: float) -> float:
 class Forecast:
     """The chance of a run at its start, over this and further seeds, found a start at a time."""
 
-    def __init__(self, make_run: Callable[[Settings], Run]) -> None:
-        self.make_run = make_run
+    def __init__(self) -> None:
         self.begun_for: Any = None
         self.starts: list[tuple[Run, Critical]] = []
         self.asked: Knobs | None = None
@@ -140,7 +132,7 @@ class Forecast:
         self.failed = False
 
     def wanted(self, run: Run) -> int:
-        """Over how many starts: one where the weights are the reader's own."""
+        """Over how many starts: one where the weights are the user's own."""
         return 1 if run.own_network else 1 + SEEDS
 
     def knows(self, run: Run) -> bool:
@@ -158,14 +150,14 @@ class Forecast:
         try:
             if place == len(self.starts):
                 seed = (run.settings.seed + place) % 2**32
-                start = run if place == 0 else self.make_run(run.settings.replace(seed=seed))
+                start = run if place == 0 else Run(run.problem.replace_seed(seed), history_bytes=0)
                 self.starts.append((start, measured(start)))
             start, critical = self.starts[place]
             if start is not run:
                 start.choose(run.knobs_in_force)
             critical = replace(critical, momentum=run.knobs_in_force.momentum)
             self.chances.append(chance_of(signs_of(start, critical)))
-        except BaseException as reason:  # a reader's network may do anything; then there is no forecast
+        except BaseException as reason:  # a user's network may do anything; then there is no forecast
             self.failed = True
             if not isinstance(reason, Exception):
                 raise

@@ -120,12 +120,11 @@ def search(
         raise ValueError(f"of must be one of {', '.join(map(repr, OF))}, got {written(of)}")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise ValueError(f"most must be a whole number of at least 1, got {written(most)}")
-    x, y = run.data if of == "all" else run.batch(run.updates + 1)
+    x, y = run.problem.data if of == "all" else run.problem.batch(run.updates + 1)
     momentum, step = run.knobs_in_force.momentum, run.updates
-    everything = len(run.examples)
-    batch = min(run.settings.batch_size or everything, everything)
-    with run.one_thread():
-        product, like = hessian_of(run, x, y)
+    everything = len(run.problem.examples)
+    batch = run.problem.batch_size or everything
+    product, like = hessian_of(run, x, y)
     value, vector, iterations, converged = math.nan, None, 0, True
     for iterations, (value, vector, converged) in enumerate(largest(product, like, start, tolerance, most), start=1):  # noqa: B007
         yield None
@@ -140,15 +139,15 @@ def hessian_of(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tenso
 
     The gradient's graph is made once; a product goes backward through it (Pearlmutter 1994).
     """
-    dtype = torch.promote_types(run.dtype, torch.float32)
+    dtype = torch.promote_types(run.problem.dtype, torch.float32)
     leaf = run.parameters.detach().to(dtype, copy=True).requires_grad_()
     buffers = {name: copied(buffer, dtype) for name, buffer in run.state.buffers.items()}
     knobs = KnobTensors.of(run.knobs_in_force, leaf)
-    network, layout = run.blank, run.layout
+    problem, updates = run.problem, run.updates  # of now: whoever measures in pieces may train meanwhile
 
     def second(make: Callable[[], Any]) -> Any:
         try:
-            with run.one_thread(), torch.enable_grad():
+            with problem.determinism(updates + 1), torch.enable_grad():
                 return make()
         except (RuntimeError, NotImplementedError) as reason:
             if not any(sign in str(reason) for sign in NO_SECOND):
@@ -158,9 +157,9 @@ def hessian_of(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tenso
             ) from None
 
     def first() -> Tensor | None:
-        with run.randomness(run.updates + 1):
-            outputs = functional_call(network, {**layout.views(leaf), **buffers}, *arguments(copied(x, dtype)))
-        cost = scalar(run.descent.cost(outputs, copied(y, dtype), knobs.epsilon)) + curved_penalty(run, leaf, knobs)
+        tensors = {**problem.layout.views(leaf), **buffers}
+        outputs = functional_call(problem.network, tensors, *arguments(copied(x, dtype)))
+        cost = scalar(problem.descent.cost(outputs, copied(y, dtype), knobs.epsilon)) + curved_penalty(run, leaf, knobs)
         (gradient,) = torch.autograd.grad(cost, leaf, create_graph=True)
         if any("Error" in name for name in operations(gradient)):
             raise RuntimeError("one of them was marked with @once_differentiable")

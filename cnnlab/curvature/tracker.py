@@ -71,14 +71,14 @@ class Edge:
             if self.pieces is None:
                 if self.knows(run):
                     return
-                whole = run.settings.batch_size is None or run.settings.batch_size >= len(run.examples)
-                self.pieces = search(run, of="all" if whole else "batch", start=self.vector)
+                of = "all" if run.problem.batch_size is None else "batch"
+                self.pieces = search(run, of=of, start=self.vector)
                 self.asked = what_counts(run)
             found = next(self.pieces)
             if found is not None:
                 self.pieces, self.vector, self.known = None, found.vector, self.asked
                 run.note_sharpness(found.step, found.eigenvalue)
-        except BaseException as reason:  # whatever a reader's network does, it is not asked again
+        except BaseException as reason:  # whatever a user's network does, it is not asked again
             self.pieces, self.problem = None, extract_message(reason)
             if not isinstance(reason, Exception):
                 raise

@@ -37,7 +37,8 @@ from cnnlab.plots.layout import find_held_axes, resize_dashboard
 from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.records.autosave import Autosave
 from cnnlab.records.record import Record
-from cnnlab.training.run import Run, own_start
+from cnnlab.training.problem import own_start
+from cnnlab.training.run import Run
 
 CONTROLS_WIDTH = 292
 """Width of the controls in pixels at scale 1."""

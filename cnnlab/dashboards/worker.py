@@ -122,7 +122,7 @@ class Worker:
         self.watching = False
         self.pondering = False
         self.edge = Edge()
-        self.forecast = Forecast(make_run)
+        self.forecast = Forecast()
         self.schedule, self.share, self.peak, self.free = "constant", SHARE, start.learning_rate, True
         self.kept = self.schedule, self.peak
         self.shown = self.view()

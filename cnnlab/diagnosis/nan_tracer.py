@@ -118,19 +118,15 @@ def describe_start(run: Run) -> Event:
 def replay(run: Run, step: int) -> Origin | None:
     """One update of the run once more, from the state before it, with every operation traced."""
     state = run.state_at(step - 1)
-    x, y = run.batch(step)
+    x, y = run.problem.batch(step)
     numbers, kind = run.prepared_knobs(run.record.knobs_at(step))
     tracer = NanTracer(run, step)
     for part in find_tensors(x):
         tracer.check_given(part, "input")
     tracer.check_given(state.parameters, "weight")
     traced = dataclasses.replace(run.descent, cost=functools.partial(tracer.compute_cost, run.descent.cost))
-    with run.one_thread(), tracer.follow_layers(), run.randomness(step):
-        try:
-            with tracer:
-                made = Descent.step(traced, state, x, y, numbers, kind)
-        finally:
-            run.gauges.activations.clear()
+    with run.determinism(step), tracer.follow_layers(), tracer:
+        made = Descent.step(traced, state, x, y, numbers, kind)
     results = [*tracer.outputs, *flat_parts(made.outputs), made.data_cost, made.gradient, made.clipped, made.update]
     results += [made.parameters] if made.penalty is None else [made.penalty, made.parameters]
     tracer.name_logits(made.outputs, y)

@@ -41,7 +41,7 @@ class Probe:
 
 def probe_run(run: Run, step: int) -> Probe:
     """Probe a run as it was after update `step`."""
-    given = run.data[0]
+    given = run.problem.data[0]
     parts = [given] if isinstance(given, Tensor) else list(given.values() if isinstance(given, dict) else given)
     x = torch.cat([part.to(torch.float64).reshape(len(part), -1) for part in parts], dim=1)
     bad = ~x.isfinite().all(dim=1)

@@ -19,11 +19,11 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from cnnlab.config.settings import Settings
-from cnnlab.sweeps.members import Found, Group, accuracy, batch_of, group_of, patches_in, room_for, starts, structure
+from cnnlab.sweeps.members import Found, accuracy, batch_of, find_problem, find_structure, patches_in, room_for, starts
 from cnnlab.training.losses import penalty
 from cnnlab.training.metrics import wide_type
-from cnnlab.training.run import chosen_device
-from cnnlab.training.step import Descent, Kind, KnobTensors
+from cnnlab.training.problem import Problem, chosen_device
+from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
 OFTEN = 10
 """Updates of the same shapes after which a CUDA graph is recorded: recording one takes as long as several updates."""
@@ -36,37 +36,37 @@ def together(members: Sequence[Settings], updates: int, way: str) -> Found:
 
     A member whose cost is NaN or inf leaves the batch; the others go on as if it had not been there.
     """
-    group, kind = group_of(members[0]), Kind.of(members[0].knobs)
-    device = group.x.device
+    problem, structure = find_problem(members[0]), StepStructure.of(members[0].knobs)
+    device = problem.device
     size, wide = (updates, len(members)), wide_type(device)
     cost, data_cost = (torch.full(size, torch.nan, device=device, dtype=wide) for _ in range(2))
     held_out = torch.full((len(members),), torch.nan, device=device)
-    parameters, knobs = starts(group, members)
-    velocity = torch.zeros_like(parameters) if kind.momentum else None
+    parameters, knobs = starts(problem, members)
+    velocity = torch.zeros_like(parameters) if structure.momentum else None
     alive = torch.arange(len(members), device=device)
-    as_graph = updates > 2 * OFTEN and graph_pays(structure(members[0]), nearby_count(len(members)), way)
+    as_graph = updates > 2 * OFTEN and graph_pays(find_structure(members[0]), nearby_count(len(members)), way)
     step = Recorder() if as_graph else step_together
     for update in range(updates):
-        x, y = batch_of(group, members, alive, update + 1)
-        parameters, velocity, total, data = step(group, way, kind, x, y, parameters, velocity, knobs)
+        x, y = batch_of(problem, members, alive, update + 1)
+        parameters, velocity, total, data = step(problem, way, structure, x, y, parameters, velocity, knobs)
         cost[update, alive], data_cost[update, alive] = total.to(wide), data.to(wide) / patches_in(members[0], y)
         going = total.isfinite()
         if not going.all():
-            held_out[alive[~going]] = held_out_together(group, way, parameters[~going])
+            held_out[alive[~going]] = held_out_together(problem, way, parameters[~going])
             alive, parameters = alive[going], parameters[going]
             velocity = None if velocity is None else velocity[going]
             knobs = KnobTensors(*(values[going] for values in knobs))
         if not len(alive):
             break
     if len(alive):
-        held_out[alive] = held_out_together(group, way, parameters)
+        held_out[alive] = held_out_together(problem, way, parameters)
     return Found(*(found.cpu().double().numpy() for found in (cost.T, data_cost.T, held_out)))
 
 
 def step_together(
-    group: Group,
+    problem: Problem,
     way: str,
-    kind: Kind,
+    structure: StepStructure,
     x: Tensor,
     y: Tensor,
     parameters: Tensor,
@@ -78,22 +78,22 @@ def step_together(
     Members do not meet in any operation, so the gradient of the sum of their costs is each one's own; a NaN in one
     stays there.
     """
-    descent, own = group.descent, 0 if y.dim() == 2 else None
+    descent, own = problem.descent, 0 if y.dim() == 2 else None
     leaf = parameters.detach().requires_grad_()
-    outputs = WAYS[way](group, leaf, x)
+    outputs = WAYS[way](problem, leaf, x)
     data_cost = vmap(descent.cost, in_dims=(0, own, 0))(outputs, y, knobs.epsilon)
     total = data_cost
-    if kind.penalised and kind.penalty_in == "cost":
+    if structure.penalised and structure.penalty_in == "cost":
         total = data_cost + vmap(lambda flat, l1, l2: penalty(descent.weights(flat), l1, l2))(leaf, knobs.l1, knobs.l2)
     (gradient,) = torch.autograd.grad(total.sum(), leaf)
     with torch.no_grad():
-        moved, velocity = moved_together(descent, kind, parameters, velocity, gradient, knobs)
+        moved, velocity = moved_together(descent, structure, parameters, velocity, gradient, knobs)
     return moved, velocity, total.detach(), data_cost.detach()
 
 
 def moved_together(
     descent: Descent,
-    kind: Kind,
+    structure: StepStructure,
     parameters: Tensor,
     velocity: Tensor | None,
     gradient: Tensor,
@@ -102,29 +102,31 @@ def moved_together(
     """`Descent.move` for each member."""
 
     def one(flat: Tensor, kept: Tensor, slope: Tensor, *numbers: Tensor) -> tuple[Tensor, Tensor]:
-        move = descent.move(flat, kept, slope, KnobTensors(*numbers), kind)
+        move = descent.move(flat, kept, slope, KnobTensors(*numbers), structure)
         return move.parameters, kept if move.velocity is None else move.velocity
 
     moved, carried = vmap(one)(parameters, parameters if velocity is None else velocity, gradient, *knobs)
     return moved, None if velocity is None else carried
 
 
-def held_out_together(group: Group, way: str, parameters: Tensor) -> Tensor:
+def held_out_together(problem: Problem, way: str, parameters: Tensor) -> Tensor:
     """Held-out accuracy of each member."""
     with torch.no_grad():
-        return accuracy(WAYS[way](group, parameters, group.held_x), group.held_y)
+        assert problem.held_out is not None
+        x, y = problem.held_out
+        return accuracy(WAYS[way](problem, parameters, x), y)
 
 
-def by_vmap(group: Group, flats: Tensor, x: Tensor) -> Tensor:
+def by_vmap(problem: Problem, flats: Tensor, x: Tensor) -> Tensor:
     """Logits (members, patches, classes) of flat vectors (members, numbers), by torch's own vectorisation."""
 
     def one(flat: Tensor, patches: Tensor) -> Any:
-        return functional_call(group.network, group.layout.views(flat), (patches,))
+        return functional_call(problem.network, problem.layout.views(flat), (patches,))
 
     return vmap(one, in_dims=(0, 0 if x.dim() == 5 else None))(flats, x)
 
 
-def by_groups(group: Group, flats: Tensor, x: Tensor) -> Tensor:
+def by_groups(problem: Problem, flats: Tensor, x: Tensor) -> Tensor:
     """The same with a member's channels as one group of a wider convolution."""
 
     def convolve(passed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -136,10 +138,10 @@ def by_groups(group: Group, flats: Tensor, x: Tensor) -> Tensor:
             wide = functional.conv2d(patches, weight.reshape(members * out, *kernel), bias.reshape(-1), groups=members)
         return wide.unflatten(1, (members, out)).transpose(0, 1)
 
-    return through(group, flats, x, convolve)
+    return through(problem, flats, x, convolve)
 
 
-def by_unfolding(group: Group, flats: Tensor, x: Tensor) -> Tensor:
+def by_unfolding(problem: Problem, flats: Tensor, x: Tensor) -> Tensor:
     """The same with each convolution as one batched product of matrices: patches of 3x3 times kernels."""
 
     def convolve(passed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -151,22 +153,22 @@ def by_unfolding(group: Group, flats: Tensor, x: Tensor) -> Tensor:
         made = matrix @ weight.flatten(2).transpose(1, 2) + bias[:, None]
         return made.view(members, patches, rows, columns, out).movedim(-1, 2)
 
-    return through(group, flats, x, convolve)
+    return through(problem, flats, x, convolve)
 
 
-def through(group: Group, flats: Tensor, x: Tensor, convolve: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+def through(problem: Problem, flats: Tensor, x: Tensor, convolve: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
     """All members through the question's network, whose modules are convolutions, linear layers, ReLUs and a flatten.
 
     `convolve` takes what came so far (members, patches, channels, rows, columns), without the first axis where it is
     the same for all, and the members' kernels and biases.
     """
-    pieces = flats.split(group.layout.sizes, dim=1)
+    pieces = flats.split(problem.layout.sizes, dim=1)
     tensors = {
         name: piece.view(len(flats), *shape)
-        for name, piece, shape in zip(group.layout.names, pieces, group.layout.shapes, strict=True)
+        for name, piece, shape in zip(problem.layout.names, pieces, problem.layout.shapes, strict=True)
     }
     passed = x
-    for name, module in group.network.named_children():
+    for name, module in problem.network.named_children():
         if isinstance(module, nn.Conv2d):
             passed = convolve(passed, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
         elif isinstance(module, nn.Linear):
@@ -179,12 +181,12 @@ def through(group: Group, flats: Tensor, x: Tensor, convolve: Callable[[Tensor, 
     return passed
 
 
-WAYS: dict[str, Callable[[Group, Tensor, Tensor], Tensor]] = {
+WAYS: dict[str, Callable[[Problem, Tensor, Tensor], Tensor]] = {
     "vmap": by_vmap,
     "groups": by_groups,
     "unfold": by_unfolding,
 }
-"""Way of computing members together -> group, flat vectors (members, numbers), patches -> logits."""
+"""Way of computing members together -> problem, flat vectors (members, numbers), patches -> logits."""
 
 
 class Recorder:
@@ -199,7 +201,7 @@ class Recorder:
         self.graphs: dict[Any, Graph] = {}
 
     def __call__(
-        self, group: Group, way: str, kind: Kind, x: Tensor, y: Tensor,
+        self, problem: Problem, way: str, structure: StepStructure, x: Tensor, y: Tensor,
         parameters: Tensor, velocity: Tensor | None, knobs: KnobTensors,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:  # fmt: skip
         """What `step_together` returns."""
@@ -207,7 +209,7 @@ class Recorder:
 
         def work(x: Tensor, y: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
             flats, numbers = rest[: len(moving)], KnobTensors(*rest[len(moving) :])
-            return step_together(group, way, kind, x, y, flats[0], flats[1] if flats[1:] else None, numbers)
+            return step_together(problem, way, structure, x, y, flats[0], flats[1] if flats[1:] else None, numbers)
 
         given = [x, y, *moving, *knobs]
         shapes = tuple(tensor.shape for tensor in given)
@@ -284,15 +286,15 @@ def seconds_together(
 
     Infinity where there is too little memory.
     """
-    group, kind = group_of(settings), Kind.of(settings.knobs)
-    members = [settings.replace(learning_rate=1e-9)] * min(count, room_for(group))
-    parameters, knobs = starts(group, members)
-    x, y = batch_of(group, members, torch.arange(len(members)), 1)
+    problem, structure = find_problem(settings), StepStructure.of(settings.knobs)
+    members = [settings.replace(learning_rate=1e-9)] * min(count, room_for(problem))
+    parameters, knobs = starts(problem, members)
+    x, y = batch_of(problem, members, torch.arange(len(members)), 1)
     taken = 0.0
     try:
         for _ in range(updates):
             began = time.perf_counter()
-            step(group, way, kind, x, y, parameters, None, knobs)[2].tolist()  # which waits for the device
+            step(problem, way, structure, x, y, parameters, None, knobs)[2].tolist()  # which waits for the device
             taken = time.perf_counter() - began
     except torch.OutOfMemoryError:
         return math.inf

@@ -7,9 +7,8 @@ widgets, no plots, no processes of its own: `compute` is a function that any exe
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 
 from cnnlab.config.settings import Settings, written
 from cnnlab.sweeps.batched import WAYS, fastest_way, nearby_count, together
-from cnnlab.sweeps.members import Found, accuracy, group_of, patches_in, room_for, structure
+from cnnlab.sweeps.members import Found, accuracy, find_problem, find_structure, patches_in, room_for
 from cnnlab.training.checkpoints import State
 from cnnlab.training.data import updates_per_epoch
+from cnnlab.training.determinism import one_thread, sums_in_a_fixed_order
 from cnnlab.training.malloc import keep_freed_memory
-from cnnlab.training.run import chosen_device, sums_in_a_fixed_order
-from cnnlab.training.step import Kind, KnobTensors
+from cnnlab.training.problem import chosen_device
+from cnnlab.training.step import KnobTensors, StepStructure
 
 
 class Fates(NamedTuple):
@@ -52,7 +52,7 @@ def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Fat
     edge of explosion multiplies the rounding at every update, and may end on the other side of it.
     """
     began = time.perf_counter()
-    if way not in ("auto", "one by one", *WAYS):
+    if way not in ("auto", *METHODS):
         raise ValueError(f"way must be 'auto', 'one by one' or one of {', '.join(map(repr, WAYS))}, got {written(way)}")
     keep_freed_memory()
     tables = [np.full((len(members), updates), np.nan) for _ in range(2)]
@@ -60,8 +60,7 @@ def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Fat
     with one_thread(), sums_in_a_fixed_order():
         for batch in batches(members, way):
             chosen = way if way != "auto" else automatic_way(members[batch[0]], len(batch))
-            part = one_by_one if chosen == "one by one" else together
-            found = within_memory(part, [members[place] for place in batch], updates, chosen)
+            found = within_memory(METHODS[chosen], [members[place] for place in batch], updates)
             tables[0][batch], tables[1][batch], held_out[batch] = found
     windows = np.array([window(member, updates) for member in members], dtype=int).reshape(-1)
     first = np.array([row[:width].mean() for row, width in zip(tables[1], windows, strict=True)])
@@ -69,16 +68,16 @@ def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Fat
     return Fates(tables[0], first, last, held_out, time.perf_counter() - began)
 
 
-def within_memory(part: Callable[..., Found], members: Sequence[Settings], updates: int, way: str) -> Found:
-    """What `part` finds of all members at once, or of each half where the device has too little memory for that."""
+def within_memory(method: Method, members: Sequence[Settings], updates: int) -> Found:
+    """What a method finds of all members at once, or of each half where the device has too little memory for that."""
     try:
-        return part(members, updates, way)
+        return method(members, updates)
     except torch.OutOfMemoryError:
         if len(members) == 1:
             raise
     torch.cuda.empty_cache()
     middle = len(members) // 2
-    first, second = (within_memory(part, some, updates, way) for some in (members[:middle], members[middle:]))
+    first, second = (within_memory(method, some, updates) for some in (members[:middle], members[middle:]))
     return Found(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
 
 
@@ -92,63 +91,47 @@ def seconds_of_an_update(member: Settings) -> float:
     return min(compute([member], 1, "one by one").seconds for _ in range(3))
 
 
-LOCK = threading.Lock()
-THREADS_BEFORE: list[int] = []
-"""What `one_thread` has found, once for each thread that is within it."""
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One CPU thread, as for every run of the question's network: the same bits, and room for other processes."""
-    with LOCK:
-        THREADS_BEFORE.append(torch.get_num_threads())
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with LOCK:  # the last one out gives back what the first one in has found
-            before = THREADS_BEFORE.pop()
-            if not THREADS_BEFORE:
-                torch.set_num_threads(before)
-
-
 def batches(members: Sequence[Settings], way: str) -> Iterator[list[int]]:
     """The places of members that go together: of one structure and kind of step, as many as memory allows."""
     alike: dict[Any, list[int]] = {}
     for place, member in enumerate(members):
-        alike.setdefault((structure(member), Kind.of(member.knobs)), []).append(place)
+        alike.setdefault((find_structure(member), StepStructure.of(member.knobs)), []).append(place)
     for places in alike.values():
         one = way == "one by one" or (way == "auto" and chosen_device(members[places[0]]).type != "cuda")
-        size = len(places) if one else room_for(group_of(members[places[0]]))
+        size = len(places) if one else room_for(find_problem(members[places[0]]))
         yield from (places[first : first + size] for first in range(0, len(places), size))
 
 
-# One by one.
-
-
-def one_by_one(members: Sequence[Settings], updates: int, way: str = "one by one") -> Found:
+def one_by_one(members: Sequence[Settings], updates: int) -> Found:
     """What the step of `Run` makes of each member, one after the other."""
     cost, data_cost = (np.full((len(members), updates), np.nan) for _ in range(2))
     held_out = np.full(len(members), np.nan)
     for row, member in enumerate(members):
-        group = group_of(member)
-        state = State(group.start(member), None, {})
-        numbers, kind = KnobTensors.of(member.knobs, state.parameters), Kind.of(member.knobs)
+        problem = find_problem(member)
+        state = problem.draw_start(member)
+        knobs = KnobTensors.of(member.knobs, state.parameters), StepStructure.of(member.knobs)
         for update in range(updates):
-            places = group.places(member, update + 1)
-            x, y = (group.x, group.y) if places is None else (group.x[places], group.y[places])
-            step = group.descent.step(state, x, y, numbers, kind)
+            x, y = problem.batch(update + 1, member)
+            step = problem.descent.step(state, x, y, *knobs)
             state = State(step.parameters, step.velocity, step.buffers)
             total = step.data_cost if step.penalty is None else step.data_cost + step.penalty
             cost[row, update], data_cost[row, update] = total.item(), step.data_cost.item() / patches_in(member, y)
             if not math.isfinite(cost[row, update]):
                 break
-        held_out[row] = accuracy(group.descent.outputs(state, group.held_x), group.held_y).item()
+        assert problem.held_out is not None
+        x, y = problem.held_out
+        held_out[row] = accuracy(problem.descent.outputs(state, x), y).item()
     return Found(cost, data_cost, held_out)
+
+
+Method = Callable[[Sequence[Settings], int], Found]
+"""Members of one structure and kind of step, and updates -> what was measured of them."""
+METHODS: dict[str, Method] = {"one by one": one_by_one, **{way: functools.partial(together, way=way) for way in WAYS}}
+"""All ways of training members."""
 
 
 def automatic_way(member: Settings, count: int) -> str:
     """One by one on the CPU; on a GPU the fastest of WAYS for so many members, as measured once a structure."""
     if chosen_device(member).type != "cuda":
         return "one by one"
-    return fastest_way(structure(member), nearby_count(count))
+    return fastest_way(find_structure(member), nearby_count(count))

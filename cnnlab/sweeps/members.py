@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from cnnlab.config.settings import KNOB_NUMBERS, Settings
-from cnnlab.training.data import batch_indices, patches_of
-from cnnlab.training.initializers import initial_parameters
-from cnnlab.training.losses import question_cost
-from cnnlab.training.network import Layout, question_network
-from cnnlab.training.run import chosen_device
-from cnnlab.training.step import Descent, KnobTensors
+from cnnlab.training.datasets import Pair
+from cnnlab.training.problem import Problem
+from cnnlab.training.step import KnobTensors
 
 FREE_SHARE = 0.5
 """Share of a GPU's free memory that a batch of members may take."""
@@ -44,58 +40,26 @@ class Found(NamedTuple):
     """(members,): accuracy on the held-out patches at the end."""
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
-    """What all members of one structure have in common, on its device."""
-
-    settings: Settings
-    network: nn.Sequential
-    layout: Layout
-    descent: Descent
-    x: Tensor
-    y: Tensor
-    held_x: Tensor
-    held_y: Tensor
-    patches: Tensor
-    """The training patches as they come from the image, which one of the initialisations measures."""
-
-    def start(self, member: Settings) -> Tensor:
-        """The flat vector that a member starts from, as a Run would."""
-        flat = initial_parameters(self.network, self.layout, member, self.patches)
-        return flat.to(self.x.device, self.x.dtype)
-
-    def places(self, member: Settings, step: int) -> Tensor | None:
-        """Which patches an update of a member uses; None for all."""
-        places = batch_indices(len(self.x), member.batch_size, member.seed, step)
-        return None if places is None else places.to(self.x.device)
-
-
-def structure(member: Settings) -> Settings:
+def find_structure(member: Settings) -> Settings:
     """The settings of a member with all that it may have of its own at the preset's value."""
     common = Settings()
     return member.replace(epochs=1, preset="question", **{name: getattr(common, name) for name in PER_MEMBER})
 
 
-def group_of(member: Settings) -> Group:
-    """The group that a member belongs to, one for each thread: a module takes one call at a time."""
-    return made_group(structure(member), threading.get_ident())
+def find_problem(member: Settings) -> Problem:
+    """What a member shares with all of its structure, one for each thread: a module takes one call at a time."""
+    return made_problem(find_structure(member), threading.get_ident())
 
 
 @lru_cache(maxsize=16)
-def made_group(settings: Settings, _thread: int) -> Group:
-    """The group of a structure in a thread; the last few are kept."""
-    device, dtype = chosen_device(settings), getattr(torch, settings.precision)
-    data, network = patches_of(settings), question_network(settings)
-    layout = Layout.of(network)
-    descent = Descent(network, layout, question_cost(settings), layout.is_weight(device))
-    x, held_x = (part.to(device, dtype) for part in (data.x, data.held_x))
-    y, held_y = (part.to(device) for part in (data.y, data.held_y))
-    return Group(settings, network, layout, descent, x, y, held_x, held_y, data.x)
+def made_problem(settings: Settings, _thread: int) -> Problem:
+    """The problem of a structure in a thread; the last few are kept."""
+    return Problem.of(settings)
 
 
-def room_for(group: Group) -> int:
-    """How many members of a group fit into memory at once; at least one."""
-    return max(1, int(memory_for_members(group.x.device) // bytes_of_a_member(group)))
+def room_for(problem: Problem) -> int:
+    """How many members of a structure fit into memory at once; at least one."""
+    return max(1, int(memory_for_members(problem.device) // bytes_of_a_member(problem)))
 
 
 def memory_for_members(device: torch.device) -> float:
@@ -106,36 +70,37 @@ def memory_for_members(device: torch.device) -> float:
     return FREE_SHARE * (torch.cuda.mem_get_info(device)[0] + reserve)
 
 
-def bytes_of_a_member(group: Group) -> int:
+def bytes_of_a_member(problem: Problem) -> int:
     """The memory that a member needs at most in a batch: its flat vectors, and what a forward pass keeps."""
-    count = group.settings.batch_size or len(group.x)
+    x = problem.data[0]
     kept = 0
-    passed: Tensor = torch.empty((count, *group.x.shape[1:]), device="meta")
-    for module in group.network:
+    passed: Tensor = torch.empty((problem.batch_size or len(x), *x.shape[1:]), device="meta")
+    for module in problem.network.children():
         passed = module(passed)
         kept += passed.numel()
-    numbers = COPIES * sum(group.layout.sizes) + UNFOLDED * kept
-    return numbers * group.x.element_size()
+    numbers = COPIES * sum(problem.layout.sizes) + UNFOLDED * kept
+    return int(numbers * x.element_size())
 
 
-def starts(group: Group, members: Sequence[Settings]) -> tuple[Tensor, KnobTensors]:
+def starts(problem: Problem, members: Sequence[Settings]) -> tuple[Tensor, KnobTensors]:
     """Flat vectors (members, numbers) to start from, and each knob (members,).
 
     Members that differ in their knobs alone share a draw, which would take longer than training them on a GPU.
     """
     drawn: dict[Any, int] = {}
     places = [drawn.setdefault((each.seed, each.init, each.init_scale), len(drawn)) for each in members]
-    flats = torch.stack([group.start(members[places.index(place)]) for place in drawn.values()])
+    flats = torch.stack([problem.draw_start(members[places.index(place)]).parameters for place in drawn.values()])
     parameters = flats[torch.tensor(places, device=flats.device)]
     return parameters, KnobTensors.of_each([member.knobs for member in members], parameters)
 
 
-def batch_of(group: Group, members: Sequence[Settings], alive: Tensor, step: int) -> tuple[Tensor, Tensor]:
+def batch_of(problem: Problem, members: Sequence[Settings], alive: Tensor, step: int) -> Pair:
     """Patches and labels of an update: of all members alike (patches, ..), or each its own (members, patches, ..)."""
-    if group.places(members[0], step) is None:
-        return group.x, group.y
-    places = [part for place in alive.tolist() if (part := group.places(members[place], step)) is not None]
-    return group.x[torch.stack(places)], group.y[torch.stack(places)]
+    if problem.batch_size is None:
+        return problem.data
+    each = [problem.batch(step, members[place]) for place in alive.tolist()]
+    x, y = (torch.stack(parts) for parts in zip(*each, strict=True))
+    return x, y
 
 
 def patches_in(member: Settings, labels: Tensor) -> int:

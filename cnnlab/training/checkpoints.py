@@ -7,8 +7,12 @@ import os
 import tempfile
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from cnnlab.config.settings import written
+from cnnlab.records.record import Record, Snapshot
 
 
 class State(NamedTuple):
@@ -65,6 +69,8 @@ class History:
     """
 
     def __init__(self, start: State, budget: int) -> None:
+        if isinstance(budget, bool) or not isinstance(budget, (int, float, np.number)) or not budget >= 0:
+            raise ValueError(f"history_bytes must be a number of at least 0, got {written(budget)}")
         self.budget = budget
         self.widest = WIDEST
         self.states = {0: start}
@@ -121,3 +127,47 @@ class History:
         part.states = {kept: state for kept, state in self.states.items() if kept <= step}
         part.bytes = sum(state.bytes for state in part.states.values())
         return part
+
+    def snapshots(self, last: int) -> tuple[Snapshot, ...]:
+        """The states kept up to update `last`, as bytes."""
+        kept = sorted((step, state) for step, state in dict(self.states).items() if step <= last)
+        return tuple(Snapshot(step, {name: as_bytes(part) for name, part in named(state)}) for step, state in kept)
+
+
+def restore_states(record: Record, like: State) -> dict[int, State]:
+    """The states of a record by update; ValueError if one does not fit the network, or the start is missing."""
+    states = {kept.step: restore(kept, like) for kept in record.take_snapshots() if kept.step <= len(record)}
+    if 0 not in states:
+        raise ValueError("a record must hold the state at its start to be gone on with, and this one does not")
+    return states
+
+
+def restore(kept: Snapshot, like: State) -> State:
+    """The state that a snapshot holds, of the types, shapes and device of another; ValueError if it does not fit."""
+    wanted = dict(named(like))
+    if "velocity" in kept.arrays:
+        wanted["velocity"] = like.parameters
+    sizes = [{name: part.nbytes for name, part in parts.items()} for parts in (kept.arrays, wanted)]
+    if sizes[0] != sizes[1]:
+        held, needed = (", ".join(f"{name} ({size} bytes)" for name, size in each.items()) for each in sizes)
+        raise ValueError(
+            f"the record's state at update {kept.step} does not fit the network: it holds {held}, "
+            f"and the network {needed}"
+        )
+    tensors = {
+        name: torch.from_numpy(kept.arrays[name].copy()).view(part.dtype).reshape(part.shape).to(part.device)
+        for name, part in wanted.items()
+    }
+    parameters, velocity = tensors.pop("parameters"), tensors.pop("velocity", None)
+    return State(parameters, velocity, {name.removeprefix("buffer."): part for name, part in tensors.items()})
+
+
+def named(state: State) -> list[tuple[str, Tensor]]:
+    """The tensors of a state by the names that a Snapshot uses."""
+    velocity = [] if state.velocity is None else [("velocity", state.velocity)]
+    return [("parameters", state.parameters), *velocity, *((f"buffer.{name}", b) for name, b in state.buffers.items())]
+
+
+def as_bytes(tensor: Tensor) -> np.ndarray:
+    """A tensor's bytes as an array of uint8."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -20,9 +20,9 @@ from cnnlab.records.log import Log
 from cnnlab.records.record import Record
 from cnnlab.training.gradients import given, ids_of
 from cnnlab.training.metrics import Gauges, Numbers, classification, is_classification
-from cnnlab.training.network import Layout
+from cnnlab.training.network import Kernels, Layout
 from cnnlab.training.passes import Classes
-from cnnlab.training.run import FLUSH_EVERY, kernels_of
+from cnnlab.training.run import FLUSH_EVERY
 from cnnlab.training.step import Step
 
 TINY = 1e-300
@@ -61,11 +61,11 @@ class LoopRecorder:
             raise ValueError(f"model must have parameters of {', '.join(EXPONENTS)}, got {precision}")
         names = tuple(self.layout.watched_by_default() if watch is None else watch)
         self.watched = [self.layout.index(name) for name in names]
-        self.places, kernel_shape = kernels_of(self.layout, flat.device)
+        self.kernels = Kernels.of(self.layout, flat.device)
         recipe = settings("question", precision=precision, **dataclasses.asdict(knobs))
-        self.log = Log(recipe, self.layout.layers, names, updates_per_epoch, kernel_shape)
+        self.log = Log(recipe, self.layout.layers, names, updates_per_epoch, self.kernels.shape)
         self.prepare(flat)
-        self.pending = [(*self.gauges.start(flat), self.kernels(flat))]
+        self.pending = [(*self.gauges.start(flat), self.kernels.read(flat))]
         self.updates = 0
 
     def prepare(self, flat: Tensor) -> None:
@@ -81,10 +81,6 @@ class LoopRecorder:
         with torch.no_grad():
             for parameter, kept in zip(self.parameters, self.layout.views(flat).values(), strict=True):
                 parameter.copy_(kept)
-
-    def kernels(self, flat: Tensor) -> Tensor:
-        """The first convolution's kernels, as a Record keeps them."""
-        return flat[self.places].to(torch.float32)
 
     def gradient(self, optimizer: Any, left_out: Collection[int]) -> Tensor:
         """What an optimiser is given, in one vector, copied; 0 for parameters whose ids are left out."""
@@ -118,7 +114,7 @@ class LoopRecorder:
             self.updates += 1
         else:
             self.drop_last()
-        self.pending.append((row, histogram, self.kernels(after)))
+        self.pending.append((row, histogram, self.kernels.read(after)))
         self.log.change_knobs(self.updates, update.knobs)
         if len(self.pending) > FLUSH_EVERY:
             self.flush(kept=1)  # to which a further step may belong

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+from collections.abc import Callable
 from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -20,11 +21,12 @@ def keep_freed_memory() -> None:
     """Have glibc keep what is freed, for the next update needs it again; nothing elsewhere.
 
     Else it goes back to the system at the end of every backward pass and is fetched anew page by page in the next
-    update: 600 to 2,500 page faults, 1.5 ms of 20.
+    update, 600 to 2,500 page faults: an update of the question's network would take 6 % longer, a rewind 9 %
+    (medians of 16 pairs of processes). It is not undone, for glibc does not tell what was in force before.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError, TypeError):
-            mallopt = ctypes.CDLL(None).mallopt
+            mallopt: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
             # Setting one of the two ends glibc's own way of setting both.
             mallopt(TRIM_THRESHOLD, KEPT)
             mallopt(MMAP_THRESHOLD, WHOLE)

@@ -1,6 +1,6 @@
 """The question's network as a module, and the flat vector that holds all parameters of any module.
 
-Nothing outside this room knows a layer of the question's network by name.
+Nothing outside this module knows a layer of the question's network by name.
 """
 
 from __future__ import annotations
@@ -141,3 +141,32 @@ class Layout:
             return (f"{name}[{','.join(map(str, origin))}]",)
         second = [int(position == axis) for position in range(len(shape))]
         return tuple(f"{name}[{','.join(map(str, where))}]" for where in (origin, second))
+
+
+MOST_KERNEL_NUMBERS = 1024
+"""Most numbers of the first convolution that are kept at every update."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """The first convolution's kernels for its first input, as a Record keeps them; none where there is none."""
+
+    places: Tensor
+    """Where they lie in the flat vector: at most 1,024 numbers, so that keeping them at every update costs little."""
+    shape: tuple[int, int, int]
+    """Kernels, rows and columns."""
+
+    @classmethod
+    def of(cls, layout: Layout, device: torch.device) -> Kernels:
+        """Those of a network."""
+        views = layout.views(torch.arange(sum(layout.sizes)))
+        first = next((view[:, 0] for view in views.values() if view.dim() == 4), None)
+        if first is None:
+            return cls(torch.empty(0, dtype=torch.int64, device=device), (0, 1, 1))
+        chosen = first[: max(1, MOST_KERNEL_NUMBERS // first[0].numel())]
+        count, height, width = chosen.shape
+        return cls(chosen.flatten().to(device), (count, height, width))
+
+    def read(self, flat: Tensor) -> Tensor:
+        """Their numbers in a flat vector of parameters: one vector, float32, on the device."""
+        return flat[self.places].to(torch.float32)

@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import itertools
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,24 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.links import Plan, opened
-from cnnlab.config.settings import KNOB_FIELDS, LIMITS, Knobs, Number, Settings, check_names, written
+from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, check_names, written
 from cnnlab.records.frame import Frame
 from cnnlab.records.log import Log
-from cnnlab.records.record import Branch, Record, Snapshot
-from cnnlab.training import data as image_data
-from cnnlab.training.checkpoints import History, State
-from cnnlab.training.datasets import Examples, Pair, examples_of, mapped
-from cnnlab.training.initializers import initial_parameters
-from cnnlab.training.losses import Cost, question_cost
+from cnnlab.records.record import Branch, Record
+from cnnlab.training.checkpoints import History, State, restore_states
 from cnnlab.training.malloc import keep_freed_memory
 from cnnlab.training.metrics import Gauges, classification
-from cnnlab.training.network import Layout, question_network
-from cnnlab.training.step import Descent, Kind, KnobTensors
+from cnnlab.training.network import Kernels, Layout
+from cnnlab.training.problem import Problem, own_start
+from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
 HISTORY_BYTES = 64 * 2**20
 """Bytes that the states kept for rewinding may take, most of them in files, unless a run is told otherwise."""
-MOST_KERNEL_NUMBERS = 1024
-"""Most numbers of the first convolution that are kept at every update."""
 FLUSH_EVERY = 256
 """Updates whose gauges may wait on the device before they cross to the host."""
 
@@ -60,7 +54,7 @@ class Run:
 
     def __init__(
         self,
-        preset: str | Settings | Record = "question",
+        preset: str | Settings | Record | Problem = "question",
         *,
         network: nn.Module | None = None,
         data: Any = None,
@@ -74,138 +68,88 @@ class Run:
         if isinstance(cost, str):
             changes["cost"] = cost
         if isinstance(preset, Record):
-            self.settings = same_settings(preset, changes)
-            watch = same_watched(preset, watch)
-        else:
+            wanted, watch = same_settings(preset, changes), same_watched(preset, watch)
+        elif not isinstance(preset, Problem):
             if network is not None:
                 data, changes = own_start(preset, network, data, changes)
-            self.settings, planned = opened(preset, **changes)
+            wanted, planned = opened(preset, **changes)
             plan = checked_plan(plan) or planned
-        self.device = chosen_device(self.settings)
-        self.dtype: torch.dtype = getattr(torch, self.settings.precision)
-        self.own_network = network is not None
-        if (
-            isinstance(history_bytes, bool)
-            or not isinstance(history_bytes, (int, float, np.number))
-            or not history_bytes >= 0
-        ):
-            raise ValueError(f"history_bytes must be a number of at least 0, got {written(history_bytes)}")
         keep_freed_memory()
-        with self.one_thread():
-            self.prepare(network, data, cost, held_out)
-            self.kernel_places, kernel_shape = kernels_of(self.layout, self.device)
-            if isinstance(preset, Record):
-                self.check_record(preset, kernel_shape)
-            names = tuple(self.layout.watched_by_default() if watch is None else weights_named(watch))
-            self.watched = [self.layout.index(name) for name in names]
-            self.knobs, self.plan = self.settings.knobs, plan
-            self.gauges = Gauges(self.network, self.layout, self.parameters, self.watched)
-            self.log = Log(self.settings, self.layout.layers, names, self.updates_per_epoch, kernel_shape)
-            self.pending = [(*self.gauges.start(self.parameters), self.kernels())]
-        self.updates = 0
-        self.branch = Branch()
-        self.numbers = itertools.count(2)
-        self.history = History(self.state, history_bytes)
-        self.prepared = KnobTensors.of(self.knobs, self.parameters), Kind.of(self.knobs)
-        self.prepared_for = self.knobs
+        self.problem = preset if isinstance(preset, Problem) else Problem.of(wanted, network, data, cost, held_out)
+        layout = self.layout
+        self.kernels = Kernels.of(layout, self.problem.device)
         if isinstance(preset, Record):
-            self.go_on(preset, history_bytes)
+            self.check_record(preset)
+        names = tuple(layout.watched_by_default() if watch is None else weights_named(watch))
+        self.watched = [layout.index(name) for name in names]
+        self.knobs, self.plan = self.settings.knobs, plan
+        self.prepared: tuple[Knobs, KnobTensors, StepStructure] | None = None
+        if isinstance(preset, Record):
+            self.take_over(preset, history_bytes)
+            return
+        self.state = self.problem.draw_start()
+        self.history = History(self.state, history_bytes)
+        self.updates, self.branch, self.numbers = 0, Branch(), itertools.count(2)
+        self.attach_gauges()
+        with self.determinism(0):
+            self.pending = [(*self.gauges.start(self.parameters), self.kernels.read(self.parameters))]
+        self.log = Log(self.settings, layout.layers, names, self.updates_per_epoch, self.kernels.shape)
 
-    def prepare(
-        self,
-        network: nn.Module | None,
-        data: Any,
-        cost: Callable[..., Tensor] | str | None,
-        held_out: Any,
-    ) -> None:
-        """Bring network, data, cost and first parameters together on the device."""
-        if network is None:
-            if data is not None or held_out is not None or not (cost is None or isinstance(cost, str)):
-                raise TypeError("data, held_out and cost go with a network of your own: pass network=")
-            patches = image_data.patches_of(self.settings)
-            examples = Examples(patches.x, patches.y)
-            held: Examples | None = Examples(patches.held_x, patches.held_y)
-            self.network: nn.Module = question_network(self.settings)
-            objective: Cost = question_cost(self.settings)
-            self.layout = Layout.of(self.network)
-            start = initial_parameters(self.network, self.layout, self.settings, patches.x)
-        else:
-            if data is None or cost is None:
-                raise TypeError("a network of your own needs data=(x, y) and cost=, a function of outputs and y")
-            if not isinstance(cost, str) and not callable(cost):
-                raise TypeError(f"cost must be a function of outputs and y, got {type(cost).__name__}")
-            examples = examples_of("data", data)
-            held = None if held_out is None else examples_of("held_out", held_out)
-            self.network = copy_of(network).to(self.device)
-            for buffer in (*self.network.parameters(), *self.network.buffers()):
-                if buffer.is_floating_point():
-                    buffer.data = buffer.data.to(self.dtype)
-            objective = question_cost(self.settings) if isinstance(cost, str) else without_epsilon(cost)
-            self.layout = Layout.of(self.network)
-            start = self.layout.flatten(dict(self.network.named_parameters()))
-        self.given = examples
-        self.examples = examples.placed(self.placed)
-        self.data: Pair = self.examples.pair
-        self.held_out: Pair | None = None if held is None else held.placed(self.placed).pair
-        buffers = {} if network is None else dict(self.network.named_buffers())
-        self.state = State(start.to(self.device, self.dtype), None, buffers)
-        self.blank = copy.deepcopy(self.network)
-        is_weight = self.layout.is_weight(self.device)
-        self.descent = Descent(self.network, self.layout, objective, is_weight)
-
-    def go_on(self, record: Record, history_bytes: int) -> None:
-        """Take over the past of a record; ValueError if its states do not fit the network."""
-        states = {kept.step: self.state_of(kept) for kept in record.take_snapshots() if kept.step <= len(record)}
-        if 0 not in states:
-            raise ValueError("a record must hold the state at its start to be gone on with, and this one does not")
-        self.log, self.pending = Log.from_record(dataclasses.replace(record, settings=self.settings)), []
+    def take_over(self, record: Record, history_bytes: int) -> None:
+        """Go on with the past of a record; ValueError if its states do not fit the network."""
+        states = restore_states(record, self.problem.empty_state())
         self.history = History.of(states, history_bytes)
-        self.updates = len(record)
+        self.log, self.pending = Log.from_record(dataclasses.replace(record, settings=self.settings)), []
+        self.updates, self.branch = len(record), record.branch
         self.knobs = record.knobs_at(self.updates + 1)
-        self.branch = record.branch
         taken = max(each.branch.number for each in (record, *record.others))
         self.numbers = itertools.count(taken + 1)
+        self.state = states[0]
+        self.attach_gauges()
         self.state = self.state_at(self.updates)
 
-    def check_record(self, record: Record, kernel_shape: tuple[int, ...]) -> None:
+    def attach_gauges(self) -> None:
+        """Train a copy of the network that this run has for itself, with hooks that measure activations."""
+        self.network = copy.deepcopy(self.problem.network)
+        self.descent: Descent = dataclasses.replace(self.problem.descent, network=self.network)
+        with self.problem.determinism(0):
+            self.gauges = Gauges(self.network, self.layout, self.parameters, self.watched)
+
+    def check_record(self, record: Record) -> None:
         """ValueError if a record is of another network, or of other data."""
         if record.own_network and not self.own_network:
             raise ValueError("the record is of a network of your own: give it again as network=, data= and cost=")
         fits = {
             "layers": (self.layout.layers, record.layers),
-            "kernels of shape": (kernel_shape, record.kernels.shape[1:]),
+            "kernels of shape": (self.kernels.shape, record.kernels.shape[1:]),
             "updates in an epoch:": (self.updates_per_epoch, record.updates_per_epoch),
         }
         for name, (ours, theirs) in fits.items():
             if ours != theirs:
                 raise ValueError(f"the record has {name} {theirs}, but the run {ours}")
 
-    def state_of(self, kept: Snapshot) -> State:
-        """The state that a snapshot holds; ValueError if it does not fit the network."""
-        like = dict(named(self.state))
-        if "velocity" in kept.arrays:
-            like["velocity"] = self.parameters
-        sizes = [{name: part.nbytes for name, part in parts.items()} for parts in (kept.arrays, like)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"the record's state at update {kept.step} does not fit the network: it holds {in_bytes(sizes[0])}, "
-                f"and the network {in_bytes(sizes[1])}"
-            )
-        tensors = {name: of_bytes(kept.arrays[name], tensor) for name, tensor in like.items()}
-        parameters, velocity = tensors.pop("parameters"), tensors.pop("velocity", None)
-        return State(parameters, velocity, {name.removeprefix("buffer."): part for name, part in tensors.items()})
-
-    def placed(self, tensor: Tensor) -> Tensor:
-        """One tensor on the run's device, in its precision if it is floating-point."""
-        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
-
     def __repr__(self) -> str:
         return f"Run({self.record!r})"
 
     @property
+    def settings(self) -> Settings:
+        """What the run started from."""
+        return self.problem.settings
+
+    @property
+    def own_network(self) -> bool:
+        """Whether the network is the user's own."""
+        return self.problem.own_network
+
+    @property
+    def layout(self) -> Layout:
+        """Where each parameter lies in the flat vector."""
+        return self.problem.layout
+
+    @property
     def updates_per_epoch(self) -> int:
         """Updates in one pass over the training patches."""
-        return self.examples.updates_per_epoch(self.settings.batch_size)
+        return self.problem.examples.updates_per_epoch(self.settings.batch_size)
 
     @property
     def knobs_in_force(self) -> Knobs:
@@ -220,7 +164,7 @@ class Run:
         return dataclasses.replace(
             self.log.record(),
             branch=self.branch,
-            take_snapshots=lambda: snapshots(history, last),
+            take_snapshots=lambda: history.snapshots(last),
             own_network=self.own_network,
         )
 
@@ -261,18 +205,13 @@ class Run:
 
         If the network or the cost raises, or an interrupt comes, the run stays as it was.
         """
-        with self.one_thread():
-            x, y = self.batch(self.updates + 1)
-            knobs = self.knobs_in_force
-            numbers, kind = self.prepared_knobs(knobs)
-            try:
-                with self.randomness(self.updates + 1):
-                    step = self.descent.step(self.state, x, y, numbers, kind)
-                measured = self.gauges.measure(self.parameters, step, y)
-            finally:
-                self.gauges.activations.clear()
+        knobs = self.knobs_in_force
+        with self.determinism(self.updates + 1):
+            x, y = self.problem.batch(self.updates + 1)
+            step = self.descent.step(self.state, x, y, *self.prepared_knobs(knobs))
+            measured = self.gauges.measure(self.parameters, step, y)
         state = State(step.parameters, step.velocity, step.buffers)
-        row = (*measured, self.kernels_in(step.parameters))
+        row = (*measured, self.kernels.read(step.parameters))
         # What comes first may be done again; the last line has no call in it, and so no place for an interrupt.
         self.log.change_knobs(self.updates + 1, knobs)
         self.history.keep(self.updates + 1, state)
@@ -302,9 +241,7 @@ class Run:
         step = self.updates if step is None else self.checked_step(step)
         self.flush()
         twin = copy.copy(self)
-        twin.network = copy.deepcopy(self.blank)
-        twin.descent = dataclasses.replace(self.descent, network=twin.network)
-        twin.gauges = Gauges(twin.network, self.layout, self.parameters, self.watched)
+        twin.attach_gauges()
         twin.pending = []
         twin.log, twin.history = self.log.until(self.updates), self.history.until(self.updates)
         twin.rewind(step)
@@ -323,57 +260,32 @@ class Run:
         nearest = self.history.nearest(step)
         state = self.history.states[nearest]
         record = self.log.record()
-        with self.one_thread():
-            try:
-                for update in range(nearest + 1, step + 1):
-                    x, y = self.batch(update)
-                    numbers, kind = self.prepared_knobs(record.knobs_at(update))
-                    with self.randomness(update):
-                        again = self.descent.step(state, x, y, numbers, kind)
-                    state = State(again.parameters, again.velocity, again.buffers)
-            finally:
-                self.gauges.activations.clear()
+        for update in range(nearest + 1, step + 1):
+            with self.determinism(update):
+                knobs = self.prepared_knobs(record.knobs_at(update))
+                again = self.descent.step(state, *self.problem.batch(update), *knobs)
+            state = State(again.parameters, again.velocity, again.buffers)
         return state
 
     @contextlib.contextmanager
-    def randomness(self, step: int) -> Iterator[None]:
-        """Chance within a network of the reader's own (dropout), as a function of seed and update."""
-        if not self.own_network:
-            yield
-            return
-        seed = self.settings.seed * 1_000_003 + step
-        # A network may draw from Python's and numpy's generators, too.
-        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            try:
+    def determinism(self, update: int) -> Iterator[None]:
+        """What is computed here is the same to the bit each time, as a part of that update."""
+        try:
+            with self.problem.determinism(update):
                 yield
-            finally:
-                random.setstate(python)
-                np.random.set_state(numpy)  # noqa: NPY002
+        finally:
+            self.gauges.activations.clear()
 
     @property
     def parameters(self) -> Tensor:
         """The flat vector of all parameters; it is never written to."""
         return self.state.parameters
 
-    def prepared_knobs(self, knobs: Knobs) -> tuple[KnobTensors, Kind]:
+    def prepared_knobs(self, knobs: Knobs) -> tuple[KnobTensors, StepStructure]:
         """The knobs as tensors, made anew only when they have changed."""
-        if self.prepared_for is not knobs:
-            self.prepared = KnobTensors.of(knobs, self.parameters), Kind.of(knobs)
-            self.prepared_for = knobs
-        return self.prepared
-
-    def batch(self, step: int) -> tuple[Any, Any]:
-        """The examples of an update, counted from 1: a function of seed and step alone."""
-        x, y = self.data
-        indices = self.examples.indices(self.settings.batch_size, self.settings.seed, step)
-        if indices is None:
-            return x, y
-        places = indices.to(self.device)
-        return mapped(lambda tensor: tensor[places], x), mapped(lambda tensor: tensor[places], y)
+        if self.prepared is None or self.prepared[0] is not knobs:
+            self.prepared = knobs, KnobTensors.of(knobs, self.parameters), StepStructure.of(knobs)
+        return self.prepared[1:]
 
     def flush(self) -> None:
         """Bring the gauges that wait on the device to the host, all at once."""
@@ -392,14 +304,11 @@ class Run:
         """
         self.flush()
         known = self.log.last("held_out_accuracy")
-        if self.held_out is None or not math.isnan(known):
+        if self.problem.held_out is None or not math.isnan(known):
             return known
-        x, y = self.held_out
-        try:
-            with self.one_thread(), evaluation(self.network), self.randomness(self.updates):
-                accuracy = classification(self.descent.outputs(self.state, x), y)[0].item()
-        finally:
-            self.gauges.activations.clear()
+        x, y = self.problem.held_out
+        with self.determinism(self.updates), evaluation(self.network):
+            accuracy = classification(self.descent.outputs(self.state, x), y)[0].item()
         self.log.write_gauge("held_out_accuracy", self.updates, accuracy)
         return accuracy
 
@@ -421,85 +330,11 @@ class Run:
             for name, view in self.layout.views(self.parameters).items()
         }
 
-    def kernels(self) -> Tensor:
-        """The first convolution's kernels in one vector (float32, on the device), as `Record.kernels` keeps them."""
-        return self.kernels_in(self.parameters)
-
-    def kernels_in(self, parameters: Tensor) -> Tensor:
-        """The same of other parameters."""
-        return parameters[self.kernel_places].to(torch.float32)
-
     def patches(self) -> np.ndarray | None:
         """The training patches as images (patches, height, width); None if the data are no images."""
-        x = self.data[0]
+        x = self.problem.data[0]
         there = isinstance(x, Tensor) and x.dim() == 4 and x.is_floating_point()
         return x[:, 0].to("cpu", torch.float32).numpy() if there else None
-
-    @contextlib.contextmanager
-    def one_thread(self) -> Iterator[None]:
-        """One CPU thread for the question's network: the same bits under any load, and faster beside other work.
-
-        On a GPU its convolutions are exact, see `sums_in_a_fixed_order`.
-        """
-        if self.device.type == "cuda":
-            with sums_in_a_fixed_order():
-                yield
-            return
-        before = torch.get_num_threads()
-        if self.own_network or before == 1:
-            yield
-            return
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-def sums_in_a_fixed_order() -> contextlib.AbstractContextManager[None]:
-    """On a GPU, convolutions whose sums have a fixed order and no rounding to TF32, so that a replay is exact."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-
-def kernels_of(layout: Layout, device: torch.device) -> tuple[Tensor, tuple[int, int, int]]:
-    """Where the first convolution's kernels for its first input lie in the flat vector, and their shape; none: empty.
-
-    At most 1,024 numbers of them, so that keeping them at every update costs little.
-    """
-    views = layout.views(torch.arange(sum(layout.sizes)))
-    first = next((view[:, 0] for view in views.values() if view.dim() == 4), None)
-    if first is None:
-        return torch.empty(0, dtype=torch.int64, device=device), (0, 1, 1)
-    chosen = first[: max(1, MOST_KERNEL_NUMBERS // first[0].numel())]
-    count, height, width = chosen.shape
-    return chosen.flatten().to(device), (count, height, width)
-
-
-def snapshots(history: History, last: int) -> tuple[Snapshot, ...]:
-    """The states kept up to update `last`, as bytes."""
-    kept = sorted((step, state) for step, state in dict(history.states).items() if step <= last)
-    return tuple(Snapshot(step, {name: as_bytes(tensor) for name, tensor in named(state)}) for step, state in kept)
-
-
-def named(state: State) -> list[tuple[str, Tensor]]:
-    """The tensors of a state by the names that a Snapshot uses."""
-    velocity = [] if state.velocity is None else [("velocity", state.velocity)]
-    return [("parameters", state.parameters), *velocity, *((f"buffer.{name}", b) for name, b in state.buffers.items())]
-
-
-def as_bytes(tensor: Tensor) -> np.ndarray:
-    """A tensor's bytes as an array of uint8."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
-def of_bytes(array: np.ndarray, like: Tensor) -> Tensor:
-    """The tensor whose bytes these are, of the same type, shape and device as another."""
-    return torch.from_numpy(array.copy()).view(like.dtype).reshape(like.shape).to(like.device)
-
-
-def in_bytes(sizes: dict[str, int]) -> str:
-    """Sizes by name in words."""
-    return ", ".join(f"{name} ({size} bytes)" for name, size in sizes.items())
 
 
 def same_settings(record: Record, changes: dict[str, Any]) -> Settings:
@@ -539,20 +374,6 @@ def same_watched(record: Record, watch: Sequence[str] | None) -> tuple[str, ...]
     return record.watched
 
 
-def chosen_device(wanted: Settings) -> torch.device:
-    """The device that the settings ask for; ValueError if this machine lacks it, or it lacks the precision."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = next(name for name, there in available.items() if there) if wanted.device == "auto" else wanted.device
-    if name == "mps" and wanted.precision == "float64":
-        if wanted.device == "mps":
-            raise ValueError("precision must be float32 or less on device 'mps', got 'float64'")
-        name = "cpu"
-    if not available[name]:
-        there = ", ".join(name for name, here in available.items() if here)
-        raise ValueError(f"device must be one that this machine has ({there}), got {written(name)}")
-    return torch.device(name)
-
-
 @contextlib.contextmanager
 def evaluation(network: nn.Module) -> Iterator[None]:
     """Evaluation mode for every module, and then each module's own mode again."""
@@ -563,53 +384,3 @@ def evaluation(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def own_start(
-    preset: Any, network: nn.Module, data: Any, changes: dict[str, Any]
-) -> tuple[Examples | None, dict[str, Any]]:
-    """Data as examples, and the changes with what follows from network and data; Settings ready-made say it all."""
-    examples = None if data is None else examples_of("data", data)
-    follows = what_follows_from(network, examples)
-    if isinstance(preset, Settings):
-        follows = {name: value for name, value in follows.items() if name == "patches"}
-    return examples, {**follows, **changes}
-
-
-def what_follows_from(network: nn.Module, data: Examples | None) -> dict[str, Any]:
-    """Settings that a network of one's own and its data decide: precision, batch size, how many a batch may hold."""
-    most = LIMITS["patches"]
-    assert isinstance(most, Number)
-    follows: dict[str, Any] = {"precision": precision_of(network)}
-    if data is not None:
-        follows["patches"] = int(min(max(len(data), most.low), most.high))
-        if data.batch_size is not None:
-            follows["batch_size"] = data.batch_size if data.batch_size < len(data) else None
-    return follows
-
-
-def precision_of(network: nn.Module) -> str:
-    """The floating-point type of a module's first parameter, by the name that settings use."""
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
-    first = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
-    return "float32" if first is None else str(first.dtype).removeprefix("torch.")
-
-
-def copy_of(network: nn.Module) -> nn.Module:
-    """A copy that shares nothing; ValueError in a sentence for a module that cannot be copied or is not ready."""
-    lazy = [name for name, part in network.named_parameters() if isinstance(part, nn.parameter.UninitializedParameter)]
-    if lazy:
-        raise ValueError(f"network must have its shapes: pass one batch through it first, {lazy[0]} has none yet")
-    odd = [name for name, part in network.named_parameters() if part.requires_grad and part.is_complex()]
-    if odd:
-        raise ValueError(f"network must have real parameters, got complex ones in {odd[0]}")
-    try:
-        return copy.deepcopy(network)
-    except (RuntimeError, TypeError) as reason:
-        raise ValueError(f"network must be a module that copy.deepcopy can copy: {reason}".splitlines()[0]) from None
-
-
-def without_epsilon(cost: Callable[..., Tensor]) -> Cost:
-    """A cost of outputs and targets in the form of the question's, which has an epsilon too."""
-    return lambda outputs, targets, _epsilon: cost(outputs, targets)

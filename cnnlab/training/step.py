@@ -46,7 +46,7 @@ class KnobTensors(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kind:
+class StepStructure:
     """The structure of a step, as opposed to its numbers: changing it changes which operations run."""
 
     clip: str
@@ -56,7 +56,7 @@ class Kind:
     penalty_in: str
 
     @classmethod
-    def of(cls, knobs: Knobs) -> Kind:
+    def of(cls, knobs: Knobs) -> StepStructure:
         """The structure that these knobs ask for."""
         return cls(knobs.clip, knobs.momentum > 0, knobs.l1 > 0 or knobs.l2 > 0, knobs.penalty_in)
 
@@ -107,10 +107,10 @@ class Descent:
     scratch: dict[str, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
     """Memory of long vectors that no state keeps, used again at every update: fresh pages take longer than the sums."""
 
-    def step(self, state: State, x: Any, y: Any, knobs: KnobTensors, kind: Kind) -> Step:
+    def step(self, state: State, x: Any, y: Any, knobs: KnobTensors, structure: StepStructure) -> Step:
         """One update from `state` on the batch (x, y); nothing that is passed in is changed."""
         parameters, velocity = state.parameters, state.velocity
-        with_penalty = kind.penalised and kind.penalty_in == "cost"
+        with_penalty = structure.penalised and structure.penalty_in == "cost"
         leaf = parameters.detach().requires_grad_()
         # Of a long vector the pieces are leaves, so that their gradients can be put together in memory that is there.
         whole = with_penalty or len(parameters) < LONG
@@ -126,26 +126,31 @@ class Descent:
         total = data_cost if extra is None else data_cost + extra
         gradient = self.gradient(total, leaves)
         with torch.no_grad():
-            move = self.move(parameters, velocity, gradient, knobs, kind)
+            move = self.move(parameters, velocity, gradient, knobs, structure)
         return Step(
             move.parameters, move.velocity, gradient, move.clipped, move.update, detached(outputs), data_cost.detach(),
             detached(extra), buffers,
         )  # fmt: skip
 
     def move(
-        self, parameters: Tensor, velocity: Tensor | None, gradient: Tensor, knobs: KnobTensors, kind: Kind
+        self,
+        parameters: Tensor,
+        velocity: Tensor | None,
+        gradient: Tensor,
+        knobs: KnobTensors,
+        structure: StepStructure,
     ) -> Move:
         """What an update makes of a gradient; no more than arithmetic, so that it can be done for many at once."""
-        clipped = gradient if kind.clip == "off" else self.clip(gradient, parameters, knobs, kind)
+        clipped = gradient if structure.clip == "off" else self.clip(gradient, parameters, knobs, structure)
         direction = clipped
-        if kind.momentum and velocity is not None:
+        if structure.momentum and velocity is not None:
             direction = (knobs.momentum * velocity).add_(clipped)
-        velocity = direction if kind.momentum else None
+        velocity = direction if structure.momentum else None
         if velocity is not None and velocity is self.scratch.get("gradient"):
             velocity = velocity.clone()
-        if kind.penalised and kind.penalty_in == "update":
+        if structure.penalised and structure.penalty_in == "update":
             direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
-        update = torch.mul(knobs.learning_rate, direction, out=self.room("update", direction))
+        update = torch.mul(knobs.learning_rate, direction, out=self.scratch_memory("update", direction))
         return Move(parameters - update, velocity, clipped, update)
 
     def gradient(self, total: Tensor, leaves: list[Tensor]) -> Tensor:
@@ -153,10 +158,10 @@ class Descent:
         if len(leaves) == 1:
             return torch.autograd.grad(total, leaves)[0].reshape(-1)
         found = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
-        room = self.room("gradient", leaves[0], sum(self.layout.sizes))
-        return torch.cat([part.reshape(-1) for part in found], out=room)
+        memory = self.scratch_memory("gradient", leaves[0], sum(self.layout.sizes))
+        return torch.cat([part.reshape(-1) for part in found], out=memory)
 
-    def room(self, name: str, like: Tensor, size: int | None = None) -> Tensor | None:
+    def scratch_memory(self, name: str, like: Tensor, size: int | None = None) -> Tensor | None:
         """Memory for a long vector on the CPU, the same at every update; None for a short one."""
         size = len(like) if size is None else size
         if size < LONG or like.device.type != "cpu":
@@ -165,9 +170,9 @@ class Descent:
             self.scratch[name] = torch.empty(size, dtype=like.dtype)
         return self.scratch[name]
 
-    def clip(self, gradient: Tensor, parameters: Tensor, knobs: KnobTensors, kind: Kind) -> Tensor:
+    def clip(self, gradient: Tensor, parameters: Tensor, knobs: KnobTensors, structure: StepStructure) -> Tensor:
         """The gradient clipped as the knobs say."""
-        return CLIPS[kind.clip](gradient, knobs.clip_threshold, parameters, self.layout)
+        return CLIPS[structure.clip](gradient, knobs.clip_threshold, parameters, self.layout)
 
     def weights(self, flat: Tensor) -> Tensor:
         """The flat vector with biases and scales at 0, which L1 and L2 leave alone."""

@@ -57,7 +57,7 @@ def by_eigsh(matrix: Callable[[Tensor], Tensor], size: int, start: np.ndarray | 
 
 def eigsh(run: Run, start: np.ndarray | None) -> Found:
     """eigsh on cnnlab's Hessian-vector products."""
-    product, like = hessian_of(run, *run.data)
+    product, like = hessian_of(run, *run.problem.data)
     return by_eigsh(product, like.numel(), start)
 
 
@@ -69,7 +69,7 @@ def curvlinops(run: Run, start: np.ndarray | None) -> Found:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(run.layout.views(run.parameters)[name])
-    x, y = run.data
+    x, y = run.problem.data
     parameters = list(network.parameters())
     operator = HessianLinearOperator(
         network, torch.nn.CrossEntropyLoss(), parameters, [(x, y)], check_deterministic=False

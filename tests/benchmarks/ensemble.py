@@ -28,10 +28,11 @@ import cnnlab
 from cnnlab.config.settings import Settings, settings
 from cnnlab.sweeps import batched as together
 from cnnlab.sweeps import ensemble
-from cnnlab.sweeps.members import Group, batch_of, group_of, room_for, starts
+from cnnlab.sweeps.members import batch_of, find_problem, room_for, starts
 from cnnlab.sweeps.workers import Workers, count_cores
 from cnnlab.training.network import Layout, question_network
-from cnnlab.training.step import Kind
+from cnnlab.training.problem import Problem
+from cnnlab.training.step import StepStructure
 
 RESULTS = {"cpu": "ensemble.md", "cuda": "ensemble_cuda.md"}
 """Device -> file of its table."""
@@ -53,13 +54,14 @@ def by_hand(members: list[Settings], updates: int) -> None:
     """The question's step as a person writes it, network after network: forward, backward, param -= rate * grad."""
     torch.set_num_threads(1)
     for member in members:
-        group = group_of(member)
-        network = question_network(member).to_empty(device=group.x.device)
-        start = Layout.of(network).views(group.start(member))
+        problem = find_problem(member)
+        x, y = problem.data
+        network = question_network(member).to_empty(device=problem.device)
+        start = Layout.of(network).views(problem.draw_start(member).parameters)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(start[name])
         for _ in range(updates):
-            cost = nn.functional.cross_entropy(network(group.x), group.y)
+            cost = nn.functional.cross_entropy(network(x), y)
             network.zero_grad()
             cost.backward()
             with torch.no_grad():
@@ -89,7 +91,7 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
     for way in together.WAYS:
         if on_a_gpu or way != "unfold" or len(members) <= SLOW_MEMBERS:
             ways[way] = lambda way=way: ensemble.compute(members, updates, way)
-        if on_a_gpu and len(members) <= room_for(group_of(start)):
+        if on_a_gpu and len(members) <= room_for(find_problem(start)):
             ways[f"{way}, as a CUDA graph"] = as_graph(members, updates, way)
     with Workers(None, start) as workers:
         if not workers.together and count_cores() > 1:
@@ -108,24 +110,25 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
 
 def as_graph(members: list[Settings], updates: int, way: str) -> Callable[[], None]:
     """Updates of all members as a CUDA graph that is recorded already."""
-    group, kind, step = group_of(members[0]), Kind.of(members[0].knobs), together.Recorder()
-    start, knobs = starts(group, members)
-    x, y = batch_of(group, members, torch.arange(len(members)), 1)
+    problem, kind, step = find_problem(members[0]), StepStructure.of(members[0].knobs), together.Recorder()
+    start, knobs = starts(problem, members)
+    x, y = batch_of(problem, members, torch.arange(len(members)), 1)
 
     def work(updates: int = updates) -> None:
         parameters = start
         for _ in range(updates):
-            parameters = step(group, way, kind, x, y, parameters, None, knobs)[0]
+            parameters = step(problem, way, kind, x, y, parameters, None, knobs)[0]
 
     work(together.OFTEN + 2)
     return work
 
 
-def operations(group: Group) -> int:
+def operations(problem: Problem) -> int:
     """Multiplications and additions of one update of a member, forward and backward."""
-    network = question_network(group.settings).to_empty(device="cpu")
+    x, y = (part.cpu() for part in problem.data)
+    network = question_network(problem.settings).to_empty(device="cpu")
     with FlopCounterMode(display=False) as counter:
-        nn.functional.cross_entropy(network(group.x.cpu()), group.y.cpu()).backward()
+        nn.functional.cross_entropy(network(x), y).backward()
     return counter.get_total_flops()
 
 
@@ -181,7 +184,7 @@ def main() -> None:
         for count in counts:
             start = settings(learning_rate=1e-6, device=asked.device, **changes)
             found = measured([start.replace(seed=seed) for seed in range(count)], asked.updates, asked.rounds)
-            plain, each = found["plain loop by hand"], operations(group_of(start))
+            plain, each = found["plain loop by hand"], operations(find_problem(start))
             for way, rate in found.items():
                 share = rate * each / top / (count_cores() if "processes" in way else 1)
                 lines.append(f"| {words} | {count} | {way} | {rate:.1f} | {rate / plain:.2f} | {share:.0%} |")

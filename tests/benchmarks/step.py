@@ -36,7 +36,7 @@ VARIANTS = {
 
 def bare_loop(run: Run) -> Callable[[], None]:
     """One update as a PyTorch tutorial writes it, from the run's own weights and patches."""
-    x, y = run.data
+    x, y = run.problem.data
     knobs = run.settings.knobs
     network = question_network(run.settings).to_empty(device="cpu")
     with torch.no_grad():

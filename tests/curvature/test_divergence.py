@@ -17,6 +17,7 @@ from cnnlab.curvature.divergence import (
     rule,
     signs_of,
 )
+from cnnlab.training.problem import Problem
 from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
@@ -78,7 +79,7 @@ def test_a_prediction_says_its_chance_without_false_certainty(chance, words):
 
 def test_a_forecast_is_the_mean_over_seeds():
     run = Run("question", learning_rate=1e-3, **SMALL)
-    forecast = Forecast(Run)
+    forecast = Forecast()
     while not forecast.knows(run):
         assert forecast.found(run) is None
         forecast.piece(run)
@@ -92,10 +93,11 @@ def test_a_forecast_is_the_mean_over_seeds():
 
 def test_a_forecast_is_made_anew_for_another_rate_from_the_same_starts():
     run = Run("question", learning_rate=1e-6, **SMALL)
-    forecast = Forecast(Run)
+    forecast = Forecast()
     while not forecast.knows(run):
         forecast.piece(run)
     low, starts = forecast.found(run), [start for start, _ in forecast.starts]
+    assert all(start.problem.descent is run.problem.descent for start in starts)
     run.set(learning_rate=10.0)
     assert not forecast.knows(run)
     while not forecast.knows(run):
@@ -108,7 +110,7 @@ def test_a_forecast_of_a_network_of_one_s_own_is_of_its_start_alone():
     torch.manual_seed(0)
     data = (torch.randn(8, 3), torch.randint(2, (8,)))
     run = Run(network=nn.Linear(3, 2), data=data, cost=nn.functional.cross_entropy, device="cpu", learning_rate=0.1)
-    forecast = Forecast(Run)
+    forecast = Forecast()
     forecast.piece(run)
     assert forecast.knows(run)
     assert forecast.found(run).starts == 1
@@ -117,20 +119,21 @@ def test_a_forecast_of_a_network_of_one_s_own_is_of_its_start_alone():
 
 def test_there_is_no_forecast_once_the_run_has_begun():
     run = Run("question", learning_rate=1e-4, **SMALL)
-    forecast = Forecast(Run)
+    forecast = Forecast()
     while not forecast.knows(run):
         forecast.piece(run)
     run.step()
     assert forecast.found(run) is None
 
 
-def test_a_network_for_which_nothing_can_be_foretold_has_no_forecast_and_no_error():
+def test_a_network_for_which_nothing_can_be_foretold_has_no_forecast_and_no_error(monkeypatch):
     run = Run("question", **SMALL)
 
-    def no_other(settings):
+    def no_other(problem, seed):
         raise MemoryError("no room for another")
 
-    forecast = Forecast(no_other)
+    monkeypatch.setattr(Problem, "replace_seed", no_other)
+    forecast = Forecast()
     forecast.piece(run)
     forecast.piece(run)
     assert forecast.knows(run)

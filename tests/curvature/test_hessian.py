@@ -36,10 +36,10 @@ def own(activation: type[nn.Module] = nn.Tanh, seed: int = 0, **changes: object)
 
 def dense(run: Run) -> torch.Tensor:
     """The eigenvalues of the whole Hessian, by torch.autograd.functional, in rising order."""
-    knobs, (x, y) = run.knobs_in_force, run.data
+    knobs, (x, y) = run.knobs_in_force, run.problem.data
 
     def cost(flat: torch.Tensor) -> torch.Tensor:
-        outputs = torch.func.functional_call(run.blank, run.layout.views(flat), (x.double(),))
+        outputs = torch.func.functional_call(run.problem.network, run.layout.views(flat), (x.double(),))
         weights = flat[run.layout.is_weight(flat.device)]
         penalised = knobs.penalty_in == "cost"
         return nn.functional.cross_entropy(outputs, y) + penalised * knobs.l2 / 2 * weights.square().sum()
@@ -295,7 +295,7 @@ def test_a_mini_batch_run_says_what_the_cost_is_over():
     assert "over all 8 examples; an update takes 3" in str(full)
     assert "over the next batch of 3 examples" in str(batch)
     assert batch.eigenvalue != full.eigenvalue
-    product, like = hessian_of(run, *run.batch(1))
+    product, like = hessian_of(run, *run.problem.batch(1))
     assert torch.allclose(product(batch.vector), batch.eigenvalue * batch.vector, atol=0.02 * batch.eigenvalue)
     assert like.shape == run.parameters.shape
 
@@ -303,8 +303,8 @@ def test_a_mini_batch_run_says_what_the_cost_is_over():
 def test_the_mean_of_batches_is_the_whole():
     run = Run("question", batch_size=4, **SMALL)
     v = torch.randn_like(run.parameters)
-    whole = hessian_of(run, *run.data)[0](v)
-    halves = [hessian_of(run, *run.batch(update))[0](v) for update in (1, 2)]
+    whole = hessian_of(run, *run.problem.data)[0](v)
+    halves = [hessian_of(run, *run.problem.batch(update))[0](v) for update in (1, 2)]
     assert torch.allclose(whole, (halves[0] + halves[1]) / 2, rtol=1e-3, atol=1e-3 * whole.abs().max().item())
 
 

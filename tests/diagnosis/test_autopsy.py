@@ -131,7 +131,7 @@ def test_a_network_of_one_s_own_is_autopsied_when_it_is_given_again():
     run.advance(60, until="nonfinite")
     again = own_run([[1.0, 2.0], [30.0, 1.0]])
     found = cnnlab.autopsy(
-        run.record, network=again.network, data=again.data, cost=lambda o, t: (o - t).square().mean()
+        run.record, network=again.network, data=again.problem.data, cost=lambda o, t: (o - t).square().mean()
     )
     assert found.cause == "learning rate above critical"
     assert (found.phase, found.operation) in {("cost", "overflow"), ("gradient", "overflow"), ("logit", "overflow")}

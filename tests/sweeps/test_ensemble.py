@@ -8,6 +8,8 @@ import cnnlab
 from cnnlab.sweeps import batched as together
 from cnnlab.sweeps import ensemble
 from cnnlab.sweeps import members as members_room
+from cnnlab.training import problem as problems
+from cnnlab.training.problem import Problem
 
 SMALL = cnnlab.settings(relu="none", channels=4, hidden=(8, 8), patch_size=14, patches=20)
 KINDS = {
@@ -97,29 +99,29 @@ def test_members_of_several_structures_keep_their_places():
 def test_little_memory_makes_small_batches_of_the_same_members(monkeypatch):
     some = members(precision="float64")
     at_once = ensemble.compute(some, 4, "groups")
-    group = members_room.group_of(some[0])
-    monkeypatch.setattr(members_room, "CPU_BYTES", 3 * members_room.bytes_of_a_member(group))
-    assert members_room.room_for(group) == 3
+    problem = members_room.find_problem(some[0])
+    monkeypatch.setattr(members_room, "CPU_BYTES", 3 * members_room.bytes_of_a_member(problem))
+    assert members_room.room_for(problem) == 3
     assert [len(batch) for batch in ensemble.batches(some, "groups")] == [3, 3, 3, 3]
     np.testing.assert_allclose(ensemble.compute(some, 4, "groups").cost, at_once.cost, rtol=1e-9)
 
 
 def test_a_member_is_never_too_large_to_be_computed_alone(monkeypatch):
     monkeypatch.setattr(members_room, "CPU_BYTES", 1)
-    assert members_room.room_for(members_room.group_of(SMALL)) == 1
+    assert members_room.room_for(members_room.find_problem(SMALL)) == 1
 
 
 def test_where_memory_runs_out_all_the_same_members_go_in_halves(monkeypatch):
     some, sizes = members(precision="float64"), []
 
-    def small(members, updates, way):
+    def small(members, updates):
         sizes.append(len(members))
         if len(members) > 4:
             raise torch.OutOfMemoryError
-        return together.together(members, updates, way)
+        return together.together(members, updates, "groups")
 
     at_once = ensemble.compute(some, 4, "groups")
-    monkeypatch.setattr(ensemble, "together", small)
+    monkeypatch.setitem(ensemble.METHODS, "groups", small)
     in_halves = ensemble.compute(some, 4, "groups")
     assert sizes == [12, 6, 3, 3, 6, 3, 3]
     np.testing.assert_allclose(in_halves.cost, at_once.cost, rtol=1e-9)
@@ -130,7 +132,7 @@ def test_a_way_that_needs_too_much_memory_is_never_the_fastest():
     def full(*_given):
         raise torch.OutOfMemoryError
 
-    assert together.seconds_together(members_room.structure(SMALL), 4, "vmap", full) == np.inf
+    assert together.seconds_together(members_room.find_structure(SMALL), 4, "vmap", full) == np.inf
 
 
 def test_memory_that_torch_holds_in_reserve_counts_as_free(monkeypatch):
@@ -143,24 +145,24 @@ def test_the_fastest_way_is_one_that_was_measured(monkeypatch):
     taken = {"vmap": 3.0, "groups": 1.0, "unfold": 2.0}
     monkeypatch.setattr(together, "seconds_together", lambda settings, count, way: taken[way])
     together.fastest_way.cache_clear()
-    assert together.fastest_way(members_room.structure(SMALL), 8) == "groups"
+    assert together.fastest_way(members_room.find_structure(SMALL), 8) == "groups"
     together.fastest_way.cache_clear()
 
 
 @every_way
 def test_a_way_can_be_timed(way):
-    assert together.seconds_together(members_room.structure(SMALL), 4, way) > 0
+    assert together.seconds_together(members_room.find_structure(SMALL), 4, way) > 0
 
 
 def test_members_that_differ_in_knobs_alone_share_a_draw_and_start_as_a_run_does(monkeypatch):
     drawn = []
-    start = members_room.Group.start
-    monkeypatch.setattr(members_room.Group, "start", lambda self, member: drawn.append(member) or start(self, member))
+    draw = Problem.draw_start
+    monkeypatch.setattr(Problem, "draw_start", lambda self, member: drawn.append(member) or draw(self, member))
     some = members()
-    parameters, knobs = members_room.starts(members_room.group_of(SMALL), some)
+    parameters, knobs = members_room.starts(members_room.find_problem(SMALL), some)
     assert len(drawn) == 4, "two seeds at two scales"
     for member, flat, rate in zip(some, parameters, knobs.learning_rate, strict=True):
-        assert torch.equal(flat, cnnlab.Run(member).parameters)
+        assert torch.equal(flat, draw(Problem.of(member)).parameters)
         assert rate == torch.tensor(member.learning_rate)
 
 
@@ -196,29 +198,29 @@ def test_recorded_updates_are_the_same_and_members_that_die_leave_them(monkeypat
 @every_way
 def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorded(monkeypatch, changes, way):
     # On torch's meta device a tensor has no values: a question to it (a branch, an `item`, a copy to the host) raises.
-    monkeypatch.setattr(members_room, "chosen_device", lambda _settings: torch.device("meta"))
+    monkeypatch.setattr(problems, "chosen_device", lambda _settings: torch.device("meta"))
     some = [member for member in members(precision="float64", **changes) if member.learning_rate < 1]
-    group = members_room.made_group.__wrapped__(members_room.structure(some[0]), 0)
-    parameters, knobs = members_room.starts(group, some)
-    kind = together.Kind.of(some[0].knobs)
+    problem = members_room.made_problem.__wrapped__(members_room.find_structure(some[0]), 0)
+    parameters, knobs = members_room.starts(problem, some)
+    kind = together.StepStructure.of(some[0].knobs)
     velocity = parameters if kind.momentum else None
-    moved, *_, cost = together.step_together(group, way, kind, group.x, group.y, parameters, velocity, knobs)
+    moved, *_, cost = together.step_together(problem, way, kind, *problem.data, parameters, velocity, knobs)
     assert (moved.device.type, moved.shape, cost.shape) == ("meta", parameters.shape, (len(some),))
 
 
 def test_off_a_gpu_no_graph_is_recorded():
-    assert not together.graph_pays(members_room.structure(SMALL), 8, "vmap")
+    assert not together.graph_pays(members_room.find_structure(SMALL), 8, "vmap")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, which this machine lacks")
 @every_way
 def test_on_a_gpu_a_recorded_update_is_the_one_that_is_not_recorded(way):
-    settings = members_room.structure(SMALL.replace(device="cuda", precision="float64"))
-    group, kind = members_room.group_of(settings), together.Kind.of(settings.knobs)
-    parameters, knobs = members_room.starts(group, [settings] * 4)
+    settings = members_room.find_structure(SMALL.replace(device="cuda", precision="float64"))
+    problem, kind = members_room.find_problem(settings), together.StepStructure.of(settings.knobs)
+    parameters, knobs = members_room.starts(problem, [settings] * 4)
     step, found = together.Recorder(), []
     for _ in range(together.OFTEN + 3):
-        found.append(step(group, way, kind, group.x, group.y, parameters, None, knobs)[0].clone())
+        found.append(step(problem, way, kind, *problem.data, parameters, None, knobs)[0].clone())
     assert len(step.graphs) == 1
     for moved in found[1:]:
         torch.testing.assert_close(moved, found[0])

@@ -206,21 +206,21 @@ def test_a_loaders_batches_are_its_own_when_it_does_not_shuffle():
     assert run.settings.batch_size == 8
     assert run.updates_per_epoch == 3
     for step, batch in enumerate(DataLoader(Listed(), batch_size=8), start=1):
-        assert torch.equal(run.batch(step)[0], batch[0])
-    assert torch.equal(run.batch(4)[0], X[:8])
+        assert torch.equal(run.problem.batch(step)[0], batch[0])
+    assert torch.equal(run.problem.batch(4)[0], X[:8])
 
 
 def test_a_loader_that_shuffles_goes_through_all_in_an_order_of_the_seed():
     first, second = (run_of(linear(), DataLoader(Listed(), 8, shuffle=True), seed=seed) for seed in (0, 1))
-    seen = torch.cat([first.batch(step)[0] for step in (1, 2, 3)])
+    seen = torch.cat([first.problem.batch(step)[0] for step in (1, 2, 3)])
     assert torch.equal(seen.sort(0)[0], X.sort(0)[0])
-    assert not torch.equal(first.batch(1)[0], second.batch(1)[0])
+    assert not torch.equal(first.problem.batch(1)[0], second.problem.batch(1)[0])
 
 
 def test_a_loader_that_drops_the_last_batch_has_whole_ones_only():
     run = run_of(linear(), DataLoader(Listed(), 8, drop_last=True))
     assert run.updates_per_epoch == 2
-    assert [len(run.batch(step)[0]) for step in (1, 2, 3)] == [8, 8, 8]
+    assert [len(run.problem.batch(step)[0]) for step in (1, 2, 3)] == [8, 8, 8]
 
 
 def test_a_collate_function_makes_the_examples():
@@ -352,7 +352,7 @@ def test_a_large_batch_of_a_loader_stays_as_large(size, updates):
     loader = DataLoader(TensorDataset(*pair), batch_size=size)
     run = cnnlab.Run(network=nn.Linear(3, 2), data=loader, cost=nn.functional.cross_entropy)
     assert run.updates_per_epoch == updates
-    assert len(run.batch(1)[1]) == min(size, 2500)
+    assert len(run.problem.batch(1)[1]) == min(size, 2500)
     run.advance(3)
     assert np.isfinite(run.record.cost).all()
     assert cnnlab.Settings.from_json(run.settings.to_json()) == run.settings

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cnnlab.training import metrics as gauges
-from cnnlab.training import run as run_room
+from cnnlab.training import problem
 from cnnlab.training.run import Run
 
 CASES = [
@@ -25,7 +25,7 @@ CASES = [
 def test_an_update_with_all_its_gauges_never_waits_for_the_device(
     monkeypatch: pytest.MonkeyPatch, changes: dict
 ) -> None:
-    monkeypatch.setattr(run_room, "chosen_device", lambda _settings: torch.device("meta"))
+    monkeypatch.setattr(problem, "chosen_device", lambda _settings: torch.device("meta"))
     run = Run("question", **changes)
     for _ in range(3):
         run.update()
@@ -33,7 +33,7 @@ def test_an_update_with_all_its_gauges_never_waits_for_the_device(
 
 
 def test_a_network_of_ones_own_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_room, "chosen_device", lambda _settings: torch.device("meta"))
+    monkeypatch.setattr(problem, "chosen_device", lambda _settings: torch.device("meta"))
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     run = Run(network=network, data=(torch.randn(5, 3), torch.randn(5, 1)), cost=torch.nn.functional.mse_loss)
     run.update()

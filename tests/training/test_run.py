@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import threading
 
@@ -83,11 +84,11 @@ def test_another_number_of_torch_threads_gives_the_same_bits():
 
 
 def test_on_a_gpu_sums_have_a_fixed_order_and_nothing_is_rounded_to_tf32_while_it_updates():
-    run = Run("question", **SMALL)
-    run.device = torch.device("cuda")  # only the flags are looked at; no kernel runs
+    # Only the flags are looked at; no kernel runs.
+    problem = dataclasses.replace(Run("question", **SMALL).problem, device=torch.device("cuda"))
     flags = torch.backends.cudnn
     before = flags.deterministic, flags.benchmark, flags.allow_tf32
-    with run.one_thread():
+    with problem.determinism(1):
         assert (flags.deterministic, flags.benchmark, flags.allow_tf32) == (True, False, False)
     assert (flags.deterministic, flags.benchmark, flags.allow_tf32) == before
 
@@ -132,6 +133,21 @@ def test_one_by_one_and_all_at_once_are_the_same():
         one.step()
     all_at_once.advance(5)
     assert one.record.table.tobytes() == all_at_once.record.table.tobytes()
+
+
+def test_going_on_from_a_record_or_forking_draws_no_weights(monkeypatch):
+    run = small()
+    run.advance(3)
+
+    def draw(*_given):
+        raise AssertionError("weights were drawn")
+
+    monkeypatch.setattr("cnnlab.training.problem.initial_parameters", draw)
+    again, twin = Run(run.record), run.fork(2)
+    assert torch.equal(again.parameters, run.parameters)
+    assert twin.problem is run.problem
+    with pytest.raises(AssertionError, match="weights were drawn"):
+        small()
 
 
 # Steps and knobs.
@@ -239,7 +255,7 @@ def test_a_record_taken_earlier_stays_as_it_was():
 
 def test_an_epoch_of_mini_batches_has_one_smaller_batch_and_counts_as_one():
     run = small(batch_size=7)
-    sizes = [len(run.batch(step)[0]) for step in (1, 2, 3)]
+    sizes = [len(run.problem.batch(step)[0]) for step in (1, 2, 3)]
     assert (run.updates_per_epoch, sizes) == (3, [7, 7, 6])
     assert run.advance(3).epoch == 1
 

@@ -12,7 +12,7 @@ from cnnlab.config.settings import KNOB_NUMBERS, Knobs
 from cnnlab.training.checkpoints import State
 from cnnlab.training.data import batch_indices
 from cnnlab.training.network import Layout, question_network
-from cnnlab.training.step import Descent, Kind, KnobTensors
+from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
 SMALL = {"channels": 4, "hidden": (8, 6), "patch_size": 14, "patches": 24, "device": "cpu"}
 UPDATES = 12
@@ -36,7 +36,7 @@ def test_a_step_takes_each_knob_that_is_a_number() -> None:
 def oracle(run: Run, updates: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
     """Costs, and the parameters after so many updates, of a loop in plain PyTorch from the run's own start."""
     wanted = run.settings
-    network = question_network(wanted).to_empty(device="cpu").to(run.dtype)
+    network = question_network(wanted).to_empty(device="cpu").to(run.problem.dtype)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(run.layout.views(run.parameters)[name])
@@ -46,7 +46,7 @@ def oracle(run: Run, updates: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]
     optimiser = torch.optim.SGD(groups, lr=wanted.learning_rate, momentum=wanted.momentum)
     costs = []
     for step in range(1, updates + 1):
-        x, y = run.data
+        x, y = run.problem.data
         indices = batch_indices(len(x), wanted.batch_size, wanted.seed, step)
         if indices is not None:
             x, y = x[indices], y[indices]
@@ -124,7 +124,7 @@ def descent_of(network: nn.Module, cost) -> tuple[Descent, torch.Tensor]:
 
 def step_of(descent: Descent, flat: torch.Tensor, x, y, **knobs):
     chosen = Knobs(**knobs)
-    return descent.step(State(flat, None, {}), x, y, KnobTensors.of(chosen, flat), Kind.of(chosen))
+    return descent.step(State(flat, None, {}), x, y, KnobTensors.of(chosen, flat), StepStructure.of(chosen))
 
 
 def test_a_step_changes_nothing_that_it_is_given():
@@ -163,4 +163,4 @@ def test_a_parameter_that_the_cost_does_not_reach_stays():
 def test_knobs_do_not_widen_half_precision(precision):
     run = Run("question", **SMALL, precision=precision, momentum=0.9, clip="norm", l1=1e-4, l2=1e-4)
     run.advance(3)
-    assert run.parameters.dtype == run.state.velocity.dtype == run.dtype
+    assert run.parameters.dtype == run.state.velocity.dtype == run.problem.dtype

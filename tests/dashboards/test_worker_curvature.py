@@ -168,6 +168,6 @@ def test_an_unknown_schedule_is_refused_and_changes_nothing(worker) -> None:
 def test_without_watching_nothing_is_measured() -> None:
     views: list[View] = []
     quiet = Worker(Run, cnnlab.settings("question", **SMALL), views.append)
-    quiet.train(3, hurried=True)
+    quiet.play(3, hurried=True)
     quiet.wait(20)
     assert np.isnan(views[-1].record.column("sharpness")).all()

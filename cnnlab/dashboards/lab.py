@@ -26,7 +26,8 @@ from cnnlab.dashboards import controls, messages
 from cnnlab.dashboards.autopsy_panel import Doctor
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.dashboards.upload import Upload
-from cnnlab.dashboards.worker import View, Worker
+from cnnlab.dashboards.view import View
+from cnnlab.dashboards.worker import Worker
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.plots.colours import colour_branch, colour_layer
@@ -119,9 +120,9 @@ class Lab:
         self.ranges: dict[str, Any] = {}
         self.worker = Worker(lambda wanted: Run(wanted, **own), start, self.posted, plan)
         self.own = own
-        self.view = self.worker.view()
+        self.view = self.worker.view
         self.pace = controls.pace_for(self.worker.length)
-        self.worker.set_pace(controls.PACES[self.pace])
+        self.worker.choose_pace(controls.PACES[self.pace])
         self.worker.autosave = autosave_of(autosave)
         self.build()
         OPEN[self] = current_cell()
@@ -133,9 +134,9 @@ class Lab:
         self.show()
         moment = moment_of(preset)
         if moment:
-            self.worker.train(moment, hurried=True)
+            self.worker.play(moment, hurried=True)
         if self.loop is not None:  # outside a notebook nobody sees what is measured at rest
-            self.worker.watching = True
+            self.worker.measurements.watching = True
             self.worker.ask()
 
     def __repr__(self) -> str:
@@ -176,7 +177,7 @@ class Lab:
         """
         updates = whole(updates)
         self.leave_the_past()
-        self.worker.train(updates, hurried=True)
+        self.worker.play(updates, hurried=True)
         self.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -212,7 +213,7 @@ class Lab:
             return
         new = self.settings.replace(**changes)
         if all(name in KNOB_FIELDS for name in changes):
-            self.worker.set_knobs(new)
+            self.worker.set(new)
         else:
             self.restart(new)
         self.problem = ""
@@ -225,7 +226,7 @@ class Lab:
         `share` times the critical learning rate, measured before it. What is done lands in the record's knobs. A
         learning rate set by hand ends it.
         """
-        self.worker.set_schedule(name, share)
+        self.worker.schedule(name, share)
         self.problem = ""
         self.worker.ask()
 
@@ -317,7 +318,7 @@ class Lab:
         if trial.remedy.restarts:
             self.set(**trial.remedy.changes)
             return
-        run = self.worker.run_of(number)
+        run = self.worker.tree.find(number)
         new = run.settings.replace(**{**dataclasses.asdict(run.knobs_in_force), **trial.remedy.changes})
         self.command(lambda: self.worker.fork(trial.start, new, number))
 
@@ -384,7 +385,7 @@ class Lab:
         """Train at most so many updates a second: one of "1", "2", "5", "10", "20", "full"."""
         controls.PACE.check("pace", pace)
         self.pace = pace
-        self.worker.set_pace(controls.PACES[pace])
+        self.worker.choose_pace(controls.PACES[pace])
         self.worker.ask()
 
     def close(self) -> None:
@@ -695,7 +696,7 @@ class Lab:
     def controls_state(self, view: View, shown: Record) -> dict[str, Any]:
         """What the controls show."""
         family = {record.branch.number: record for record in (view.record, *view.record.others)}
-        coming = {number: run.knobs_in_force for number, run in dict(self.worker.runs).items()}
+        coming = {number: run.knobs_in_force for number, run in dict(self.worker.tree.runs).items()}
         branches = [
             {
                 "number": number,

@@ -1,4 +1,4 @@
-"""The thread that trains. It holds the Run, lives only while there is something to do, and knows no widgets.
+"""The thread that trains. It lives only while there is something to do, and knows no widgets.
 
 Whoever shows the run asks for a `View`; the thread hands one over between two updates.
 """
@@ -7,83 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-import numbers
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from cnnlab.config import errors
 from cnnlab.config.links import Plan
-from cnnlab.config.schedules import SAFE, SCHEDULE, SHARE, rate_plan, safe_rate
-from cnnlab.config.settings import Settings, written
-from cnnlab.curvature.divergence import Forecast, Prediction
-from cnnlab.curvature.tracker import Edge
+from cnnlab.config.schedules import SAFE, SHARE
+from cnnlab.config.settings import Settings
+from cnnlab.dashboards.branch_tree import BranchTree
+from cnnlab.dashboards.idle_measurements import IdleMeasurements
+from cnnlab.dashboards.pace import Pace
+from cnnlab.dashboards.rate_control import RateControl
+from cnnlab.dashboards.view import View
+from cnnlab.dashboards.worker_thread import WorkerThread
 from cnnlab.records.autosave import Autosave
-from cnnlab.records.record import Record
 from cnnlab.training.malloc import give_back_memory
 from cnnlab.training.run import Run
 
-GHOSTS = 3
-"""How many earlier runs are kept to compare with."""
-HELD_OUT_SHARE = 0.03
-"""Largest share of the time that measuring held-out accuracy may take while training."""
-HAND = 1.0
-"""Seconds after a knob was turned in which nothing is measured between updates: more turns are likely to follow."""
-HANDOVER = 1e-4
-"""Seconds after which a busy thread lets another one run while a worker is there, 5 ms by Python's own choice.
-
-An update waits that long for the interpreter at each of its operations while a frame is drawn: 4 % of the training.
-"""
 TIDY = 2.0
 """Seconds of training between two calls of `give_back_memory`."""
-GLANCE = 1.0
-"""Seconds after which whoever waits looks again: a thread that was ended from outside tells nobody."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What a dashboard shows at one moment: plain numbers and arrays."""
-
-    record: Record
-    """Of the present branch; `record.others` are the other ones."""
-    ghosts: tuple[Record, ...]
-    settings: Settings
-    """With the knobs in force at the next update."""
-    goal: int
-    """The update at which the run is done, as planned; a pause does not change it."""
-    training: bool
-    rate: float
-    """Updates a second, over the last second or so; 0 when paused."""
-    error: str | None
-    """What went wrong in the last update or job; None if nothing did."""
-    schedule: str = "constant"
-    """How the learning rate goes on; see `schedules.SCHEDULE`."""
-    forecast: Prediction | None = None
-    """Before the first update: whether it will diverge; None while that is not known, and later."""
-    no_curvature: str = ""
-    """Why the curvature cannot be measured; nothing if it can."""
-
-
-class Handover:
-    """Has threads take turns every `HANDOVER` seconds while there is at least one worker."""
-
-    lock = threading.Lock()
-    workers = 0
-    usual = 0.0
-
-    @classmethod
-    def count(cls, change: int) -> None:
-        """One worker more, or one less."""
-        with cls.lock:
-            if cls.workers == 0:
-                cls.usual = sys.getswitchinterval()
-            cls.workers += change
-            sys.setswitchinterval(min(cls.usual, HANDOVER) if cls.workers else cls.usual)
 
 
 class Worker:
@@ -98,34 +41,37 @@ class Worker:
         self.make_run = make_run
         self.posted = posted
         self.autosave = Autosave()
-        self.run = make_run(start)
-        self.run.plan = plan
-        self.runs = {1: self.run}
-        self.settings = start
-        self.ghosts: tuple[Record, ...] = ()
+        run = make_run(start)
+        run.plan = plan
+        self.tree = BranchTree(run)
+        self.rate = RateControl(start.learning_rate)
+        self.measurements = IdleMeasurements()
+        self.pending: Settings | None = None  # what the last job that waits will bring, while one waits
+        self.kept = self.rate  # the rate control of the run that is there, while restarts wait
         self.goal = 0
         self.planned = self.length
-        self.hurried = False
-        self.pace: float | None = None
+        self.pace = Pace()
         self.failure: Exception | None = None
         self.failures = 0
         self.wanted = False
         self.wanted_after: int | None = None
-        self.closed = False
+        self.closed = self.idle = False
         self.jobs: deque[Callable[[], None]] = deque()
         self.job: Callable[[], None] | None = None
-        self.changed = threading.Condition(threading.RLock())
-        self.thread: threading.Thread | None = None
-        self.times: deque[float] = deque(maxlen=64)
-        self.held_out_due = 0.0
-        self.tidied = self.turned = 0.0
-        self.watching = False
-        self.pondering = False
-        self.edge = Edge()
-        self.forecast = Forecast()
-        self.schedule, self.share, self.peak, self.free = "constant", SHARE, start.learning_rate, True
-        self.kept = self.schedule, self.peak
-        self.shown = self.view()
+        self.thread = WorkerThread(self._take_turn, lambda: self._has_work, self._end)
+        self.changed = self.thread.changed
+        self.tidied = 0.0
+        self.view = self._view()
+
+    @property
+    def run(self) -> Run:
+        """The run that trains, of the present branch."""
+        return self.tree.run
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that were asked for last, with the knobs in force at the next update."""
+        return self.pending or self.tree.settings
 
     @property
     def training(self) -> bool:
@@ -133,159 +79,89 @@ class Worker:
         return self.run.updates < self.goal
 
     @property
-    def error(self) -> str | None:
-        """What went wrong, in words; None if nothing did."""
-        return None if self.failure is None else errors.told(self.failure)
-
-    @property
     def length(self) -> int:
         """Updates in a whole run of the present settings."""
         return self.settings.epochs * self.run.updates_per_epoch
 
-    def play(self, updates: int | None = None) -> None:
-        """Train to the planned end; from there on, or for a number of `updates`, plan further ones."""
-        self.check_open()
-        self.after_restarts(lambda: self.aim(updates, hurried=False))
+    def play(self, updates: int | None = None, hurried: bool = False) -> None:
+        """Train to the planned end; from there on, or for a number of `updates`, plan further ones.
 
-    def train(self, updates: int, hurried: bool) -> None:
-        """Train so many updates from here on; `hurried` ones pay no heed to the pace."""
-        self.check_open()
-        self.after_restarts(lambda: self.aim(updates, hurried))
-
-    def check_open(self) -> None:
-        """RuntimeError in a sentence if the worker has been closed."""
-        if self.closed:
-            raise RuntimeError("this lab is closed: make a new one")
-
-    def aim(self, updates: int | None, hurried: bool) -> None:
-        """Set the goal so many updates ahead; None for the planned end, or a whole run more if that is reached."""
-        with self.changed:
-            if not self.training:
-                self.times.clear()
-            ahead = self.planned - self.run.updates
-            self.goal = self.run.updates + (updates or (ahead if ahead > 0 else self.length))
-            self.planned = max(self.planned, self.goal)
-            self.hurried = hurried
-            self.failure = None
-            self.wanted = True
-
-    def after_restarts(self, job: Callable[[], None]) -> None:
-        """Do a job when the restarts that were asked for before it are done; at once if there are none."""
-        with self.changed:
-            if self.jobs:
-                self.jobs.append(job)
-            else:
-                job()
-        self.wake()
+        `hurried` updates pay no heed to the pace.
+        """
+        self._after_restarts(lambda: self._aim(updates, hurried))
 
     def pause(self) -> None:
         """Stop before the next update."""
-        self.after_restarts(self.stop)
+        if not self.closed:
+            self._after_restarts(self._stop)
 
-    def stop(self) -> None:
-        """Make the present update the goal."""
-        with self.changed:
-            self.goal = self.run.updates
-            self.wanted = True
-
-    def set_pace(self, pace: float | None) -> None:
+    def choose_pace(self, pace: float | None) -> None:
         """Updates a second at most; None for as fast as it goes."""
         with self.changed:
-            self.pace = pace
+            self.pace.limit = pace
             self.changed.notify_all()
 
-    def set_knobs(self, new: Settings) -> None:
+    def set(self, new: Settings) -> None:
         """Have the next update use the knobs of these settings."""
-        self.check_open()
+        self._check_open()
         with self.changed:
-            self.turned = time.monotonic()
-            by_hand = new.learning_rate != self.settings.learning_rate
-            plan = () if by_hand or self.schedule in ("constant", SAFE) else self.run.plan
-            self.schedule = "constant" if by_hand else self.schedule
-            self.settings = new
+            self.measurements.turned = time.monotonic()
+            plan = self.rate.change_plan(self.run.plan, self.settings.knobs, new.knobs)
+            self.pending = self.pending and new
             self.run.choose(new.knobs)
-            self.run.plan = tuple(
-                (first, dataclasses.replace(new.knobs, learning_rate=knobs.learning_rate)) for first, knobs in plan
-            )
+            self.run.plan = plan
             self.changed.notify_all()
 
-    def set_schedule(self, name: str, share: float = SHARE) -> None:
+    def schedule(self, name: str, share: float = SHARE) -> None:
         """Have the learning rate follow a schedule from the next update to the planned end, the present one at most."""
-        self.check_open()
-        SCHEDULE.check("schedule", name)
+        self._check_open()
         with self.changed:
-            safe_rate(1.0, self.settings.knobs, share, free=True)
-            start = self.settings.knobs
-            if self.schedule not in ("constant", SAFE):
-                start = dataclasses.replace(start, learning_rate=self.peak)
-            self.schedule, self.share, self.peak, self.free = name, share, start.learning_rate, True
-            self.run.choose(start)
+            knobs = self.rate.choose(name, share, self.settings.knobs)
             done = self.run.updates
-            if name != SAFE:
-                left = self.planned - done if self.planned > done else self.length
-                self.run.plan = rate_plan(name, start, left, first=done + 1)
-            self.settings = self.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
+            left = self.planned - done if self.planned > done else self.length
+            self.run.choose(knobs)
+            self.run.plan = self.rate.make_plan(knobs, left, first=done + 1)
             self.changed.notify_all()
-
-    def keep_safe(self) -> None:
-        """Take the learning rate as high as is safe for the next update."""
-        eigenvalue = self.edge.measure(self.run)
-        with self.changed:
-            rate = safe_rate(eigenvalue, self.run.knobs_in_force, self.share, self.free)
-            self.free = False
-            if self.schedule == SAFE and not self.edge.problem:
-                self.settings = self.settings.replace(learning_rate=rate)
-                self.run.choose(dataclasses.replace(self.run.knobs_in_force, learning_rate=rate))
 
     def restart(self, new: Settings, plan: Plan = (), schedule: str | None = None) -> None:
         """Start again from update 0; if the run was training, the new one trains to its end.
 
         With a `schedule` if one is named, else with that of the present run.
         """
-        self.check_open()
+        self._check_open()
         with self.changed:
-            if not self.jobs:
-                self.kept = self.schedule, self.peak
-            self.schedule = schedule or self.schedule
-            if self.schedule not in ("constant", SAFE):
-                kept = new.learning_rate == self.settings.learning_rate
-                self.peak = self.peak if kept else new.learning_rate
-                new = new.replace(learning_rate=self.peak)
-            self.settings = new
-            chosen = self.schedule, self.peak
-            self.order(lambda: self.begin(new, plan, chosen))
+            if self.pending is None:
+                self.kept = dataclasses.replace(self.rate)
+            new = self.rate.restart(new, self.settings, schedule)
+            chosen = dataclasses.replace(self.rate)
+            self._order(lambda: self._restart(new, plan, chosen), new)
 
     def rewind(self, step: int) -> None:
         """Take the present branch back to where it was after an update, and pause; what came later becomes a ghost."""
-        self.order(lambda: self.go_back(step))
+        self._change_tree(lambda: self.tree.rewind(step), self.settings)
 
     def fork(self, step: int, new: Settings, number: int | None = None) -> None:
         """Leave a branch (None: the present one) after an update for a new one with the knobs of `new`, and pause."""
-        self.check_open()
-        with self.changed:
-            self.settings = new
-            self.order(lambda: self.branch_off(step, number))
+        self._change_tree(lambda: self.tree.fork(step, number), new)
 
     def choose_branch(self, number: int) -> None:
         """Make another branch the present one, and pause."""
-        self.order(lambda: self.switch(number))
+        self._change_tree(lambda: self.tree.choose(number))
 
     def delete_branch(self, number: int) -> None:
         """Let go of a branch; if it is the present one, its parent or the oldest left takes its place."""
-        self.order(lambda: self.drop(number))
+        self._change_tree(lambda: self.tree.delete(number))
 
-    def order(self, job: Callable[[], None]) -> None:
-        """Have a job done between two updates, after those that were ordered before it."""
-        self.check_open()
-        with self.changed:
-            self.jobs.append(job)
-        self.wake()
+    def adopt(self, runs: list[Run]) -> None:
+        """Put a tree of runs, the present one first, in the place of what is here; it becomes a ghost."""
+        self._change_tree(lambda: self.tree.begin(*runs))
+        self._order(lambda: self.autosave.discard_if_kept() if self.run is runs[0] else None)
 
     def ask(self) -> None:
         """Have a View posted before the next update."""
         with self.changed:
             self.wanted = True
-        self.wake()
+        self.thread.wake()
 
     def ask_for_next(self) -> None:
         """Have a View posted after the next update, if there is one."""
@@ -293,31 +169,12 @@ class Worker:
             self.wanted_after = self.run.updates
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until there is nothing left to do; False if that took longer than `timeout` seconds."""
-        return self.wait_for(self.is_done, timeout)
-
-    def wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Block until a condition holds or no thread is there that could bring it about; False if it does not hold."""
-        end = math.inf if timeout is None else time.monotonic() + timeout
-        with self.changed:
-            while not condition() and self.alive and (left := end - time.monotonic()) > 0:
-                self.changed.wait(min(left, GLANCE))
-            return condition()
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is a thread."""
-        thread = self.thread
-        return thread is not None and thread.is_alive()
-
-    def is_done(self) -> bool:
-        """Whether there is nothing left to do but to measure the curvature of a paused run."""
-        at_rest = self.pondering and not (self.closed or self.jobs or self.training or self.wanted)
-        return not self.alive or at_rest
+        """Block until only a paused run's curvature is left to measure; False if that took over `timeout` seconds."""
+        return self.thread.wait(self._is_done, timeout)
 
     def settle(self, timeout: float) -> bool:
         """Block until the restarts that were asked for are done; False if that took longer than `timeout` seconds."""
-        return self.wait_for(lambda: not self.jobs, timeout)
+        return self.thread.wait(lambda: not self.jobs, timeout)
 
     def close(self) -> None:
         """Stop for good; the thread ends after the update that it is in."""
@@ -327,296 +184,221 @@ class Worker:
             self.goal = 0
             self.changed.notify_all()
 
-    def wake(self) -> None:
-        """Make sure that a thread is there to do what there is to do."""
+    def _check_open(self) -> None:
+        """RuntimeError in a sentence if the worker has been closed."""
+        if self.closed:
+            raise RuntimeError("this lab is closed: make a new one")
+
+    def _order(self, job: Callable[[], None], wanted: Settings | None = None) -> None:
+        """Have a job done between two updates, after those that were ordered before it; it may bring settings."""
+        self._check_open()
         with self.changed:
-            self.changed.notify_all()
-            if not self.alive and not self.closed:
-                thread = threading.Thread(target=self.work, name="cnnlab-worker", daemon=True)
-                thread.start()
-                self.thread = thread
+            self.pending = wanted or self.pending
+            self.jobs.append(job)
+        self.thread.wake()
 
-    def work(self) -> None:
-        """What the thread does: one turn after another, until there is nothing left to do."""
-        Handover.count(+1)
-        try:
-            while self.take_turn():
-                pass
-        except BaseException as error:  # sent to the thread from outside, for a turn lets nothing out
-            with self.changed:
-                if self.thread is threading.current_thread():
-                    self.jobs.clear()
-                    self.fail(error)
-                    self.end()
-
-    def end(self) -> None:
-        """Have it known that the thread ends."""
-        Handover.count(-1)
-        self.thread = None
-        self.changed.notify_all()
-
-    def take_turn(self) -> bool:
-        """A job, an update, a View that is wanted or a piece of measuring; False if none is left, and the end."""
+    def _after_restarts(self, job: Callable[[], None]) -> None:
+        """Do a job when the restarts that were asked for before it are done; at once if there are none."""
+        self._check_open()
         with self.changed:
-            asked = bool(self.jobs or self.training or self.wanted)
-            self.pondering = not (asked or self.closed or self.knows())
-            if self.closed or not (asked or self.pondering):
-                self.end()
+            if self.jobs:
+                self.jobs.append(job)
+            else:
+                job()
+        self.thread.wake()
+
+    def _aim(self, updates: int | None, hurried: bool) -> None:
+        """Set the goal so many updates ahead; None for the planned end, or a whole run more if that is reached."""
+        with self.changed:
+            if not self.training:
+                self.pace.times.clear()
+            ahead = self.planned - self.run.updates
+            self.goal = self.run.updates + (updates or (ahead if ahead > 0 else self.length))
+            self.planned = max(self.planned, self.goal)
+            self.pace.hurried = hurried
+            self.failure = None
+            self.wanted = True
+
+    def _stop(self) -> None:
+        """Make the present update the goal."""
+        with self.changed:
+            self.goal = self.run.updates
+            self.wanted = True
+
+    @property
+    def _has_work(self) -> bool:
+        """Whether the thread has more to do than to measure a paused run."""
+        return bool(self.jobs or self.training or self.wanted) and not self.closed
+
+    def _is_done(self) -> bool:
+        """Whether there is nothing left to do but to measure a paused run."""
+        return not self.thread.alive or (self.idle and not self._has_work and not self.closed)
+
+    def _take_turn(self) -> bool:
+        """A job, an update, a View that is wanted or a piece of measuring; False if none is left."""
+        with self.changed:
+            self.idle = not (self.closed or self._has_work or self.measurements.is_complete(self.run))
+            if not (self.idle or self._has_work):
                 return False
-            if self.pondering:
+            if self.idle:
                 self.changed.notify_all()
             self.job = job = self.jobs[0] if self.jobs else None
             wanted = self.wanted and job is None
             self.wanted = self.wanted and not wanted
-        act = self.ponder if self.pondering else self.update if self.training and not wanted else self.post
-        with errors.shown(self.fail if job is None else self.refuse):
+        act = self._measure_when_idle if self.idle else self._update if self.training and not wanted else self._post
+        with errors.shown(self._fail if job is None else self._refuse):
             (job or act)()
         with self.changed:
             # Only now, so that what is asked for meanwhile comes after it; closing has emptied the queue.
-            self.job = None
             if job is not None and self.jobs:
+                self._forget_pending()
                 self.jobs.popleft()
-                self.adjust_settings()
                 self.changed.notify_all()
+            self.job = None
         return True
 
-    def fail(self, error: BaseException) -> None:
+    def _end(self, error: BaseException) -> None:
+        """Keep what has ended the thread to be shown; what was ordered is not done."""
+        self.jobs.clear()
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
         """Keep what an update has raised to be shown, and pause; the run stays as it was before that."""
         with self.changed:
             self.goal = min(self.goal, self.run.updates)
-        self.refuse(error)
+        self._refuse(error)
 
-    def refuse(self, error: BaseException) -> None:
+    def _refuse(self, error: BaseException) -> None:
         """Keep what a job has raised to be shown; the run stays as it was before that, and trains on if it did."""
         with self.changed:
             self.failure = errors.raisable(error)
             self.failures += 1
-            self.adjust_settings()
+            self._forget_pending()
         try:
-            self.view()
+            self.view = self._view()
         except BaseException:  # where even that cannot be had, the view before it tells
-            self.shown = dataclasses.replace(self.shown, training=self.training, rate=0.0, error=self.error)
+            self.view = dataclasses.replace(self.view, training=self.training, rate=0.0, error=errors.told(error))
         with contextlib.suppress(BaseException):
-            self.posted(self.shown)
+            self.posted(self.view)
+
+    def _forget_pending(self) -> None:
+        """Have the settings those of the run, unless a job waits that has settings of its own."""
+        if self._is_last:
+            self.pending = None
 
     @property
-    def settings_of_run(self) -> Settings:
-        """The settings of the present run, with the knobs in force at its next update."""
-        return self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
-
-    @property
-    def is_last(self) -> bool:
+    def _is_last(self) -> bool:
         """Whether no job waits for the present one to be done."""
         return all(job is self.job for job in self.jobs)
 
-    def adjust_settings(self) -> None:
-        """Have the settings those of the run, unless a job waits that has settings of its own."""
-        if self.is_last:
-            self.settings = self.settings_of_run
-
-    def update(self) -> None:
+    def _update(self) -> None:
         """One update, when it is due."""
-        if not self.is_due():
+        if not self._is_due():
             return
-        if self.schedule == SAFE:
-            self.keep_safe()
+        if self.rate.schedule == SAFE:
+            self._choose_safe_rate()
         began = time.monotonic()
         self.run.update()
         if self.closed:
             return
-        self.follow_plan()
         now = time.monotonic()
-        if self.watching:
-            self.edge.earn(now - began)
-            if now > self.turned + HAND:
-                self.measure(self.edge.spend)
-        self.times.append(now)
+        self.measurements.measure_between_updates(self.run, now - began)
+        self.pace.times.append(now)
         if self.autosave.is_due(now):
-            self.autosave.keep(self.tree(), now)
+            self.autosave.keep(self.tree.record, now)
         if now - self.tidied > TIDY:
             self.tidied = now
             give_back_memory()
         after = self.wanted_after
         if not self.training or (after is not None and self.run.updates > after):
-            self.post()
+            self._post()
 
-    def follow_plan(self) -> None:
-        """Show the knobs that a plan brings into force at the next update."""
-        with self.changed:
-            if not self.jobs and any(first == self.run.updates + 1 for first, _ in self.run.plan):
-                self.settings = self.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
-
-    def is_due(self) -> bool:
+    def _is_due(self) -> bool:
         """Whether the pace allows an update now; if not, sleeps until it does or something changes."""
         with self.changed:
-            if self.pace is None or self.hurried or not self.times:
-                return True
-            left = self.times[-1] + 1 / self.pace - time.monotonic()
-            idle = self.watching and left > 1.5 * self.edge.took and not self.edge.knows(self.run)
-            if left > 0 and not idle:
+            left = self.pace.find_wait(time.monotonic())
+            has_time = left > 0 and self.measurements.has_time(self.run, left)
+            if left > 0 and not has_time:
                 self.changed.wait(left)
-        if idle:
-            self.measure(self.edge.piece)
+        if has_time:
+            self.measurements.measure_piece(self.run)
         return left <= 0
 
-    def measure(self, piece: Callable[[Run], None]) -> None:
-        """Have a piece measured. What cannot be measured is told by who measures, and training goes on."""
-        with contextlib.suppress(BaseException):
-            piece(self.run)
+    def _choose_safe_rate(self) -> None:
+        """Take the learning rate as high as is safe for the next update."""
+        tracker = self.measurements.tracker
+        eigenvalue = tracker.measure(self.run)
+        with self.changed:
+            knobs = self.rate.find_safe_knobs(eigenvalue, self.run.knobs_in_force)
+            if self.rate.schedule == SAFE and not tracker.problem:
+                self.run.choose(knobs)
 
-    def knows(self) -> bool:
-        """Whether all is known of a paused run that can be: its curvature, and at its start how it will end."""
-        if not self.watching:
-            return True
-        with contextlib.suppress(Exception):
-            return self.edge.knows(self.run) and (self.run.updates > 0 or self.forecast.knows(self.run))
-        return True  # of a run that cannot be read nothing can be measured
-
-    def ponder(self) -> None:
+    def _measure_when_idle(self) -> None:
         """Measure a piece of what is not known of a paused run, and show what has been found."""
-        if not self.edge.knows(self.run):
-            self.measure(self.edge.at_rest)
-            found = self.edge.knows(self.run)
-        else:
-            self.measure(self.forecast.piece)
-            found = self.forecast.knows(self.run)
-        if found:
-            view = self.view()
-            self.posted(view)
-            self.autosave.keep(view.record, time.monotonic())
+        if self.measurements.measure_when_idle(self.run):
+            self._show()
 
-    def begin(self, new: Settings, plan: Plan, chosen: tuple[str, float]) -> None:
-        """Start again with a new run; the old one becomes a ghost if it trained at all.
-
-        `chosen`: schedule and peak; if there is no new run they are again those of the old one.
-        """
+    def _restart(self, new: Settings, plan: Plan, chosen: RateControl) -> None:
+        """Start again with a new run; if there can be none, its schedule and peak are again those of the old one."""
         try:
-            run, record = self.make_run(new), self.run.record
+            run = self.make_run(new)
+            was_training = self.training
+            self.tree.begin(run)
         except BaseException:
-            if self.is_last:
-                self.schedule, self.peak = self.kept
+            if self._is_last:
+                self.rate = dataclasses.replace(self.kept)
             raise
         with self.changed:
-            self.kept = chosen
-            was_training = self.training
-            self.free = True
-            if len(record):
-                self.ghosts = (record, *self.ghosts)[:GHOSTS]
+            self.kept, self.rate.free = chosen, True
             run.plan = plan
             if self.settings.knobs != new.knobs:
                 run.choose(self.settings.knobs)
-            self.edge.forget()
-            self.run = run
-            self.runs = {1: run}
-            self.planned = self.length
-            if not run.plan and self.schedule not in ("constant", SAFE):
-                run.plan = rate_plan(self.schedule, self.settings, self.length)
-                self.settings = self.settings.replace(**dataclasses.asdict(run.knobs_in_force))
-            self.goal = self.planned if was_training else 0
-            self.failure = None
-            self.times.clear()
-        self.post()
+            run.plan = run.plan or self.rate.make_plan(self.settings.knobs, self.length)
+            self._arrive(self.length if was_training else 0, self.length)
+        self._post()
 
-    def go_back(self, step: int) -> None:
-        """What `rewind` orders."""
-        record = self.run.record
-        self.run.rewind(step)
-        self.run.choose(self.settings.knobs)
-        self.ghosts = (record, *self.ghosts)[:GHOSTS]
-        self.settled()
+    def _change_tree(self, change: Callable[[], None], wanted: Settings | None = None) -> None:
+        """Order a change of the tree, a pause, and these knobs; None for those of the branch that is then present."""
 
-    def branch_off(self, step: int, number: int | None) -> None:
-        """What `fork` orders."""
-        parent = self.run if number is None else self.run_of(number)
-        twin = parent.fork(step)
-        parent.choose(parent.knobs_in_force)
-        twin.choose(self.settings.knobs)
-        self.runs[twin.branch.number] = twin
-        self.run = twin
-        self.settled()
+        def change_tree() -> None:
+            change()
+            with self.changed:
+                if wanted is not None:
+                    self.run.choose(self.settings.knobs)  # which may have changed since it was ordered
+                self.rate.end(self.run.plan)
+                self._arrive(self.run.updates, max(self.length, self.run.updates))
+            self._post()
 
-    def switch(self, number: int) -> None:
-        """What `choose_branch` orders."""
-        self.run = self.run_of(number)
-        self.settings = self.settings_of_run
-        self.settled()
+        self._order(change_tree, wanted)
 
-    def drop(self, number: int) -> None:
-        """What `delete_branch` orders."""
-        gone = self.run_of(number)
-        if len(self.runs) == 1:
-            raise ValueError(f"branch {number} is the only one left: it stays")
-        del self.runs[number]
-        if gone is self.run:
-            parent = gone.branch.parent
-            self.switch(parent if parent in self.runs else min(self.runs))
-        else:
-            self.settled()
+    def _arrive(self, goal: int, planned: int) -> None:
+        """Go on with another run, or from another past, to a goal."""
+        self._forget_pending()
+        self.measurements.tracker.forget()
+        self.goal, self.planned = goal, planned
+        self.failure = None
+        self.pace.times.clear()
 
-    def run_of(self, number: Any) -> Run:
-        """The run of a branch by its number; ValueError in a sentence if there is none such."""
-        runs = dict(self.runs)
-        if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number not in runs:
-            raise ValueError(f"branch must be one of {', '.join(map(str, runs))}, got {written(number)}")
-        return runs[int(number)]
-
-    def settled(self) -> None:
-        """Pause at the present update of the present branch, and show it."""
-        with self.changed:
-            self.edge.forget()
-            self.schedule = "constant" if not self.run.plan and self.schedule != SAFE else self.schedule
-            self.planned = max(self.length, self.run.updates)
-            self.goal = self.run.updates
-            self.failure = None
-            self.times.clear()
-        self.post()
-
-    def post(self) -> None:
-        """Measure held-out accuracy if that is due, and hand over a View."""
+    def _post(self) -> None:
+        """Measure held-out accuracy if that is due, and show the present moment."""
         if self.closed:
             return
         self.wanted_after = None
-        now = time.monotonic()
-        if not self.training or now >= max(self.held_out_due, self.turned + HAND):
-            with errors.shown(self.fail):
-                self.run.measure_held_out()
-            spent = time.monotonic() - now
-            self.held_out_due = now + spent / HELD_OUT_SHARE
-        view = self.view()
-        self.posted(view)
+        with errors.shown(self._fail):
+            self.measurements.measure_held_out(self.run, self.training)
+        self._show()
+
+    def _show(self) -> None:
+        """Hand over a View, and keep a run that has paused."""
+        self.view = self._view()
+        self.posted(self.view)
         if not self.training:
-            self.autosave.keep(view.record, time.monotonic())
+            self.autosave.keep(self.view.record, time.monotonic())
 
-    def adopt(self, runs: list[Run]) -> None:
-        """Put a tree of runs, the present one first, in the place of what is here; it becomes a ghost."""
-        self.order(lambda: self.take_in(runs))
-
-    def take_in(self, runs: list[Run]) -> None:
-        """What `adopt` orders."""
-        record = self.run.record
-        if len(record):
-            self.ghosts = (record, *self.ghosts)[:GHOSTS]
-        self.run = runs[0]
-        self.runs = {run.branch.number: run for run in sorted(runs, key=lambda run: run.branch.number)}
-        self.settings = self.settings_of_run
-        self.settled()
-        self.autosave.discard_if_kept()
-
-    def tree(self) -> Record:
-        """The present branch's record with those of the other branches."""
-        others = tuple(run.record for run in self.runs.values() if run is not self.run)
-        return dataclasses.replace(self.run.record, others=others)
-
-    def view(self) -> View:
+    def _view(self) -> View:
         """The present moment."""
-        self.shown = View(
-            self.tree(), self.ghosts, self.settings, self.planned, self.training, self.rate(),
-            self.error, self.schedule, self.forecast.found(self.run), self.edge.problem,
+        return View(
+            self.tree.record, self.tree.ghosts, self.settings, self.planned, self.training,
+            self.pace.rate if self.training else 0.0, self.failure and errors.told(self.failure), self.rate.schedule,
+            self.measurements.forecast.found(self.run), self.measurements.tracker.problem,
         )  # fmt: skip
-        return self.shown
-
-    def rate(self) -> float:
-        """Updates a second over the last 64 updates."""
-        if not self.training or len(self.times) < 2:
-            return 0.0
-        return (len(self.times) - 1) / max(self.times[-1] - self.times[0], 1e-9)

@@ -121,7 +121,7 @@ def main() -> None:
             *other_cells(notebook, 15),
             *memory(notebook, early, first_figure),
         ]
-        assert notebook.value("lab.problem, lab.worker.error, lab.record.first_nonfinite") == ("", None, None)
+        assert notebook.value("lab.problem, lab.worker.view.error, lab.record.first_nonfinite") == ("", None, None)
         browser = f"chromium {notebook.browser.version}"
     table = written(rows, browser)
     print(table)

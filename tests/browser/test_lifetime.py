@@ -106,7 +106,7 @@ def test_closing_the_page_pauses_and_opening_it_again_shows_the_present_state(op
     notebook.save()
     notebook.page.close()
     gone = notebook.value("len(lab.record)")
-    until(lambda: notebook.value("lab.worker.thread is None"), "training to pause")
+    until(lambda: notebook.value("not lab.worker.thread.alive"), "training to pause")
     updates, cost, rate = notebook.value("len(lab.record), lab.record.cost.tolist(), lab.settings.learning_rate")
     assert updates > gone
     notebook.do("lab.set(learning_rate=2e-5)")
@@ -161,5 +161,5 @@ def test_a_lab_that_nobody_drives_runs_and_ends_in_a_cell(open_notebook):
     notebook = open_notebook('import cnnlab\nlab = cnnlab.Lab("question", learning_rate=1e-5)\nlab.step(3)')
     lab = notebook.lab()
     lab.wait_for_update(3)
-    until(lambda: notebook.value("lab.worker.thread is None"), "the last measurement")
+    until(lambda: notebook.value("not lab.worker.thread.alive"), "the last measurement")
     assert notebook.value("len(lab.record)") == 3

@@ -15,7 +15,7 @@ def test_the_first_command_opens_a_dashboard_that_trains_nothing_until_asked(ope
     assert lab.update() == 0
     assert lab.rate.inner_text() == "paused"
     until(lambda: notebook.value("lab.browser_seen"), "the browser's first answer")
-    until(lambda: notebook.value("lab.worker.thread is None"), "the curvature at the start")
+    until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature at the start")
     assert notebook.value("len(lab.record)") == 0
     assert len(lab.trace("magnitudes 0")["x"]) > 20
     assert notebook.errors == []
@@ -50,7 +50,7 @@ def test_pause_stops_and_play_goes_on_to_the_planned_end(notebook, lab):
     lab.wait_until_paused()
     paused = lab.update()
     assert 3 <= paused < 30
-    until(lambda: notebook.value("lab.worker.thread is None"), "the curvature where it paused")
+    until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature where it paused")
     assert notebook.value("len(lab.record)") == paused
     lab.choice("Speed").select_option("full")
     lab.press("Play")

@@ -170,10 +170,10 @@ def test_a_record_of_a_network_of_your_own_has_no_link():
 def test_a_worker_shows_the_knobs_that_a_plan_brings_into_force():
     start, plan = opened("cnnlab:question?at3.clip=norm", **SMALL)
     worker = Worker(cnnlab.Run, start, lambda _: None, plan)
-    worker.train(1, hurried=True)
+    worker.play(1, hurried=True)
     assert worker.wait(20)
     assert worker.settings.clip == "off"
-    worker.train(1, hurried=True)
+    worker.play(1, hurried=True)
     assert worker.wait(20)
     assert worker.settings.clip == "norm"
     worker.close()

@@ -19,10 +19,12 @@ from cnnlab.config import errors
 from cnnlab.config.schedules import SAFE
 from cnnlab.dashboards import lab as labs
 from cnnlab.dashboards import messages
+from cnnlab.dashboards.branch_tree import BranchTree
 from cnnlab.dashboards.job_dashboard import Board
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.dashboards.upload import Upload
-from cnnlab.dashboards.worker import View, Worker
+from cnnlab.dashboards.view import View
+from cnnlab.dashboards.worker import Worker
 from cnnlab.plots import dashboard
 from cnnlab.plots import map as trainability_map
 from cnnlab.sweeps import workers
@@ -127,8 +129,8 @@ def state_of(lab: cnnlab.Lab) -> tuple[Any, ...]:
     run = worker.run
     return (
         run, run.updates, run.record.cost.tobytes(), run.weights()["weight"].tobytes() if run.own_network else b"",
-        run.record.branch, run.plan, run.knobs_in_force, tuple(worker.runs), worker.ghosts, worker.schedule,
-        worker.peak, worker.goal, worker.planned, lab.settings, lab.look, lab.pace,
+        run.record.branch, run.plan, run.knobs_in_force, tuple(worker.tree.runs), worker.tree.ghosts,
+        worker.rate.schedule, worker.rate.peak, worker.goal, worker.planned, lab.settings, lab.look, lab.pace,
     )  # fmt: skip
 
 
@@ -232,15 +234,15 @@ def test_a_start_that_raises_leaves_the_run_its_schedule_and_its_training(kind: 
         return Run(wanted)
 
     worker = Worker(make, cnnlab.settings("question", **SMALL), views.append)
-    worker.set_schedule("cosine")
-    worker.set_pace(50)
+    worker.schedule("cosine")
+    worker.choose_pace(50)
     worker.play(200)
     worker.restart(worker.settings.replace(seed=13, learning_rate=0.5), schedule="constant")
     worker.restart(worker.settings.replace(seed=13, learning_rate=0.25))
     assert worker.settle(10)
-    assert worker.error.startswith(type(kind).__name__) or type(kind).__name__ in worker.error
+    assert worker.view.error.startswith(type(kind).__name__) or type(kind).__name__ in worker.view.error
     assert worker.training
-    assert (worker.schedule, worker.peak, worker.settings.seed) == ("cosine", 0.01, 0)
+    assert (worker.rate.schedule, worker.rate.peak, worker.settings.seed) == ("cosine", 0.01, 0)
     worker.pause()
     assert worker.wait(10)
     worker.restart(worker.settings.replace(seed=13))
@@ -276,21 +278,21 @@ def test_a_curvature_that_raises_ends_no_thread_and_is_not_asked_for_again(
 ) -> None:
     views: list[View] = []
     worker = Worker(lambda wanted: Run(wanted, **own(cost)), cnnlab.settings("question"), views.append)
-    worker.watching = watching
+    worker.measurements.watching = watching
     cost.fail(kind, always=True)
     if watching:
         worker.ask()
     else:
-        worker.set_schedule(SAFE)
-        worker.train(2, hurried=True)
+        worker.schedule(SAFE)
+        worker.play(2, hurried=True)
     end = time.monotonic() + 20
-    while worker.thread is not None:
+    while worker.thread.alive:
         assert time.monotonic() < end
         time.sleep(0.002)
     asked = cost.calls
     cost.fail(None)
-    worker.set_schedule("constant")
-    worker.train(2, hurried=True)
+    worker.schedule("constant")
+    worker.play(2, hurried=True)
     assert worker.wait(10)
     assert len(views[-1].record) == 2
     assert asked < 10
@@ -310,24 +312,24 @@ def test_a_view_that_cannot_be_made_or_handed_over_ends_no_thread(
 
     fails = True
     worker = Worker(Run, cnnlab.settings("question", **SMALL), post)
-    worker.train(2, hurried=True)
+    worker.play(2, hurried=True)
     assert worker.wait(10)
     fails = False
-    worker.train(4, hurried=True)
+    worker.play(4, hurried=True)
     assert worker.wait(10)
     assert len(views[-1].record) == 4
     assert views[-1].error is None
 
-    def cannot(self: Worker) -> None:
+    def cannot(self: BranchTree) -> None:
         raise kind
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "tree", cannot)
-        worker.train(1, hurried=True)
+        patch.setattr(BranchTree, "record", property(cannot))
+        worker.play(1, hurried=True)
         assert worker.wait(10)
     assert type(kind).__name__ in views[-1].error
     assert len(views[-1].record) == 4
-    worker.train(1, hurried=True)
+    worker.play(1, hurried=True)
     assert worker.wait(10)
     assert views[-1].error is None
     assert len(views[-1].record) == worker.run.updates > 4
@@ -345,13 +347,13 @@ def test_a_thread_that_is_ended_from_outside_is_replaced_and_nobody_waits_for_it
         raise kind
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "take_turn", ended)
+        patch.setattr(worker.thread, "take_turn", ended)
         worker.restart(worker.settings.replace(seed=3))
         assert worker.wait(10)
         assert worker.settle(0)
     assert type(kind).__name__ in views[-1].error
     assert worker.settings.seed == 0
-    worker.train(2, hurried=True)
+    worker.play(2, hurried=True)
     assert worker.wait(10)
     assert len(views[-1].record) == 2
     worker.close()
@@ -359,12 +361,12 @@ def test_a_thread_that_is_ended_from_outside_is_replaced_and_nobody_waits_for_it
 
 def test_a_thread_that_ends_without_a_word_is_not_waited_for() -> None:
     worker = Worker(Run, cnnlab.settings("question", **SMALL), lambda view: None)
-    worker.thread = threading.Thread(target=lambda: None)
-    worker.thread.start()
+    worker.thread.thread = threading.Thread(target=lambda: None)
+    worker.thread.thread.start()
     worker.jobs.append(lambda: None)
     assert worker.wait(60)
     assert not worker.settle(60)
-    worker.train(2, hurried=True)
+    worker.play(2, hurried=True)
     assert worker.wait(10)
     assert worker.run.updates == 2
     worker.close()
@@ -383,7 +385,7 @@ def test_a_closed_lab_says_that_a_cost_has_not_come_back_and_that_later_leaves_n
     lab = cnnlab.Lab(**own(cost))
     lab.play(3)
     assert entered.wait(10)
-    thread, wait = lab.worker.thread, lab.worker.wait
+    thread, wait = lab.worker.thread.thread, lab.worker.wait
     monkeypatch.setattr(lab.worker, "wait", lambda timeout: wait(min(timeout, 0.1)))
     with pytest.warns(
         RuntimeWarning, match=r"^the lab is closed, but what it computes did not end within 10 s: its th"
@@ -392,7 +394,7 @@ def test_a_closed_lab_says_that_a_cost_has_not_come_back_and_that_later_leaves_n
     released.set()
     thread.join(10)
     assert len(lab.record) == 0
-    assert not lab.worker.alive
+    assert not lab.worker.thread.alive
 
 
 @pytest.mark.parametrize("place", ["keep", "kernels_in"])
@@ -790,7 +792,7 @@ NONSENSE += [1e308, "y" * 100_000, ["z"] * 10_000, {"learning_rate": None}, {"hi
 def told_by(lab: cnnlab.Lab) -> str:
     """What the page says is wrong, once the worker is at rest."""
     assert lab.worker.wait(20)
-    return lab.problem or lab.worker.error or lab.undrawn
+    return lab.problem or lab.worker.view.error or lab.undrawn
 
 
 @pytest.mark.parametrize("value", NONSENSE, ids=kind_of)

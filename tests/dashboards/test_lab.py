@@ -31,7 +31,7 @@ def trace(lab: cnnlab.Lab, name: str):
 
 def test_nothing_trains_until_asked(lab: cnnlab.Lab) -> None:
     assert len(lab.record) == 0
-    assert lab.worker.thread is None
+    assert not lab.worker.thread.alive
     assert "nothing is trained yet" in lab.header.state["line"]
 
 

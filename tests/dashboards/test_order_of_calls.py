@@ -60,4 +60,4 @@ def test_closing_in_the_midst_of_a_restart_ends_the_thread(lab):
     lab.play()
     lab.reset()
     lab.close()
-    assert lab.worker.thread is None
+    assert not lab.worker.thread.alive

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import cnnlab
-from cnnlab.dashboards.worker import HANDOVER, View, Worker
+from cnnlab.dashboards.switch_interval import SHORT
+from cnnlab.dashboards.view import View
+from cnnlab.dashboards.worker import Worker
 from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
@@ -37,10 +39,10 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def test_no_thread_lives_before_training_and_none_after(worker: Worker) -> None:
-    assert worker.thread is None
-    worker.train(3, hurried=False)
+    assert not worker.thread.alive
+    worker.play(3, hurried=False)
     assert worker.wait(10)
-    assert worker.thread is None
+    assert not worker.thread.alive
     assert not [thread for thread in threading.enumerate() if thread.name == "cnnlab-worker"]
 
 
@@ -50,13 +52,13 @@ def test_threads_take_turns_more_often_while_a_worker_trains_and_as_before_when_
     usual = sys.getswitchinterval()
     other = Worker(Run, worker.settings, views.append)
     for each in (worker, other):
-        each.set_pace(50)
-        each.train(1000, hurried=False)
+        each.choose_pace(50)
+        each.play(1000, hurried=False)
     until(lambda: len(views) > 0 or worker.run.updates + other.run.updates > 2)
-    assert sys.getswitchinterval() == pytest.approx(HANDOVER)
+    assert sys.getswitchinterval() == pytest.approx(SHORT)
     other.close()
     assert other.wait(5)
-    assert sys.getswitchinterval() == pytest.approx(HANDOVER)
+    assert sys.getswitchinterval() == pytest.approx(SHORT)
     worker.pause()
     assert worker.wait(5)
     assert sys.getswitchinterval() == pytest.approx(usual)
@@ -64,13 +66,13 @@ def test_threads_take_turns_more_often_while_a_worker_trains_and_as_before_when_
 
 def test_while_a_knob_is_turned_nothing_is_measured(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[int] = []
-    worker.watching = True
-    worker.edge.credit = 100.0
-    monkeypatch.setattr(worker.edge, "spend", lambda run: measured.append(run.updates))
-    monkeypatch.setattr("cnnlab.dashboards.worker.HAND", 0.3)
-    worker.train(100_000, hurried=True)
+    worker.measurements.watching = True
+    worker.measurements.tracker.credit = 100.0
+    monkeypatch.setattr(worker.measurements.tracker, "spend", lambda run: measured.append(run.updates))
+    monkeypatch.setattr("cnnlab.dashboards.idle_measurements.HAND", 0.3)
+    worker.play(100_000, hurried=True)
     until(lambda: bool(measured))
-    worker.set_knobs(worker.settings.replace(learning_rate=2e-4))
+    worker.set(worker.settings.replace(learning_rate=2e-4))
     before = len(measured)
     time.sleep(0.1)
     assert len(measured) <= before + 1  # one may have been under way
@@ -79,7 +81,7 @@ def test_while_a_knob_is_turned_nothing_is_measured(worker: Worker, monkeypatch:
 
 
 def test_it_trains_to_the_goal_and_posts_a_last_view(worker: Worker, views: list[View]) -> None:
-    worker.train(5, hurried=False)
+    worker.play(5, hurried=False)
     worker.wait(10)
     assert len(views[-1].record) == 5
     assert not views[-1].training
@@ -93,54 +95,54 @@ def test_play_goes_to_the_planned_end_and_then_plans_as_much_again(worker: Worke
 
 
 def test_play_after_a_pause_goes_to_the_end_that_was_planned(worker: Worker) -> None:
-    worker.set_pace(20)
+    worker.choose_pace(20)
     worker.play()
     until(lambda: worker.run.updates >= 2)
     worker.pause()
     worker.wait(10)
     assert 2 <= worker.run.updates < 20
-    worker.set_pace(None)
+    worker.choose_pace(None)
     worker.play()
     worker.wait(10)
     assert worker.run.updates == 20
 
 
 def test_new_knobs_are_in_force_at_the_next_update(worker: Worker, views: list[View]) -> None:
-    worker.train(2, hurried=False)
+    worker.play(2, hurried=False)
     worker.wait(10)
-    worker.set_knobs(worker.settings.replace(learning_rate=0.5))
-    worker.train(1, hurried=False)
+    worker.set(worker.settings.replace(learning_rate=0.5))
+    worker.play(1, hurried=False)
     worker.wait(10)
     record = views[-1].record
     assert [frame.knobs.learning_rate for frame in record.frames] == [1e-4, 1e-4, 0.5]
 
 
 def test_a_pace_is_kept_and_hurried_updates_ignore_it(worker: Worker) -> None:
-    worker.set_pace(20)
+    worker.choose_pace(20)
     began = time.monotonic()
-    worker.train(5, hurried=False)
+    worker.play(5, hurried=False)
     worker.wait(10)
     assert time.monotonic() - began > 4 / 20
-    worker.set_pace(0.01)
-    worker.train(5, hurried=True)
+    worker.choose_pace(0.01)
+    worker.play(5, hurried=True)
     assert worker.wait(10)
 
 
 def test_a_new_pace_takes_effect_while_it_waits(worker: Worker) -> None:
-    worker.set_pace(0.001)
-    worker.train(3, hurried=False)
+    worker.choose_pace(0.001)
+    worker.play(3, hurried=False)
     until(lambda: worker.run.updates == 1)
-    worker.set_pace(None)
+    worker.choose_pace(None)
     assert worker.wait(10)
     assert worker.run.updates == 3
 
 
 def test_a_restart_keeps_the_old_run_as_a_ghost_and_training_goes_on(worker: Worker, views: list[View]) -> None:
-    worker.set_pace(50)
+    worker.choose_pace(50)
     worker.play()
     until(lambda: worker.run.updates >= 2)
     worker.restart(worker.settings.replace(seed=5))
-    worker.set_pace(None)
+    worker.choose_pace(None)
     assert worker.wait(20)
     assert views[-1].record.settings.seed == 5
     assert len(views[-1].record) == 20
@@ -148,7 +150,7 @@ def test_a_restart_keeps_the_old_run_as_a_ghost_and_training_goes_on(worker: Wor
 
 
 def test_a_restart_of_a_paused_run_waits_at_update_zero(worker: Worker, views: list[View]) -> None:
-    worker.train(2, hurried=False)
+    worker.play(2, hurried=False)
     worker.wait(10)
     worker.restart(worker.settings)
     worker.wait(10)
@@ -158,7 +160,7 @@ def test_a_restart_of_a_paused_run_waits_at_update_zero(worker: Worker, views: l
 
 def test_only_the_latest_ghosts_are_kept(worker: Worker, views: list[View]) -> None:
     for _ in range(6):
-        worker.train(1, hurried=False)
+        worker.play(1, hurried=False)
         worker.wait(10)
         worker.restart(worker.settings)
         worker.wait(10)
@@ -186,11 +188,11 @@ def test_an_error_in_an_update_is_posted_and_the_run_before_it_stays() -> None:
     x, y = torch.randn(6, 3), torch.randint(2, (6,))
     own = {"network": Fails(3, 2), "data": (x, y), "cost": torch.nn.functional.cross_entropy}
     worker = Worker(lambda wanted: Run(wanted, **own), cnnlab.settings("question"), views.append)
-    worker.train(10, hurried=True)
+    worker.play(10, hurried=True)
     assert worker.wait(10)
     assert views[-1].error == "RuntimeError: the fourth call fails"
     assert len(views[-1].record) == 3
-    worker.train(2, hurried=True)
+    worker.play(2, hurried=True)
     worker.wait(10)
     assert views[-1].error is None
     assert len(views[-1].record) == 5
@@ -205,7 +207,7 @@ def test_a_restart_that_fails_keeps_the_run_and_its_settings() -> None:
         return Run(wanted)
 
     worker = Worker(make, cnnlab.settings("question", **SMALL), views.append)
-    worker.train(2, hurried=True)
+    worker.play(2, hurried=True)
     worker.wait(10)
     worker.restart(worker.settings.replace(seed=13))
     worker.wait(10)
@@ -217,6 +219,6 @@ def test_a_restart_that_fails_keeps_the_run_and_its_settings() -> None:
 def test_a_closed_worker_does_nothing_more(worker: Worker, views: list[View]) -> None:
     worker.close()
     with pytest.raises(RuntimeError, match="this lab is closed"):
-        worker.train(3, hurried=True)
+        worker.play(3, hurried=True)
     assert worker.wait(5)
     assert worker.run.updates == 0

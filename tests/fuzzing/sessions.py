@@ -180,7 +180,7 @@ class Session:
         given = {**self.own, "cost": self.cost} if self.own else {}
         self.lab = cnnlab.Lab("question", autosave=False, **given, **start)
         self.loop = self.lab.loop = Loop()
-        self.lab.worker.watching = watched
+        self.lab.worker.measurements.watching = watched
         self.lab.choose_pace("full")
         self.done = self.refused = 0
 
@@ -244,9 +244,9 @@ class Session:
     def rest(self) -> None:
         """Fault unless a lab that nobody asks for anything comes to rest."""
         until = time.monotonic() + invariants.BOUND / 2
-        while self.lab.worker.thread is not None and time.monotonic() < until:
+        while self.lab.worker.thread.alive and time.monotonic() < until:
             time.sleep(0.005)
-        require(self.lab.worker.thread is None, "a lab does not come to rest")
+        require(not self.lab.worker.thread.alive, "a lab does not come to rest")
 
     def replay(self, record: Record) -> None:
         """Fault unless a new run of the record's settings and schedule has the same costs."""
@@ -261,8 +261,8 @@ class Session:
     def close(self) -> None:
         """Close the lab; one whose thread has died of an error would wait for it."""
         worker = self.lab.worker
-        if worker.thread is not None and not worker.thread.is_alive():
-            worker.thread = None
+        if not worker.thread.alive:
+            worker.thread.thread = None
         self.lab.close()
 
 

@@ -1,0 +1,35 @@
+"""What the worker hands to whoever shows its run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnnlab.config.settings import Settings
+from cnnlab.curvature.divergence import Prediction
+from cnnlab.records.record import Record
+
+
+@dataclass(frozen=True)
+class View:
+    """What a dashboard shows at one moment: plain numbers and arrays."""
+
+    record: Record
+    """Of the present branch; `record.others` are the other ones."""
+    ghosts: tuple[Record, ...]
+    """Earlier runs to compare with, the newest first."""
+    settings: Settings
+    """With the knobs in force at the next update."""
+    goal: int
+    """The update at which the run is done, as planned; a pause does not change it."""
+    training: bool
+    """Whether there are updates left to do."""
+    rate: float
+    """Updates a second, over the last second or so; 0 when paused."""
+    error: str | None
+    """What went wrong in the last update or job; None if nothing did."""
+    schedule: str = "constant"
+    """How the learning rate goes on; see `schedules.SCHEDULE`."""
+    forecast: Prediction | None = None
+    """Before the first update: whether it will diverge; None while that is not known, and later."""
+    no_curvature: str = ""
+    """Why the curvature cannot be measured; nothing if it can."""

@@ -399,6 +399,6 @@ class Worker:
         """The present moment."""
         return View(
             self.tree.record, self.tree.ghosts, self.settings, self.planned, self.training,
-            self.pace.rate if self.training else 0.0, self.failure and errors.told(self.failure), self.rate.schedule,
+            self.pace.rate if self.training else 0.0, errors.told(self.failure) if self.failure else None, self.rate.schedule,
             self.measurements.forecast.found(self.run), self.measurements.tracker.problem,
         )  # fmt: skip

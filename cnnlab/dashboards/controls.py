@@ -160,10 +160,10 @@ def pace_for(updates: int) -> str:
     return next((name for name, pace in PACES.items() if pace is None or pace >= wanted), "full")
 
 
-def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> dict[str, Any]:
+def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> tuple[list[str], list[list[Any]]]:
     """Head and rows of the table of watched weights: the start, and the last updates."""
     steps = [0, *range(max(1, len(record) - columns + 2), len(record) + 1)]
-    rows = [
+    rows: list[list[Any]] = [
         [
             name,
             colours[name.partition("[")[0].rpartition(".")[0]],
@@ -171,7 +171,7 @@ def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> dict[
         ]
         for place, name in enumerate(record.watched)
     ]
-    return {"columns": ["start", *map(str, steps[1:])], "rows": rows}
+    return ["start", *map(str, steps[1:])], rows
 
 
 def written(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.settings import Settings, check_names, settings, written
-from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.plots import map as map_figures
 from cnnlab.plots.map import Lane
 from cnnlab.records import map as maps
@@ -33,7 +33,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
 """Remedy in words -> what it changes: the five of the posted answer, and two that it does not name."""
 
 
-class Fan(Board):
+class Fan(JobDashboard):
     """The cost curves of many seeds of one setting, and how likely a NaN is; it displays itself.
 
     `Fan("question", learning_rate=1e-3, seeds=64, steps=20)` takes what `cnnlab.sweep` takes, but no axis. Nothing is
@@ -77,7 +77,7 @@ class Fan(Board):
         map_figures.refresh_fan(self.figure, self.map)
 
 
-class Race(Pausable):
+class RunRace(Pausable):
     """Several runs, an update each in turn, so that their curves grow side by side; a board shows it as a survey."""
 
     def __init__(self, starts: Sequence[Settings], steps: int) -> None:
@@ -122,7 +122,7 @@ class Race(Pausable):
             run.measure_held_out()
 
 
-class Remedies(Board):
+class Remedies(JobDashboard):
     """One start, side by side with the posted answer's five remedies and two more; it displays itself.
 
     `Remedies("question", seed=3, steps=20)` takes any field by keyword for all lanes; a remedy then changes its own.
@@ -130,7 +130,7 @@ class Remedies(Board):
     name.
     """
 
-    survey: Race
+    survey: RunRace
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Remedies(Board):
         if not self.remedies or len(self.remedies) > MOST_LANES:
             raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
         start = settings(preset, **fields)
-        self.survey = Race([start.replace(**changes) for changes in self.remedies.values()], whole_steps(steps))
+        self.survey = RunRace([start.replace(**changes) for changes in self.remedies.values()], whole_steps(steps))
         super().__init__(map_figures.lanes_figure(self.lanes(), steps))
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ import ipywidgets
 import numpy as np
 
 from cnnlab.config.settings import Settings, written
-from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.lab import Lab
 from cnnlab.plots import map as map_figures
 from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS
@@ -31,7 +31,7 @@ class OpenedLab(Lab):
         """Leave it to the map."""
 
 
-class Atlas(Board):
+class Atlas(JobDashboard):
     """A map over one or two fields that fills in while it is computed; it displays itself.
 
     `Atlas("question", learning_rate=[..], init_scale=[..], seeds=4, steps=20)` takes what `cnnlab.sweep` takes. Nothing

@@ -17,6 +17,7 @@ from cnnlab.config import errors
 from cnnlab.config.links import link_of, moment_of, opened
 from cnnlab.config.schedules import SHARE
 from cnnlab.config.settings import KNOB_FIELDS, Settings, settings, written
+from cnnlab.dashboards.autopsy_panel import Doctor
 from cnnlab.dashboards.cell import OPEN, CellOutput, close_all, current_cell, find_earlier
 from cnnlab.dashboards.controls import PACE, PACES, pace_for
 from cnnlab.dashboards.frame_publisher import FramePublisher, heed_interrupt
@@ -49,6 +50,10 @@ class Lab(CellOutput):
     finds one of an earlier kernel offers it.
     """
 
+    publisher: FramePublisher
+    widgets: LabWidgets
+    doctor: Doctor
+
     def __init__(
         self,
         preset: str | Settings = "question",
@@ -62,7 +67,8 @@ class Lab(CellOutput):
         autosave: bool | str | os.PathLike[str] = True,
         **changes: Any,
     ) -> None:
-        if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not 0.5 <= scale <= 4:
+        number: Any = scale  # a Real of numpy is none for the type checker
+        if isinstance(number, bool) or not isinstance(number, numbers.Real) or not 0.5 <= scale <= 4:
             raise ValueError(f"scale must be a number in [0.5, 4], got {written(scale)}")
         if not isinstance(autosave, (bool, str, os.PathLike)):
             raise TypeError(f"autosave must be True, False or the name of a file, got {written(autosave)}")
@@ -434,21 +440,17 @@ class Lab(CellOutput):
         return Moment(
             view, worker.settings, settings(preset, **follows),
             {number: run.knobs_in_force for number, run in dict(worker.runs).items()}, worker.length, self.look,
-            self.heard, self.pace, self.publisher.frame, self.publisher.asks, worker.autosave.offered,
+            self.heard, self.pace, self.publisher.frame, self.publisher.asks, bool(worker.autosave.offered),
             worker.autosave.problem, self.problem,
         )  # fmt: skip
 
 
 def check_updates(updates: Any) -> int:
     """A number of updates; ValueError in a sentence if it is none."""
-    if (
-        isinstance(updates, bool)
-        or not isinstance(updates, numbers.Real)
-        or updates != updates // 1
-        or not 1 <= updates <= 1e6
-    ):
+    number: Any = updates if isinstance(updates, numbers.Real) and not isinstance(updates, bool) else 0
+    if number != number // 1 or not 1 <= number <= 1e6:
         raise ValueError(f"updates must be a whole number in [1, 1e6], got {written(updates)}")
-    return int(updates)
+    return int(number)
 
 
 def make_autosave(wanted: bool | str | os.PathLike[str]) -> Autosave:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import ipywidgets
 
@@ -85,10 +85,8 @@ class LabWidgets:
         for part in (self.prepare_plots, self.prepare_strip, self.prepare_controls):
             with shown(note):
                 ready.append(part(moment))
-        header: HeaderState = {
-            **self.header.state, "frame": moment.frame, "asked": moment.asked, "training": moment.view.training,
-            "problem": "",
-        }  # fmt: skip
+        header = cast(HeaderState, dict(self.header.state))
+        header.update({"frame": moment.frame, "asked": moment.asked, "training": moment.view.training, "problem": ""})
         with shown(note):
             header = describe_header(moment)
         for send in ready:
@@ -127,7 +125,7 @@ class LabWidgets:
         state = describe_controls(moment)
 
         def send() -> None:
-            self.controls.state = state
+            self.controls.state = dict(state)
             self.doctor.follow(moment.view.record)
 
         return send

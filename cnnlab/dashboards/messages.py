@@ -60,6 +60,11 @@ def press(lab: Lab, message: Message) -> None:
     BUTTONS[Choice("Action", tuple(BUTTONS)).check("do", message["do"])](lab, message)
 
 
+def call_branch(call: Callable[[Any], None], message: Message) -> None:
+    """Make a call with the branch that a message names; the call refuses a message that names none."""
+    call(message.get("branch"))
+
+
 def refuse(_lab: Lab, message: Message) -> None:
     """Raise what the button for an image tells of."""
     raise ValueError(message["problem"])
@@ -98,7 +103,7 @@ class Field:
     """The check of its value; none where the call itself knows the range."""
 
 
-FIELDS = {
+FIELDS: dict[str, Field] = {
     "problem": Field(refuse, check_text),
     "width": Field(lambda lab, message: lab.publisher.call(lambda: lab.widgets.resize(message["width"])), WIDTH.check),
     "drawn": Field(lambda lab, _message: lab.publisher.call(lab.publisher.take_answer)),
@@ -127,7 +132,7 @@ BUTTONS: dict[str, Callable[[Lab, Message], object]] = {
     "explain": lambda lab, _message: lab.examine(),
     "hide_doctor": lambda lab, _message: lab.doctor.hide(),
     "fork": lambda lab, _message: lab.fork(),
-    "choose_branch": lambda lab, message: lab.choose_branch(message.get("branch")),
-    "delete_branch": lambda lab, message: lab.delete_branch(message.get("branch")),
+    "choose_branch": lambda lab, message: call_branch(lab.choose_branch, message),
+    "delete_branch": lambda lab, message: call_branch(lab.delete_branch, message),
 }
 """What `do` may be -> the call that answers it."""

@@ -181,7 +181,7 @@ def describe_branches(present: Record, coming: Mapping[int, Knobs]) -> list[Bran
 def depth_of(number: int, family: Mapping[int, Record]) -> int:
     """How many forks lie between a branch and the oldest of its ancestors that is left."""
     parent = family[number].branch.parent
-    return 0 if parent not in family else 1 + depth_of(parent, family)
+    return 0 if parent is None or parent not in family else 1 + depth_of(parent, family)
 
 
 def describe_strip(moment: Moment, picture: str | None = None) -> StripState:

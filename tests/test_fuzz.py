@@ -23,6 +23,7 @@ import cnnlab
 from cnnlab.config import links
 from cnnlab.config.settings import Number, settings
 from cnnlab.dashboards.lab import Lab
+from cnnlab.dashboards.messages import obey
 from cnnlab.dashboards.worker import Worker
 from cnnlab.records import archive
 from cnnlab.records import map as maps
@@ -69,7 +70,7 @@ def never_return(patch: pytest.MonkeyPatch) -> None:
 
 
 def let_errors_of_messages_escape(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Lab, "received", lambda self, message: self.obey(message))
+    patch.setattr(Lab, "received", obey)
 
 
 def check_no_record(patch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from cnnlab.config.errors import raisable, told
 from cnnlab.dashboards.controls import Part, script
@@ -28,6 +28,60 @@ CLOSED: dict[str, Any] = {"open": False}
 
 LONGEST = 3000
 """Updates up to which the lamps follow a run that trains: some books take their time over a long record."""
+
+
+class CardState(TypedDict):
+    """One remedy's card; `curve`: log10 of its costs, None where there is none."""
+
+    name: str
+    changes: str
+    verdict: str
+    reason: str
+    start: int
+    posted: bool
+    restarts: bool
+    curve: list[float | None]
+
+
+class DetectorState(TypedDict):
+    """One detector's line: what it said of the run, and its rule."""
+
+    name: str
+    said: str
+    title: str
+    lit: bool
+    early: bool
+
+
+class ClosedPanel(TypedDict):
+    """A panel that shows nothing."""
+
+    open: bool
+
+
+class OpenPanel(ClosedPanel):
+    """A panel that waits for the autopsy, or says why there is none."""
+
+    busy: bool
+    problem: str
+
+
+class PanelState(OpenPanel):
+    """A panel with what an autopsy has found."""
+
+    cause: str
+    confidence: str
+    meaning: str
+    place: str
+    chain: list[str]
+    evidence: list[str]
+    others: list[list[str]]
+    rules: list[str]
+    before: int
+    broken: list[float | None]
+    trials: list[CardState]
+    lamps: list[DetectorState]
+    clock: str
 
 
 class Doctor(Part):
@@ -74,7 +128,7 @@ class Doctor(Part):
         """Show what there is: the autopsy, what went wrong with it, or that it is being made."""
         if self.record is None:
             return
-        self.state = shown(self.record, self.found, self.error)
+        self.state = dict(shown(self.record, self.found, self.error))
 
     def follow(self, record: Record) -> None:
         """Have the lamps and the clock of an open panel tell of the present run, once a second at most."""
@@ -96,7 +150,7 @@ class Doctor(Part):
         self.wait(10)
 
 
-def shown(record: Record, found: Autopsy | None, error: Exception | None) -> dict[str, Any]:
+def shown(record: Record, found: Autopsy | None, error: Exception | None) -> OpenPanel | PanelState:
     """The state of an open panel, as JSON."""
     if error is not None:
         return {"open": True, "busy": False, "problem": told(error)}
@@ -122,7 +176,7 @@ def shown(record: Record, found: Autopsy | None, error: Exception | None) -> dic
     }
 
 
-def of_trial(trial: Trial) -> dict[str, Any]:
+def of_trial(trial: Trial) -> CardState:
     """One remedy's card."""
     changes = [f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
                for name, value in trial.remedy.changes.items()]  # fmt: skip
@@ -143,10 +197,10 @@ def powers(costs: Any) -> list[float | None]:
     return [math.log10(cost) if math.isfinite(cost) and cost > 0 else None for cost in map(float, costs)]
 
 
-def lamps(record: Record) -> list[dict[str, Any]]:
+def lamps(record: Record) -> list[DetectorState]:
     """A lamp for each rule book: when it fired, and how long before the first cost that is not finite."""
     broke = record.first_nonfinite
-    lit = []
+    lit: list[DetectorState] = []
     for detector in DETECTORS:
         step = detector.find_first(record)
         if step is None:

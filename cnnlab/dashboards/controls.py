@@ -6,7 +6,7 @@ Each is one widget with native inputs; what a person does arrives as a message. 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -57,7 +57,7 @@ class Part(anywidget.AnyWidget):
 
     part = traitlets.Unicode().tag(sync=True)
     scale = traitlets.Float(1.0).tag(sync=True)
-    state = traitlets.Dict().tag(sync=True)
+    state: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
     """What changes from frame to frame, as JSON."""
 
     def __init__(self, received: Callable[[dict[str, Any]], None], **traits: Any) -> None:
@@ -68,10 +68,10 @@ class Part(anywidget.AnyWidget):
 class Header(Part):
     """State line, transport, preset, speed, progress."""
 
-    presets = traitlets.List().tag(sync=True)
-    paces = traitlets.List().tag(sync=True)
+    presets: traitlets.List[str] = traitlets.List().tag(sync=True)
+    paces: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
 
-    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float, state: dict[str, Any]) -> None:
+    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float, state: Mapping[str, Any]) -> None:
         paces = [[name, "full speed" if pace is None else f"{name} a second"] for name, pace in PACES.items()]
         super().__init__(received, part="header", scale=scale, state=state, presets=list(presets()), paces=paces)
 
@@ -80,14 +80,14 @@ class Controls(Part):
     """Sliders, boxes and choices for the fields of Settings."""
 
     limits = traitlets.Dict().tag(sync=True)
-    groups = traitlets.List().tag(sync=True)
-    schedules = traitlets.List().tag(sync=True)
+    groups: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)
+    schedules: traitlets.List[str] = traitlets.List().tag(sync=True)
 
     def __init__(
         self,
         received: Callable[[dict[str, Any]], None],
         scale: float,
-        state: dict[str, Any],
+        state: Mapping[str, Any],
         own_network: bool,
         layout: ipywidgets.Layout,
     ) -> None:
@@ -105,7 +105,7 @@ class Strip(Part):
 
     patches = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, scale: float, state: dict[str, Any], patches: str) -> None:
+    def __init__(self, scale: float, state: Mapping[str, Any], patches: str) -> None:
         super().__init__(lambda _message: None, part="strip", scale=scale, state=state, patches=patches)
 
 
@@ -161,10 +161,10 @@ def pace_for(updates: int) -> str:
     return next((name for name, pace in PACES.items() if pace is None or pace >= wanted), "full")
 
 
-def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> dict[str, Any]:
+def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> tuple[list[str], list[list[Any]]]:
     """Head and rows of the table of watched weights: the start, and the last updates."""
     steps = [0, *range(max(1, len(record) - columns + 2), len(record) + 1)]
-    rows = [
+    rows: list[list[Any]] = [
         [
             name,
             colours[name.partition("[")[0].rpartition(".")[0]],
@@ -172,4 +172,4 @@ def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> dict[
         ]
         for place, name in enumerate(record.watched)
     ]
-    return {"columns": ["start", *map(str, steps[1:])], "rows": rows}
+    return ["start", *map(str, steps[1:])], rows

@@ -1,13 +1,14 @@
 """A dashboard that shows something while it is computed: buttons, a bar, the time left, one figure, one thread.
 
-What is computed is a survey; how it is shown is told by the board's children. Nothing is computed until asked. Widgets
-and figure are touched by one task on the kernel's loop (or by the cell that calls), never by the thread that computes.
+What is computed is a survey; how it is shown is told by children of the class. Nothing is computed until asked.
+Widgets and figure are touched by one task on the kernel's loop (or by the cell that calls), never by that thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
 import threading
 import time
 from collections import deque
@@ -17,7 +18,8 @@ from typing import Any, Protocol
 import ipywidgets
 
 from cnnlab.config import errors
-from cnnlab.dashboards.lab import current_cell, heed_interrupt, running_loop
+from cnnlab.dashboards.cell import OPEN, CellOutput, close_all, close_widgets, current_cell, find_earlier
+from cnnlab.dashboards.frame_publisher import heed_interrupt, running_loop
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.records.formats import format_duration
 
@@ -25,12 +27,10 @@ FRAMES = 3.0
 """Frames a second at most, while something is computed."""
 PATIENCE = 20.0
 """Seconds that closing waits for what is being computed."""
-OPEN: dict[Board, tuple[str, int]] = {}
-"""Boards that are open -> the cell that made them, and the count of that execution."""
 
 
 class Computation(Protocol):
-    """What a board shows the progress of: a Survey, or what has the same methods."""
+    """What a dashboard shows the progress of: a Survey, or what has the same methods."""
 
     @property
     def done(self) -> int: ...  # noqa: D102
@@ -50,7 +50,7 @@ class Computation(Protocol):
     def abandon(self) -> None: ...  # noqa: D102
 
 
-class Board:
+class JobDashboard(CellOutput):
     """A dashboard of many runs; it displays itself. Each button is also a call: `start`, `pause`, `cancel`, `close`."""
 
     survey: Computation
@@ -75,7 +75,7 @@ class Board:
         self.tools = ipywidgets.HBox([self.button, self.stop_button, self.bar, self.words])
         self.box = ipywidgets.VBox([self.tools, *above, self.figure, *below])
         self.box.add_class("cnnlab-board")
-        close_boards_of_this_cell()
+        close_all(find_earlier(JobDashboard))
         OPEN[self] = current_cell()
         self.loop = running_loop()
         self.awake = asyncio.Event()
@@ -86,8 +86,6 @@ class Board:
     def draw_figure(self, idle: bool) -> None:
         """Draw what is there; `idle`: nothing is being computed, so that there is time."""
         raise NotImplementedError
-
-    # -- what a person can do, by hand or by call
 
     @property
     def computing(self) -> bool:
@@ -115,7 +113,7 @@ class Board:
         self.thread = thread
 
     def check_open(self) -> None:
-        """RuntimeError in a sentence if the board has been closed."""
+        """RuntimeError in a sentence if the dashboard has been closed."""
         if self.closed:
             raise RuntimeError("this dashboard is closed: make a new one")
 
@@ -173,8 +171,6 @@ class Board:
             self.publisher.cancel()
         close_widgets(self.box)
 
-    # -- the loop
-
     def compute(self, survey: Computation) -> None:
         """What the thread does; an error is shown."""
         try:
@@ -200,7 +196,7 @@ class Board:
         self.touch()
 
     def touch(self) -> None:
-        """Have the board drawn again soon (called in any thread)."""
+        """Have the dashboard drawn again soon (called in any thread)."""
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self.awake.set)
@@ -259,46 +255,9 @@ class Board:
         elif self.computing:
             said += "; starting" if left is None else f"; about {format_duration(left)} left"
         wrong = self.error or self.undrawn
-        return f"{said} <span style='color:#cc0033'>{plain(wrong)}</span>" if wrong else said
+        return f"{said} <span style='color:#cc0033'>{html.escape(wrong)}</span>" if wrong else said
 
     @property
     def is_ending(self) -> bool:
         """Whether what was cancelled has still to come to its end."""
         return self.computing and self.at_work is not None and self.at_work.cancelled
-
-    def show(self) -> None:
-        """Display the board in the cell that runs now; nothing outside IPython."""
-        with contextlib.suppress(ImportError):
-            from IPython import get_ipython
-            from IPython.display import display
-
-            if get_ipython() is not None and not self.closed:
-                display(self.box)
-
-    def _ipython_display_(self) -> None:
-        """Show the board where a cell ends with it; not twice in the cell that made it."""
-        if OPEN.get(self) != current_cell() or current_cell()[0] == "":
-            self.show()
-
-
-def close_widgets(widget: ipywidgets.Widget) -> None:
-    """Close a widget and all within it, with their layouts and styles."""
-    for child in getattr(widget, "children", ()):
-        close_widgets(child)
-    for part in ("layout", "style"):
-        if isinstance(getattr(widget, part, None), ipywidgets.Widget):
-            getattr(widget, part).close()
-    widget.close()
-
-
-def plain(text: str) -> str:
-    """Text that HTML takes for nothing else."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def close_boards_of_this_cell() -> None:
-    """Close the boards that an earlier execution of this cell made."""
-    cell, count = current_cell()
-    for board, (made_in, made_at) in list(OPEN.items()):
-        if cell and made_in == cell and made_at != count:
-            board.close()

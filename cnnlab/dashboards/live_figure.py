@@ -137,11 +137,12 @@ class LiveFigure(go.FigureWidget):
         if not traces and not axes:
             return
         style: dict[str, list[Any]] = {}
-        for (_, trace, *path), value in changed.items():
+        for place, value in changed.items():
+            path: tuple[Any, ...] = place[2:]
             name = ".".join(map(str, path))
             if name not in style:
-                style[name] = [self.present(trace, path) for trace in traces]
-            style[name][traces.index(trace)] = value
+                style[name] = [self.present(int(trace), path) for trace in traces]
+            style[name][traces.index(place[1])] = value
         self._send_update_msg(style, axes, traces)
 
     def present(self, trace: int, path: Sequence[Any]) -> Any:
@@ -157,7 +158,7 @@ class LiveFigure(go.FigureWidget):
     def send_moves(self, changed: dict[Place, Any]) -> None:
         """Have curves, marks and the picture drawn anew, and nothing else."""
         self._moved |= set(changed)
-        styles: dict[int, dict[str, Any]] = {}
+        styles: dict[Any, dict[Any, Any]] = {}
         for (_, trace, name), value in changed.items():
             styles.setdefault(trace, {})[name] = value
         self._send_animate_msg(list(styles.values()), {}, list(styles), AT_ONCE)

@@ -1,18 +1,41 @@
-"""What a page may ask of a lab: one object a message, checked before anything is done."""
+"""What a page may ask of a lab, checked before anything is done, and the call that answers it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from cnnlab.config.settings import Number, nearest, written
+from cnnlab.config.settings import Choice, Number, nearest, written
+from cnnlab.dashboards.controls import typed
+
+if TYPE_CHECKING:
+    from cnnlab.dashboards.lab import Lab
 
 WIDTH = Number("Width", 0, 1e5, (0, 1e5))
 """Pixels of the cell's output."""
 
 
-def checked(message: Any) -> dict[str, Any]:
+class Message(TypedDict, total=False):
+    """What a page, or the button for an image, sends."""
+
+    do: str
+    updates: int
+    branch: int
+    set: dict[str, Any]
+    schedule: str
+    apply: int
+    look: int | None
+    preset: str
+    pace: str
+    width: float
+    drawn: int
+    hand: list[float]
+    problem: str
+
+
+def check_message(message: Any) -> Message:
     """A message itself; TypeError or ValueError in a sentence if it is none."""
     if not isinstance(message, dict):
         raise TypeError(f"a message must be an object, got {written(message)}")
@@ -20,8 +43,31 @@ def checked(message: Any) -> dict[str, Any]:
         if name not in FIELDS:
             known = f"a message may hold {', '.join(FIELDS)}"
             raise ValueError(f"{known}, got {written(name)}{nearest(name, FIELDS)}")
-        FIELDS[name](name, value)
-    return message
+        FIELDS[name].check(name, value)
+    return cast(Message, message)
+
+
+def obey(lab: Lab, message: Message) -> None:
+    """Do what a message asks; ValueError or TypeError in a sentence if it cannot be done."""
+    for name, field in FIELDS.items():
+        if name in message:
+            field.act(lab, message)
+
+
+def press(lab: Lab, message: Message) -> None:
+    """Do what a button says."""
+    lab.forget_problem()
+    BUTTONS[Choice("Action", tuple(BUTTONS)).check("do", message["do"])](lab, message)
+
+
+def call_branch(call: Callable[[Any], None], message: Message) -> None:
+    """Make a call with the branch that a message names; the call refuses a message that names none."""
+    call(message.get("branch"))
+
+
+def refuse(_lab: Lab, message: Message) -> None:
+    """Raise what the button for an image tells of."""
+    raise ValueError(message["problem"])
 
 
 def check_changes(name: str, value: Any) -> None:
@@ -47,13 +93,46 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
-def check_later(name: str, value: Any) -> None:
-    """Leave it to the call that the field is for, which knows the range."""
+@dataclass(frozen=True)
+class Field:
+    """One field of a message."""
+
+    act: Callable[[Lab, Message], object] = lambda _lab, _message: None
+    """The call that answers it; none for a field that goes with another one."""
+    check: Callable[[str, Any], object] = lambda _name, _value: None
+    """The check of its value; none where the call itself knows the range."""
 
 
-FIELDS: dict[str, Callable[[str, Any], Any]] = {
-    "do": check_later, "updates": check_later, "branch": check_later, "set": check_changes, "schedule": check_later,
-    "apply": check_later, "look": check_later, "preset": check_later, "pace": check_later, "width": WIDTH.check,
-    "drawn": check_later, "hand": check_hand, "problem": check_text,
-}  # fmt: skip
-"""Field of a message -> the check of its value."""
+FIELDS: dict[str, Field] = {
+    "problem": Field(refuse, check_text),
+    "width": Field(lambda lab, message: lab.publisher.call(lambda: lab.widgets.resize(message["width"])), WIDTH.check),
+    "drawn": Field(lambda lab, _message: lab.publisher.call(lab.publisher.take_answer)),
+    "do": Field(press),
+    "updates": Field(),
+    "branch": Field(),
+    "set": Field(lambda lab, message: lab.set(**typed(message["set"])), check_changes),
+    "schedule": Field(lambda lab, message: lab.schedule(message["schedule"])),
+    "apply": Field(lambda lab, message: lab.apply(message["apply"])),
+    "look": Field(lambda lab, message: lab.look_at(message["look"])),
+    "preset": Field(lambda lab, message: lab.choose(message["preset"])),
+    "pace": Field(lambda lab, message: lab.choose_pace(message["pace"])),
+    "hand": Field(check=check_hand),
+}
+"""Name of a field -> its call and its check, in the order in which they are done."""
+BUTTONS: dict[str, Callable[[Lab, Message], object]] = {
+    "play": lambda lab, _message: lab.play(),
+    "pause": lambda lab, _message: lab.pause(),
+    "reset": lambda lab, _message: lab.reset(),
+    "new_seed": lambda lab, _message: lab.new_seed(),
+    "step": lambda lab, message: lab.play_steps(message.get("updates")),
+    "before_explosion": lambda lab, _message: lab.look_before_explosion(),
+    "rewind": lambda lab, _message: lab.rewind(),
+    "bring_back": lambda lab, _message: lab.bring_back(),
+    "leave_behind": lambda lab, _message: lab.leave_behind(),
+    "explain": lambda lab, _message: lab.examine(),
+    "hide_doctor": lambda lab, _message: lab.doctor.hide(),
+    "fork": lambda lab, _message: lab.fork(),
+    "choose_branch": lambda lab, message: call_branch(lab.choose_branch, message),
+    "delete_branch": lambda lab, message: call_branch(lab.delete_branch, message),
+}
+"""What `do` may be -> the call that answers it."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.settings import Settings, check_names, settings, written
-from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.diagnosis.remedies import list_posted_remedies
 from cnnlab.plots.remedies import Lane, draw_remedies, refresh_remedies
 from cnnlab.plots.seeds import draw_seeds, refresh_seeds
@@ -34,7 +34,7 @@ def list_default_remedies(start: Settings) -> dict[str, dict[str, Any]]:
     return {"As posted": {}, **posted, **OURS}
 
 
-class Fan(Board):
+class Fan(JobDashboard):
     """The cost curves of many seeds of one setting, and how likely a NaN is; it displays itself.
 
     `Fan("question", learning_rate=1e-3, seeds=64, steps=20)` takes what `cnnlab.sweep` takes, but no axis. Nothing is
@@ -78,7 +78,7 @@ class Fan(Board):
         refresh_seeds(self.figure, self.map)
 
 
-class Race(Pausable):
+class RunRace(Pausable):
     """Several runs, an update each in turn, so that their curves grow side by side; a board shows it as a survey."""
 
     def __init__(self, starts: Sequence[Settings], steps: int) -> None:
@@ -123,7 +123,7 @@ class Race(Pausable):
             run.measure_held_out()
 
 
-class Remedies(Board):
+class Remedies(JobDashboard):
     """One start, side by side with the posted answer's five remedies and two more; it displays itself.
 
     `Remedies("question", seed=3, steps=20)` takes any field by keyword for all lanes; a remedy then changes its own.
@@ -131,7 +131,7 @@ class Remedies(Board):
     name.
     """
 
-    survey: Race
+    survey: RunRace
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Remedies(Board):
             check_names(each)
         if not self.remedies or len(self.remedies) > MOST_LANES:
             raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
-        self.survey = Race([start.replace(**changes) for changes in self.remedies.values()], whole_steps(steps))
+        self.survey = RunRace([start.replace(**changes) for changes in self.remedies.values()], whole_steps(steps))
         super().__init__(draw_remedies(self.lanes(), steps))
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ import ipywidgets
 import numpy as np
 
 from cnnlab.config.settings import Settings, written
-from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.lab import Lab
 from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS, draw_map, refresh_map
 from cnnlab.records import map as maps
@@ -30,7 +30,7 @@ class OpenedLab(Lab):
         """Leave it to the map."""
 
 
-class Atlas(Board):
+class Atlas(JobDashboard):
     """A map over one or two fields that fills in while it is computed; it displays itself.
 
     `Atlas("question", learning_rate=[..], init_scale=[..], seeds=4, steps=20)` takes what `cnnlab.sweep` takes. Nothing

@@ -397,8 +397,8 @@ class Worker:
 
     def _view(self) -> View:
         """The present moment."""
+        rate, error = self.pace.rate if self.training else 0.0, errors.told(self.failure) if self.failure else None
         return View(
-            self.tree.record, self.tree.ghosts, self.settings, self.planned, self.training,
-            self.pace.rate if self.training else 0.0, errors.told(self.failure) if self.failure else None, self.rate.schedule,
-            self.measurements.forecast.found(self.run), self.measurements.tracker.problem,
+            self.tree.record, self.tree.ghosts, self.settings, self.planned, self.training, rate, error,
+            self.rate.schedule, self.measurements.forecast.found(self.run), self.measurements.tracker.problem,
         )  # fmt: skip

@@ -6,7 +6,7 @@ LEFT = (
     "len(__import__('comm').get_comm_manager().comms), "
     "len([thread for thread in __import__('threading').enumerate() if 'cnnlab' in thread.name]), "
     "len([task for task in __import__('asyncio').all_tasks(loop) if 'cnnlab' in task.get_name()]), "
-    "len(cnnlab.dashboards.lab.OPEN) if hasattr(cnnlab, 'dashboards') and hasattr(cnnlab.dashboards, 'lab') else 0"
+    "len(cnnlab.dashboards.cell.OPEN) if hasattr(cnnlab, 'dashboards') and hasattr(cnnlab.dashboards, 'lab') else 0"
 )
 """What a lab may leave behind: comms, threads, tasks, entries in the list of open labs."""
 LOOP = "import asyncio\nimport cnnlab\nloop = asyncio.get_running_loop()"
@@ -99,8 +99,8 @@ def test_closing_the_page_pauses_and_opening_it_again_shows_the_present_state(op
     notebook = open_notebook(LOOP, LONG_LAB)
     notebook.run(0)
     lab = notebook.lab(index=1)
-    assert notebook.value("cnnlab.dashboards.lab.GONE") <= 20
-    notebook.do("cnnlab.dashboards.lab.GONE = 3")
+    assert notebook.value("cnnlab.dashboards.frame_publisher.GONE") <= 20
+    notebook.do("cnnlab.dashboards.frame_publisher.GONE = 3")
     lab.press("Play")
     lab.wait_for_update(5)
     notebook.save()
@@ -127,7 +127,7 @@ def test_a_tab_in_the_background_draws_nothing_and_still_goes_on(open_notebook):
     notebook = open_notebook(LOOP, LONG_LAB, own_page=True)
     notebook.run(0)
     lab = notebook.lab(index=1)
-    notebook.do("cnnlab.dashboards.lab.GONE = 2")
+    notebook.do("cnnlab.dashboards.frame_publisher.GONE = 2")
     notebook.page.evaluate(
         """() => {
             Object.defineProperty(document, "hidden", {get: () => true});
@@ -135,8 +135,8 @@ def test_a_tab_in_the_background_draws_nothing_and_still_goes_on(open_notebook):
         }"""
     )
     lab.press("Play")
-    hidden = notebook.value("lab.clock()")
-    until(lambda: notebook.value("lab.answered") > hidden + 3, "answers from the background")
+    hidden = notebook.value("lab.publisher.clock()")
+    until(lambda: notebook.value("lab.publisher.answered") > hidden + 3, "answers from the background")
     assert notebook.value("lab.worker.training")
 
 

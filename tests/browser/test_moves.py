@@ -104,10 +104,10 @@ def lab_at_update(open_notebook):
 
 def test_what_has_moved_lies_where_plotly_would_draw_it(lab_at_update):
     notebook = lab_at_update(80, epochs=2000)  # well past 60, where the axes double and all is drawn anew
-    frame = notebook.value("lab.frame")
+    frame = notebook.value("lab.publisher.frame")
     assert notebook.value("len(lab.figure._moved)") > 40
     assert_plotly_draws_the_same(notebook, lengths=False)
-    assert notebook.value("lab.frame") == frame
+    assert notebook.value("lab.publisher.frame") == frame
 
 
 def test_where_numbers_are_missing_a_curve_has_a_hole_and_no_marker(lab_at_update):

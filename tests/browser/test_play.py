@@ -14,7 +14,7 @@ def test_the_first_command_opens_a_dashboard_that_trains_nothing_until_asked(ope
     assert lab.line.inner_text().startswith("ready at update 0: ")
     assert lab.update() == 0
     assert lab.rate.inner_text() == "paused"
-    until(lambda: notebook.value("lab.browser_seen"), "the browser's first answer")
+    until(lambda: notebook.value("lab.publisher.browser_seen"), "the browser's first answer")
     until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature at the start")
     assert notebook.value("len(lab.record)") == 0
     assert len(lab.trace("magnitudes 0")["x"]) > 20
@@ -142,20 +142,23 @@ def test_a_zoom_survives_updates_and_a_double_click_gives_the_plot_back(notebook
     lab.page.mouse.up()
     until(lambda: lab.axis("yaxis") != whole, "the zoom")
     zoomed = lab.axis("xaxis") + lab.axis("yaxis")
-    until(lambda: notebook.value("sorted(lab.held())") == ["xaxis", "yaxis"], "the kernel to know of the zoom")
+    until(lambda: notebook.value("sorted(lab.widgets.held())") == ["xaxis", "yaxis"], "the kernel to know of the zoom")
     lab.press("Step by this many updates")
     lab.wait_for_update(25)
     lab.wait_until_paused()
     assert lab.axis("xaxis") + lab.axis("yaxis") == zoomed
     plot.dblclick()
     for axis in ("xaxis", "yaxis"):
-        until(lambda axis=axis: close(lab.axis(axis), notebook.value(f"lab.ranges[{axis!r}]['range']")), "all of it")
-    assert notebook.value("sorted(lab.held())") == []
+        until(
+            lambda axis=axis: close(lab.axis(axis), notebook.value(f"lab.widgets.ranges[{axis!r}]['range']")),
+            "all of it",
+        )
+    assert notebook.value("sorted(lab.widgets.held())") == []
     lab.press("Play")
     lab.wait_for_update(40)
     lab.press("Pause")
     lab.wait_until_paused()
-    assert close(lab.axis("xaxis"), notebook.value("lab.ranges['xaxis']['range']"))
+    assert close(lab.axis("xaxis"), notebook.value("lab.widgets.ranges['xaxis']['range']"))
 
 
 def close(one, other):
@@ -173,6 +176,6 @@ def test_two_labs_in_two_cells_work_at_once(open_notebook):
         lab.press("Play")
     one.wait_for_update(20)
     two.wait_for_update(20)
-    assert notebook.value("len(one.record), len(two.record), len(cnnlab.dashboards.lab.OPEN)") == (20, 20, 2)
+    assert notebook.value("len(one.record), len(two.record), len(cnnlab.dashboards.cell.OPEN)") == (20, 20, 2)
     assert one.trace("cost")["y"] != two.trace("cost")["y"]
     assert (one.update(), two.update()) == (20, 20)

@@ -17,8 +17,8 @@ from traitlets import TraitError
 import cnnlab
 from cnnlab.config import errors
 from cnnlab.config.schedules import SAFE
+from cnnlab.dashboards import frame_publisher, messages
 from cnnlab.dashboards import lab as labs
-from cnnlab.dashboards import messages
 from cnnlab.dashboards.branch_tree import BranchTree
 from cnnlab.dashboards.job_dashboard import Board
 from cnnlab.dashboards.live_figure import LiveFigure
@@ -543,7 +543,7 @@ def test_an_error_in_the_publisher_ends_no_loop_is_paced_and_is_cleared(
             began = time.monotonic()
             lab.play(100_000)
             await soon(lambda: "could not be drawn" in lab.header.state["problem"] and len(times) > 2)
-            assert len(times) <= 2 + (time.monotonic() - began) * 2 * labs.FRAMES
+            assert len(times) <= 2 + (time.monotonic() - began) * 2 * frame_publisher.FRAMES
             assert type(kind).__name__ in lab.header.state["problem"]
             lab.received({"set": {"learning_rate": "x"}})
             await soon(lambda: lab.controls.state["problem"].startswith("learning_rate must be a number"))
@@ -560,7 +560,7 @@ def test_an_error_in_the_publisher_ends_no_loop_is_paced_and_is_cleared(
 def test_an_interrupt_anywhere_in_the_publisher_ends_neither_it_nor_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async def watch() -> None:
         lab = cnnlab.Lab("question", **SMALL, autosave=False)
-        good, calls = lab.clock, []
+        good, calls = lab.publisher.clock, []
 
         def interrupted() -> float:
             calls.append(1)
@@ -568,11 +568,11 @@ def test_an_interrupt_anywhere_in_the_publisher_ends_neither_it_nor_the_loop(mon
                 raise KeyboardInterrupt
             return good()
 
-        monkeypatch.setattr(lab, "clock", interrupted)
+        monkeypatch.setattr(lab.publisher, "clock", interrupted)
         lab.choose_pace("full")
         lab.play(3)
         await soon(lambda: lab.header.state["step"] == 3)
-        assert not lab.publisher.done()
+        assert not lab.publisher.task.done()
         lab.close()
 
     asyncio.run(watch())
@@ -590,7 +590,7 @@ def test_what_the_loop_is_asked_to_do_raises_on_the_page_and_not_in_the_loop(
         def cannot(_width: float) -> None:
             raise kind
 
-        monkeypatch.setattr(lab, "resize", cannot)
+        monkeypatch.setattr(lab.widgets, "resize", cannot)
         lab.received({"width": 800})
         await soon(lambda: lab.controls.state["problem"] == errors.in_a_sentence(kind))
         assert not wrong

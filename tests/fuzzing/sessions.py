@@ -179,7 +179,7 @@ class Session:
         start = {"learning_rate": 0.1} if self.own else SMALL
         given = {**self.own, "cost": self.cost} if self.own else {}
         self.lab = cnnlab.Lab("question", autosave=False, **given, **start)
-        self.loop = self.lab.loop = Loop()
+        self.loop = self.lab.publisher.loop = Loop()
         self.lab.worker.measurements.watching = watched
         self.lab.choose_pace("full")
         self.done = self.refused = 0

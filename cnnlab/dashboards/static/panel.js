@@ -197,15 +197,16 @@ function controls({ model, el }) {
     title: "How the learning rate goes on", onchange: () => model.send({ schedule: schedule.value }) },
     ...model.get("schedules").map((name) => element("option", { value: name }, name.replaceAll("_", " "))));
   const band = element("div", { class: "cnnlab-band" }, schedule, colours, words);
-  const drawBand = ({ edges, said, title }) => {
+  const drawBand = (stability) => {
+    const { edges } = stability;
     colours.dataset.edges = edges ? edges.join(" ") : "";
     colours.classList.toggle("cnnlab-unknown", !edges);
     if (edges) {
       colours.style.setProperty("--cnnlab-critical", `${place(edges[0])}%`);
       colours.style.setProperty("--cnnlab-beyond", `${place(edges[1])}%`);
     }
-    say(words, said);
-    band.title = title;
+    say(words, stability.said);
+    band.title = stability.title;
   };
 
   const choice = (name, limit) => {
@@ -253,7 +254,8 @@ function controls({ model, el }) {
     }
   };
   const follow = () => {
-    const [by, hand] = model.get("state").heard;
+    const state = model.get("state");
+    const [by, hand] = state.heard;
     draw(by === view ? hand : 0);
   };
   model.on("change:state", follow);

@@ -1,0 +1,83 @@
+"""Which dashboards the cells of a notebook own: running a cell again closes those that it made before."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, TypeVar
+
+import ipywidgets
+
+Kind = TypeVar("Kind", bound="CellOutput")
+
+
+class CellOutput:
+    """A dashboard that belongs to the cell that made it, and is displayed once in its output."""
+
+    box: ipywidgets.Widget
+    closed = False
+
+    def close(self) -> None:
+        """End the dashboard."""
+        raise NotImplementedError
+
+    def show(self) -> None:
+        """Display the dashboard in the cell that runs now; nothing outside IPython."""
+        if not self.closed:
+            display_widget(self.box)
+
+    def _ipython_display_(self) -> None:
+        """Show the dashboard where a cell ends with it; not twice in the cell that made it."""
+        if OPEN.get(self) != current_cell() or current_cell()[0] == "":
+            self.show()
+
+
+OPEN: dict[CellOutput, tuple[str, int]] = {}
+"""Dashboards that are open -> the cell that made them, and the count of that execution."""
+
+
+def get_shell() -> Any:
+    """IPython's shell; None outside one."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    return get_ipython()  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def display_widget(widget: ipywidgets.Widget) -> None:
+    """Display a widget in the cell that runs now; nothing outside IPython."""
+    if get_shell() is not None:
+        from IPython.display import display
+
+        display(widget)  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def current_cell() -> tuple[str, int]:
+    """The id of the cell that runs now and the count of its execution; '' and 0 where there is none."""
+    shell = get_shell()
+    if shell is None or not hasattr(shell, "get_parent"):
+        return "", 0
+    return shell.get_parent().get("metadata", {}).get("cellId", ""), shell.execution_count
+
+
+def find_earlier(kind: type[Kind]) -> list[Kind]:
+    """The open dashboards of a kind that an earlier execution of this cell made."""
+    cell, count = current_cell()
+    made = [(output, *where) for output, where in OPEN.items() if isinstance(output, kind)]
+    return [output for output, made_in, made_at in made if cell and made_in == cell and made_at != count]
+
+
+def close_all(outputs: list[Kind]) -> None:
+    """Close dashboards."""
+    for output in outputs:
+        output.close()
+
+
+def close_widgets(widget: ipywidgets.Widget) -> None:
+    """Close a widget and all within it, with their layouts and styles."""
+    for child in getattr(widget, "children", ()):
+        close_widgets(child)
+    for part in ("layout", "style"):
+        with contextlib.suppress(AttributeError):
+            getattr(widget, part).close()
+    widget.close()

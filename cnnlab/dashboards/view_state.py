@@ -1,0 +1,203 @@
+"""What header, controls and strip show of one moment: pure functions, and the type of each state that a page gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypedDict
+
+from cnnlab.config.settings import Knobs, Settings
+from cnnlab.curvature.band import band_of
+from cnnlab.dashboards import controls
+from cnnlab.dashboards.view import View
+from cnnlab.diagnosis.summary import CALM, RISING, difference, start_line, state_line, tone
+from cnnlab.plots.colours import colour_branch, colour_layer
+from cnnlab.plots.images import draw_kernels
+from cnnlab.plots.layer_groups import find_groups
+from cnnlab.records.record import Record
+
+PATCHES = 120
+"""Most training patches in the picture of them."""
+KERNELS = 64
+"""Most kernels in the picture of them."""
+OFFER = "A run of this cell was interrupted when its kernel ended."
+"""What the header says where an earlier kernel has left a run."""
+
+
+class HeaderState(TypedDict):
+    """What the header shows; `asked`: the page says when the frame is drawn."""
+
+    frame: int
+    asked: bool
+    line: str
+    tone: str
+    trouble: bool
+    trained: int
+    training: bool
+    epoch: int
+    step: int
+    goal: int
+    length: int
+    progress: float
+    rate: str
+    preset: str
+    changed: bool
+    pace: str
+    offer: str
+    problem: str
+
+
+class BranchState(TypedDict):
+    """One branch in the tree of them."""
+
+    number: int
+    colour: str
+    label: str
+    depth: int
+    present: bool
+
+
+class BandState(TypedDict):
+    """The stability band below the learning rate's slider; see `band_of`."""
+
+    edges: list[float] | None
+    said: str
+    title: str
+
+
+class ControlsState(TypedDict):
+    """What the controls show; `heard`: which page's hand, and which of its settings, was obeyed or refused last."""
+
+    heard: list[float]
+    values: dict[str, Any]
+    schedule: str
+    band: BandState
+    problem: str
+    branches: list[BranchState]
+
+
+class StripState(TypedDict):
+    """What the strip below the plots shows; a row is a weight's name, its colour and its values."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    kernels: str
+    kernels_title: str
+    patches_title: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All that a page shows at one moment, of the run and of the lab."""
+
+    view: View
+    settings: Settings
+    """With the knobs that were chosen last."""
+    unchanged: Settings
+    """What the preset starts with here."""
+    coming: Mapping[int, Knobs]
+    """Number of a branch -> the knobs in force at its next update."""
+    length: int
+    """Updates in a whole run."""
+    look: int | None
+    """The earlier update that is looked at; None for the present."""
+    heard: list[float]
+    pace: str
+    frame: int
+    asked: bool
+    offered: bool
+    """Whether an earlier kernel has left a run."""
+    autosave_problem: str
+    problem: str
+    """What could not be done, in a sentence."""
+
+    @cached_property
+    def shown(self) -> Record:
+        """The record up to the update that is looked at."""
+        record = self.view.record
+        return record if self.look is None or self.look >= len(record) else record.until(self.look)
+
+
+def describe_header(moment: Moment) -> HeaderState:
+    """What the header shows."""
+    view, shown = moment.view, moment.shown
+    updates = len(shown)
+    forecast = None if len(view.record) else view.forecast
+    line = start_line(shown) if len(view.record) and not updates else state_line(shown)
+    if forecast is not None:
+        line = f"ready at update 0: at learning rate {view.settings.learning_rate:g} it {forecast}"
+    return {
+        "frame": moment.frame,
+        "asked": moment.asked,
+        "line": line,
+        "tone": RISING if forecast is not None and forecast.diverges else tone(shown),
+        "trouble": tone(view.record) != CALM,
+        "trained": len(view.record),
+        "training": view.training,
+        "epoch": updates // view.record.updates_per_epoch,
+        "step": updates,
+        "goal": view.goal,
+        "length": moment.length,
+        "progress": min(updates / view.goal, 1),
+        "rate": f"{view.rate:.1f}" if view.rate < 10 else f"{view.rate:.0f}",
+        "preset": view.settings.preset,
+        "changed": view.settings != moment.unchanged,
+        "pace": moment.pace,
+        "offer": OFFER if moment.offered else "",
+        "problem": view.error or moment.autosave_problem,
+    }
+
+
+def describe_controls(moment: Moment) -> ControlsState:
+    """What the controls show."""
+    view = moment.view
+    found = band_of(moment.shown, moment.settings, view.no_curvature)
+    return {
+        "heard": moment.heard,
+        "values": controls.values_of(moment.settings),
+        "schedule": view.schedule,
+        "band": {"edges": found["edges"], "said": found["said"], "title": found["title"]},
+        "problem": moment.problem,
+        "branches": describe_branches(view.record, moment.coming),
+    }
+
+
+def describe_branches(present: Record, coming: Mapping[int, Knobs]) -> list[BranchState]:
+    """The branches by number: how each differs from the one that it left."""
+    family = {record.branch.number: record for record in (present, *present.others)}
+    return [
+        {
+            "number": number,
+            "colour": colour_branch(number),
+            "label": difference(record, family.get(record.branch.parent or 0), coming.get(number)),
+            "depth": depth_of(number, family),
+            "present": record is present,
+        }
+        for number, record in sorted(family.items())
+    ]
+
+
+def depth_of(number: int, family: Mapping[int, Record]) -> int:
+    """How many forks lie between a branch and the oldest of its ancestors that is left."""
+    parent = family[number].branch.parent
+    return 0 if parent is None or parent not in family else 1 + depth_of(parent, family)
+
+
+def describe_strip(moment: Moment, picture: str | None = None) -> StripState:
+    """What the strip below the plots shows; with a picture of the kernels from before, or a new one."""
+    shown, patches = moment.shown, moment.settings.patches
+    layers, kernels = shown.layers, shown.kernels[-1]
+    colours = {name: colour_layer(place) for name, place in find_groups(layers).items()}
+    if picture is None:
+        picture = draw_kernels(kernels[:KERNELS]) if len(kernels) else ""
+    columns, rows = controls.table_of(shown, colours)
+    return {
+        "columns": columns,
+        "rows": rows,
+        "kernels": picture,
+        "kernels_title": f"{layers[0]}: {min(len(kernels), KERNELS)} kernels" if len(kernels) else "",
+        "patches_title": f"{PATCHES} of {patches} training patches"
+        if patches > PATCHES
+        else f"The {patches} training patches",
+    }

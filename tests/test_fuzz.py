@@ -50,14 +50,13 @@ def test_what_nothing_was_changed_in_is_opened(kind: str) -> None:
 
 
 def let_errors_end_the_thread(patch: pytest.MonkeyPatch) -> None:
-    usual = Worker.work
+    usual = Worker._refuse
 
-    def work(self: Worker) -> None:
-        usual(self)
-        if self.failure is not None:
-            raise self.failure
+    def work(self: Worker, error: BaseException) -> None:
+        usual(self, error)
+        raise error
 
-    patch.setattr(Worker, "work", work)
+    patch.setattr(Worker, "_refuse", work)
 
 
 def record_no_change_of_a_knob(patch: pytest.MonkeyPatch) -> None:

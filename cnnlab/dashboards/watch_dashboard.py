@@ -5,7 +5,6 @@ It is drawn by the loop's own thread, from what the watch has measured; it train
 
 from __future__ import annotations
 
-import contextlib
 import html
 import threading
 import time
@@ -13,8 +12,9 @@ from typing import Any
 
 import ipywidgets
 
+from cnnlab.dashboards.cell import close_widgets, display_widget
 from cnnlab.dashboards.live_figure import LiveFigure
-from cnnlab.diagnosis import summary as verdict
+from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, state_line, tone
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder
 
@@ -22,7 +22,7 @@ FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
 SETTLING = 15.0
 """Seconds within which a page should show the figure; until then every frame is complete."""
-COLOURS = {verdict.CALM: "#1B7837", verdict.RISING: "#B35806", verdict.BROKEN: "#B2182B"}
+COLOURS = {CALM: "#1B7837", RISING: "#B35806", BROKEN: "#B2182B"}
 """Tone of the state line -> its colour."""
 
 
@@ -46,19 +46,10 @@ class WatchLab:
         self.box = ipywidgets.VBox([self.header, self.figure])
         self.box.add_class("cnnlab-watch")
         self.draw()
-        self.display()
+        display_widget(self.box)
 
     def __repr__(self) -> str:
         return f"WatchLab({'closed, ' if self.closed else ''}{self.watch.record!r})"
-
-    def display(self) -> None:
-        """Display in the cell that runs now; nothing outside IPython."""
-        with contextlib.suppress(ImportError):
-            from IPython import get_ipython
-            from IPython.display import display
-
-            if get_ipython() is not None:
-                display(self.box)
 
     def draw(self) -> None:
         """Show the record as it is now, in one message."""
@@ -74,10 +65,10 @@ class WatchLab:
         ended = not self.watch.active
         refresh_dashboard(drawn, record, (), goal, pictures=ended or self.figure.pictures_are_due)
         self.figure.take(drawn, whole=ended)
-        said = self.watch.stopped or verdict.state_line(record)
-        tone = verdict.BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else verdict.tone(record)
+        said = self.watch.stopped or state_line(record)
+        mood = BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else tone(record)
         place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")
-        self.line.value = f"<b style='color:{COLOURS[tone]}'>{html.escape(said)}</b> &nbsp;({place})"
+        self.line.value = f"<b style='color:{COLOURS[mood]}'>{html.escape(said)}</b> &nbsp;({place})"
         # While a cell runs in the kernel's own thread no press of a button reaches it: the kernel's interrupt does.
         reachable = threading.current_thread() is not threading.main_thread()
         self.button.layout.display = None if reachable and self.watch.active else "none"
@@ -87,9 +78,7 @@ class WatchLab:
         if self.closed:
             return
         self.closed = True
-        self.button.style.close()
-        self.line.style.close()
-        for widget in (self.button, self.line, self.header, self.box):
-            widget.layout.close()
-            widget.close()
+        close_widgets(self.header)
+        self.box.layout.close()
+        self.box.close()
         self.figure.close()

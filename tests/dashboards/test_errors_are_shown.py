@@ -29,6 +29,7 @@ from cnnlab.plots import dashboard
 from cnnlab.plots import map as trainability_map
 from cnnlab.sweeps import workers
 from cnnlab.training.checkpoints import History
+from cnnlab.training.network import Kernels
 from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
@@ -397,13 +398,13 @@ def test_a_closed_lab_says_that_a_cost_has_not_come_back_and_that_later_leaves_n
     assert not lab.worker.thread.alive
 
 
-@pytest.mark.parametrize("place", ["keep", "kernels_in"])
+@pytest.mark.parametrize("place", ["keep", "read"])
 def test_an_interrupt_in_the_middle_of_an_update_leaves_the_run_as_it_was(
     monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     run, alone = cnnlab.Run("question", **SMALL), cnnlab.Run("question", **SMALL)
     run.advance(3)
-    owner = History if place == "keep" else Run
+    owner = History if place == "keep" else Kernels
     good = getattr(owner, place)
 
     def interrupted(*arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""The panel that says why: cause, chain, remedies with their curves, a lamp for each rule book.
+"""The panel that says why: cause, chain, remedies with their curves, an indicator for each detector.
 
 The autopsy is made in a thread that ends with it. No torch, no plots; the lab says which run and takes the remedies.
 """
@@ -6,6 +6,7 @@ The autopsy is made in a thread that ends with it. No torch, no plots; the lab s
 from __future__ import annotations
 
 import math
+import numbers
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from cnnlab.config.errors import raisable, told
+from cnnlab.config.settings import written
 from cnnlab.dashboards.controls import Part, script
 from cnnlab.diagnosis.autopsy import Autopsy, autopsy
 from cnnlab.diagnosis.detectors import DETECTORS
@@ -27,7 +29,7 @@ CLOSED: dict[str, Any] = {"open": False}
 """The state of a panel that shows nothing."""
 
 LONGEST = 3000
-"""Updates up to which the lamps follow a run that trains: some books take their time over a long record."""
+"""Updates up to which the indicators follow a run that trains: some detectors take their time over a long record."""
 
 
 class CardState(TypedDict):
@@ -80,11 +82,11 @@ class PanelState(OpenPanel):
     before: int
     broken: list[float | None]
     trials: list[CardState]
-    lamps: list[DetectorState]
+    indicators: list[DetectorState]
     clock: str
 
 
-class Doctor(Part):
+class AutopsyPanel(Part):
     """The panel, and the thread that makes its autopsy."""
 
     _esm = script("doctor.js")
@@ -98,6 +100,15 @@ class Doctor(Part):
         self.thread: threading.Thread | None = None
         self.going = True
         self.followed = 0.0
+
+    def find_trial(self, remedy: Any) -> tuple[Trial, int]:
+        """A remedy that was tried, by its place, and the branch whose autopsy it is of; ValueError in a sentence."""
+        tried = () if self.found is None or self.record is None else self.found.remedies
+        if isinstance(remedy, bool) or not isinstance(remedy, numbers.Integral) or int(remedy) not in range(len(tried)):
+            places = f"0 to {len(tried) - 1}" if tried else "none so far"
+            raise ValueError(f"remedy must be one of those that explain() has tried ({places}), got {written(remedy)}")
+        assert self.record is not None
+        return tried[int(remedy)], self.record.branch.number
 
     def ask(self, record: Record, rebuilt: Callable[[Record], Run], done: Callable[[], None]) -> None:
         """Begin an autopsy of a record, unless one is being made; `done` is called in its thread when it is there."""
@@ -131,12 +142,12 @@ class Doctor(Part):
         self.state = dict(shown(self.record, self.found, self.error))
 
     def follow(self, record: Record) -> None:
-        """Have the lamps and the clock of an open panel tell of the present run, once a second at most."""
+        """Have the indicators and the overflow of an open panel tell of the present run, once a second at most."""
         now = time.monotonic()
-        if "lamps" not in self.state or len(record) > LONGEST or now - self.followed < 1:
+        if "indicators" not in self.state or len(record) > LONGEST or now - self.followed < 1:
             return
         self.followed = now
-        lit = {"lamps": lamps(record), "clock": clock(record)}
+        lit = {"indicators": describe_indicators(record), "clock": clock(record)}
         if any(self.state[name] != value for name, value in lit.items()):
             self.state = {**self.state, **lit}
 
@@ -171,7 +182,7 @@ def shown(record: Record, found: Autopsy | None, error: Exception | None) -> Ope
         "before": found.before,
         "broken": powers(record.cost[found.before :][:40]),
         "trials": [of_trial(trial) for trial in found.remedies],
-        "lamps": lamps(record),
+        "indicators": describe_indicators(record),
         "clock": clock(record),
     }
 
@@ -197,8 +208,8 @@ def powers(costs: Any) -> list[float | None]:
     return [math.log10(cost) if math.isfinite(cost) and cost > 0 else None for cost in map(float, costs)]
 
 
-def lamps(record: Record) -> list[DetectorState]:
-    """A lamp for each rule book: when it fired, and how long before the first cost that is not finite."""
+def describe_indicators(record: Record) -> list[DetectorState]:
+    """An indicator for each detector: when it fired, and how long before the first cost that is not finite."""
     broke = record.first_nonfinite
     lit: list[DetectorState] = []
     for detector in DETECTORS:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, TypeVar
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets
+
+from cnnlab.records.autosave import Autosave
+
+if TYPE_CHECKING:
+    from cnnlab.dashboards.lab import Lab
 
 Kind = TypeVar("Kind", bound="CellOutput")
 
@@ -81,3 +88,17 @@ def close_widgets(widget: ipywidgets.Widget) -> None:
         with contextlib.suppress(AttributeError):
             getattr(widget, part).close()
     widget.close()
+
+
+def open_autosave(kind: type[Lab], wanted: bool | str | os.PathLike[str]) -> Autosave:
+    """The autosave of a new lab; closes those of an earlier execution of this cell, unless a file is refused."""
+    path = None if isinstance(wanted, bool) else Path(os.path.realpath(wanted))
+    earlier = find_earlier(kind)
+    if path is not None and path not in [lab.worker.autosave.path for lab in earlier]:
+        kept = Autosave.in_file(path)
+        close_all(earlier)
+        return kept
+    close_all(earlier)
+    if path is not None:
+        return Autosave.in_file(path)
+    return Autosave.of_cell(current_cell()[0]) if wanted else Autosave()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnnlab.dashboards.lab import Lab
 
 FRAMES = 8.5
 """Frames a second at most: a browser that draws without a pause leaves less of two cores to the training."""
@@ -22,31 +25,11 @@ GONE = 15.0
 """Seconds without any answer after which a browser that was there is taken to be closed, and training pauses."""
 
 
-class Published(Protocol):
-    """What a publisher draws: a Lab."""
-
-    def draw_present(self) -> bool:
-        """Draw the newest view; whether it is one of a run that trains."""
-        ...
-
-    def ask_for_next(self) -> None:
-        """Have a view posted after the next update."""
-        ...
-
-    def pause(self) -> None:
-        """Stop training."""
-        ...
-
-    def attempt(self, action: Callable[[], None]) -> None:
-        """Do something; what prevents it is said on the page."""
-        ...
-
-
 class FramePublisher:
     """Draws on the loop that runs when it is made, whenever it is asked to, until it is closed."""
 
-    def __init__(self, published: Published) -> None:
-        self.published = published
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
         self.loop = running_loop()
         self.awake = asyncio.Event()
         self.drawn = asyncio.Event()
@@ -83,7 +66,7 @@ class FramePublisher:
         """Have something done on the kernel's loop, from any thread; nothing where there is no loop."""
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self.published.attempt, action)
+                self.loop.call_soon_threadsafe(self.lab.attempt, action)
 
     def wake(self) -> None:
         """Have the newest view drawn soon (called in any thread)."""
@@ -119,16 +102,18 @@ class FramePublisher:
             if not (prompt and training) or self.frame + 1 >= self.asked + ASKED:
                 self.asked = self.frame + 1
                 self.drawn.clear()
-            training = self.published.draw_present()
+            view = self.lab.view
+            training = view.training
+            self.lab.draw(view)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.drawn.wait(), PATIENCE if self.browser_seen else HEADLESS)
             prompt = self.drawn.is_set() and self.clock() - began < 1 / FRAMES
             await asyncio.sleep(max(0.0, due - self.clock()))
             if self.browser_seen and self.clock() - self.answered > GONE:
                 self.browser_seen = 0.0
-                self.published.pause()
+                self.lab.pause()
             elif training:
-                self.published.ask_for_next()
+                self.lab.worker.ask_for_next()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

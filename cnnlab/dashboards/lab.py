@@ -10,25 +10,23 @@ import numbers
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cnnlab.config import errors
 from cnnlab.config.links import link_of, moment_of, opened
 from cnnlab.config.schedules import SHARE
 from cnnlab.config.settings import KNOB_FIELDS, Settings, settings, written
-from cnnlab.dashboards.autopsy_panel import Doctor
-from cnnlab.dashboards.cell import OPEN, CellOutput, close_all, current_cell, find_earlier
+from cnnlab.dashboards.autopsy_panel import AutopsyPanel
+from cnnlab.dashboards.cell import OPEN, CellOutput, current_cell, open_autosave
 from cnnlab.dashboards.controls import PACE, PACES, pace_for
 from cnnlab.dashboards.frame_publisher import FramePublisher, heed_interrupt
-from cnnlab.dashboards.lab_widgets import LabWidgets
-from cnnlab.dashboards.messages import check_message, obey
+from cnnlab.dashboards.lab_widgets import LabWidgets, check_scale
+from cnnlab.dashboards.messages import check_updates, obey
 from cnnlab.dashboards.view import View
-from cnnlab.dashboards.view_state import Moment
+from cnnlab.dashboards.view_state import take_moment
 from cnnlab.dashboards.worker import Worker
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.summary import before_explosion
-from cnnlab.records.autosave import Autosave
 from cnnlab.records.record import Record
 from cnnlab.training.problem import own_start
 from cnnlab.training.run import Run
@@ -52,10 +50,6 @@ class Lab(CellOutput):
     finds one of an earlier kernel offers it.
     """
 
-    publisher: FramePublisher
-    widgets: LabWidgets
-    doctor: Doctor
-
     def __init__(
         self,
         preset: str | Settings = "question",
@@ -69,9 +63,7 @@ class Lab(CellOutput):
         autosave: bool | str | os.PathLike[str] = True,
         **changes: Any,
     ) -> None:
-        number: Any = scale  # a Real of numpy is none for the type checker
-        if isinstance(number, bool) or not isinstance(number, numbers.Real) or not 0.5 <= scale <= 4:
-            raise ValueError(f"scale must be a number in [0.5, 4], got {written(scale)}")
+        check_scale(scale)
         if not isinstance(autosave, (bool, str, os.PathLike)):
             raise TypeError(f"autosave must be True, False or the name of a file, got {written(autosave)}")
         if network is None and isinstance(cost, str):
@@ -91,18 +83,17 @@ class Lab(CellOutput):
         self.view = self.worker.view
         self.pace = pace_for(self.worker.length)
         self.worker.choose_pace(PACES[self.pace])
-        self.worker.autosave = make_autosave(autosave)
-        self.publisher = FramePublisher(self)
-        self.widgets = widgets = LabWidgets(
-            self._describe_moment(self.view), float(scale), self.own_network, self.received,
+        self.worker.autosave = open_autosave(type(self), autosave)
+        self.publisher: FramePublisher = FramePublisher(self)
+        self.widgets: LabWidgets = LabWidgets(
+            take_moment(self, self.view), float(scale), self.own_network, self.received,
             lambda: self.attempt(self.worker.ask), lambda: self.worker.run.patches(),
         )  # fmt: skip
-        self.box, self.figure, self.doctor = widgets.box, widgets.figure, widgets.doctor
-        self.header, self.controls, self.strip = widgets.header, widgets.controls, widgets.strip
+        self.box, self.figure = self.widgets.box, self.widgets.figure
+        self.doctor: AutopsyPanel = self.widgets.doctor
         OPEN[self] = current_cell()
         self.show()
-        moment = moment_of(preset)
-        if moment:
+        if moment := moment_of(preset):
             self.worker.play(moment, hurried=True)
         if self.publisher.loop is not None:  # outside a notebook nobody sees what is measured at rest
             self.worker.measurements.watching = True
@@ -174,10 +165,7 @@ class Lab(CellOutput):
             self.choose(**changes)
             return
         new = self.settings.replace(**changes)
-        if all(name in KNOB_FIELDS for name in changes):
-            self.worker.set(new)
-        else:
-            self.restart(new)
+        self.worker.set(new) if all(name in KNOB_FIELDS for name in changes) else self.restart(new)
         self.problem = ""
         self.worker.ask()
 
@@ -219,8 +207,7 @@ class Lab(CellOutput):
         self._check_step(step)
         if any(name not in KNOB_FIELDS for name in changes):
             raise TypeError(f"a fork changes knobs ({', '.join(KNOB_FIELDS)}), got {', '.join(changes)}")
-        new = self.settings.replace(**changes)
-        self._command(lambda: self.worker.fork(int(step), new))
+        self._command(lambda: self.worker.fork(int(step), self.settings.replace(**changes)))
 
     def choose_branch(self, number: int) -> None:
         """Make another branch the present one, by its number."""
@@ -271,12 +258,7 @@ class Lab(CellOutput):
 
     def apply(self, remedy: int) -> None:
         """Apply one of the remedies that `explain` has tried, by its place: as a new branch, or from a new start."""
-        found, record = self.doctor.found, self.doctor.record
-        tried = () if found is None or record is None else found.remedies
-        if isinstance(remedy, bool) or not isinstance(remedy, numbers.Integral) or not 0 <= remedy < len(tried):
-            places = f"0 to {len(tried) - 1}" if tried else "none so far"
-            raise ValueError(f"remedy must be one of those that explain() has tried ({places}), got {written(remedy)}")
-        trial, number = tried[int(remedy)], record.branch.number
+        trial, number = self.doctor.find_trial(remedy)
         if trial.remedy.restarts:
             self.set(**trial.remedy.changes)
             return
@@ -367,17 +349,7 @@ class Lab(CellOutput):
     def received(self, message: Any) -> None:
         """Act on a message from the browser (called in whatever thread the kernel handles messages)."""
         with errors.shown(self._show_problem):
-            checked = check_message(message)
-            try:
-                obey(self, checked)
-            finally:
-                if "hand" in checked:
-                    self.heard = checked["hand"]
-                    self.worker.ask()
-
-    def play_steps(self, updates: Any) -> None:
-        """Train so many updates at the chosen speed; returns at once."""
-        self.play(check_updates(updates))
+            obey(self, message)
 
     def leave_behind(self) -> None:
         """Forget the run that an earlier kernel left here."""
@@ -394,23 +366,13 @@ class Lab(CellOutput):
         with errors.shown(self._show_problem):
             action()
 
-    def ask_for_next(self) -> None:
-        """Have a view posted after the next update."""
-        self.worker.ask_for_next()
-
-    def draw_present(self) -> bool:
-        """Draw the newest view; whether it is one of a run that trains."""
-        view = self.view
-        self.draw(view)
-        return view.training
-
     def draw(self, view: View) -> None:
         """Show a view; what cannot be drawn stays as it was, and the header says why until it can be drawn."""
         if self.closed:
             return
         self.publisher.frame += 1
         self.undrawn = ""
-        self.widgets.draw(self._describe_moment(view), self._note_undrawn, lambda: self.undrawn)
+        self.widgets.draw(take_moment(self, view), self._note_undrawn, lambda: self.undrawn)
 
     def _take_view(self, view: View) -> None:
         """Take over a view (called in the worker's thread)."""
@@ -434,36 +396,3 @@ class Lab(CellOutput):
         """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""
         self.undrawn = f"this could not be drawn: {errors.told(error)}"
         heed_interrupt(error, self.publisher.task, self.publisher.awake)
-
-    def _describe_moment(self, view: View) -> Moment:
-        """All that the page shows with a view."""
-        worker, preset = self.worker, view.settings.preset
-        follows = own_start(preset, self.own["network"], self.own["data"], {})[1] if self.own_network else {}
-        return Moment(
-            view, worker.settings, settings(preset, **follows),
-            {number: run.knobs_in_force for number, run in dict(worker.tree.runs).items()}, worker.length, self.look,
-            self.heard, self.pace, self.publisher.frame, self.publisher.asks, bool(worker.autosave.offered),
-            worker.autosave.problem, self.problem,
-        )  # fmt: skip
-
-
-def check_updates(updates: Any) -> int:
-    """A number of updates; ValueError in a sentence if it is none."""
-    number: Any = updates if isinstance(updates, numbers.Real) and not isinstance(updates, bool) else 0
-    if number != number // 1 or not 1 <= number <= 1e6:
-        raise ValueError(f"updates must be a whole number in [1, 1e6], got {written(updates)}")
-    return int(number)
-
-
-def make_autosave(wanted: bool | str | os.PathLike[str]) -> Autosave:
-    """The autosave of a new lab; closes the labs of an earlier execution of this cell, unless a file is refused."""
-    earlier = find_earlier(Lab)
-    path = None if isinstance(wanted, bool) else Path(os.path.realpath(wanted))
-    if path is not None and path not in [lab.worker.autosave.path for lab in earlier]:
-        kept = Autosave.in_file(path)
-        close_all(earlier)
-        return kept
-    close_all(earlier)
-    if path is not None:
-        return Autosave.in_file(path)
-    return Autosave.of_cell(current_cell()[0]) if wanted else Autosave()

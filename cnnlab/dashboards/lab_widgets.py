@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import Any, cast
 
 import ipywidgets
 
 from cnnlab.config.errors import shown
-from cnnlab.dashboards.autopsy_panel import Doctor
+from cnnlab.config.settings import written
+from cnnlab.dashboards.autopsy_panel import AutopsyPanel
 from cnnlab.dashboards.cell import close_widgets
 from cnnlab.dashboards.controls import Controls, Header, Strip
 from cnnlab.dashboards.live_figure import LiveFigure
@@ -63,7 +65,7 @@ class LabWidgets:
         self.controls = Controls(received, scale, describe_controls(moment), own_network, column_layout(wide))
         self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment))
         self.upload = Upload(received)
-        self.doctor = Doctor(received, scale)
+        self.doctor = AutopsyPanel(received, scale)
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
@@ -150,3 +152,9 @@ class LabWidgets:
 def column_layout(width: int) -> ipywidgets.Layout:
     """The layout of a column so many pixels wide."""
     return ipywidgets.Layout(width=f"{width}px", flex="0 0 auto")
+
+
+def check_scale(scale: Any) -> None:
+    """ValueError in a sentence if a dashboard cannot be enlarged by this factor."""
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not 0.5 <= float(scale) <= 4:
+        raise ValueError(f"scale must be a number in [0.5, 4], got {written(scale)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -47,11 +48,28 @@ def check_message(message: Any) -> Message:
     return cast(Message, message)
 
 
-def obey(lab: Lab, message: Message) -> None:
-    """Do what a message asks; ValueError or TypeError in a sentence if it cannot be done."""
-    for name, field in FIELDS.items():
-        if name in message:
-            field.act(lab, message)
+def obey(lab: Lab, message: Any) -> None:
+    """Do what a message asks; ValueError or TypeError in a sentence if it cannot be done.
+
+    The page is told in any case that its hand was heard, for its controls then follow the lab again.
+    """
+    checked = check_message(message)
+    try:
+        for name, field in FIELDS.items():
+            if name in checked:
+                field.act(lab, checked)
+    finally:
+        if "hand" in checked:
+            lab.heard = checked["hand"]
+            lab.worker.ask()
+
+
+def check_updates(updates: Any) -> int:
+    """A number of updates; ValueError in a sentence if it is none."""
+    number: Any = updates if isinstance(updates, numbers.Real) and not isinstance(updates, bool) else 0
+    if number != number // 1 or not 1 <= number <= 1e6:
+        raise ValueError(f"updates must be a whole number in [1, 1e6], got {written(updates)}")
+    return int(number)
 
 
 def press(lab: Lab, message: Message) -> None:
@@ -124,7 +142,7 @@ BUTTONS: dict[str, Callable[[Lab, Message], object]] = {
     "pause": lambda lab, _message: lab.pause(),
     "reset": lambda lab, _message: lab.reset(),
     "new_seed": lambda lab, _message: lab.new_seed(),
-    "step": lambda lab, message: lab.play_steps(message.get("updates")),
+    "step": lambda lab, message: lab.play(check_updates(message.get("updates"))),
     "before_explosion": lambda lab, _message: lab.look_before_explosion(),
     "rewind": lambda lab, _message: lab.rewind(),
     "bring_back": lambda lab, _message: lab.bring_back(),

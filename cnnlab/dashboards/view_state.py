@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from cnnlab.config.settings import Knobs, Settings
+from cnnlab.config.settings import Knobs, Settings, settings
 from cnnlab.curvature.band import band_of
 from cnnlab.dashboards import controls
 from cnnlab.dashboards.view import View
@@ -16,6 +16,10 @@ from cnnlab.plots.colours import colour_branch, colour_layer
 from cnnlab.plots.images import draw_kernels
 from cnnlab.plots.layer_groups import find_groups
 from cnnlab.records.record import Record
+from cnnlab.training.problem import own_start
+
+if TYPE_CHECKING:
+    from cnnlab.dashboards.lab import Lab
 
 PATCHES = 120
 """Most training patches in the picture of them."""
@@ -117,6 +121,17 @@ class Moment:
         """The record up to the update that is looked at."""
         record = self.view.record
         return record if self.look is None or self.look >= len(record) else record.until(self.look)
+
+
+def take_moment(lab: Lab, view: View) -> Moment:
+    """What a lab shows with a view."""
+    worker, publisher, preset = lab.worker, lab.publisher, view.settings.preset
+    follows = own_start(preset, lab.own["network"], lab.own["data"], {})[1] if lab.own_network else {}
+    coming = {number: run.knobs_in_force for number, run in dict(worker.tree.runs).items()}
+    return Moment(
+        view, worker.settings, settings(preset, **follows), coming, worker.length, lab.look, lab.heard, lab.pace,
+        publisher.frame, publisher.asks, bool(worker.autosave.offered), worker.autosave.problem, lab.problem,
+    )  # fmt: skip
 
 
 def describe_header(moment: Moment) -> HeaderState:

@@ -53,14 +53,13 @@ class Worker:
         self.pace = Pace()
         self.failure: Exception | None = None
         self.failures = 0
-        self.wanted = False
         self.wanted_after: int | None = None
-        self.closed = self.idle = False
+        self.wanted = self.closed = self.idle = False
         self.jobs: deque[Callable[[], None]] = deque()
         self.job: Callable[[], None] | None = None
+        self.tidied = 0.0
         self.thread = WorkerThread(self._take_turn, lambda: self._has_work, self._end)
         self.changed = self.thread.changed
-        self.tidied = 0.0
         self.view = self._view()
 
     @property
@@ -84,10 +83,7 @@ class Worker:
         return self.settings.epochs * self.run.updates_per_epoch
 
     def play(self, updates: int | None = None, hurried: bool = False) -> None:
-        """Train to the planned end; from there on, or for a number of `updates`, plan further ones.
-
-        `hurried` updates pay no heed to the pace.
-        """
+        """Train to the planned end, or on from it, or so many `updates`; `hurried` ones pay no heed to the pace."""
         self._after_restarts(lambda: self._aim(updates, hurried))
 
     def pause(self) -> None:

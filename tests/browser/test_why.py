@@ -18,13 +18,13 @@ def test_why_is_asked_and_a_remedy_applied(open_notebook):
     panel.locator(".cnnlab-card").first.wait_for(timeout=LONG)
     assert "learning rate above critical" in panel.locator("h3").inner_text()
     assert panel.locator(".cnnlab-card").count() >= 6
-    assert panel.locator(".cnnlab-lamp").count() == 9
+    assert panel.locator(".cnnlab-indicator").count() == 9
     assert notebook.value("len(lab.record)") == 20
     panel.scroll_into_view_if_needed()
     lab.screenshot("why")
     box, screen = panel.bounding_box(), lab.box.bounding_box()
     assert box["x"] + box["width"] <= screen["x"] + screen["width"] + 1
-    cut = panel.locator(".cnnlab-columns, .cnnlab-lamps").evaluate_all(
+    cut = panel.locator(".cnnlab-columns, .cnnlab-indicators").evaluate_all(
         "found => found.filter((it) => it.scrollWidth > it.clientWidth + 1).map((it) => it.className)"
     )
     assert cut == []

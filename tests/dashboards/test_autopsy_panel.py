@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cnnlab
-from cnnlab.dashboards.autopsy_panel import lamps
+from cnnlab.dashboards.autopsy_panel import describe_indicators
 
 SMALL = {
     "channels": 8, "hidden": (32, 32), "patch_size": 14, "device": "cpu", "learning_rate": 0.1, "init_scale": 2.0,
@@ -34,7 +34,7 @@ def test_nothing_is_examined_until_asked():
     lab = cnnlab.Lab("question", **SMALL)
     lab.step(10)
     assert lab.doctor.state == {"open": False}
-    assert lab.header.state["trouble"]
+    assert lab.widgets.header.state["trouble"]
     assert not doctor_threads()
     lab.close()
 
@@ -42,7 +42,7 @@ def test_nothing_is_examined_until_asked():
 def test_a_calm_run_offers_no_why():
     lab = cnnlab.Lab("question", **SMALL | {"learning_rate": 1e-6})
     lab.step(2)
-    assert not lab.header.state["trouble"]
+    assert not lab.widgets.header.state["trouble"]
     lab.close()
 
 
@@ -61,7 +61,7 @@ def test_explaining_leaves_the_run_as_it_is(exploded):
 
 
 def test_a_lamp_for_each_book_says_when_it_fired_and_whether_in_time(exploded):
-    lit = {lamp["name"]: lamp for lamp in lamps(exploded.record)}
+    lit = {indicator["name"]: indicator for indicator in describe_indicators(exploded.record)}
     assert len(lit) == 9
     broke = exploded.record.first_nonfinite
     assert lit["TerminateOnNaN"]["said"] == f"update {broke}, too late"
@@ -74,11 +74,11 @@ def test_the_lamps_follow_the_run_that_trains_now(exploded):
     exploded.reset()
     exploded.doctor.followed = 0.0
     exploded.step(1)
-    lit = {lamp["name"]: lamp["said"] for lamp in exploded.doctor.state["lamps"]}
+    lit = {indicator["name"]: indicator["said"] for indicator in exploded.doctor.state["indicators"]}
     assert lit["TerminateOnNaN"] == "never"
     exploded.doctor.followed = 0.0
     exploded.step(9)
-    lit = {lamp["name"]: lamp["said"] for lamp in exploded.doctor.state["lamps"]}
+    lit = {indicator["name"]: indicator["said"] for indicator in exploded.doctor.state["indicators"]}
     assert lit["TerminateOnNaN"].endswith("too late")
 
 

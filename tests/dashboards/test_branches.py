@@ -34,9 +34,9 @@ def test_looking_back_shows_everything_as_it_was_and_trains_nothing(lab: cnnlab.
     for name in ("cost", "magnitudes 0", "gradient 4", "ratio 8", "cost marks"):
         assert np.array_equal(trace(lab, name).y, trace(past, name).y, equal_nan=True)
     assert trace(lab, "over time").source == trace(past, "over time").source
-    assert lab.strip.state["rows"] == past.strip.state["rows"]
-    assert lab.strip.state["kernels"] == past.strip.state["kernels"]
-    assert lab.header.state["step"] == 3
+    assert lab.widgets.strip.state["rows"] == past.widgets.strip.state["rows"]
+    assert lab.widgets.strip.state["kernels"] == past.widgets.strip.state["kernels"]
+    assert lab.widgets.header.state["step"] == 3
     assert len(lab.record) == 8
     past.close()
 
@@ -46,7 +46,7 @@ def test_the_rest_of_the_run_stays_in_sight_as_a_ghost_while_looking_back(lab: c
     assert np.nanmax(trace(lab, "ghosts").x) == 8
     lab.look_at(None)
     assert len(trace(lab, "ghosts").x) == 0
-    assert lab.header.state["step"] == 8
+    assert lab.widgets.header.state["step"] == 8
 
 
 def test_playing_from_the_past_forks_there_with_the_knobs_as_they_are_now(lab: cnnlab.Lab) -> None:
@@ -68,9 +68,9 @@ def test_both_branches_are_drawn_in_colours_of_their_own_and_named_by_their_diff
     assert trace(lab, "cost").line.color == colour_branch(2)
     assert trace(lab, "branch 0").line.color == colour_branch(1)
     assert trace(lab, "branch 0").x.tolist() == list(range(1, 9))
-    labels = [branch["label"] for branch in lab.controls.state["branches"]]
+    labels = [branch["label"] for branch in lab.widgets.controls.state["branches"]]
     assert labels == ["start", "lr 0.0001 -> 0.001 at 3"]
-    assert [branch["depth"] for branch in lab.controls.state["branches"]] == [0, 1]
+    assert [branch["depth"] for branch in lab.widgets.controls.state["branches"]] == [0, 1]
 
 
 def test_a_branch_can_be_chosen_with_its_knobs_and_gone_on_with(lab: cnnlab.Lab) -> None:
@@ -96,14 +96,14 @@ def test_a_branch_can_be_deleted_but_never_the_last(lab: cnnlab.Lab) -> None:
     with pytest.raises(ValueError, match="branch 2 is the only one left: it stays"):
         lab.delete_branch(2)
     lab.wait(10)
-    assert "branch 2 is the only one left" in lab.header.state["problem"]
+    assert "branch 2 is the only one left" in lab.widgets.header.state["problem"]
     assert len(lab.record) == 3
 
 
 def drawn(lab: cnnlab.Lab) -> list[dict]:
     """The branches that the controls show."""
     lab.wait(10)
-    return lab.controls.state["branches"]
+    return lab.widgets.controls.state["branches"]
 
 
 def test_a_branch_that_is_not_there_is_refused_once_in_a_sentence_and_by_the_page_in_one_place(lab: cnnlab.Lab) -> None:
@@ -113,10 +113,10 @@ def test_a_branch_that_is_not_there_is_refused_once_in_a_sentence_and_by_the_pag
         assert lab.wait(10)
     lab.received({"do": "choose_branch", "branch": 9})
     assert lab.wait(10)
-    assert "branch must be one of 1, got 9" in lab.header.state["problem"]
-    assert lab.controls.state["problem"] == ""
+    assert "branch must be one of 1, got 9" in lab.widgets.header.state["problem"]
+    assert lab.widgets.controls.state["problem"] == ""
     lab.step(1)
-    assert lab.header.state["problem"] == ""
+    assert lab.widgets.header.state["problem"] == ""
 
 
 def test_a_branch_is_named_by_its_change_before_it_has_trained_and_after_its_parent_is_gone(lab: cnnlab.Lab) -> None:
@@ -133,7 +133,7 @@ def test_a_branch_is_named_by_its_change_before_it_has_trained_and_after_its_par
 
 def test_a_look_back_at_the_start_is_told_as_such(lab: cnnlab.Lab) -> None:
     lab.look_at(0)
-    assert lab.header.state["line"].startswith("the start, before update 1: ")
+    assert lab.widgets.header.state["line"].startswith("the start, before update 1: ")
 
 
 def test_a_rewind_goes_on_from_there_and_repeats_itself_to_the_bit(lab: cnnlab.Lab) -> None:
@@ -160,7 +160,7 @@ def test_a_step_outside_the_run_is_refused_in_a_sentence(lab: cnnlab.Lab, step: 
             ask(step)
     lab.received({"look": step})
     lab.wait(10)
-    assert lab.controls.state["problem"].startswith("step must be")
+    assert lab.widgets.controls.state["problem"].startswith("step must be")
     assert len(lab.record) == 8
 
 
@@ -172,7 +172,7 @@ def test_a_fork_with_another_start_is_refused(lab: cnnlab.Lab) -> None:
 
 def test_the_browser_s_messages_look_back_and_fork(lab: cnnlab.Lab) -> None:
     lab.received({"look": 2})
-    assert lab.header.state["step"] == 2
+    assert lab.widgets.header.state["step"] == 2
     lab.received({"do": "fork"})
     lab.wait(10)
     assert (lab.record.branch.parent, lab.record.branch.forked_at) == (1, 2)

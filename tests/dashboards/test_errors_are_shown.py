@@ -17,10 +17,9 @@ from traitlets import TraitError
 import cnnlab
 from cnnlab.config import errors
 from cnnlab.config.schedules import SAFE
-from cnnlab.dashboards import frame_publisher, messages
-from cnnlab.dashboards import lab as labs
+from cnnlab.dashboards import frame_publisher, messages, view_state
 from cnnlab.dashboards.branch_tree import BranchTree
-from cnnlab.dashboards.job_dashboard import Board
+from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.view import View
@@ -174,11 +173,11 @@ def test_what_an_update_raises_is_told_once_and_the_run_before_it_goes_on(
         assert type(raised.value) is RuntimeError
         assert str(raised.value).startswith(f"the network or its cost raised {type(kind).__name__}")
         assert raised.value.__cause__ is kind
-    assert type(kind).__name__ in own_lab.header.state["problem"]
+    assert type(kind).__name__ in own_lab.widgets.header.state["problem"]
     assert len(own_lab.record) == 3
     assert own_lab.wait(5)
     own_lab.step(2)
-    assert own_lab.header.state["problem"] == ""
+    assert own_lab.widgets.header.state["problem"] == ""
     alone = cnnlab.Run(**own(torch.nn.functional.cross_entropy), learning_rate=0.1)
     alone.advance(5)
     assert own_lab.record.cost.tobytes() == alone.record.cost.tobytes()
@@ -467,8 +466,8 @@ def breaking(monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException) -
         raise kind
 
     owner = {
-        "draw_cost": dashboard, "colour_cells": trainability_map, "band_of": labs, "_send_update_msg": LiveFigure,
-        "_send_animate_msg": LiveFigure, "in_words": Board,
+        "draw_cost": dashboard, "colour_cells": trainability_map, "band_of": view_state, "_send_update_msg": LiveFigure,
+        "_send_animate_msg": LiveFigure, "in_words": JobDashboard,
     }[place]  # fmt: skip
     monkeypatch.setattr(owner, place, cannot)
     return times
@@ -484,15 +483,15 @@ def test_an_error_while_drawing_is_shown_and_the_next_good_frame_clears_it_and_h
         lab.step(2)
         assert times
     assert lab.record.steps.tolist() == [1, 2, 3, 4, 5]
-    assert lab.header.state["step"] == 5
-    assert lab.header.state["problem"].startswith(f"this could not be drawn: {type(kind).__name__}")
+    assert lab.widgets.header.state["step"] == 5
+    assert lab.widgets.header.state["problem"].startswith(f"this could not be drawn: {type(kind).__name__}")
     sent: list[dict[str, Any]] = []
     good = LiveFigure._send_update_msg
     monkeypatch.setattr(LiveFigure, "_send_update_msg", lambda *told: (sent.append(told[1]), good(*told))[1])
     lab.step(1)
-    assert lab.header.state["problem"] == ""
+    assert lab.widgets.header.state["problem"] == ""
     assert next(trace for trace in lab.figure.data if trace.name == "cost").x.tolist() == [1, 2, 3, 4, 5, 6]
-    assert lab.controls.state["band"]
+    assert lab.widgets.controls.state["band"]
     if place == "_send_update_msg":
         assert {"x", "y", "source"} <= set(sent[0])
 
@@ -501,15 +500,15 @@ def test_a_trait_that_refuses_is_shown_and_the_other_parts_are_drawn(lab: cnnlab
     def refuse(_change: Any) -> None:
         raise TraitError("not this table")
 
-    lab.strip.observe(refuse, "state")
+    lab.widgets.strip.observe(refuse, "state")
     lab.step(1)
-    assert lab.header.state["problem"] == "this could not be drawn: TraitError: not this table"
-    assert (lab.header.state["step"], len(lab.record)) == (4, 4)
+    assert lab.widgets.header.state["problem"] == "this could not be drawn: TraitError: not this table"
+    assert (lab.widgets.header.state["step"], len(lab.record)) == (4, 4)
     lab.received({"set": {"learning_rate": "x"}})
-    assert lab.controls.state["problem"].startswith("learning_rate must be")
-    lab.strip.unobserve(refuse, "state")
+    assert lab.widgets.controls.state["problem"].startswith("learning_rate must be")
+    lab.widgets.strip.unobserve(refuse, "state")
     lab.step(1)
-    assert lab.header.state["problem"] == ""
+    assert lab.widgets.header.state["problem"] == ""
 
 
 def test_an_interrupt_while_a_cell_draws_is_the_cell_s_and_the_next_call_draws(
@@ -521,7 +520,7 @@ def test_an_interrupt_while_a_cell_draws_is_the_cell_s_and_the_next_call_draws(
             lab.step(1)
     assert len(lab.record) == 4
     lab.step(1)
-    assert (lab.header.state["step"], lab.header.state["problem"]) == (5, "")
+    assert (lab.widgets.header.state["step"], lab.widgets.header.state["problem"]) == (5, "")
 
 
 async def soon(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -543,16 +542,16 @@ def test_an_error_in_the_publisher_ends_no_loop_is_paced_and_is_cleared(
             lab.choose_pace("full")
             began = time.monotonic()
             lab.play(100_000)
-            await soon(lambda: "could not be drawn" in lab.header.state["problem"] and len(times) > 2)
+            await soon(lambda: "could not be drawn" in lab.widgets.header.state["problem"] and len(times) > 2)
             assert len(times) <= 2 + (time.monotonic() - began) * 2 * frame_publisher.FRAMES
-            assert type(kind).__name__ in lab.header.state["problem"]
+            assert type(kind).__name__ in lab.widgets.header.state["problem"]
             lab.received({"set": {"learning_rate": "x"}})
-            await soon(lambda: lab.controls.state["problem"].startswith("learning_rate must be a number"))
+            await soon(lambda: lab.widgets.controls.state["problem"].startswith("learning_rate must be a number"))
         assert lab.view.training
-        await soon(lambda: lab.header.state["problem"] == "" and lab.header.state["step"] > 0)
+        await soon(lambda: lab.widgets.header.state["problem"] == "" and lab.widgets.header.state["step"] > 0)
         lab.pause()
-        await soon(lambda: not lab.header.state["training"])
-        assert lab.header.state["step"] == len(lab.record)
+        await soon(lambda: not lab.widgets.header.state["training"])
+        assert lab.widgets.header.state["step"] == len(lab.record)
         lab.close()
 
     asyncio.run(watch())
@@ -572,7 +571,7 @@ def test_an_interrupt_anywhere_in_the_publisher_ends_neither_it_nor_the_loop(mon
         monkeypatch.setattr(lab.publisher, "clock", interrupted)
         lab.choose_pace("full")
         lab.play(3)
-        await soon(lambda: lab.header.state["step"] == 3)
+        await soon(lambda: lab.widgets.header.state["step"] == 3)
         assert not lab.publisher.task.done()
         lab.close()
 
@@ -593,7 +592,7 @@ def test_what_the_loop_is_asked_to_do_raises_on_the_page_and_not_in_the_loop(
 
         monkeypatch.setattr(lab.widgets, "resize", cannot)
         lab.received({"width": 800})
-        await soon(lambda: lab.controls.state["problem"] == errors.in_a_sentence(kind))
+        await soon(lambda: lab.widgets.controls.state["problem"] == errors.in_a_sentence(kind))
         assert not wrong
         lab.close()
 
@@ -840,11 +839,11 @@ def test_the_sentence_names_the_field_the_value_and_the_range(lab: cnnlab.Lab, m
 def test_the_hand_is_heard_though_what_it_asked_was_refused(lab: cnnlab.Lab) -> None:
     lab.received({"set": {"clip": 3}, "hand": [0.5, 4]})
     lab.wait(10)
-    assert lab.controls.state["heard"] == [0.5, 4]
+    assert lab.widgets.controls.state["heard"] == [0.5, 4]
     lab.received({"set": {"clip": "norm"}, "hand": "mine"})
     lab.wait(10)
     assert lab.settings.clip == "off"
-    assert lab.controls.state["heard"] == [0.5, 4]
+    assert lab.widgets.controls.state["heard"] == [0.5, 4]
 
 
 @kinds
@@ -856,7 +855,7 @@ def test_what_a_message_leads_to_may_raise_anything(
 
     monkeypatch.setattr(lab, "pause", cannot)
     lab.received({"do": "pause"})
-    assert lab.controls.state["problem"] == errors.in_a_sentence(kind)
+    assert lab.widgets.controls.state["problem"] == errors.in_a_sentence(kind)
 
 
 # What a cell calls.

@@ -32,15 +32,15 @@ def trace(lab: cnnlab.Lab, name: str):
 def test_nothing_trains_until_asked(lab: cnnlab.Lab) -> None:
     assert len(lab.record) == 0
     assert not lab.worker.thread.alive
-    assert "nothing is trained yet" in lab.header.state["line"]
+    assert "nothing is trained yet" in lab.widgets.header.state["line"]
 
 
 def test_steps_are_done_and_drawn_when_the_call_returns(lab: cnnlab.Lab) -> None:
     lab.step(5)
     assert lab.record.steps.tolist() == [1, 2, 3, 4, 5]
     assert trace(lab, "cost").x.tolist() == [1, 2, 3, 4, 5]
-    assert lab.header.state["step"] == 5
-    assert lab.header.state["progress"] == 5 / 20
+    assert lab.widgets.header.state["step"] == 5
+    assert lab.widgets.header.state["progress"] == 5 / 20
 
 
 def test_the_lab_trains_exactly_as_a_run_does(lab: cnnlab.Lab) -> None:
@@ -55,7 +55,7 @@ def test_play_trains_to_the_end_and_pauses(lab: cnnlab.Lab) -> None:
     lab.play()
     assert lab.wait(20)
     assert len(lab.record) == 20
-    assert not lab.header.state["training"]
+    assert not lab.widgets.header.state["training"]
 
 
 def test_a_knob_is_in_force_at_the_next_update_and_shown_by_the_controls(lab: cnnlab.Lab) -> None:
@@ -64,8 +64,8 @@ def test_a_knob_is_in_force_at_the_next_update_and_shown_by_the_controls(lab: cn
     lab.step(1)
     assert lab.record.frames[2].knobs.learning_rate == 0.5
     assert lab.record.frames[1].knobs.learning_rate == 0.01
-    assert lab.controls.state["values"]["learning_rate"] == 0.5
-    assert lab.controls.state["values"]["clip"] == "norm"
+    assert lab.widgets.controls.state["values"]["learning_rate"] == 0.5
+    assert lab.widgets.controls.state["values"]["clip"] == "norm"
 
 
 def test_a_start_setting_starts_again_and_leaves_a_ghost(lab: cnnlab.Lab) -> None:
@@ -95,7 +95,7 @@ def test_a_knob_set_before_a_reset_is_in_force_from_update_one(lab: cnnlab.Lab) 
 
 def test_a_cost_named_at_the_start_is_a_setting_that_can_be_changed() -> None:
     lab = cnnlab.Lab("question", cost="softmax_log", **SMALL)
-    assert lab.controls.state["values"]["cost"] == "softmax_log"
+    assert lab.widgets.controls.state["values"]["cost"] == "softmax_log"
     lab.set(cost="log_softmax")
     lab.step(1)
     assert lab.record.settings.cost == "log_softmax"
@@ -148,13 +148,13 @@ def test_bad_text_from_a_box_is_answered_in_a_sentence_and_loses_nothing(lab: cn
     lab.step(2)
     lab.received({"set": {"learning_rate": text}})
     lab.wait(10)
-    assert lab.controls.state["problem"].startswith("learning_rate must")
-    assert "(0, 1e6]" in lab.controls.state["problem"]
-    assert lab.controls.state["values"]["learning_rate"] == 0.01
+    assert lab.widgets.controls.state["problem"].startswith("learning_rate must")
+    assert "(0, 1e6]" in lab.widgets.controls.state["problem"]
+    assert lab.widgets.controls.state["values"]["learning_rate"] == 0.01
     assert len(lab.record) == 2
     lab.received({"set": {"learning_rate": "1e-3"}})
     lab.wait(10)
-    assert lab.controls.state["problem"] == ""
+    assert lab.widgets.controls.state["problem"] == ""
     assert lab.settings.learning_rate == 1e-3
 
 
@@ -164,9 +164,9 @@ def test_a_page_is_told_which_of_its_settings_was_heard_last_taken_unchanged_or_
 ) -> None:
     lab.received({"set": {"learning_rate": text}, "hand": [0.25, 7]})
     lab.wait(10)
-    assert lab.controls.state["heard"] == [0.25, 7]
-    assert lab.controls.state["values"]["learning_rate"] == (0.001 if text == "1e-3" else 0.01)
-    assert bool(lab.controls.state["problem"]) == (text == "-1")
+    assert lab.widgets.controls.state["heard"] == [0.25, 7]
+    assert lab.widgets.controls.state["values"]["learning_rate"] == (0.001 if text == "1e-3" else 0.01)
+    assert bool(lab.widgets.controls.state["problem"]) == (text == "-1")
 
 
 @pytest.mark.parametrize("message", [{"do": "step", "updates": 0}, {"do": "step", "updates": None}, {"preset": "none"},
@@ -175,7 +175,7 @@ def test_a_message_that_asks_for_nonsense_is_answered_and_loses_nothing(lab: cnn
     lab.step(1)
     lab.received(message)
     lab.wait(10)
-    assert lab.controls.state["problem"]
+    assert lab.widgets.controls.state["problem"]
     assert len(lab.record) == 1
 
 
@@ -210,7 +210,7 @@ def test_nan_everywhere_is_drawn_and_training_goes_on(lab: cnnlab.Lab) -> None:
     lab.set(learning_rate=1e6, precision="float16")
     lab.step(20)
     assert np.isnan(lab.record.cost[-1])
-    assert lab.header.state["tone"] == "broken"
+    assert lab.widgets.header.state["tone"] == "broken"
     assert len(trace(lab, "cost marks").x) > 0
     lab.step(5)
     assert len(lab.record) == 25
@@ -228,7 +228,7 @@ def test_an_error_of_a_network_is_shown_and_the_record_stays() -> None:
     lab = cnnlab.Lab(network=Fails(3, 2), data=data, cost=torch.nn.functional.cross_entropy)
     with pytest.raises(RuntimeError, match="no more"):
         lab.step(9)
-    assert lab.header.state["problem"] == "RuntimeError: no more"
+    assert lab.widgets.header.state["problem"] == "RuntimeError: no more"
     assert len(lab.record) == 3
     assert lab.wait(10)  # what has been told is not told again
     lab.received({"do": "play"})
@@ -265,14 +265,14 @@ def test_a_closed_lab_says_so_and_does_nothing() -> None:
 
 
 def test_a_preset_can_be_set_with_other_fields_and_chosen_again(lab: cnnlab.Lab) -> None:
-    assert lab.header.state["changed"]
+    assert lab.widgets.header.state["changed"]
     lab.set(preset="dead", **SMALL, seed=5)
     assert (lab.settings.preset, lab.settings.clip, lab.settings.seed) == ("dead", "value", 5)
     assert len(lab.record) == 0
     lab.received({"preset": "dead"})
     lab.wait(10)
     assert lab.settings == cnnlab.settings("dead")
-    assert not lab.header.state["changed"]
+    assert not lab.widgets.header.state["changed"]
 
 
 def test_a_preset_for_a_network_of_ones_own_keeps_what_follows_from_network_and_data() -> None:
@@ -280,14 +280,14 @@ def test_a_preset_for_a_network_of_ones_own_keeps_what_follows_from_network_and_
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=4)
     own = torch.nn.Linear(3, 2, dtype=torch.float64)
     lab = cnnlab.Lab(network=own, data=loader, cost=torch.nn.functional.cross_entropy)
-    assert not lab.header.state["changed"]
+    assert not lab.widgets.header.state["changed"]
     lab.choose("converges")
     kept = (lab.settings.precision, lab.settings.batch_size, lab.settings.patches)
     assert kept == ("float64", 4, 8)
     assert lab.settings.learning_rate == 2e-3
     lab.set(learning_rate=1.0)
     lab.wait(10)
-    assert lab.header.state["changed"]
+    assert lab.widgets.header.state["changed"]
     lab.close()
 
 
@@ -323,11 +323,11 @@ def test_words_for_the_whole_batch_are_taken_and_what_was_refused_is_read_before
     lab.received({"set": {"learning_rate": "1e100"}})
     lab.received({"do": "step", "updates": 1})
     lab.wait(10)
-    assert lab.controls.state["problem"] == "learning_rate must lie in (0, 1e6], got a number of 101 digits"
+    assert lab.widgets.controls.state["problem"] == "learning_rate must lie in (0, 1e6], got a number of 101 digits"
     monkeypatch.setattr("cnnlab.dashboards.lab.READING", 0.0)
     lab.received({"do": "step", "updates": 1})
     lab.wait(10)
-    assert lab.controls.state["problem"] == ""
+    assert lab.widgets.controls.state["problem"] == ""
 
 
 def test_own_networks_have_only_the_controls_that_mean_something_for_them() -> None:
@@ -335,8 +335,8 @@ def test_own_networks_have_only_the_controls_that_mean_something_for_them() -> N
     own = torch.nn.Linear(3, 2, dtype=torch.float64)
     lab = cnnlab.Lab(network=own, data=data, cost=torch.nn.functional.cross_entropy)
     lab.step(3)
-    assert lab.controls.groups[1][1] == list(controls.RESTART_OWN)
-    assert lab.strip.patches == ""
+    assert lab.widgets.controls.groups[1][1] == list(controls.RESTART_OWN)
+    assert lab.widgets.strip.patches == ""
     assert lab.record.layers == ("",)
     lab.close()
 
@@ -367,9 +367,9 @@ def test_a_closed_lab_is_freed() -> None:
 def test_a_watched_weight_is_shown_update_by_update() -> None:
     lab = cnnlab.Lab("question", watch=["cv0.weight[1,0,2,2]", "softmax.bias[1]"], **SMALL)
     lab.step(2)
-    assert lab.strip.state["columns"] == ["start", "1", "2"]
-    assert [row[0] for row in lab.strip.state["rows"]] == ["cv0.weight[1,0,2,2]", "softmax.bias[1]"]
-    assert lab.strip.state["rows"][1][2][0] == "0.00000"
+    assert lab.widgets.strip.state["columns"] == ["start", "1", "2"]
+    assert [row[0] for row in lab.widgets.strip.state["rows"]] == ["cv0.weight[1,0,2,2]", "softmax.bias[1]"]
+    assert lab.widgets.strip.state["rows"][1][2][0] == "0.00000"
     lab.close()
     with pytest.raises(ValueError, match="watch must name one of"):
         cnnlab.Lab("question", watch=["cv9.weight[0]"], **SMALL)

@@ -20,7 +20,7 @@ READS = {
     StripState: (PANEL, "strip", r"state"),
     PanelState: (DOCTOR, "render", r"state"),
     CardState: (DOCTOR, "render", r"trial"),
-    DetectorState: (DOCTOR, "render", r"book"),
+    DetectorState: (DOCTOR, "render", r"detector"),
 }
 """State -> the script, the function and the variable that read it."""
 
@@ -72,11 +72,16 @@ def test_the_states_of_a_lab_have_just_the_declared_keys() -> None:
     lab.set(learning_rate=1e6)
     lab.step(4)
     lab.explain()
-    parts = {HeaderState: lab.header, ControlsState: lab.controls, StripState: lab.strip, PanelState: lab.doctor}
+    parts = {
+        HeaderState: lab.widgets.header,
+        ControlsState: lab.widgets.controls,
+        StripState: lab.widgets.strip,
+        PanelState: lab.doctor,
+    }
     for state, part in parts.items():
         check_keys(state, set(part.state))
-    check_keys(BandState, set(lab.controls.state["band"]))
-    check_keys(BranchState, set(lab.controls.state["branches"][0]))
+    check_keys(BandState, set(lab.widgets.controls.state["band"]))
+    check_keys(BranchState, set(lab.widgets.controls.state["branches"][0]))
     check_keys(CardState, set(lab.doctor.state["trials"][0]))
-    check_keys(DetectorState, set(lab.doctor.state["lamps"][0]))
+    check_keys(DetectorState, set(lab.doctor.state["indicators"][0]))
     lab.close()

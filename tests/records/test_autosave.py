@@ -77,12 +77,12 @@ def test_a_run_of_a_killed_kernel_is_offered_and_goes_on_to_the_bit(path, make):
     first.step(9)
     killed(first)
     second = make(autosave=path)
-    assert "interrupted" in second.header.state["offer"]
+    assert "interrupted" in second.widgets.header.state["offer"]
     assert len(second.record) == 0
     second.received({"do": "bring_back"})
     second.wait(10)
     assert second.record.cost.tobytes() == first.record.cost.tobytes()
-    assert second.header.state["offer"] == ""
+    assert second.widgets.header.state["offer"] == ""
     second.step(3)
     straight = cnnlab.Run("question", **SMALL)
     straight.advance(12)
@@ -147,7 +147,7 @@ def test_an_offer_can_be_left_behind(path, make):
     killed(first)
     second = make(autosave=path)
     second.received({"do": "leave_behind"})
-    assert second.header.state["offer"] == ""
+    assert second.widgets.header.state["offer"] == ""
     assert list(path.parent.iterdir()) == []
     with pytest.raises(ValueError, match="no run of an earlier kernel"):
         second.bring_back()
@@ -236,7 +236,7 @@ def test_a_file_that_was_put_in_the_place_of_ours_is_neither_written_to_nor_remo
     one.record.save(path)
     mine = path.read_bytes()
     one.step(1)
-    assert "could not be saved" in one.header.state["problem"]
+    assert "could not be saved" in one.widgets.header.state["problem"]
     one.close()
     assert path.read_bytes() == mine
 
@@ -343,7 +343,7 @@ def test_a_disk_that_refuses_is_told_and_training_goes_on(tmp_path, make):
     one = make(autosave=blocked / "lab.cnnlab")
     one.step(3)
     one.step(1)
-    assert "could not be saved" in one.header.state["problem"]
+    assert "could not be saved" in one.widgets.header.state["problem"]
     assert len(one.record) == 4
 
 

@@ -1,4 +1,4 @@
-// The panel that says why a run broke: cause and chain at the left, remedies as cards with small curves, lamps below.
+// The panel that says why a run broke: cause and chain at the left, remedies as cards with small curves, indicators below.
 // Python sends one dictionary in `state`; closing the panel and applying a remedy go back as messages.
 
 const WIDE = 150, HIGH = 46, TOP = 9;
@@ -49,17 +49,17 @@ function render({ model, el }) {
     curve(trial.curve, broken, `Cost with ${trial.name}: ${trial.verdict}`),
     element("div", { class: "cnnlab-reason", title: trial.reason }, trial.reason));
 
-  const lamp = (book) => element("span", { class: "cnnlab-lamp", title: book.title, "data-lit": String(book.lit), "data-early": String(book.early) },
-    element("span", { class: "cnnlab-bulb", "aria-hidden": "true" }), `${book.name}: ${book.said}`);
+  const drawIndicator = (detector) => element("span", { class: "cnnlab-indicator", title: detector.title, "data-lit": String(detector.lit), "data-early": String(detector.early) },
+    element("span", { class: "cnnlab-bulb", "aria-hidden": "true" }), `${detector.name}: ${detector.said}`);
 
-  const lampsOf = (state) => element("div", { class: "cnnlab-lamps" }, element("b", {}, "Rule books, on the present run"), ...state.lamps.map(lamp), element("span", { class: "cnnlab-clock" }, state.clock));
+  const drawIndicators = (state) => element("div", { class: "cnnlab-indicators" }, element("b", {}, "Detectors, on the present run"), ...state.indicators.map(drawIndicator), element("span", { class: "cnnlab-clock" }, state.clock));
 
   let drawn = "";
   const draw = () => {
     const state = model.get("state");
-    // Lamps change while the run trains; what was found out stays, and with it where a person has scrolled to.
-    const rest = JSON.stringify({ ...state, lamps: null, clock: null });
-    if (state.lamps && rest === drawn) return root.querySelector(".cnnlab-lamps").replaceWith(lampsOf(state));
+    // Indicators change while the run trains; what was found out stays, and with it where the user has scrolled to.
+    const rest = JSON.stringify({ ...state, indicators: null, clock: null });
+    if (state.indicators && rest === drawn) return root.querySelector(".cnnlab-indicators").replaceWith(drawIndicators(state));
     drawn = rest;
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
     root.hidden = !state.open;
@@ -69,7 +69,7 @@ function render({ model, el }) {
       const said = state.problem || "Looking for the first NaN, and trying remedies on copies of the run …";
       return root.replaceChildren(element("div", { class: "cnnlab-busy", role: state.problem ? "alert" : "status" }, said), close);
     }
-    const place = state.place ? [element("p", {}, element("b", {}, "First value that is not finite: "), state.place)] : [];
+    const place = state.place ? [element("p", {}, element("b", {}, "First NaN or inf: "), state.place)] : [];
     const others = state.others.map(([name, why]) => element("li", { title: why }, element("b", {}, name), `: ${why}`));
     const left = element("div", { class: "cnnlab-findings", tabindex: "0" },
       element("h3", { title: state.meaning }, `${state.cause} `, element("small", {}, `confidence ${state.confidence}`)),
@@ -80,7 +80,7 @@ function render({ model, el }) {
     const cards = element("div", { class: "cnnlab-cards", tabindex: "0" }, ...state.trials.map((trial, place) => card(trial, place, state.broken)));
     const legend = element("div", { class: "cnnlab-legend" },
       state.trials.length ? `Remedies tried from update ${state.before} on, on copies of the run (grey: as it went; ★: in the posted answer)` : "Nothing to mend.");
-    root.replaceChildren(close, element("div", { class: "cnnlab-columns" }, left, element("div", { class: "cnnlab-remedies" }, legend, cards)), lampsOf(state));
+    root.replaceChildren(close, element("div", { class: "cnnlab-columns" }, left, element("div", { class: "cnnlab-remedies" }, legend, cards)), drawIndicators(state));
   };
   const keep = (event) => {
     if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();

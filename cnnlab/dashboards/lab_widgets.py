@@ -156,5 +156,6 @@ def column_layout(width: int) -> ipywidgets.Layout:
 
 def check_scale(scale: Any) -> None:
     """ValueError in a sentence if a dashboard cannot be enlarged by this factor."""
-    if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not 0.5 <= float(scale) <= 4:
+    number: Any = scale if isinstance(scale, numbers.Real) and not isinstance(scale, bool) else 0
+    if not 0.5 <= number <= 4:
         raise ValueError(f"scale must be a number in [0.5, 4], got {written(scale)}")

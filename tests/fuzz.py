@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 
 from fuzzing import folders, images, journals, loops, maps, records, sessions, texts
-from fuzzing.invariants import Fault, Hang, alarm, causes, nothing_left_behind, one_thread
+from fuzzing.invariants import Fault, Hang, alarm, causes, nothing_left_behind, use_one_thread
 
 import cnnlab
 
@@ -98,7 +98,7 @@ def attempt(kind: str, moves: list[Any]) -> tuple[int, int]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", module="cnnlab")
-        with one_thread(), nothing_left_behind(), alarm():
+        with use_one_thread(), nothing_left_behind(), alarm():
             told = KINDS[kind].play(moves, Path(folder))
     return (int(told), int(not told)) if isinstance(told, bool) else told
 

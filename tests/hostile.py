@@ -47,7 +47,7 @@ import numpy, PIL.Image
 PIL.Image.init()
 import cnnlab, cnnlab.records.storage, cnnlab.records.map, cnnlab.records.own_image, cnnlab.config.settings
 
-def most_memory():
+def limit_memory():
     try:
         return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
     except OSError:
@@ -61,13 +61,13 @@ ways = {
     "image": lambda path: cnnlab.own_image(path, "texture"),
     "settings": lambda path: cnnlab.Settings.from_json(open(path).read()),
 }
-before, start = most_memory(), time.process_time()
+before, start = limit_memory(), time.process_time()
 try:
     ways[way](path)
     verdict = "opened"
 except (ValueError, TypeError) as refused:
     verdict = f"{refused}"
-print(verdict, time.process_time() - start, most_memory() - before, sep="\\t")
+print(verdict, time.process_time() - start, limit_memory() - before, sep="\\t")
 """
 
 

@@ -59,10 +59,10 @@ def inspect_package(requirement: str) -> Finding:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Finding(name, False, f"not installed (needs {bounds})")
-    return Finding(name, meets_bounds(version, bounds), f"{version} (needs {bounds})")
+    return Finding(name, has_allowed_version(version, bounds), f"{version} (needs {bounds})")
 
 
-def meets_bounds(version: str, bounds: str) -> bool:
+def has_allowed_version(version: str, bounds: str) -> bool:
     """Whether a version meets bounds such as >=2.6."""
     try:
         from packaging.specifiers import SpecifierSet  # comes with jupyterlab and with plotly

@@ -33,12 +33,12 @@ def told(error: BaseException) -> str:
     return kind if said == kind else f"{kind}: {said}"
 
 
-def in_a_sentence(error: BaseException) -> str:
+def describe_problem(error: BaseException) -> str:
     """What went wrong, with its kind where it is no plain refusal."""
     return extract_message(error) if isinstance(error, REFUSALS) else told(error)
 
 
-def raisable(error: BaseException) -> Exception:
+def make_raisable(error: BaseException) -> Exception:
     """The exception itself; in place of one that would end the caller's program, a RuntimeError that names it."""
     if isinstance(error, Exception):
         return error
@@ -78,7 +78,7 @@ def refuse_in_a_sentence(said: str) -> Iterator[None]:
         raise ValueError(f"{said}: {reason or type(reason).__name__}") from None
 
 
-def seconds_of(timeout: Any) -> float:
+def check_timeout(timeout: Any) -> float:
     """A number of seconds to wait, inf for None; TypeError or ValueError in a sentence if it is none."""
     if timeout is None:
         return math.inf
@@ -90,7 +90,7 @@ def seconds_of(timeout: Any) -> float:
     return float(seconds) if seconds < 1e9 else math.inf
 
 
-def warn_of_thread(owner: str, seconds: float) -> None:
+def warn_about_thread(owner: str, seconds: float) -> None:
     """Say that something was closed while what it computes has not come back."""
     warnings.warn(
         f"the {owner} is closed, but what it computes did not end within {seconds:g} s: its thread is left behind",

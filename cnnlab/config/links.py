@@ -39,7 +39,7 @@ Plan = tuple[tuple[int, Knobs], ...]
 """(first update, knobs in force from it on), in rising order."""
 
 
-def link_of(start: Settings, schedule: Iterable[tuple[int, Knobs]], look: int = 0) -> str:
+def format_link(start: Settings, schedule: Iterable[tuple[int, Knobs]], look: int = 0) -> str:
     """The link of settings, of a schedule (first update, knobs in force from it on; rising), and of an update shown.
 
     Equal runs have equal links; `opened` gives the same settings and changes back.
@@ -76,7 +76,7 @@ def opened(preset: str | Settings = "question", **changes: Any) -> tuple[Setting
     return start, tuple(plan)
 
 
-def moment_of(preset: Any) -> int:
+def find_moment(preset: Any) -> int:
     """The update that a link shows; 0, the start, for one that names none, and for all that is no link."""
     if not isinstance(preset, str) or not preset.strip().startswith(SCHEME):
         return 0

@@ -20,7 +20,7 @@ MEANING = (
 )
 
 
-def band_of(record: Record, settings: Settings, no_curvature: str) -> dict[str, Any]:
+def describe_band(record: Record, settings: Settings, no_curvature: str) -> dict[str, Any]:
     """What the band shows after a record's last update with the knobs of `settings`.
 
     `edges`: where amber and red begin, as learning rates, or None where there is no band; `said`: a line of words;
@@ -28,7 +28,7 @@ def band_of(record: Record, settings: Settings, no_curvature: str) -> dict[str, 
     """
     if no_curvature:
         return {"edges": None, "said": "no critical rate", "title": no_curvature}
-    step, eigenvalue = last_measured(record)
+    step, eigenvalue = find_last_measured(record)
     if step is None:
         return {"edges": None, "said": "critical rate: not measured yet", "title": MEANING}
     if math.isinf(eigenvalue):
@@ -48,7 +48,7 @@ def band_of(record: Record, settings: Settings, no_curvature: str) -> dict[str, 
     }
 
 
-def last_measured(record: Record) -> tuple[int | None, float]:
+def find_last_measured(record: Record) -> tuple[int | None, float]:
     """The last update after which the largest eigenvalue was measured, and that; None and NaN if it never was."""
     values = record.column("sharpness")
     measured = np.flatnonzero(~np.isnan(values))

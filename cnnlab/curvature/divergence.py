@@ -19,7 +19,7 @@ from cnnlab.training.clipping import safe_norm
 from cnnlab.training.run import Run
 
 SIGNS = ("critical", "ratio", "next_ratio")
-"""What the rule looks at, each as a decimal logarithm; see `signs_of`."""
+"""What the rule looks at, each as a decimal logarithm; see `measure_signs`."""
 WITHIN = 20
 """Updates within which a run is foretold to reach a cost that is NaN or inf, or not to."""
 SEEDS = 4
@@ -57,10 +57,10 @@ def predict(run: Run) -> Prediction:
     bounded by saturating units (tanh) may swing without ever reaching NaN, which the rule does not know. ValueError in
     a sentence if the network has no second derivatives.
     """
-    return Prediction(chance_of(signs_of(run)))
+    return Prediction(compute_chance(measure_signs(run)))
 
 
-def signs_of(run: Run, critical: Critical | None = None) -> dict[str, float]:
+def measure_signs(run: Run, critical: Critical | None = None) -> dict[str, float]:
     """What is measured at a run's present weights, as plain numbers.
 
     "critical": the learning rate over the critical one, clipping taken off; "ratio" and "next_ratio": the first update,
@@ -68,7 +68,7 @@ def signs_of(run: Run, critical: Critical | None = None) -> dict[str, float]:
     after a trial update.
     """
     critical = critical or measured(run)
-    batch, knobs = run.problem.batch(run.updates + 1), run.prepared_knobs(run.knobs_in_force)
+    batch, knobs = run.problem.batch(run.updates + 1), run.prepare_knobs(run.knobs_in_force)
     with run.determinism(run.updates + 1):
         step = run.descent.step(run.state, *batch, *knobs)
         same = step.clipped is step.gradient
@@ -100,7 +100,7 @@ def longest(run: Run, update: Tensor, parameters: Tensor) -> float:
     return max(ratio if math.isfinite(ratio) else math.inf for ratio in ratios)
 
 
-def chance_of(signs: dict[str, float]) -> float:
+def compute_chance(signs: dict[str, float]) -> float:
     """The chance of NaN or inf that the rule gives to what was measured."""
     weights = rule()
     total = weights["constant"] + sum(weights[name] * logarithm(signs[name]) for name in SIGNS)
@@ -137,13 +137,13 @@ class Forecast:
 
     def knows(self, run: Run) -> bool:
         """Whether the forecast of a run with its present knobs is complete, or cannot be made."""
-        same = self.begun_for == key_of(run) and self.asked == run.knobs_in_force
+        same = self.begun_for == make_key(run) and self.asked == run.knobs_in_force
         return same and (self.failed or len(self.chances) == self.wanted(run))
 
     def piece(self, run: Run) -> None:
         """The chance of one more start."""
-        if self.begun_for != key_of(run):
-            self.begun_for, self.starts, self.asked = key_of(run), [], None
+        if self.begun_for != make_key(run):
+            self.begun_for, self.starts, self.asked = make_key(run), [], None
         if self.asked != run.knobs_in_force:
             self.asked, self.chances, self.failed = run.knobs_in_force, [], False
         place = len(self.chances)
@@ -156,7 +156,7 @@ class Forecast:
             if start is not run:
                 start.choose(run.knobs_in_force)
             critical = replace(critical, momentum=run.knobs_in_force.momentum)
-            self.chances.append(chance_of(signs_of(start, critical)))
+            self.chances.append(compute_chance(measure_signs(start, critical)))
         except BaseException as reason:  # a user's network may do anything; then there is no forecast
             self.failed = True
             if not isinstance(reason, Exception):
@@ -169,7 +169,7 @@ class Forecast:
         return Prediction(sum(self.chances) / len(self.chances), len(self.chances))
 
 
-def key_of(run: Run) -> tuple[Any, ...]:
+def make_key(run: Run) -> tuple[Any, ...]:
     """What the curvature at a run's starts depends on."""
     knobs = run.knobs_in_force
     recipe = replace(run.settings, **{name: getattr(Knobs(), name) for name in Knobs.__dataclass_fields__})

@@ -124,7 +124,7 @@ def search(
     momentum, step = run.knobs_in_force.momentum, run.updates
     everything = len(run.problem.examples)
     batch = run.problem.batch_size or everything
-    product, like = hessian_of(run, x, y)
+    product, like = build_hessian_product(run, x, y)
     value, vector, iterations, converged = math.nan, None, 0, True
     for iterations, (value, vector, converged) in enumerate(largest(product, like, start, tolerance, most), start=1):  # noqa: B007
         yield None
@@ -134,7 +134,7 @@ def search(
     )
 
 
-def hessian_of(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+def build_hessian_product(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """The product of the Hessian with a vector at a run's present weights, and a tensor as such a vector is.
 
     The gradient's graph is made once; a product goes backward through it (Pearlmutter 1994).
@@ -159,7 +159,8 @@ def hessian_of(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tenso
     def first() -> Tensor | None:
         tensors = {**problem.layout.views(leaf), **buffers}
         outputs = functional_call(problem.network, tensors, *arguments(copied(x, dtype)))
-        cost = scalar(problem.descent.cost(outputs, copied(y, dtype), knobs.epsilon)) + curved_penalty(run, leaf, knobs)
+        data_cost = scalar(problem.descent.cost(outputs, copied(y, dtype), knobs.epsilon))
+        cost = data_cost + differentiate_penalty(run, leaf, knobs)
         (gradient,) = torch.autograd.grad(cost, leaf, create_graph=True)
         if any("Error" in name for name in operations(gradient)):
             raise RuntimeError("one of them was marked with @once_differentiable")
@@ -191,7 +192,7 @@ def operations(tensor: Tensor) -> set[str]:
     return {node.name() for node in known}
 
 
-def curved_penalty(run: Run, leaf: Tensor, knobs: KnobTensors) -> Tensor:
+def differentiate_penalty(run: Run, leaf: Tensor, knobs: KnobTensors) -> Tensor:
     """The part of the penalties that curves: L2, also where it is in the update.
 
     There its share is l2 (1 + momentum): with the cost's eigenvalue h in place of the Hessian, the step's two-by-two
@@ -234,12 +235,12 @@ def largest(
         for _ in range(2):
             image = image - kept.T @ (kept @ image)
         length = float(torch.linalg.vector_norm(image, dtype=torch.float64))
-        value, weights = top_of(diagonal, beside)
+        value, weights = find_top_eigenpair(diagonal, beside)
         noise = ROUNDING * max(map(abs, (*diagonal, *beside)))
         ended = length <= noise or count == size
         close = length * abs(weights[-1]) <= max(tolerance * abs(value), noise) and done >= LEAST
         if ended or close or done == most:
-            yield value, best_of(kept, weights), ended or close
+            yield value, combine_vectors(kept, weights), ended or close
             return
         yield value, None, False
         if count < len(basis):
@@ -247,17 +248,17 @@ def largest(
             basis[count] = image / length
             count += 1
         else:
-            basis[0], count = best_of(kept, weights), 1
+            basis[0], count = combine_vectors(kept, weights), 1
             diagonal, beside = [], []
 
 
-def best_of(basis: Tensor, weights: np.ndarray) -> Tensor:
+def combine_vectors(basis: Tensor, weights: np.ndarray) -> Tensor:
     """The eigenvector of length 1 that Lanczos vectors (count, size) and their weights make."""
     vector = basis.T @ torch.as_tensor(weights, dtype=basis.dtype, device=basis.device)
     return vector / torch.linalg.vector_norm(vector)
 
 
-def top_of(diagonal: list[float], beside: list[float]) -> tuple[float, np.ndarray]:
+def find_top_eigenpair(diagonal: list[float], beside: list[float]) -> tuple[float, np.ndarray]:
     """The largest eigenvalue of a symmetric tridiagonal matrix, and its eigenvector."""
     values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
     return float(values[-1]), vectors[:, -1]

@@ -23,7 +23,7 @@ SAVED = 0.5
 
 
 @dataclass
-class Edge:
+class SharpnessTracker:
     """The search for the largest eigenvalue of one run's Hessian, from one update to the next."""
 
     problem: str = ""
@@ -46,11 +46,11 @@ class Edge:
 
     def knows(self, run: Run) -> bool:
         """Whether the present weights' eigenvalue is known with the present knobs, or cannot be."""
-        return bool(self.problem) or (self.known == what_counts(run) and not math.isnan(run.sharpness))
+        return bool(self.problem) or (self.known == make_curvature_key(run) and not math.isnan(run.sharpness))
 
     def at_rest(self, run: Run) -> None:
         """A piece of the search at the present weights, whatever was looked for before."""
-        if self.asked != what_counts(run):
+        if self.asked != make_curvature_key(run):
             self.pieces = None
         self.piece(run)
 
@@ -73,7 +73,7 @@ class Edge:
                     return
                 of = "all" if run.problem.batch_size is None else "batch"
                 self.pieces = search(run, of=of, start=self.vector)
-                self.asked = what_counts(run)
+                self.asked = make_curvature_key(run)
             found = next(self.pieces)
             if found is not None:
                 self.pieces, self.vector, self.known = None, found.vector, self.asked
@@ -92,7 +92,7 @@ class Edge:
         return run.sharpness
 
 
-def what_counts(run: Run) -> tuple[Any, ...]:
+def make_curvature_key(run: Run) -> tuple[Any, ...]:
     """All that the curvature depends on while a run is the same."""
     knobs = run.knobs_in_force
     return run.updates, knobs.l2, knobs.epsilon, knobs.penalty_in, knobs.momentum
@@ -107,7 +107,7 @@ def advance_safely(run: Run, updates: int, share: float = SHARE) -> Frame:
     """
     if isinstance(updates, bool) or not isinstance(updates, numbers.Integral) or updates < 1:
         raise ValueError(f"updates must be a whole number of at least 1, got {written(updates)}")
-    edge = Edge()
+    edge = SharpnessTracker()
     for update in range(updates):
         eigenvalue = edge.measure(run)
         if edge.problem:

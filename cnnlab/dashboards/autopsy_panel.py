@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from cnnlab.config.errors import raisable, told
+from cnnlab.config.errors import make_raisable, told
 from cnnlab.config.settings import written
 from cnnlab.dashboards.controls import Part, script
 from cnnlab.diagnosis.autopsy import Autopsy, autopsy
@@ -125,7 +125,7 @@ class AutopsyPanel(Part):
         try:
             self.found = autopsy(rebuilt(self.record), going=lambda: self.going)
         except BaseException as error:  # a network of the reader's own may raise SystemExit, too
-            self.error = raisable(error)
+            self.error = make_raisable(error)
         done()
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from cnnlab.curvature.divergence import Forecast
-from cnnlab.curvature.tracker import Edge
+from cnnlab.curvature.tracker import SharpnessTracker
 from cnnlab.training.run import Run
 
 HELD_OUT_SHARE = 0.03
@@ -24,7 +24,7 @@ class IdleMeasurements:
 
     def __init__(self) -> None:
         self.watching = False
-        self.tracker = Edge()
+        self.tracker = SharpnessTracker()
         self.forecast = Forecast()
         self.turned = self.held_out_due = 0.0
 

@@ -137,7 +137,7 @@ class JobDashboard(CellOutput):
             at_work.abandon()
             thread.join(PATIENCE)
             if thread.is_alive():
-                errors.warn_of_thread("dashboard", PATIENCE)
+                errors.warn_about_thread("dashboard", PATIENCE)
 
     def toggle(self) -> None:
         """What the first button does: start, pause, go on."""
@@ -148,7 +148,7 @@ class JobDashboard(CellOutput):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing is computed any more, and draw meanwhile; False if that took longer than `timeout`."""
-        end = time.monotonic() + errors.seconds_of(timeout)
+        end = time.monotonic() + errors.check_timeout(timeout)
         try:
             while (thread := self.thread) and thread.is_alive() and (left := end - time.monotonic()) > 0:
                 thread.join(min(1 / FRAMES, left))
@@ -186,7 +186,7 @@ class JobDashboard(CellOutput):
 
     def show_error(self, error: BaseException) -> None:
         """Have the line beside the bar say what went wrong, until something is done again."""
-        self.error = errors.in_a_sentence(error)
+        self.error = errors.describe_problem(error)
 
     def later(self, action: Callable[[], None]) -> None:
         """Have something done by the task that draws; at once where there is none (called in any thread)."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cnnlab.config import errors
-from cnnlab.config.links import link_of, moment_of, opened
+from cnnlab.config.links import find_moment, format_link, opened
 from cnnlab.config.schedules import SHARE
 from cnnlab.config.settings import KNOB_FIELDS, Settings, settings, written
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
@@ -28,7 +28,7 @@ from cnnlab.dashboards.worker import Worker
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.summary import before_explosion
 from cnnlab.records.record import Record
-from cnnlab.training.problem import own_start
+from cnnlab.training.problem import prepare_own_start
 from cnnlab.training.run import Run
 
 CLOSING = 10.0
@@ -69,7 +69,7 @@ class Lab(CellOutput):
         if network is None and isinstance(cost, str):
             changes["cost"], cost = cost, None
         if network is not None:
-            data, changes = own_start(preset, network, data, changes)
+            data, changes = prepare_own_start(preset, network, data, changes)
         start, plan = opened(preset, **changes)
         own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
         self.own = own
@@ -93,7 +93,7 @@ class Lab(CellOutput):
         self.doctor: AutopsyPanel = self.widgets.doctor
         OPEN[self] = current_cell()
         self.show()
-        if moment := moment_of(preset):
+        if moment := find_moment(preset):
             self.worker.play(moment, hurried=True)
         if self.publisher.loop is not None:  # outside a notebook nobody sees what is measured at rest
             self.worker.measurements.watching = True
@@ -135,7 +135,7 @@ class Lab(CellOutput):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until training pauses, and draw; False if that took longer than `timeout` seconds."""
-        seconds = errors.seconds_of(timeout)
+        seconds = errors.check_timeout(timeout)
         try:
             done = self.worker.wait(seconds)
         except KeyboardInterrupt:
@@ -297,7 +297,7 @@ class Lab(CellOutput):
         record, plan = self.record, self.worker.run.plan
         coming = len(record) + 1
         ahead = [entry for entry in plan if entry[0] >= coming] if plan else [(coming, self.settings.knobs)]
-        return link_of(record.settings, (*record.schedule, *ahead), self.shown_step)
+        return format_link(record.settings, (*record.schedule, *ahead), self.shown_step)
 
     def bring_back(self) -> None:
         """Go on with the run that an earlier kernel left here; ValueError in a sentence if there is none to be read."""
@@ -318,7 +318,7 @@ class Lab(CellOutput):
     def choose(self, preset: str, **changes: Any) -> None:
         """Start again with a preset, and any fields changed by keyword."""
         if self.own_network:
-            _, changes = own_start(preset, self.own["network"], self.own["data"], changes)
+            _, changes = prepare_own_start(preset, self.own["network"], self.own["data"], changes)
         start = settings(preset, **changes)
         self.restart(start, schedule="constant")
         self.problem = ""
@@ -344,7 +344,7 @@ class Lab(CellOutput):
         self.publisher.close()
         self.widgets.close()
         if not (self.worker.wait(0) and self.doctor.wait(0)):
-            errors.warn_of_thread("lab", CLOSING)
+            errors.warn_about_thread("lab", CLOSING)
 
     def received(self, message: Any) -> None:
         """Act on a message from the browser (called in whatever thread the kernel handles messages)."""
@@ -383,7 +383,7 @@ class Lab(CellOutput):
     def _show_problem(self, error: BaseException) -> None:
         """Have the page say why something could not be done, unless its view says so."""
         if error is not self.worker.failure:
-            self.problem, self.problem_at = errors.in_a_sentence(error), time.monotonic()
+            self.problem, self.problem_at = errors.describe_problem(error), time.monotonic()
         self._redraw()
 
     def _redraw(self) -> None:

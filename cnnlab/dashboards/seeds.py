@@ -152,7 +152,7 @@ class Remedies(JobDashboard):
             check_names(each)
         if not self.remedies or len(self.remedies) > MOST_LANES:
             raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
-        self.survey = RunRace([start.replace(**changes) for changes in self.remedies.values()], whole_steps(steps))
+        self.survey = RunRace([start.replace(**changes) for changes in self.remedies.values()], check_steps(steps))
         super().__init__(draw_remedies(self.lanes(), steps))
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ class Remedies(JobDashboard):
         """All remedies as they are now."""
         found = []
         for (name, changes), record in zip(self.remedies.items(), self.records.values(), strict=True):
-            label, verdict = fate_of(record, self.survey.steps)
+            label, verdict = describe_outcome(record, self.survey.steps)
             told = ", ".join(f"{field} {value}" for field, value in changes.items())
             found.append(Lane(name, told or "nothing changed", record.cost, verdict, label))
         return found
@@ -186,12 +186,12 @@ MOST_LANES = 12
 """Most remedies side by side."""
 
 
-def whole_steps(steps: Any) -> int:
+def check_steps(steps: Any) -> int:
     """A number of updates, checked as `cnnlab.sweep` checks it."""
     return planned("question", 1, steps, {}).steps
 
 
-def batches_of(record: Record) -> np.ndarray:
+def list_batches(record: Record) -> np.ndarray:
     """How many patches each update took: the last batch of an epoch may be smaller, (updates,)."""
     patches, each = record.settings.patches, record.updates_per_epoch
     size = record.settings.batch_size or patches
@@ -199,15 +199,15 @@ def batches_of(record: Record) -> np.ndarray:
     return np.minimum(size, patches - place * size)
 
 
-def fate_of(record: Record, steps: int) -> tuple[str, str]:
+def describe_outcome(record: Record, steps: int) -> tuple[str, str]:
     """The label of a run and a verdict in words, by the rule of `Map`; while it trains there is no label."""
     if record.first_nonfinite is not None:
         return maps.DIVERGED, f"NaN or infinite at update {record.first_nonfinite}"
     if len(record) < steps:
         return maps.UNKNOWN, f"update {len(record)} of {steps}"
     width = max(1, min(record.updates_per_epoch, steps // 4))
-    costs = record.data_cost / (batches_of(record) if record.settings.reduction == "sum" else 1)
-    label = str(maps.labels_of(False, costs[:width].mean(), costs[-width:].mean()))
+    costs = record.data_cost / (list_batches(record) if record.settings.reduction == "sum" else 1)
+    label = str(maps.label_runs(False, costs[:width].mean(), costs[-width:].mean()))
     held_out = record.held_out_accuracy[-1]
     learned = "" if np.isnan(held_out) else f", held out {held_out:.2f}"
     return label, f"{label}: cost {record.cost[-1]:.3g}{learned}"

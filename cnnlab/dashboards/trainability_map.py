@@ -88,7 +88,7 @@ class Atlas(JobDashboard):
         self.check_open()
         shown = self.map
         if len(where) == len(shown.axes):
-            where = (*where, typical_seed(shown, where))
+            where = (*where, find_typical_seed(shown, where))
         place = shown.place(*where)
         start = shown.settings_at(*place)
         if self.lab is None or self.lab.closed:
@@ -109,9 +109,9 @@ class Atlas(JobDashboard):
         """
         self.check_open()
         shown = self.map
-        axes = [maps.refined(shown.axes[0], left, right)]
+        axes = [maps.refine_axis(shown.axes[0], left, right)]
         if len(shown.axes) == 2:
-            axes.append(maps.refined(shown.axes[1], low, high))
+            axes.append(maps.refine_axis(shown.axes[1], low, high))
         plan = Map.empty(shown.settings, tuple(axes), shown.seeds, shown.steps)
         finer = Survey(plan, self.executor)
         self.cancel()
@@ -205,7 +205,7 @@ def centres(ends: Sequence[float], count: int) -> tuple[float, float]:
     return low + half, high - half
 
 
-def typical_seed(shown: Map, cell: tuple[int, ...]) -> int:
+def find_typical_seed(shown: Map, cell: tuple[int, ...]) -> int:
     """The place of the first seed that fared as most did, the worse of two kinds; 0 where nothing is computed."""
     labels = shown.labels[shown.place(*cell)[:-1]]
     counts = [(labels == label).sum() for label in (DIVERGED, STALLED, CONVERGED)]

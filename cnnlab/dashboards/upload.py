@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-from cnnlab.config.errors import in_a_sentence
+from cnnlab.config.errors import describe_problem
 from cnnlab.records.own_image import own_image
 
 LABELS = {"labels: halves": "halves", "labels: texture": "texture"}
@@ -36,7 +36,7 @@ class Upload(ipywidgets.HBox):
         try:
             name = own_image(bytes(self.file.value[0]["content"]), LABELS[self.labels.value])
         except BaseException as problem:  # whatever a file leads to, the page is told
-            self.received({"problem": in_a_sentence(problem)})
+            self.received({"problem": describe_problem(problem)})
         else:
             self.received({"set": {"image": name}})
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from cnnlab.config.settings import Knobs, Settings, settings
-from cnnlab.curvature.band import band_of
+from cnnlab.curvature.band import describe_band
 from cnnlab.dashboards import controls
 from cnnlab.dashboards.view import View
 from cnnlab.diagnosis.summary import CALM, RISING, difference, start_line, state_line, tone
@@ -16,7 +16,7 @@ from cnnlab.plots.colours import colour_branch, colour_layer
 from cnnlab.plots.images import draw_kernels
 from cnnlab.plots.layer_groups import find_groups
 from cnnlab.records.record import Record
-from cnnlab.training.problem import own_start
+from cnnlab.training.problem import prepare_own_start
 
 if TYPE_CHECKING:
     from cnnlab.dashboards.lab import Lab
@@ -63,7 +63,7 @@ class BranchState(TypedDict):
 
 
 class BandState(TypedDict):
-    """The stability band below the learning rate's slider; see `band_of`."""
+    """The stability band below the learning rate's slider; see `describe_band`."""
 
     edges: list[float] | None
     said: str
@@ -126,7 +126,7 @@ class Moment:
 def take_moment(lab: Lab, view: View) -> Moment:
     """What a lab shows with a view."""
     worker, publisher, preset = lab.worker, lab.publisher, view.settings.preset
-    follows = own_start(preset, lab.own["network"], lab.own["data"], {})[1] if lab.own_network else {}
+    follows = prepare_own_start(preset, lab.own["network"], lab.own["data"], {})[1] if lab.own_network else {}
     coming = {number: run.knobs_in_force for number, run in dict(worker.tree.runs).items()}
     return Moment(
         view, worker.settings, settings(preset, **follows), coming, worker.length, lab.look, lab.heard, lab.pace,
@@ -167,7 +167,7 @@ def describe_header(moment: Moment) -> HeaderState:
 def describe_controls(moment: Moment) -> ControlsState:
     """What the controls show."""
     view = moment.view
-    found = band_of(moment.shown, moment.settings, view.no_curvature)
+    found = describe_band(moment.shown, moment.settings, view.no_curvature)
     return {
         "heard": moment.heard,
         "values": controls.values_of(moment.settings),

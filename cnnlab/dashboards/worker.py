@@ -267,7 +267,7 @@ class Worker:
     def _refuse(self, error: BaseException) -> None:
         """Keep what a job has raised to be shown; the run stays as it was before that, and trains on if it did."""
         with self.changed:
-            self.failure = errors.raisable(error)
+            self.failure = errors.make_raisable(error)
             self.failures += 1
             self._forget_pending()
         try:

@@ -17,7 +17,7 @@ from cnnlab.diagnosis.early_warning import LARGEST
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
 from cnnlab.records.formats import format_digits, number
 from cnnlab.records.frame import is_measured, is_nonfinite
-from cnnlab.records.record import Record, record_in
+from cnnlab.records.record import Record, find_record
 
 if TYPE_CHECKING:
     from cnnlab.diagnosis.nan_tracer import Event, Origin
@@ -106,8 +106,8 @@ def autopsy(
     """
     from cnnlab.training.run import Run
 
-    run = record if isinstance(record, Run) else rebuild_run(record_in(record), network, data, cost)
-    seen = run.record if run is not None else record_in(record)
+    run = record if isinstance(record, Run) else rebuild_run(find_record(record), network, data, cost)
+    seen = run.record if run is not None else find_record(record)
     before, origin, numbers = before_explosion(seen), None, None
     trials: tuple[Trial, ...] = ()
     if run is not None:

@@ -24,7 +24,7 @@ from cnnlab.records.frame import is_nonfinite
 from cnnlab.records.record import Record
 from cnnlab.training import losses
 from cnnlab.training.clipping import CLIPS
-from cnnlab.training.metrics import flat_parts, is_classification
+from cnnlab.training.metrics import is_classification, list_parts
 from cnnlab.training.run import Run
 from cnnlab.training.step import Descent
 
@@ -39,7 +39,7 @@ PROBABILITIES = {"exp", "_softmax", "softmax", "sigmoid"}
 COSTS = {"log", "log2", "log10", "log1p", "_log_softmax", "log_sigmoid_forward", "logsumexp", "pow", "mean"}
 """Operations after which what a cost computes is the cost."""
 CLIP_CODES = {function.__code__ for function in CLIPS.values()}
-PENALTY_CODES = {losses.penalty.__code__, losses.penalty_gradient.__code__}
+PENALTY_CODES = {losses.penalty.__code__, losses.compute_penalty_gradient.__code__}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def replay(run: Run, step: int) -> Origin | None:
     """One update of the run once more, from the state before it, with every operation traced."""
     state = run.state_at(step - 1)
     x, y = run.problem.batch(step)
-    numbers, kind = run.prepared_knobs(run.record.knobs_at(step))
+    numbers, kind = run.prepare_knobs(run.record.knobs_at(step))
     tracer = NanTracer(run, step)
     for part in find_tensors(x):
         tracer.check_given(part, "input")
@@ -127,7 +127,7 @@ def replay(run: Run, step: int) -> Origin | None:
     traced = dataclasses.replace(run.descent, cost=functools.partial(tracer.compute_cost, run.descent.cost))
     with run.determinism(step), tracer.follow_layers(), tracer:
         made = Descent.step(traced, state, x, y, numbers, kind)
-    results = [*tracer.outputs, *flat_parts(made.outputs), made.data_cost, made.gradient, made.clipped, made.update]
+    results = [*tracer.outputs, *list_parts(made.outputs), made.data_cost, made.gradient, made.clipped, made.update]
     results += [made.parameters] if made.penalty is None else [made.penalty, made.parameters]
     tracer.name_logits(made.outputs, y)
     return tracer.find_origin(results)
@@ -183,20 +183,20 @@ class NanTracer(TorchDispatchMode):
 
     def enter_layer(self, name: str, _module: nn.Module, inputs: Any) -> None:
         """The hook of a layer that begins: what led to its inputs belongs to the layer before."""
-        for part in flat_parts(inputs):
+        for part in list_parts(inputs):
             self.assign(part, self.layer)
         self.layer = name
 
     def leave_layer(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         """The hook of a layer that is done."""
-        for part in flat_parts(output):
+        for part in list_parts(output):
             self.assign(part, name)
             self.outputs.append(part.detach())
         self.layer = name
 
     def compute_cost(self, cost: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """The cost, with the note before it that the layers are done."""
-        for output in flat_parts(arguments[0]):
+        for output in list_parts(arguments[0]):
             self.assign(output, self.layer)
         self.last, self.stage = self.layer, "cost"
         return cost(*arguments)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.config.errors import in_a_sentence
+from cnnlab.config.errors import describe_problem
 from cnnlab.config.settings import KNOB_FIELDS, Settings
 from cnnlab.diagnosis.causes import Cause
 from cnnlab.records.formats import number
@@ -160,7 +160,7 @@ def try_remedy(run: Run, remedy: Remedy, before: int) -> Trial:
             other = run.fork(before, **remedy.changes)
         other.advance(updates, until="nonfinite")
     except Exception as error:
-        return Trial(remedy, USELESS, f"it could not be tried: {in_a_sentence(error)}", before, ())
+        return Trial(remedy, USELESS, f"it could not be tried: {describe_problem(error)}", before, ())
     return Trial(remedy, *judge_trial(other.record, start), start, tuple(map(float, other.record.cost[start:])))
 
 

@@ -19,11 +19,11 @@ from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import written
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
-from cnnlab.training.gradients import Written, are_anew, gradients, ids_of
-from cnnlab.training.loop_recorder import LoopRecorder, Update, knobs_of
-from cnnlab.training.overlay import LOCK, InterruptOverlay, interrupts_are_heard, not_compiled
+from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
+from cnnlab.training.loop_recorder import LoopRecorder, Update, read_knobs
+from cnnlab.training.overlay import LOCK, InterruptOverlay, exclude_from_compiling, handles_interrupts
 from cnnlab.training.pass_listener import PassListener
-from cnnlab.training.passes import total_cost
+from cnnlab.training.passes import sum_costs
 
 DRAWING_SHARE = 0.04
 """Largest share of the loop's time that drawing beside it may take."""
@@ -71,7 +71,7 @@ class Watch:
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
         epoch = check_whole_number("updates_per_epoch", updates_per_epoch, 1)
-        self.recorder = LoopRecorder(self.model, watch, knobs_of(self.optimizers[0]), epoch)
+        self.recorder = LoopRecorder(self.model, watch, read_knobs(self.optimizers[0]), epoch)
         self.parameters = self.recorder.parameters
         self.listener = PassListener(self.parameters, check_scaler(scaler), self.drop_update)
         self.pausing = self.warned = False
@@ -91,7 +91,7 @@ class Watch:
                 stack.callback(optimizer.register_step_pre_hook(StepHook(self.prepare_step)).remove)
                 stack.callback(optimizer.register_step_post_hook(StepHook(self.finish_step)).remove)
             stack.enter_context(self.listener.patch_backward())
-            if interrupts_are_heard():
+            if handles_interrupts():
                 stack.enter_context(InterruptOverlay(self.obey_interrupt))
             if self.wants_show:
                 self.show()
@@ -217,10 +217,10 @@ class Watch:
         """
         if self.update is None or self.listener.passes or self.told:
             return True
-        own = ids_of(optimizer)
+        own = collect_ids(optimizer)
         places = [place for place, each in enumerate(self.parameters) if id(each) in own]
         mine, written = [self.parameters[place] for place in places], self.written
-        return not self.listener.has_heard and are_anew(mine, [written[place] for place in places])
+        return not self.listener.has_heard and have_changed(mine, [written[place] for place in places])
 
     def keep_gradient(self, optimizer: Any, result: Any) -> None:
         """Keep what the optimiser is about to use; stop if it is not finite and that is wanted.
@@ -239,7 +239,7 @@ class Watch:
 
     def make_update(self, optimizer: Any, result: Any) -> Update:
         """The update that an optimiser begins."""
-        met, cost = self.met, total_cost(self.listener.passes)
+        met, cost = self.met, sum_costs(self.listener.passes)
         assert met is not None
         if cost is None and result is not None:
             with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
@@ -247,7 +247,7 @@ class Watch:
         return Update(
             before=met,
             gradient=self.recorder.gradient(optimizer, self.find_scaled(optimizer)),
-            knobs=knobs_of(optimizer),
+            knobs=read_knobs(optimizer),
             cost=cost,
             classes=next((each.classes for each in self.listener.passes if each.classes is not None), None),
             activations=self.recorder.gauges.activations.taken(),
@@ -255,10 +255,10 @@ class Watch:
 
     def find_scaled(self, optimizer: Any) -> frozenset[int]:
         """The ids of parameters whose gradients still have the scale of mixed precision: those of other optimisers."""
-        others = [ids_of(other) for other in self.optimizers if other is not optimizer]
+        others = [collect_ids(other) for other in self.optimizers if other is not optimizer]
         if not others or not self.listener.scales:
             return frozenset()
-        return frozenset().union(*others) - ids_of(optimizer)
+        return frozenset().union(*others) - collect_ids(optimizer)
 
     def finish_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """What happens after the optimiser's step: the update is measured, and the dashboard drawn if it is due."""
@@ -319,7 +319,7 @@ class StepHook:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.plain = call
-        self.call = not_compiled(call)
+        self.call = exclude_from_compiling(call)
 
     def __call__(self, *arguments: Any) -> Any:
         """Do what it was made for."""

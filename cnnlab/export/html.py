@@ -25,7 +25,7 @@ from cnnlab.plots.colours import colour_branch
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder, Place
 from cnnlab.records.atomic_files import write_atomically
-from cnnlab.records.record import Record, record_in
+from cnnlab.records.record import Record, find_record
 
 FRAMES = 120
 """Most updates that a page shows; of a longer record evenly many, and all of those around the first NaN or inf."""
@@ -87,7 +87,7 @@ def export_html(record: Record, path: str | os.PathLike[str], cdn: bool = False)
     It opens in a browser without kernel or internet (5 MB); with `cdn=True` it is small and fetches plotly.js from its
     makers' server each time. A record of more than 120 updates is thinned evenly. The file appears whole or not at all.
     """
-    content = write_page(record_in(record), cdn).encode()
+    content = write_page(find_record(record), cdn).encode()
     with write_atomically(path) as file:
         file.write(content)
 

@@ -14,9 +14,9 @@ from cnnlab.config.settings import Settings
 from cnnlab.export.rendering import render
 from cnnlab.export.schedule import KnobTable
 from cnnlab.records.atomic_files import write_atomically
-from cnnlab.records.record import Record, record_in
-from cnnlab.training.data import load_image, patches_of
-from cnnlab.training.network import question_network
+from cnnlab.records.record import Record, find_record
+from cnnlab.training.data import load_image, make_patches
+from cnnlab.training.network import make_question_network
 
 TEMPLATE = "run.py.jinja"
 MOST_LINES = 150
@@ -55,7 +55,7 @@ def export_script(record: Record, path: str | os.PathLike[str]) -> None:
     of them until the run explodes. It computes on the CPU unless the settings name another device. The file appears
     whole or not at all. ValueError for a record without updates, and for one of a network of your own.
     """
-    record = record_in(record)
+    record = find_record(record)
     if record.own_network or record.layers != LAYERS:
         raise ValueError("export_script writes the question's network only, got a record of a network of your own")
     if not len(record):
@@ -77,7 +77,7 @@ def write_script(record: Record) -> str:
         knobs=KnobTable.from_record(record),
         picture=base64.b64encode(zlib.compress(left_half.tobytes(), 9)).decode(),
         shape=left_half.shape,
-        corners=[(row, column) for row, column in patches_of(settings).positions.tolist()],
+        corners=[(row, column) for row, column in make_patches(settings).positions.tolist()],
         layers=write_layers(settings),
     )
     rest = len(render(TEMPLATE, context).splitlines()) - context.table_lines
@@ -87,7 +87,7 @@ def write_script(record: Record) -> str:
 def write_layers(settings: Settings) -> list[str]:
     """The network's modules, a line a layer."""
     lines: list[str] = []
-    for name, module in question_network(settings).named_children():
+    for name, module in make_question_network(settings).named_children():
         match module:
             case nn.Conv2d():
                 lines.append(f"nn.Conv2d({module.in_channels}, {module.out_channels}, 3),  # {name}")

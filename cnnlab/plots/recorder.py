@@ -24,11 +24,11 @@ class TraceUpdate(dict[str, Any]):
             else:
                 self[name] = value
 
-    def values_below(self, place: Place) -> Iterator[tuple[Place, Any]]:
+    def list_leaves(self, place: Place) -> Iterator[tuple[Place, Any]]:
         """Each noted value and its place."""
         for name, value in self.items():
             if isinstance(value, TraceUpdate):
-                yield from value.values_below((*place, name))
+                yield from value.list_leaves((*place, name))
             else:
                 yield (*place, name), value
 
@@ -50,6 +50,6 @@ class FigureRecorder:
     def values(self) -> Iterator[tuple[Place, Any]]:
         """Each noted value and its place in the figure's JSON."""
         for number, trace in enumerate(self.data):
-            yield from trace.values_below(("data", number))
+            yield from trace.list_leaves(("data", number))
         for name, axis in self.layout.items():
-            yield from axis.values_below(("layout", name))
+            yield from axis.list_leaves(("layout", name))

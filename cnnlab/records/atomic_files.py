@@ -81,7 +81,7 @@ def name_errors(path: str | os.PathLike[str], part: Path | None = None) -> Itera
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
-def beginning_of(place: Path) -> str:
+def format_prefix(place: Path) -> str:
     """What the parts of a file begin with; a long name is cut, for a part's may not be longer than a file's."""
     return f".{place.name[:50]}."
 
@@ -89,7 +89,7 @@ def beginning_of(place: Path) -> str:
 def open_part(place: Path) -> tuple[Path, BinaryIO]:
     """A new part of a file, locked for as long as it is open."""
     while True:
-        part = place.with_name(f"{beginning_of(place)}{secrets.token_hex(8)}.part")
+        part = place.with_name(f"{format_prefix(place)}{secrets.token_hex(8)}.part")
         file = open(part, "xb+")  # noqa: SIM115  # it is handed on
         if locks.lock(file) is not False and part.exists():
             return part, file
@@ -98,7 +98,7 @@ def open_part(place: Path) -> tuple[Path, BinaryIO]:
 
 def remove_abandoned_parts(place: Path) -> None:
     """Remove the parts of a file that killed writers left, and the parts of any record that version 0.1 left."""
-    part = re.compile(f"{re.escape(beginning_of(place))}{RANDOM}\\.part")
+    part = re.compile(f"{re.escape(format_prefix(place))}{RANDOM}\\.part")
     with contextlib.suppress(OSError), os.scandir(place.parent) as entries:
         for entry in entries:
             is_ours = part.fullmatch(entry.name) is not None

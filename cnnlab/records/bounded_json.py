@@ -30,14 +30,14 @@ def parse(text: bytes) -> Any:
 
 def check_memory(text: bytes) -> None:
     """ValueError if a JSON text may take more memory than is allowed."""
-    if (memory := most_memory(text)) > MOST_MEMORY:
+    if (memory := limit_memory(text)) > MOST_MEMORY:
         raise ValueError(
             f"its text may take {MOST_MEMORY / 2**20:.0f} MiB of memory, got {memory / 2**20:,.0f} MiB: "
             "it holds too many lists, objects and values"
         )
 
 
-def most_memory(text: bytes) -> int:
+def limit_memory(text: bytes) -> int:
     """The most bytes that a JSON text and its values take in memory, by its signs (tests/benchmarks/hostile.py)."""
     # A list with its first four places is 88 bytes, an object 64 and with its first key 184, a number up to 32 and its
     # place in a list 8; a text is 56 and its letters, and a key is noted while the text is read.

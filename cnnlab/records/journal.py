@@ -36,6 +36,7 @@ from cnnlab.records.record import Lineage, Record, Snapshot
 from cnnlab.records.storage import (
     Arrays,
     Header,
+    convert_to_double,
     describe_start,
     find_array,
     list_later_changes,
@@ -45,7 +46,6 @@ from cnnlab.records.storage import (
     parse_schedule,
     read_names,
     take_images,
-    widen,
 )
 from cnnlab.records.validation import check_tree, require
 
@@ -309,7 +309,7 @@ class GrowingBranch:
             find_array(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
         )
         gauges = read_names(header, "gauges"), read_names(header, "layer_gauges")
-        wide = widen(table, *gauges, self.log.layers, self.log.watched)
+        wide = convert_to_double(table, *gauges, self.log.layers, self.log.watched)
         require(len(table) == len(kernels) == len(lengths), "an entry must hold as many rows of each kind")
         numbers = lengths.whole
         require((numbers >= 0).all() and numbers.sum() == len(places) == len(counts), "lengths must fit the numbers")

@@ -22,7 +22,7 @@ from cnnlab.config.errors import check_whole_number, refuse_in_a_sentence
 from cnnlab.config.settings import LIMITS, Settings, short, written
 from cnnlab.records.atomic_files import check_ordinary, write_atomically
 from cnnlab.records.map_lines import format_heading, format_run, parse_plan, parse_run, read_lines
-from cnnlab.records.map_plans import Axis, cast_values
+from cnnlab.records.map_plans import Axis, convert_values
 
 CONVERGED, STALLED, DIVERGED, UNKNOWN = "converged", "stalled", "diverged", ""
 """The labels of a run; one that is not computed yet has none."""
@@ -106,7 +106,7 @@ class Map:
     @cached_property
     def labels(self) -> NDArray[np.str_]:
         """ "converged", "stalled", "diverged", or "" where nothing is computed yet."""
-        found = labels_of(self.diverged, self.began, self.ended)
+        found = label_runs(self.diverged, self.began, self.ended)
         return np.where(self.done, found, UNKNOWN)
 
     def share(self, label: str) -> NDArray[np.float64]:
@@ -132,7 +132,7 @@ class Map:
         """The settings of a run by its place on each axis, and among the seeds (0, if it is left out)."""
         *places, seed = self.place(*where)
         changes = {name: values[place] for (name, values), place in zip(self.axes, places, strict=True)}
-        return self.settings.replace(**cast_values(changes), seed=self.seeds[seed])
+        return self.settings.replace(**convert_values(changes), seed=self.seeds[seed])
 
     def run(self, *where: int) -> cnnlab.Run:
         """A new Run of a cell, at update 0; trained for `steps`, it shares the cell's label."""
@@ -225,7 +225,7 @@ def read_map(path: str | os.PathLike[str]) -> tuple[Map, int]:
     return made.freeze(), whole
 
 
-def labels_of(diverged: Any, began: Any, ended: Any) -> NDArray[np.str_]:
+def label_runs(diverged: Any, began: Any, ended: Any) -> NDArray[np.str_]:
     """The labels of runs by the rule of `Map`, from the data costs of a patch at the beginning and at the end."""
     with np.errstate(invalid="ignore"):
         fallen = (ended <= FALLEN * np.asarray(began)) & (abs(np.asarray(ended) - COIN) > NEAR_COIN * COIN)
@@ -254,7 +254,7 @@ def is_logarithmic(values: Iterable[float]) -> bool:
 def refine_values(values: tuple[float, ...], low: float, high: float) -> tuple[float, ...]:
     """As many values as before between two places on an axis (0 is its first value, and they need not be whole).
 
-    On a whole-numbered axis there may be fewer; see `refined`.
+    On a whole-numbered axis there may be fewer; see `refine_axis`.
     """
     known, places, at = np.asarray(values), np.linspace(low, high, len(values)), np.arange(len(values))
     inner = np.interp(places, at, known)
@@ -266,7 +266,7 @@ def refine_values(values: tuple[float, ...], low: float, high: float) -> tuple[f
     return tuple(np.where(whole, known[places.round().astype(int)], inner).tolist())
 
 
-def refined(axis: Axis, low: float, high: float) -> Axis:
+def refine_axis(axis: Axis, low: float, high: float) -> Axis:
     """An axis whose values lie between two places on it; ValueError if there are fewer than two."""
     name, values = axis
     last = len(values) - 1

@@ -101,9 +101,9 @@ def count_bytes(runs: int, steps: int) -> int:
 def check_corners(start: Settings, axes: Sequence[Axis]) -> None:
     """ValueError or TypeError unless the ends of the axes go together with the settings."""
     for corner in itertools.product(*([(name, end) for end in (values[0], values[-1])] for name, values in axes)):
-        start.replace(**cast_values(dict(corner)))
+        start.replace(**convert_values(dict(corner)))
 
 
-def cast_values(changes: dict[str, float]) -> dict[str, float | int]:
+def convert_values(changes: dict[str, float]) -> dict[str, float | int]:
     """Values of axes as their fields want them: whole numbers as int."""
     return {name: int(value) if LIMITS[name].whole else value for name, value in changes.items()}  # type: ignore[union-attr]

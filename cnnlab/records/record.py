@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.errors import check_whole_number
-from cnnlab.config.links import link_of
+from cnnlab.config.links import format_link
 from cnnlab.config.settings import Knobs, Settings, list_changes, nearest, written
 from cnnlab.records.frame import (
     GAUGES,
@@ -128,7 +128,7 @@ class Record:
         """
         if self.own_network:
             raise ValueError("a link opens the question's network only, got a record of a network of your own")
-        return link_of(self.settings, self.schedule)
+        return format_link(self.settings, self.schedule)
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame, a row an update: step, epoch, gauges, gauges of layers, knobs and watched weights.
@@ -277,7 +277,7 @@ class Frames(Sequence[Frame]):
         return f"Frames({len(self)} updates)"
 
 
-def record_in(value: Any) -> Record:
+def find_record(value: Any) -> Record:
     """A Record itself, or that of a Run, a Lab or a Watch; TypeError in a sentence for anything else."""
     found = value if isinstance(value, Record) else getattr(value, "record", None)
     if not isinstance(found, Record):

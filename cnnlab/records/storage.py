@@ -199,7 +199,7 @@ def build_record(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], sto
     branch = parse_branch(read_field(part, "branch", dict))
     kinds = ("table", "ends", "places", "counts", "kernels")
     arrays: list[Any] = [find_array(stored, f"branch_{branch.number}/{kind}") for kind in kinds]
-    table: Any = widen(arrays[0], *gauges, layers, watched)
+    table: Any = convert_to_double(arrays[0], *gauges, layers, watched)
     require(len(table), "table must hold the start at least")
     kept = parse_snapshots(read_field(part, "snapshots", list), stored, len(table))
     return Record(
@@ -282,7 +282,7 @@ class WideTable(Stored):
         return wide
 
 
-def widen(
+def convert_to_double(
     table: Stored,
     gauges: tuple[str, ...],
     layer_gauges: tuple[str, ...],

@@ -19,10 +19,19 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from cnnlab.config.settings import Settings
-from cnnlab.sweeps.members import Found, accuracy, batch_of, find_problem, find_structure, patches_in, room_for, starts
+from cnnlab.sweeps.members import (
+    Found,
+    accuracy,
+    count_fitting,
+    find_problem,
+    find_structure,
+    locate_patches,
+    starts,
+    take_batch,
+)
 from cnnlab.training.losses import penalty
-from cnnlab.training.metrics import wide_type
-from cnnlab.training.problem import Problem, chosen_device
+from cnnlab.training.metrics import choose_wide_type
+from cnnlab.training.problem import Problem, choose_device
 from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
 OFTEN = 10
@@ -38,28 +47,28 @@ def together(members: Sequence[Settings], updates: int, way: str) -> Found:
     """
     problem, structure = find_problem(members[0]), StepStructure.of(members[0].knobs)
     device = problem.device
-    size, wide = (updates, len(members)), wide_type(device)
+    size, wide = (updates, len(members)), choose_wide_type(device)
     cost, data_cost = (torch.full(size, torch.nan, device=device, dtype=wide) for _ in range(2))
     held_out = torch.full((len(members),), torch.nan, device=device)
     parameters, knobs = starts(problem, members)
     velocity = torch.zeros_like(parameters) if structure.momentum else None
     alive = torch.arange(len(members), device=device)
-    as_graph = updates > 2 * OFTEN and graph_pays(find_structure(members[0]), nearby_count(len(members)), way)
+    as_graph = updates > 2 * OFTEN and is_graph_faster(find_structure(members[0]), round_count_up(len(members)), way)
     step = Recorder() if as_graph else step_together
     for update in range(updates):
-        x, y = batch_of(problem, members, alive, update + 1)
+        x, y = take_batch(problem, members, alive, update + 1)
         parameters, velocity, total, data = step(problem, way, structure, x, y, parameters, velocity, knobs)
-        cost[update, alive], data_cost[update, alive] = total.to(wide), data.to(wide) / patches_in(members[0], y)
+        cost[update, alive], data_cost[update, alive] = total.to(wide), data.to(wide) / locate_patches(members[0], y)
         going = total.isfinite()
         if not going.all():
-            held_out[alive[~going]] = held_out_together(problem, way, parameters[~going])
+            held_out[alive[~going]] = measure_held_out_together(problem, way, parameters[~going])
             alive, parameters = alive[going], parameters[going]
             velocity = None if velocity is None else velocity[going]
             knobs = KnobTensors(*(values[going] for values in knobs))
         if not len(alive):
             break
     if len(alive):
-        held_out[alive] = held_out_together(problem, way, parameters)
+        held_out[alive] = measure_held_out_together(problem, way, parameters)
     return Found(*(found.cpu().double().numpy() for found in (cost.T, data_cost.T, held_out)))
 
 
@@ -109,7 +118,7 @@ def moved_together(
     return moved, None if velocity is None else carried
 
 
-def held_out_together(problem: Problem, way: str, parameters: Tensor) -> Tensor:
+def measure_held_out_together(problem: Problem, way: str, parameters: Tensor) -> Tensor:
     """Held-out accuracy of each member."""
     with torch.no_grad():
         assert problem.held_out is not None
@@ -256,30 +265,30 @@ def recorded(work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     return graph.replay, made
 
 
-def nearby_count(count: int) -> int:
+def round_count_up(count: int) -> int:
     """The next power of two, so that few numbers of members are measured."""
     return 1 << max(count - 1, 0).bit_length()
 
 
 @lru_cache(maxsize=64)
-def fastest_way(settings: Settings, count: int) -> str:
+def find_fastest_way(settings: Settings, count: int) -> str:
     """The fastest of WAYS for so many members of a structure."""
-    return min(WAYS, key=lambda way: seconds_together(settings, count, way))
+    return min(WAYS, key=lambda way: time_together(settings, count, way))
 
 
 @lru_cache(maxsize=64)
-def graph_pays(settings: Settings, count: int, way: str) -> bool:
+def is_graph_faster(settings: Settings, count: int, way: str) -> bool:
     """Whether an update recorded as a CUDA graph is the faster one; never off a GPU, or where none can be recorded."""
-    if chosen_device(settings).type != "cuda":
+    if choose_device(settings).type != "cuda":
         return False
     try:
-        graphed = seconds_together(settings, count, way, Recorder(), OFTEN + 2)
+        graphed = time_together(settings, count, way, Recorder(), OFTEN + 2)
     except RuntimeError:  # an operation that a graph cannot hold
         return False
-    return graphed < 0.95 * seconds_together(settings, count, way)
+    return graphed < 0.95 * time_together(settings, count, way)
 
 
-def seconds_together(
+def time_together(
     settings: Settings, count: int, way: str, step: Callable[..., Any] = step_together, updates: int = 3
 ) -> float:
     """How long an update of so many members takes together: the last of a few, when the device has warmed up.
@@ -287,9 +296,9 @@ def seconds_together(
     Infinity where there is too little memory.
     """
     problem, structure = find_problem(settings), StepStructure.of(settings.knobs)
-    members = [settings.replace(learning_rate=1e-9)] * min(count, room_for(problem))
+    members = [settings.replace(learning_rate=1e-9)] * min(count, count_fitting(problem))
     parameters, knobs = starts(problem, members)
-    x, y = batch_of(problem, members, torch.arange(len(members)), 1)
+    x, y = take_batch(problem, members, torch.arange(len(members)), 1)
     taken = 0.0
     try:
         for _ in range(updates):

@@ -18,17 +18,17 @@ import torch
 from numpy.typing import NDArray
 
 from cnnlab.config.settings import Settings, written
-from cnnlab.sweeps.batched import WAYS, fastest_way, nearby_count, together
-from cnnlab.sweeps.members import Found, accuracy, find_problem, find_structure, patches_in, room_for
+from cnnlab.sweeps.batched import WAYS, find_fastest_way, round_count_up, together
+from cnnlab.sweeps.members import Found, accuracy, count_fitting, find_problem, find_structure, locate_patches
 from cnnlab.training.checkpoints import State
 from cnnlab.training.data import updates_per_epoch
-from cnnlab.training.determinism import one_thread, sums_in_a_fixed_order
+from cnnlab.training.determinism import fix_order_of_sums, use_one_thread
 from cnnlab.training.malloc import keep_freed_memory
-from cnnlab.training.problem import chosen_device
+from cnnlab.training.problem import choose_device
 from cnnlab.training.step import KnobTensors, StepStructure
 
 
-class Fates(NamedTuple):
+class EnsembleResult(NamedTuple):
     """What became of some members: numpy arrays of float64, a row a member."""
 
     cost: NDArray[np.float64]
@@ -43,7 +43,7 @@ class Fates(NamedTuple):
     """How long it took."""
 
 
-def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Fates:
+def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> EnsembleResult:
     """Train each member for so many updates, or to its first cost that is NaN or inf.
 
     `way` is "one by one", or one of WAYS for all members of one structure together; "auto" is one by one on the CPU,
@@ -57,18 +57,18 @@ def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Fat
     keep_freed_memory()
     tables = [np.full((len(members), updates), np.nan) for _ in range(2)]
     held_out = np.full(len(members), np.nan)
-    with one_thread(), sums_in_a_fixed_order():
+    with use_one_thread(), fix_order_of_sums():
         for batch in batches(members, way):
-            chosen = way if way != "auto" else automatic_way(members[batch[0]], len(batch))
-            found = within_memory(METHODS[chosen], [members[place] for place in batch], updates)
+            chosen = way if way != "auto" else choose_way(members[batch[0]], len(batch))
+            found = split_within_memory(METHODS[chosen], [members[place] for place in batch], updates)
             tables[0][batch], tables[1][batch], held_out[batch] = found
     windows = np.array([window(member, updates) for member in members], dtype=int).reshape(-1)
     first = np.array([row[:width].mean() for row, width in zip(tables[1], windows, strict=True)])
     last = np.array([row[-width:].mean() for row, width in zip(tables[1], windows, strict=True)])
-    return Fates(tables[0], first, last, held_out, time.perf_counter() - began)
+    return EnsembleResult(tables[0], first, last, held_out, time.perf_counter() - began)
 
 
-def within_memory(method: Method, members: Sequence[Settings], updates: int) -> Found:
+def split_within_memory(method: Method, members: Sequence[Settings], updates: int) -> Found:
     """What a method finds of all members at once, or of each half where the device has too little memory for that."""
     try:
         return method(members, updates)
@@ -77,7 +77,7 @@ def within_memory(method: Method, members: Sequence[Settings], updates: int) -> 
             raise
     torch.cuda.empty_cache()
     middle = len(members) // 2
-    first, second = (within_memory(method, some, updates) for some in (members[:middle], members[middle:]))
+    first, second = (split_within_memory(method, some, updates) for some in (members[:middle], members[middle:]))
     return Found(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
 
 
@@ -86,7 +86,7 @@ def window(member: Settings, updates: int) -> int:
     return max(1, min(updates_per_epoch(member.patches, member.batch_size), updates // 4))
 
 
-def seconds_of_an_update(member: Settings) -> float:
+def time_update(member: Settings) -> float:
     """How long one update of a member takes here, one by one, by the shortest of three."""
     return min(compute([member], 1, "one by one").seconds for _ in range(3))
 
@@ -97,8 +97,8 @@ def batches(members: Sequence[Settings], way: str) -> Iterator[list[int]]:
     for place, member in enumerate(members):
         alike.setdefault((find_structure(member), StepStructure.of(member.knobs)), []).append(place)
     for places in alike.values():
-        one = way == "one by one" or (way == "auto" and chosen_device(members[places[0]]).type != "cuda")
-        size = len(places) if one else room_for(find_problem(members[places[0]]))
+        one = way == "one by one" or (way == "auto" and choose_device(members[places[0]]).type != "cuda")
+        size = len(places) if one else count_fitting(find_problem(members[places[0]]))
         yield from (places[first : first + size] for first in range(0, len(places), size))
 
 
@@ -115,7 +115,7 @@ def one_by_one(members: Sequence[Settings], updates: int) -> Found:
             step = problem.descent.step(state, x, y, *knobs)
             state = State(step.parameters, step.velocity, step.buffers)
             total = step.data_cost if step.penalty is None else step.data_cost + step.penalty
-            cost[row, update], data_cost[row, update] = total.item(), step.data_cost.item() / patches_in(member, y)
+            cost[row, update], data_cost[row, update] = total.item(), step.data_cost.item() / locate_patches(member, y)
             if not math.isfinite(cost[row, update]):
                 break
         assert problem.held_out is not None
@@ -130,8 +130,8 @@ METHODS: dict[str, Method] = {"one by one": one_by_one, **{way: functools.partia
 """All ways of training members."""
 
 
-def automatic_way(member: Settings, count: int) -> str:
+def choose_way(member: Settings, count: int) -> str:
     """One by one on the CPU; on a GPU the fastest of WAYS for so many members, as measured once a structure."""
-    if chosen_device(member).type != "cuda":
+    if choose_device(member).type != "cuda":
         return "one by one"
-    return fastest_way(find_structure(member), nearby_count(count))
+    return find_fastest_way(find_structure(member), round_count_up(count))

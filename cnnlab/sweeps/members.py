@@ -48,21 +48,21 @@ def find_structure(member: Settings) -> Settings:
 
 def find_problem(member: Settings) -> Problem:
     """What a member shares with all of its structure, one for each thread: a module takes one call at a time."""
-    return made_problem(find_structure(member), threading.get_ident())
+    return make_problem(find_structure(member), threading.get_ident())
 
 
 @lru_cache(maxsize=16)
-def made_problem(settings: Settings, _thread: int) -> Problem:
+def make_problem(settings: Settings, _thread: int) -> Problem:
     """The problem of a structure in a thread; the last few are kept."""
     return Problem.of(settings)
 
 
-def room_for(problem: Problem) -> int:
+def count_fitting(problem: Problem) -> int:
     """How many members of a structure fit into memory at once; at least one."""
-    return max(1, int(memory_for_members(problem.device) // bytes_of_a_member(problem)))
+    return max(1, int(find_free_memory(problem.device) // count_member_bytes(problem)))
 
 
-def memory_for_members(device: torch.device) -> float:
+def find_free_memory(device: torch.device) -> float:
     """The bytes that a batch of members may take: on a GPU a share of what is free, torch's own reserve included."""
     if device.type != "cuda":
         return CPU_BYTES
@@ -70,7 +70,7 @@ def memory_for_members(device: torch.device) -> float:
     return FREE_SHARE * (torch.cuda.mem_get_info(device)[0] + reserve)
 
 
-def bytes_of_a_member(problem: Problem) -> int:
+def count_member_bytes(problem: Problem) -> int:
     """The memory that a member needs at most in a batch: its flat vectors, and what a forward pass keeps."""
     x = problem.data[0]
     kept = 0
@@ -94,7 +94,7 @@ def starts(problem: Problem, members: Sequence[Settings]) -> tuple[Tensor, KnobT
     return parameters, KnobTensors.of_each([member.knobs for member in members], parameters)
 
 
-def batch_of(problem: Problem, members: Sequence[Settings], alive: Tensor, step: int) -> Pair:
+def take_batch(problem: Problem, members: Sequence[Settings], alive: Tensor, step: int) -> Pair:
     """Patches and labels of an update: of all members alike (patches, ..), or each its own (members, patches, ..)."""
     if problem.batch_size is None:
         return problem.data
@@ -103,7 +103,7 @@ def batch_of(problem: Problem, members: Sequence[Settings], alive: Tensor, step:
     return x, y
 
 
-def patches_in(member: Settings, labels: Tensor) -> int:
+def locate_patches(member: Settings, labels: Tensor) -> int:
     """What the cost of a batch is to be divided by to be that of a patch."""
     return labels.shape[-1] if member.reduction == "sum" else 1
 

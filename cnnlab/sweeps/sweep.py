@@ -90,16 +90,16 @@ def planned(preset: str | Settings, seeds: int | Sequence[int], steps: int, fiel
     axes = tuple(check_axis(name, values) for name, values in fields.items() if is_axis(name, values))
     start = settings(preset, **{name: value for name, value in fields.items() if not is_axis(name, value)})
     chosen, steps = check_seeds(seeds, start), check_whole_number("steps", steps, 1, MOST_STEPS)
-    check_size(axes, len(chosen), steps, lambda runs: what_it_takes(start, runs, steps))
+    check_size(axes, len(chosen), steps, lambda runs: describe_size(start, runs, steps))
     check_corners(start, axes)
     return Map.empty(start, axes, chosen, steps)
 
 
-def what_it_takes(start: Settings, runs: int, steps: int) -> str:
+def describe_size(start: Settings, runs: int, steps: int) -> str:
     """The end of a sentence on so many runs: the time and the memory that they would take."""
-    from cnnlab.sweeps.ensemble import seconds_of_an_update  # not above: only computing needs torch
+    from cnnlab.sweeps.ensemble import time_update  # not above: only computing needs torch
 
-    time_needed = format_duration(runs * steps * seconds_of_an_update(start) / count_cores())
+    time_needed = format_duration(runs * steps * time_update(start) / count_cores())
     count = f"{count_cores()} core{'s' if count_cores() > 1 else ''}"
     return f"; it would take about {time_needed} on {count}, and {count_bytes(runs, steps) / 2**30:.1f} GiB of memory"
 
@@ -236,7 +236,7 @@ class Survey(Pausable):
     def submit(self, workers: Workers, pending: dict[Future[Any], list[int]]) -> None:
         """Give out as much work as the workers should have."""
         while self.left and self.going.is_set() and len(pending) < workers.count * WAITING:
-            piece = [self.left.popleft() for _ in range(min(len(self.left), self.size_of_a_piece(workers)))]
+            piece = [self.left.popleft() for _ in range(min(len(self.left), self.choose_piece_size(workers)))]
             places = [np.unravel_index(index, self.growing.shape) for index in piece]
             members = [self.growing.settings_at(*(int(at) for at in place)) for place in places]
             try:
@@ -246,7 +246,7 @@ class Survey(Pausable):
                 workers.mend(reason)
                 return
 
-    def size_of_a_piece(self, workers: Workers) -> int:
+    def choose_piece_size(self, workers: Workers) -> int:
         """How many runs make a piece of work."""
         if workers.together:
             return LARGEST_BATCH
@@ -259,7 +259,7 @@ class Survey(Pausable):
     ) -> bool:
         """Take over a result; False where there is none, and its runs are to be computed again."""
         try:
-            fates = future.result()
+            results = future.result()
         except Exception as reason:
             self.left.extendleft(reversed(piece))
             failed.update(piece)
@@ -271,11 +271,13 @@ class Survey(Pausable):
             return False
         with self.lock:
             for row, index in enumerate(piece):
-                self.growing.put(index, fates.cost[row], fates.began[row], fates.ended[row], fates.held_out[row])
+                self.growing.put(
+                    index, results.cost[row], results.began[row], results.ended[row], results.held_out[row]
+                )
         self.computed += len(piece)
-        self.seconds_a_run = fates.seconds / len(piece)
+        self.seconds_a_run = results.seconds / len(piece)
         if file is not None:
-            rows = zip(piece, *fates[:4], strict=True)
+            rows = zip(piece, *results[:4], strict=True)
             with name_errors(self.path or ""):
                 file.write("".join(f"{format_run(*row)}\n" for row in rows).encode())
                 file.flush()

@@ -92,9 +92,9 @@ def on_a_gpu(start: Settings) -> bool:
     """Whether members would go together, on a GPU; torch is only asked where the settings leave it open."""
     if start.device in ("cpu", "mps"):
         return False
-    from cnnlab.training.problem import chosen_device  # not above: torch is imported where something is computed
+    from cnnlab.training.problem import choose_device  # not above: torch is imported where something is computed
 
-    return bool(chosen_device(start).type == "cuda")
+    return bool(choose_device(start).type == "cuda")
 
 
 def begin_worker() -> None:

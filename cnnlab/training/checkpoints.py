@@ -31,10 +31,10 @@ class State(NamedTuple):
         tensors = [self.parameters, *self.buffers.values(), *([] if self.velocity is None else [self.velocity])]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    def laid_down(self) -> State:
+    def spill_to_disk(self) -> State:
         """The same state with its long vectors in files, so that it takes no memory until it is asked for."""
-        velocity = None if self.velocity is None else laid_down(self.velocity)
-        return State(laid_down(self.parameters), velocity, self.buffers)
+        velocity = None if self.velocity is None else spill_to_disk(self.velocity)
+        return State(spill_to_disk(self.parameters), velocity, self.buffers)
 
 
 DENSE = 8
@@ -47,7 +47,7 @@ LONG_ENOUGH = 2**16
 """Bytes from which on a vector is worth a file."""
 
 
-def laid_down(vector: Tensor) -> Tensor:
+def spill_to_disk(vector: Tensor) -> Tensor:
     """A vector with the same numbers, which the system reads from a temporary file when they are asked for.
 
     The file has no name any more, and is gone with the vector. A short vector, one that is on a GPU, and any where
@@ -81,7 +81,7 @@ class History:
         """A history of these states, that of update 0 among them."""
         history, last = cls(states[0], budget), max(states)
         history.states = {
-            step: state.laid_down() if 0 < step < last - OLD else state for step, state in sorted(states.items())
+            step: state.spill_to_disk() if 0 < step < last - OLD else state for step, state in sorted(states.items())
         }
         history.bytes = sum(state.bytes for state in states.values())
         history.thin(last)
@@ -103,7 +103,7 @@ class History:
                 self.forget(old)
             distance *= 2
         if now - OLD in self.states and now > OLD:
-            self.states[now - OLD] = self.states[now - OLD].laid_down()
+            self.states[now - OLD] = self.states[now - OLD].spill_to_disk()
         while self.bytes > self.budget and self.widest < now:
             self.widest *= 2
             for step in [step for step in self.states if step % self.widest and step < now - DENSE * self.widest // 2]:

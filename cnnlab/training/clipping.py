@@ -24,7 +24,7 @@ def by_value(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: La
 
 def by_norm(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Layout) -> Tensor:
     """The whole gradient scaled to a Euclidean norm of at most threshold (Pascanu et al. 2013)."""
-    return scaled_to(gradient, threshold)
+    return scale_to_length(gradient, threshold)
 
 
 def adaptive(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: Layout) -> Tensor:
@@ -38,7 +38,7 @@ def adaptive(gradient: Tensor, threshold: Tensor, parameters: Tensor, layout: La
     for name, part in layout.views(gradient).items():
         rows = part.flatten(1) if part.dim() >= 2 else part.reshape(1, -1)
         norms = safe_norm(weights[name].reshape(rows.shape)).clamp(min=LEAST_WEIGHT_NORM)
-        clipped.append(scaled_to(rows, threshold * norms).flatten())
+        clipped.append(scale_to_length(rows, threshold * norms).flatten())
     return torch.cat(clipped)
 
 
@@ -50,7 +50,7 @@ CLIPS: dict[str, Callable[[Tensor, Tensor, Tensor, Layout], Tensor]] = {
 """Knobs.clip -> gradient, threshold, parameters, layout -> clipped gradient; all flat vectors. `off` has no entry."""
 
 
-def scaled_to(rows: Tensor, bound: Tensor) -> Tensor:
+def scale_to_length(rows: Tensor, bound: Tensor) -> Tensor:
     """Each row (last axis) scaled so that the norm of its finite values is at most bound; the others stay as they are.
 
     The norm is never formed: a row is divided by its largest magnitude first, so 1e20 in float32 is no trouble.

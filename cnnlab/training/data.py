@@ -55,7 +55,7 @@ def load_image(name: str) -> tuple[np.ndarray, np.ndarray]:
         return arrays["image"], arrays["mask"]
 
 
-def patches_of(settings: Settings) -> Data:
+def make_patches(settings: Settings) -> Data:
     """Training and held-out patches, alternating between the classes, each wholly inside one class.
 
     Patches may overlap, but never one of the left half with one of the right. Their positions depend on the image,
@@ -64,16 +64,16 @@ def patches_of(settings: Settings) -> Data:
     image, mask = load_image(settings.image)
     size, middle = settings.patch_size, image.shape[1] // 2
     held_out = check_room(mask, size, settings.patches) if settings.image.startswith("own_") else HELD_OUT
-    positions = positions_in(mask[:, :middle], size, settings.patches)
-    held_positions = positions_in(mask[:, middle:], size, held_out)
+    positions = draw_positions(mask[:, :middle], size, settings.patches)
+    held_positions = draw_positions(mask[:, middle:], size, held_out)
     held_positions[:, 1] += middle
     pixels, held_pixels = cut(image, positions, size), cut(image, held_positions, size)
     shift, scale = shift_and_scale(pixels, settings.input_scaling)
     return Data(
         x=torch.from_numpy(((pixels - shift) / scale).astype(np.float32)),
-        y=labels_at(mask, positions),
+        y=find_labels(mask, positions),
         held_x=torch.from_numpy(((held_pixels - shift) / scale).astype(np.float32)),
-        held_y=labels_at(mask, held_positions),
+        held_y=find_labels(mask, held_positions),
         positions=positions,
         held_positions=held_positions,
     )
@@ -87,7 +87,7 @@ def check_room(mask: np.ndarray, size: int, patches: int) -> int:
         raise ValueError(f"image must have {size} rows and {2 * size} columns for patches of {size}, got {got} pixels")
     room = []
     for half in (mask[:, :middle], mask[:, middle:]):
-        inside = pixels_inside(half, size)
+        inside = find_pixels_inside(half, size)
         room.append(2 * int(min((inside == 0).sum(), (inside == size * size).sum())))
     if room[0] < patches or room[1] < 2:
         where = f"{room[0]} in its left half and {room[1]} in its right one"
@@ -96,9 +96,9 @@ def check_room(mask: np.ndarray, size: int, patches: int) -> int:
     return min(room[1], HELD_OUT)
 
 
-def positions_in(mask: np.ndarray, size: int, count: int) -> np.ndarray:
+def draw_positions(mask: np.ndarray, size: int, count: int) -> np.ndarray:
     """Row and column of `count` squares, (count, 2), no two alike: even ones outside the mask, odd ones inside."""
-    inside = pixels_inside(mask, size)
+    inside = find_pixels_inside(mask, size)
     generator = np.random.default_rng(POSITION_SEED)
     chosen = np.empty((count, 2), np.int64)
     for label in range(2):
@@ -107,7 +107,7 @@ def positions_in(mask: np.ndarray, size: int, count: int) -> np.ndarray:
     return chosen
 
 
-def pixels_inside(mask: np.ndarray, size: int) -> np.ndarray:
+def find_pixels_inside(mask: np.ndarray, size: int) -> np.ndarray:
     """How many pixels of the mask each square holds, by its upper left pixel, (rows - size + 1, columns - size + 1)."""
     table = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     return table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]
@@ -119,7 +119,7 @@ def cut(image: np.ndarray, positions: np.ndarray, size: int) -> np.ndarray:
     return windows[positions[:, 0], positions[:, 1]][:, None].astype(np.float64)
 
 
-def labels_at(mask: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+def find_labels(mask: np.ndarray, positions: np.ndarray) -> torch.Tensor:
     """The label at each position, (count,) int64; it is the label of the whole patch."""
     return torch.from_numpy(mask[positions[:, 0], positions[:, 1]].astype(np.int64))
 

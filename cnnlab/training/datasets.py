@@ -76,7 +76,7 @@ class Examples:
         return dataclasses.replace(self, x=mapped(place, self.x), y=mapped(place, self.y))
 
 
-def examples_of(name: str, value: Any) -> Examples:
+def make_examples(name: str, value: Any) -> Examples:
     """Examples from a pair (x, y), a Dataset or a DataLoader; TypeError or ValueError in a sentence otherwise.
 
     Tensors and arrays are copied. A Dataset is read once, from first to last, so random augmentation is drawn once for
@@ -86,16 +86,16 @@ def examples_of(name: str, value: Any) -> Examples:
     if isinstance(value, Examples):
         return value
     if isinstance(value, DataLoader):
-        return of_loader(name, value)
+        return read_loader(name, value)
     if isinstance(value, Dataset):
-        return of_dataset(name, value, default_collate)
+        return read_dataset(name, value, default_collate)
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be a pair (x, y), a Dataset or a DataLoader, got {type(value).__name__}")
     x, y = (copied(name, part) for part in value)
     return checked(name, Examples(x, y))
 
 
-def of_loader(name: str, loader: DataLoader[Any]) -> Examples:
+def read_loader(name: str, loader: DataLoader[Any]) -> Examples:
     """The examples of a DataLoader; ValueError if its order or its examples cannot be had again."""
     why = None
     if isinstance(loader.dataset, IterableDataset):
@@ -106,12 +106,12 @@ def of_loader(name: str, loader: DataLoader[Any]) -> Examples:
         why = f"the batches of a {type(loader.batch_sampler).__name__} are its own"
     if why is not None:
         raise ValueError(f"{name} must be a DataLoader that can be replayed, but {why}: pass a Dataset or (x, y)")
-    found = of_dataset(name, loader.dataset, loader.collate_fn if loader.batch_size is not None else default_collate)
+    found = read_dataset(name, loader.dataset, loader.collate_fn if loader.batch_size is not None else default_collate)
     shuffled = isinstance(loader.sampler, RandomSampler)
     return Examples(found.x, found.y, loader.batch_size, shuffled, loader.drop_last)
 
 
-def of_dataset(name: str, dataset: Any, collate: Callable[[list[Any]], Any]) -> Examples:
+def read_dataset(name: str, dataset: Any, collate: Callable[[list[Any]], Any]) -> Examples:
     """All examples of a Dataset, each read once."""
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise ValueError(f"{name} must be a Dataset with a length, got {type(dataset).__name__}")
@@ -141,7 +141,7 @@ def checked(name: str, examples: Examples) -> Examples:
     parts = [*leaves(examples.x), *leaves(examples.y)]
     lengths = {len(part) if part.dim() else 0 for part in parts}
     if len(lengths) != 1 or 0 in lengths:
-        shapes = " and ".join(shapes_of(part) for part in (examples.x, examples.y))
+        shapes = " and ".join(list_shapes(part) for part in (examples.x, examples.y))
         raise ValueError(f"{name} must hold x and y of the same length of at least 1, got shapes {shapes}")
     return examples
 
@@ -198,6 +198,6 @@ def memory(tree: Tree) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in leaves(tree))
 
 
-def shapes_of(tree: Tree) -> str:
+def list_shapes(tree: Tree) -> str:
     """The shapes of a tree in words."""
     return ", ".join(str(tuple(tensor.shape)) for tensor in leaves(tree)) or "()"

@@ -11,7 +11,7 @@ import torch
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def use_one_thread() -> Iterator[None]:
     """One CPU thread in this thread's operations: the same bits under any load, and faster beside other work.
 
     How a sum is split among threads decides its rounding, and how many there are is the machine's affair.
@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def sums_in_a_fixed_order() -> contextlib.AbstractContextManager[None]:
+def fix_order_of_sums() -> contextlib.AbstractContextManager[None]:
     """On a GPU, convolutions whose sums have a fixed order and no rounding to TF32, so that a replay is exact."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnlab.training.metrics import may_ask
+from cnnlab.training.metrics import is_read_at_once
 
 Written = list[tuple[Tensor | None, int]]
 """The gradient of each parameter, and how often it had been written to."""
 
 
-def ids_of(optimizer: Any) -> frozenset[int]:
+def collect_ids(optimizer: Any) -> frozenset[int]:
     """The ids of the parameters that an optimiser changes."""
     return frozenset(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
 
@@ -34,7 +34,7 @@ def holds_gradient(parameter: Tensor) -> bool:
     gradient = parameter.grad
     if gradient is None:
         return False
-    return gradient.is_sparse or not may_ask(gradient.device) or bool(gradient.any())
+    return gradient.is_sparse or not is_read_at_once(gradient.device) or bool(gradient.any())
 
 
 def gradients(parameters: Sequence[Tensor]) -> Written:
@@ -47,7 +47,7 @@ def version(gradient: Tensor | None) -> int:
     return 0 if gradient is None or gradient.is_inference() else gradient._version
 
 
-def are_anew(parameters: Sequence[Tensor], written: Written) -> bool:
+def have_changed(parameters: Sequence[Tensor], written: Written) -> bool:
     """Whether one of the parameters has a gradient that is another, or was written to since."""
     pairs = zip(parameters, written, strict=True)
     return any(each.grad is not None and (each.grad is not kept or version(each.grad) != count)

@@ -17,7 +17,7 @@ from cnnlab.config.settings import Settings
 from cnnlab.training.network import Layout
 
 
-def initial_parameters(network: nn.Module, layout: Layout, settings: Settings, x: Tensor) -> Tensor:
+def draw_parameters(network: nn.Module, layout: Layout, settings: Settings, x: Tensor) -> Tensor:
     """The flat vector (float64, CPU) that a run starts from; `x`, the patches, is needed by lsuv alone."""
     generator = torch.Generator().manual_seed(settings.seed)
     draw = FORMULAS[settings.init]
@@ -26,7 +26,7 @@ def initial_parameters(network: nn.Module, layout: Layout, settings: Settings, x
         drawn = draw(tuple(shape), generator) if len(shape) >= 2 else torch.zeros(shape, dtype=torch.float64)
         tensors[name] = drawn
     if settings.init == "lsuv":
-        tensors = unit_variance(network, layout, tensors, x[:LSUV_PATCHES].float())
+        tensors = scale_to_unit_variance(network, layout, tensors, x[:LSUV_PATCHES].float())
     flat = layout.flatten(tensors)
     return torch.where(layout.is_weight(flat.device), flat * settings.init_scale, flat)
 
@@ -98,7 +98,9 @@ LSUV_PATCHES = 66
 """How many patches lsuv measures its outputs on: a batch, as in the paper."""
 
 
-def unit_variance(network: nn.Module, layout: Layout, tensors: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+def scale_to_unit_variance(
+    network: nn.Module, layout: Layout, tensors: dict[str, Tensor], x: Tensor
+) -> dict[str, Tensor]:
     """Layer-sequential unit variance (Mishkin and Matas 2016): layer by layer, scale weights until outputs vary by 1.
 
     At most ten rounds a layer, until the variance over patches and units is within 0.1 of 1, as in the paper. A layer

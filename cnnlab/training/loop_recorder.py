@@ -18,7 +18,7 @@ from cnnlab.records.frame import GAUGES, NOT_MEASURED
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.log import Log
 from cnnlab.records.record import Record
-from cnnlab.training.gradients import given, ids_of
+from cnnlab.training.gradients import collect_ids, given
 from cnnlab.training.metrics import Gauges, Numbers, classification, is_classification
 from cnnlab.training.network import Kernels, Layout
 from cnnlab.training.passes import Classes
@@ -59,7 +59,7 @@ class LoopRecorder:
         precision = str(flat.dtype).removeprefix("torch.")
         if precision not in EXPONENTS:
             raise ValueError(f"model must have parameters of {', '.join(EXPONENTS)}, got {precision}")
-        names = tuple(self.layout.watched_by_default() if watch is None else watch)
+        names = tuple(self.layout.choose_watched() if watch is None else watch)
         self.watched = [self.layout.index(name) for name in names]
         self.kernels = Kernels.of(self.layout, flat.device)
         recipe = settings("question", precision=precision, **dataclasses.asdict(knobs))
@@ -90,7 +90,7 @@ class LoopRecorder:
 
     def give(self, gradient: Tensor, optimizer: Any) -> None:
         """Write what an optimiser is given for its own parameters into the gradient of an update."""
-        own = ids_of(optimizer)
+        own = collect_ids(optimizer)
         for parameter, view in zip(self.parameters, self.layout.views(gradient).values(), strict=True):
             if id(parameter) in own:
                 view.copy_(given(parameter, optimizer).detach())
@@ -150,7 +150,7 @@ class LoopRecorder:
         return dataclasses.replace(self.log.record(), own_network=True)
 
 
-def knobs_of(optimizer: Any) -> Knobs:
+def read_knobs(optimizer: Any) -> Knobs:
     """Learning rate, momentum and weight decay of an optimiser's first group, within the ranges that knobs have."""
     group = optimizer.param_groups[0]
     betas = group.get("betas") or (0.0,)

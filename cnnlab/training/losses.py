@@ -13,7 +13,7 @@ Cost = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Outputs, targets, epsilon -> a scalar."""
 
 
-def question_cost(settings: Settings) -> Cost:
+def make_question_cost(settings: Settings) -> Cost:
     """The cross-entropy that the settings name: logits (patches, classes), labels (patches,), epsilon -> a scalar.
 
     An epsilon above 0 is added to the probability inside the log of `softmax_log`; `log_softmax` has no use for it.
@@ -43,7 +43,7 @@ def penalty(weights: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
     return times(l1, weights.abs().sum()) + times(l2 / 2, weights.square().sum())
 
 
-def penalty_gradient(weights: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
+def compute_penalty_gradient(weights: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
     """Gradient of `penalty`: l1 * sign(w) + l2 * w, with sign(0) = 0."""
     return times(l1, weights.sign()) + times(l2, weights)
 

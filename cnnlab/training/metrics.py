@@ -19,7 +19,7 @@ from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.training.clipping import safe_norm
 from cnnlab.training.network import Layout
-from cnnlab.training.reductions import LONG, long_norms, survey
+from cnnlab.training.reductions import LONG, measure_norms, survey
 from cnnlab.training.step import Step
 
 EXPONENT_SHIFT = {
@@ -49,9 +49,9 @@ class Activations:
         self.clear()
         layers = [network.get_submodule(name) for name in layout.layers]
         self.unit_axis = [unit_axis(layer) for layer in layers]
-        self.after: Hooks = [(layer, self.saw_layer(index)) for index, layer in enumerate(layers)]
+        self.after: Hooks = [(layer, self.note_layer(index)) for index, layer in enumerate(layers)]
         relus = [module for module in network.modules() if isinstance(module, nn.ReLU)]
-        self.before: Hooks = [(relu, self.saw_relu) for relu in relus]
+        self.before: Hooks = [(relu, self.note_relu) for relu in relus]
 
         self.handles: list[RemovableHandle] = []
 
@@ -68,16 +68,16 @@ class Activations:
         self.inf: list[Any] = [NOT_MEASURED] * self.layers
         self.dead: list[Any] = [NOT_MEASURED] * self.layers
 
-    def saw_layer(self, index: int) -> Callable[..., None]:
+    def note_layer(self, index: int) -> Callable[..., None]:
         """The hook that counts NaN and inf in a layer's output."""
 
         def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if not torch.is_grad_enabled():  # a look at held-out examples, or what checkpointing will run again
                 return
-            tensor = next((part for part in flat_parts(output) if part.is_floating_point()), None)
+            tensor = next((part for part in list_parts(output) if part.is_floating_point()), None)
             if tensor is None or not holds_numbers(tensor):
                 return
-            nan, inf = counts_of_nonfinite(tensor.detach())
+            nan, inf = count_nonfinite(tensor.detach())
             if index in self.seen:
                 nan, inf = nan + self.nan[index], inf + self.inf[index]
             self.last = index
@@ -86,16 +86,16 @@ class Activations:
 
         return count
 
-    def saw_relu(self, _module: nn.Module, inputs: Any) -> None:
+    def note_relu(self, _module: nn.Module, inputs: Any) -> None:
         """The hook that looks for dead units in what a ReLU is given, on the account of the layer that ran last."""
         if self.last is None or not torch.is_grad_enabled():
             return
-        given = next(iter(flat_parts(inputs)), None)
+        given = next(iter(list_parts(inputs)), None)
         if given is None or not given.numel() or not holds_numbers(given):
             return
         given = given.detach()
         units = self.unit_axis[self.last] % max(given.dim(), 1)
-        self.dead[self.last] = share_of_dead(given, units)
+        self.dead[self.last] = measure_dead_share(given, units)
 
     def taken(self) -> dict[str, Numbers]:
         """The gauges of the last forward pass, where a layer ran; the pass is then forgotten."""
@@ -118,7 +118,7 @@ def unit_axis(layer: nn.Module) -> int:
     return 1 if hasattr(layer, "num_features") or hasattr(layer, "num_channels") else -1
 
 
-def flat_parts(output: Any) -> list[Tensor]:
+def list_parts(output: Any) -> list[Tensor]:
     """The tensors in a layer's output, which may be a tuple."""
     if isinstance(output, Tensor):
         return [output]
@@ -132,9 +132,9 @@ def holds_numbers(tensor: Tensor) -> bool:
     return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-def counts_of_nonfinite(tensor: Tensor) -> tuple[Tensor | float, Tensor | float]:
+def count_nonfinite(tensor: Tensor) -> tuple[Tensor | float, Tensor | float]:
     """How many values are NaN, and how many inf; on the CPU counted only where a sum says that there are some."""
-    if may_ask(tensor.device):
+    if is_read_at_once(tensor.device):
         # Half types would overflow in a sum of their own; a sum of float32 that overflows only costs a needless count.
         wide = tensor.dtype if tensor.dtype == torch.float64 else torch.float32
         if math.isfinite(tensor.sum(dtype=wide).item()):
@@ -143,15 +143,15 @@ def counts_of_nonfinite(tensor: Tensor) -> tuple[Tensor | float, Tensor | float]
     return tensor.isnan().sum(), tensor.isinf().sum()
 
 
-def share_of_dead(given: Tensor, units: int) -> Tensor | float:
+def measure_dead_share(given: Tensor, units: int) -> Tensor | float:
     """Share of units, counted along one axis, whose largest value is not above 0; on the CPU a Python number."""
     if units > 0 and given.is_contiguous():
         # Over the first axis whole slices are compared, up to three times as fast as all axes at once.
         given, units = given.amax(dim=0), units - 1
     others = [axis for axis in range(given.dim()) if axis != units]
     peaks = given.amax(dim=others) if others else given.reshape(-1)
-    if not may_ask(peaks.device):
-        return (peaks <= 0).mean(dtype=wide_type(peaks.device))
+    if not is_read_at_once(peaks.device):
+        return (peaks <= 0).mean(dtype=choose_wide_type(peaks.device))
     values = peaks.tolist()
     return sum(value <= 0 for value in values) / len(values)
 
@@ -163,18 +163,18 @@ def total(parts: Numbers) -> Any:
 
 def total_norm(norms: Tensor) -> Numbers:
     """Norm of the whole from the norms of its layers, formed so that it does not overflow; NaN if one of them is."""
-    if not may_ask(norms.device):
+    if not is_read_at_once(norms.device):
         return safe_norm(norms)
     values = norms.tolist()
     return math.nan if any(map(math.isnan, values)) else math.hypot(*values)
 
 
-def may_ask(device: torch.device) -> bool:
+def is_read_at_once(device: torch.device) -> bool:
     """Whether reading a number from the device takes no waiting: on the CPU alone."""
     return device.type == "cpu"
 
 
-def wide_type(device: torch.device) -> torch.dtype:
+def choose_wide_type(device: torch.device) -> torch.dtype:
     """The type that gauges are formed in: float64, or float32 where the device has none."""
     return torch.float32 if device.type == "mps" else torch.float64
 
@@ -191,11 +191,11 @@ class Gauges:
         if hooked:
             self.activations.hook()
         self.watched = torch.tensor(list(watched), dtype=torch.int64, device=self.device)
-        self.wide = wide_type(self.device)
+        self.wide = choose_wide_type(self.device)
         self.integer, self.shift = EXPONENT_SHIFT[parameters.dtype]
         self.classes = EXPONENTS[str(parameters.dtype).removeprefix("torch.")].count
         sizes = torch.tensor(layout.layer_sizes)
-        self.long = len(parameters) >= LONG and may_ask(self.device)
+        self.long = len(parameters) >= LONG and is_read_at_once(self.device)
         # Working memory, written anew at every update: fewer operations, and no fresh pages to fetch from the system.
         room = parameters[:0] if self.long else parameters
         self.magnitudes = torch.empty_like(room)
@@ -236,7 +236,7 @@ class Gauges:
         parts = [gauges.get(name, NOT_MEASURED) for name in GAUGES]
         parts += [gauges.get(name, self.unknown) for name in LAYER_GAUGES]
         parts.append(parameters[self.watched])
-        if may_ask(self.device):
+        if is_read_at_once(self.device):
             return torch.tensor([number for part in parts for number in plain(part)], dtype=self.wide)
         return torch.cat([on_device(part, self.wide, self.device) for part in parts])
 
@@ -245,7 +245,7 @@ class Gauges:
         torch.bitwise_right_shift(magnitudes.view(self.integer), self.shift, out=self.exponents)
         self.exponents += self.first_class
         count = len(self.layout.layers) * self.classes
-        if may_ask(self.device):
+        if is_read_at_once(self.device):
             counts = torch.bincount(self.exponents, minlength=count)
         else:  # bincount would wait for the device, to learn the largest value
             places = self.exponents.to(torch.int64)
@@ -285,21 +285,21 @@ class Gauges:
     def norms(self, *flats: Tensor) -> Tensor:
         """Euclidean norms (vectors, layers) in the widest type; of scaled values where squares leave its range."""
         if self.long:
-            return torch.stack([long_norms(self.layout.by_layer(flat)) for flat in flats]).to(self.wide)
+            return torch.stack([measure_norms(self.layout.by_layer(flat)) for flat in flats]).to(self.wide)
         squares = [part.dot(part) for flat in flats for part in self.layout.by_layer(self.widened.copy_(flat))]
         norms = torch.stack(squares).sqrt().view(len(flats), -1)
         if flats[0].dtype != self.wide:
             return norms
         # Each number decides for itself, so that a vector's norm does not depend on which are measured beside it.
         in_range = (norms > 1e-140) & norms.isfinite()
-        if may_ask(self.device) and bool(in_range.all()):
+        if is_read_at_once(self.device) and bool(in_range.all()):
             return norms
         scaled = [torch.cat([safe_norm(part) for part in self.layout.by_layer(flat)]) for flat in flats]
         return torch.where(in_range, norms, torch.stack(scaled))
 
     def nonfinite(self, flat: Tensor, norms: Tensor) -> tuple[Numbers, Numbers]:
         """Counts of NaN and of inf in each layer, whose norm is finite only where the layer is."""
-        if may_ask(self.device) and bool(norms.isfinite().all()):
+        if is_read_at_once(self.device) and bool(norms.isfinite().all()):
             return self.none, self.none
         nan, inf = self.layout.by_layer(flat.isnan()), self.layout.by_layer(flat.isinf())
         return torch.stack([part.sum() for part in nan]), torch.stack([part.sum() for part in inf])
@@ -330,7 +330,7 @@ def classification(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         return torch.tensor(NOT_MEASURED), torch.tensor(NOT_MEASURED)
     low, high = torch.aminmax(outputs, dim=1)
     # The difference of two logits may be too large for their own type.
-    gap = (high.to(wide_type(outputs.device)) - low).max()
+    gap = (high.to(choose_wide_type(outputs.device)) - low).max()
     right = (outputs.argmax(dim=1) == targets) & (high == high)
     return right.mean(dtype=torch.float32), gap
 

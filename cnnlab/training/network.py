@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cnnlab.config.settings import Settings, written
 
 
-def question_network(settings: Settings) -> nn.Sequential:
+def make_question_network(settings: Settings) -> nn.Sequential:
     """The question's network: cv0..cv5 (3x3, valid), hid1, hid2 and softmax (the linear layer that makes two logits).
 
     Input (patches, 1, size, size), output (patches, 2). The parameters are empty (on torch's meta device): the weights
@@ -126,7 +126,7 @@ class Layout:
         offset = sum(part * math.prod(shape[axis + 1 :]) for axis, part in enumerate(where))
         return sum(self.sizes[:place]) + offset
 
-    def watched_by_default(self) -> tuple[str, ...]:
+    def choose_watched(self) -> tuple[str, ...]:
         """Two weights each of the first layer, the third from the end and the last: the asker's layers 0, 6 and 8."""
         chosen = dict.fromkeys((0, max(len(self.layers) - 3, 0), len(self.layers) - 1))
         return tuple(name for layer in chosen for name in self.first_two(layer))

@@ -37,7 +37,7 @@ class Overlay:
     def __enter__(self) -> Overlay:
         with LOCK:
             self.below = uncovered(self.get())
-            self.top = self.over_below()
+            self.top = self.wrap_below()
             self.active = True
             self.put(self.top)
         return self
@@ -56,7 +56,7 @@ class Overlay:
         """Have something be there."""
         setattr(self.holder, self.name, value)
 
-    def over_below(self) -> Any:
+    def wrap_below(self) -> Any:
         """The function that is laid on top; it knows its overlay."""
 
         @functools.wraps(self.below)
@@ -85,7 +85,7 @@ class InterruptOverlay(Overlay):
 
     def put(self, value: Any) -> None:
         """Have another handler; in another thread than the main one the lifted handler stays, and passes calls on."""
-        if interrupts_come_here():
+        if receives_interrupts():
             signal.signal(signal.SIGINT, value)
 
     def pass_on(self, *arguments: Any, **keywords: Any) -> Any:
@@ -107,16 +107,16 @@ def uncovered(value: Any) -> Any:
     return value
 
 
-def interrupts_come_here() -> bool:
+def receives_interrupts() -> bool:
     """Whether this is the thread that hears of interrupts."""
     return threading.current_thread() is threading.main_thread()
 
 
-def interrupts_are_heard() -> bool:
+def handles_interrupts() -> bool:
     """Whether to listen to Ctrl-C from here: not where its handler is none that Python can put back."""
-    return interrupts_come_here() and signal.getsignal(signal.SIGINT) is not None
+    return receives_interrupts() and signal.getsignal(signal.SIGINT) is not None
 
 
-def not_compiled(call: Callable[..., Any]) -> Callable[..., Any]:
+def exclude_from_compiling(call: Callable[..., Any]) -> Callable[..., Any]:
     """A function that runs as it is within a compiled step, too, if what compiles is there already."""
     return torch.compiler.disable(call) if "torch._dynamo" in sys.modules else call

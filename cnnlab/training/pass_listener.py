@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cnnlab.training import passes
-from cnnlab.training.gradients import are_anew, gradients, holds_gradient
-from cnnlab.training.overlay import Overlay, not_compiled
+from cnnlab.training.gradients import gradients, have_changed, holds_gradient
+from cnnlab.training.overlay import Overlay, exclude_from_compiling
 
 
 class PassListener:
@@ -39,16 +39,16 @@ class PassListener:
         A hook on a parameter is not enough: it is called in the middle of a pass, and does not tell what was asked for.
         """
         with (
-            BackwardOverlay(torch.autograd, "backward", self.around_backward),
-            Overlay(torch.autograd, "grad", self.around_grad),
+            BackwardOverlay(torch.autograd, "backward", self.wrap_backward),
+            Overlay(torch.autograd, "grad", self.wrap_grad),
         ):
             yield
 
-    def around_backward(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    def wrap_backward(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """torch.autograd.backward, of which note is taken."""
         return self.around(passes.of_backward, below, arguments, keywords)
 
-    def around_grad(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    def wrap_grad(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """torch.autograd.grad, of which note is taken."""
         return self.around(passes.of_grad, below, arguments, keywords)
 
@@ -60,16 +60,16 @@ class PassListener:
         keywords = {name: passes.lasting(value) for name, value in keywords.items()}
         try:
             coming = kind(*arguments, **keywords)
-            comes = coming.comes_to(self.ids)
+            comes = coming.find_out_if_reaches(self.ids)
         except (TypeError, ValueError, AttributeError):  # torch itself says what is wrong with them
             return below(*arguments, **keywords)
         if comes is False:
             return below(*arguments, **keywords)
         noted = coming.noted(self.present_scale())
         make = functools.partial(below, *arguments, **keywords)
-        return self.heard_first(noted, make) if comes else self.heard_afterwards(noted, make)
+        return self.record_first(noted, make) if comes else self.record_afterwards(noted, make)
 
-    def heard_first(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
+    def record_first(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
         """A pass that comes to the parameters; within it an optimiser may step."""
         self.hear(noted)
         try:
@@ -78,11 +78,11 @@ class PassListener:
             self.passes = [each for each in self.passes if each is not noted]
             raise
 
-    def heard_afterwards(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
+    def record_afterwards(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
         """A pass that may come to them by a function written in Python, such as a checkpoint: their gradients tell."""
         written = gradients(self.parameters)
         result = make()
-        if are_anew(self.parameters, written):
+        if have_changed(self.parameters, written):
             self.hear(noted)
         return result
 
@@ -114,6 +114,6 @@ class PassListener:
 class BackwardOverlay(Overlay):
     """An overlay that is not compiled together with the step that calls it."""
 
-    def over_below(self) -> Any:
+    def wrap_below(self) -> Any:
         """The function that is laid on top."""
-        return not_compiled(super().over_below())
+        return exclude_from_compiling(super().wrap_below())

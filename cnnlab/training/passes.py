@@ -45,7 +45,7 @@ class Pass:
     def noted(self, scale: float) -> Noted:
         """What is kept of it, the cost without its scale."""
         cost = self.cost
-        return Noted(None if cost is None else cost / scale, classes_in(self.roots[0]), self.accumulates)
+        return Noted(None if cost is None else cost / scale, find_classes(self.roots[0]), self.accumulates)
 
     @property
     def cost(self) -> Tensor | None:
@@ -60,7 +60,7 @@ class Pass:
             total = part if total is None else total + part.to(total.device)
         return total
 
-    def comes_to(self, wanted: frozenset[int]) -> bool | None:
+    def find_out_if_reaches(self, wanted: frozenset[int]) -> bool | None:
         """Whether it comes to a parameter whose id is wanted; None if a function written in Python may hide one.
 
         The graph is followed to the first such parameter, which is near where it begins.
@@ -118,7 +118,7 @@ def lasting(value: Any) -> Any:
     return list(value) if isinstance(value, Iterator) else value
 
 
-def classes_in(loss: Any) -> Classes | None:
+def find_classes(loss: Any) -> Classes | None:
     """Log-probabilities and labels that torch's cross-entropy has saved for its backward pass; None for other costs."""
     node: Any = getattr(loss, "grad_fn", None)
     with contextlib.suppress(AttributeError, RuntimeError, IndexError):
@@ -129,7 +129,7 @@ def classes_in(loss: Any) -> Classes | None:
     return None
 
 
-def total_cost(passes: Sequence[Noted]) -> Tensor | None:
+def sum_costs(passes: Sequence[Noted]) -> Tensor | None:
     """The cost of an update whose gradient these passes made: their sum; None if one is not known, or there is none.
 
     Beside passes of `backward`, those of `torch.autograd.grad` look at something else.

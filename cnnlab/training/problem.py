@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from cnnlab.config.settings import LIMITS, Number, Settings, written
 from cnnlab.training.checkpoints import State
-from cnnlab.training.data import patches_of
-from cnnlab.training.datasets import Examples, Pair, examples_of, mapped
-from cnnlab.training.determinism import one_thread, randomness, sums_in_a_fixed_order
-from cnnlab.training.initializers import initial_parameters
-from cnnlab.training.losses import Cost, question_cost
-from cnnlab.training.network import Layout, question_network
+from cnnlab.training.data import make_patches
+from cnnlab.training.datasets import Examples, Pair, make_examples, mapped
+from cnnlab.training.determinism import fix_order_of_sums, randomness, use_one_thread
+from cnnlab.training.initializers import draw_parameters
+from cnnlab.training.losses import Cost, make_question_cost
+from cnnlab.training.network import Layout, make_question_network
 from cnnlab.training.step import Descent
 
 
@@ -50,7 +50,7 @@ class Problem:
         held_out: Any = None,
     ) -> Problem:
         """The question's network on patches, or a network of the user's own on its data; nothing is drawn."""
-        device = chosen_device(settings)
+        device = choose_device(settings)
 
         def placed(tensor: Tensor) -> Tensor:
             return tensor.to(device, getattr(torch, settings.precision) if tensor.is_floating_point() else tensor.dtype)
@@ -60,21 +60,21 @@ class Problem:
         if network is None:
             if data is not None or held_out is not None or not (cost is None or isinstance(cost, str)):
                 raise TypeError("data, held_out and cost go with a network of your own: pass network=")
-            found = patches_of(settings)
+            found = make_patches(settings)
             examples, held, patches = Examples(found.x, found.y), Examples(found.held_x, found.held_y), found.x
-            module: nn.Module = question_network(settings)
+            module: nn.Module = make_question_network(settings)
         else:
             if data is None or cost is None:
                 raise TypeError("a network of your own needs data=(x, y) and cost=, a function of outputs and y")
             if not isinstance(cost, str) and not callable(cost):
                 raise TypeError(f"cost must be a function of outputs and y, got {type(cost).__name__}")
-            examples = examples_of("data", data)
+            examples = make_examples("data", data)
             if held_out is not None:
-                held = examples_of("held_out", held_out)
+                held = make_examples("held_out", held_out)
             module = copy_of(network).to(device)
             for tensor in (*module.parameters(), *module.buffers()):
                 tensor.data = placed(tensor.data)
-        objective = question_cost(settings) if cost is None or isinstance(cost, str) else without_epsilon(cost)
+        objective = make_question_cost(settings) if cost is None or isinstance(cost, str) else ignore_epsilon(cost)
         layout = Layout.of(module)
         given = None
         if network is not None:
@@ -130,11 +130,11 @@ class Problem:
         if self.given is not None:
             return self.given
         assert self.patches is not None
-        with one_thread():
-            flat = initial_parameters(self.network, self.layout, member or self.settings, self.patches)
+        with use_one_thread():
+            flat = draw_parameters(self.network, self.layout, member or self.settings, self.patches)
         return State(flat.to(self.device, self.dtype), None, {})
 
-    def empty_state(self) -> State:
+    def make_empty_state(self) -> State:
         """A state of the right types and shapes, whose parameters are any numbers."""
         parameters = torch.empty(sum(self.layout.sizes), dtype=self.dtype, device=self.device)
         return State(parameters, None, {} if self.given is None else self.given.buffers)
@@ -161,15 +161,15 @@ class Problem:
         """
         with contextlib.ExitStack() as stack:
             if self.device.type == "cuda":
-                stack.enter_context(sums_in_a_fixed_order())
+                stack.enter_context(fix_order_of_sums())
             elif not self.own_network:
-                stack.enter_context(one_thread())
+                stack.enter_context(use_one_thread())
             if self.own_network:
                 stack.enter_context(randomness(self.settings.seed, step, self.device))
             yield
 
 
-def chosen_device(wanted: Settings) -> torch.device:
+def choose_device(wanted: Settings) -> torch.device:
     """The device that the settings ask for; ValueError if this machine lacks it, or it lacks the precision."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name = next(name for name, there in available.items() if there) if wanted.device == "auto" else wanted.device
@@ -183,22 +183,22 @@ def chosen_device(wanted: Settings) -> torch.device:
     return torch.device(name)
 
 
-def own_start(
+def prepare_own_start(
     preset: Any, network: nn.Module, data: Any, changes: dict[str, Any]
 ) -> tuple[Examples | None, dict[str, Any]]:
     """Data as examples, and the changes with what follows from network and data; Settings ready-made say it all."""
-    examples = None if data is None else examples_of("data", data)
-    follows = what_follows_from(network, examples)
+    examples = None if data is None else make_examples("data", data)
+    follows = derive_settings(network, examples)
     if isinstance(preset, Settings):
         follows = {name: value for name, value in follows.items() if name == "patches"}
     return examples, {**follows, **changes}
 
 
-def what_follows_from(network: nn.Module, data: Examples | None) -> dict[str, Any]:
+def derive_settings(network: nn.Module, data: Examples | None) -> dict[str, Any]:
     """Settings that a network of one's own and its data decide: precision, batch size, how many a batch may hold."""
     most = LIMITS["patches"]
     assert isinstance(most, Number)
-    follows: dict[str, Any] = {"precision": precision_of(network)}
+    follows: dict[str, Any] = {"precision": find_precision(network)}
     if data is not None:
         follows["patches"] = int(min(max(len(data), most.low), most.high))
         if data.batch_size is not None:
@@ -206,7 +206,7 @@ def what_follows_from(network: nn.Module, data: Examples | None) -> dict[str, An
     return follows
 
 
-def precision_of(network: nn.Module) -> str:
+def find_precision(network: nn.Module) -> str:
     """The floating-point type of a module's first parameter, by the name that settings use."""
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
@@ -228,6 +228,6 @@ def copy_of(network: nn.Module) -> nn.Module:
         raise ValueError(f"network must be a module that copy.deepcopy can copy: {reason}".splitlines()[0]) from None
 
 
-def without_epsilon(cost: Callable[..., Tensor]) -> Cost:
+def ignore_epsilon(cost: Callable[..., Tensor]) -> Cost:
     """A cost of outputs and targets in the form of the question's, which has an epsilon too."""
     return lambda outputs, targets, _epsilon: cost(outputs, targets)

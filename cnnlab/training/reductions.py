@@ -19,7 +19,7 @@ SAFE = {torch.float32: (1e-12, 1e18), torch.float64: (1e-140, 1e150)}
 """Type -> between which norms a sum of plain squares neither overflows nor loses anything."""
 
 
-def long_norms(parts: Sequence[Tensor]) -> Tensor:
+def measure_norms(parts: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of each part, float64: squares in the parts' type within a piece, summed up in float64.
 
     Where squares would leave the type's range, of values divided by the largest: slower, and right at any magnitude.

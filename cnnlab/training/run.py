@@ -23,7 +23,7 @@ from cnnlab.training.checkpoints import History, State, restore_states
 from cnnlab.training.malloc import keep_freed_memory
 from cnnlab.training.metrics import Gauges, classification
 from cnnlab.training.network import Kernels, Layout
-from cnnlab.training.problem import Problem, own_start
+from cnnlab.training.problem import Problem, prepare_own_start
 from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
 HISTORY_BYTES = 64 * 2**20
@@ -68,19 +68,19 @@ class Run:
         if isinstance(cost, str):
             changes["cost"] = cost
         if isinstance(preset, Record):
-            wanted, watch = same_settings(preset, changes), same_watched(preset, watch)
+            wanted, watch = check_same_settings(preset, changes), check_same_watched(preset, watch)
         elif not isinstance(preset, Problem):
             if network is not None:
-                data, changes = own_start(preset, network, data, changes)
+                data, changes = prepare_own_start(preset, network, data, changes)
             wanted, planned = opened(preset, **changes)
-            plan = checked_plan(plan) or planned
+            plan = check_plan(plan) or planned
         keep_freed_memory()
         self.problem = preset if isinstance(preset, Problem) else Problem.of(wanted, network, data, cost, held_out)
         layout = self.layout
         self.kernels = Kernels.of(layout, self.problem.device)
         if isinstance(preset, Record):
             self.check_record(preset)
-        names = tuple(layout.watched_by_default() if watch is None else weights_named(watch))
+        names = tuple(layout.choose_watched() if watch is None else check_watched(watch))
         self.watched = [layout.index(name) for name in names]
         self.knobs, self.plan = self.settings.knobs, plan
         self.prepared: tuple[Knobs, KnobTensors, StepStructure] | None = None
@@ -97,7 +97,7 @@ class Run:
 
     def take_over(self, record: Record, history_bytes: int) -> None:
         """Go on with the past of a record; ValueError if its states do not fit the network."""
-        states = restore_states(record, self.problem.empty_state())
+        states = restore_states(record, self.problem.make_empty_state())
         self.history = History.of(states, history_bytes)
         self.log, self.pending = Log.from_record(dataclasses.replace(record, settings=self.settings)), []
         self.updates, self.branch = len(record), record.branch
@@ -208,7 +208,7 @@ class Run:
         knobs = self.knobs_in_force
         with self.determinism(self.updates + 1):
             x, y = self.problem.batch(self.updates + 1)
-            step = self.descent.step(self.state, x, y, *self.prepared_knobs(knobs))
+            step = self.descent.step(self.state, x, y, *self.prepare_knobs(knobs))
             measured = self.gauges.measure(self.parameters, step, y)
         state = State(step.parameters, step.velocity, step.buffers)
         row = (*measured, self.kernels.read(step.parameters))
@@ -225,7 +225,7 @@ class Run:
         The run goes on with the knobs that were in force at the next update then. A Record taken earlier stays as it
         was. ValueError outside the run.
         """
-        step = self.checked_step(step)
+        step = self.check_step(step)
         if step == self.updates:
             return
         self.flush()
@@ -238,7 +238,7 @@ class Run:
 
         Without changes it repeats this run to the bit, as long as this run's knobs do not change later.
         """
-        step = self.updates if step is None else self.checked_step(step)
+        step = self.updates if step is None else self.check_step(step)
         self.flush()
         twin = copy.copy(self)
         twin.attach_gauges()
@@ -249,7 +249,7 @@ class Run:
         twin.branch = Branch(next(self.numbers), self.branch.number, step)
         return twin
 
-    def checked_step(self, step: Any) -> int:
+    def check_step(self, step: Any) -> int:
         """`step` as a plain int; ValueError if it is none of this run's updates, or 0."""
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step <= self.updates:
             raise ValueError(f"step must be a whole number in [0, {self.updates}], got {written(step)}")
@@ -262,7 +262,7 @@ class Run:
         record = self.log.record()
         for update in range(nearest + 1, step + 1):
             with self.determinism(update):
-                knobs = self.prepared_knobs(record.knobs_at(update))
+                knobs = self.prepare_knobs(record.knobs_at(update))
                 again = self.descent.step(state, *self.problem.batch(update), *knobs)
             state = State(again.parameters, again.velocity, again.buffers)
         return state
@@ -281,7 +281,7 @@ class Run:
         """The flat vector of all parameters; it is never written to."""
         return self.state.parameters
 
-    def prepared_knobs(self, knobs: Knobs) -> tuple[KnobTensors, StepStructure]:
+    def prepare_knobs(self, knobs: Knobs) -> tuple[KnobTensors, StepStructure]:
         """The knobs as tensors, made anew only when they have changed."""
         if self.prepared is None or self.prepared[0] is not knobs:
             self.prepared = knobs, KnobTensors.of(knobs, self.parameters), StepStructure.of(knobs)
@@ -315,7 +315,7 @@ class Run:
     def note_sharpness(self, step: int, eigenvalue: float) -> None:
         """Keep a measured largest eigenvalue of the Hessian after update `step` in its frame; NaN: it is not finite."""
         self.flush()
-        self.log.write_gauge("sharpness", self.checked_step(step), math.inf if math.isnan(eigenvalue) else eigenvalue)
+        self.log.write_gauge("sharpness", self.check_step(step), math.inf if math.isnan(eigenvalue) else eigenvalue)
 
     @property
     def sharpness(self) -> float:
@@ -337,7 +337,7 @@ class Run:
         return x[:, 0].to("cpu", torch.float32).numpy() if there else None
 
 
-def same_settings(record: Record, changes: dict[str, Any]) -> Settings:
+def check_same_settings(record: Record, changes: dict[str, Any]) -> Settings:
     """The settings of a record; TypeError if others are asked for. Only the device may be another."""
     check_names(changes)
     wanted = record.settings.replace(**{name: value for name, value in changes.items() if name == "device"})
@@ -349,7 +349,7 @@ def same_settings(record: Record, changes: dict[str, Any]) -> Settings:
     return wanted
 
 
-def checked_plan(plan: Any) -> Plan:
+def check_plan(plan: Any) -> Plan:
     """A plan itself; TypeError in a sentence if it is no (first update, Knobs) pairs."""
     pairs = plan if isinstance(plan, (tuple, list)) else [None]
     if not all(
@@ -360,14 +360,14 @@ def checked_plan(plan: Any) -> Plan:
     return tuple(plan)
 
 
-def weights_named(watch: Any) -> tuple[str, ...]:
+def check_watched(watch: Any) -> tuple[str, ...]:
     """The names in `watch`; TypeError in a sentence if it is no list of texts."""
     if isinstance(watch, str) or not isinstance(watch, Sequence) or not all(isinstance(name, str) for name in watch):
         raise TypeError(f'watch must be a list of weights such as ["hid1.weight[0,5]"], got {written(watch)}')
     return tuple(watch)
 
 
-def same_watched(record: Record, watch: Sequence[str] | None) -> tuple[str, ...]:
+def check_same_watched(record: Record, watch: Sequence[str] | None) -> tuple[str, ...]:
     """The weights that a record watches; TypeError if others are asked for."""
     if watch is not None and tuple(watch) != record.watched:
         raise TypeError(f"watch is that of the record, {record.watched}, got {tuple(watch)}")

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from cnnlab.config.settings import Knobs
 from cnnlab.training.checkpoints import State
 from cnnlab.training.clipping import CLIPS
-from cnnlab.training.losses import Cost, penalty, penalty_gradient
+from cnnlab.training.losses import Cost, compute_penalty_gradient, penalty
 from cnnlab.training.network import Layout
 from cnnlab.training.reductions import LONG
 
@@ -149,7 +149,7 @@ class Descent:
         if velocity is not None and velocity is self.scratch.get("gradient"):
             velocity = velocity.clone()
         if structure.penalised and structure.penalty_in == "update":
-            direction = direction + penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
+            direction = direction + compute_penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
         update = torch.mul(knobs.learning_rate, direction, out=self.scratch_memory("update", direction))
         return Move(parameters - update, velocity, clipped, update)
 

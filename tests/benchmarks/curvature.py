@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from cnnlab import Run
-from cnnlab.curvature.hessian import critical_learning_rate, hessian_of
-from cnnlab.training.network import question_network
+from cnnlab.curvature.hessian import build_hessian_product, critical_learning_rate
+from cnnlab.training.network import make_question_network
 
 RESULTS = Path(__file__).parent / "results" / "curvature.md"
 SEEDS = range(5)
@@ -57,7 +57,7 @@ def by_eigsh(matrix: Callable[[Tensor], Tensor], size: int, start: np.ndarray | 
 
 def eigsh(run: Run, start: np.ndarray | None) -> Found:
     """eigsh on cnnlab's Hessian-vector products."""
-    product, like = hessian_of(run, *run.problem.data)
+    product, like = build_hessian_product(run, *run.problem.data)
     return by_eigsh(product, like.numel(), start)
 
 
@@ -65,7 +65,7 @@ def curvlinops(run: Run, start: np.ndarray | None) -> Found:
     """eigsh on curvlinops's."""
     from curvlinops import HessianLinearOperator
 
-    network = question_network(run.settings).to_empty(device="cpu")
+    network = make_question_network(run.settings).to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(run.layout.views(run.parameters)[name])

@@ -28,9 +28,9 @@ import cnnlab
 from cnnlab.config.settings import Settings, settings
 from cnnlab.sweeps import batched as together
 from cnnlab.sweeps import ensemble
-from cnnlab.sweeps.members import batch_of, find_problem, room_for, starts
+from cnnlab.sweeps.members import count_fitting, find_problem, starts, take_batch
 from cnnlab.sweeps.workers import Workers, count_cores
-from cnnlab.training.network import Layout, question_network
+from cnnlab.training.network import Layout, make_question_network
 from cnnlab.training.problem import Problem
 from cnnlab.training.step import StepStructure
 
@@ -56,7 +56,7 @@ def by_hand(members: list[Settings], updates: int) -> None:
     for member in members:
         problem = find_problem(member)
         x, y = problem.data
-        network = question_network(member).to_empty(device=problem.device)
+        network = make_question_network(member).to_empty(device=problem.device)
         start = Layout.of(network).views(problem.draw_start(member).parameters)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(start[name])
@@ -91,7 +91,7 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
     for way in together.WAYS:
         if on_a_gpu or way != "unfold" or len(members) <= SLOW_MEMBERS:
             ways[way] = lambda way=way: ensemble.compute(members, updates, way)
-        if on_a_gpu and len(members) <= room_for(find_problem(start)):
+        if on_a_gpu and len(members) <= count_fitting(find_problem(start)):
             ways[f"{way}, as a CUDA graph"] = as_graph(members, updates, way)
     with Workers(None, start) as workers:
         if not workers.together and count_cores() > 1:
@@ -112,7 +112,7 @@ def as_graph(members: list[Settings], updates: int, way: str) -> Callable[[], No
     """Updates of all members as a CUDA graph that is recorded already."""
     problem, kind, step = find_problem(members[0]), StepStructure.of(members[0].knobs), together.Recorder()
     start, knobs = starts(problem, members)
-    x, y = batch_of(problem, members, torch.arange(len(members)), 1)
+    x, y = take_batch(problem, members, torch.arange(len(members)), 1)
 
     def work(updates: int = updates) -> None:
         parameters = start
@@ -126,7 +126,7 @@ def as_graph(members: list[Settings], updates: int, way: str) -> Callable[[], No
 def operations(problem: Problem) -> int:
     """Multiplications and additions of one update of a member, forward and backward."""
     x, y = (part.cpu() for part in problem.data)
-    network = question_network(problem.settings).to_empty(device="cpu")
+    network = make_question_network(problem.settings).to_empty(device="cpu")
     with FlopCounterMode(display=False) as counter:
         nn.functional.cross_entropy(network(x), y).backward()
     return counter.get_total_flops()

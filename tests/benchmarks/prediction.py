@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 import cnnlab
-from cnnlab.curvature.divergence import SIGNS, chance_of, logarithm, signs_of
+from cnnlab.curvature.divergence import SIGNS, compute_chance, logarithm, measure_signs
 from cnnlab.training import data
 from cnnlab.training.run import Run
 
@@ -83,7 +83,7 @@ def made(network: str, changes: dict) -> Run:
     if network == "question":
         return Run("question", device="cpu", history_bytes=2**20, **changes)
     wanted = cnnlab.settings("question", input_scaling=changes["input_scaling"], seed=changes["seed"])
-    patches = data.patches_of(wanted)
+    patches = data.make_patches(wanted)
     torch.manual_seed(changes["seed"])
     own = NETWORKS[network](ACTIVATIONS[changes["relu"]])
     with torch.no_grad():
@@ -103,7 +103,7 @@ def measured(network: str, number: int) -> dict:
     began = time.perf_counter()
     changes = drawn(network, number)
     run = made(network, changes)
-    signs = signs_of(run)
+    signs = measure_signs(run)
     last = run.advance(UPDATES, until="nonfinite")
     end = {"diverged": int(last.nonfinite), "last_cost": last.cost, "seconds": time.perf_counter() - began}
     found = {"network": network, "number": number, **changes, **signs, **end}
@@ -162,7 +162,7 @@ def ended(rows: list[dict]) -> np.ndarray:
 
 def said(rows: list[dict]) -> np.ndarray:
     """Which rows the rule says will diverge."""
-    return np.array([chance_of({name: float(row[name]) for name in SIGNS}) > 0.5 for row in rows])
+    return np.array([compute_chance({name: float(row[name]) for name in SIGNS}) > 0.5 for row in rows])
 
 
 def score(name: str, rows: list[dict], verdicts: np.ndarray) -> str:

@@ -19,7 +19,7 @@ import torch
 
 import cnnlab.training.metrics
 from cnnlab import Run
-from cnnlab.training.network import question_network
+from cnnlab.training.network import make_question_network
 
 LIMIT = 1.15
 """Most that a step with all gauges may take, as a multiple of the bare loop."""
@@ -38,7 +38,7 @@ def bare_loop(run: Run) -> Callable[[], None]:
     """One update as a PyTorch tutorial writes it, from the run's own weights and patches."""
     x, y = run.problem.data
     knobs = run.settings.knobs
-    network = question_network(run.settings).to_empty(device="cpu")
+    network = make_question_network(run.settings).to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(run.layout.views(run.parameters)[name])
@@ -113,9 +113,9 @@ def breakdown(steps: int) -> dict[str, float]:
     }.items():
         setattr(gauges, name, timed(getattr(gauges, name), label))
     activations = cnnlab.training.metrics.Activations
-    activations.saw_relu = timed(activations.saw_relu, "hooks")  # type: ignore[method-assign]
-    saw_layer = activations.saw_layer
-    activations.saw_layer = lambda self, index: timed(saw_layer(self, index), "hooks")  # type: ignore[method-assign]
+    activations.note_relu = timed(activations.note_relu, "hooks")  # type: ignore[method-assign]
+    note_layer = activations.note_layer
+    activations.note_layer = lambda self, index: timed(note_layer(self, index), "hooks")  # type: ignore[method-assign]
     try:
         gauges.activations = activations(run.network, run.layout)
         original, cnnlab.training.metrics.classification = (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import cnnlab
-from cnnlab.config.links import link_of, opened
+from cnnlab.config.links import format_link, opened
 from cnnlab.config.settings import KNOB_FIELDS, LIMITS, Choice, Pair
 from cnnlab.dashboards.worker import Worker
 
@@ -45,7 +45,7 @@ def advanced(start, updates):
 def test_a_link_opens_as_the_settings_and_the_plan_that_it_was_made_of(preset, changes, plan):
     start = cnnlab.settings(preset, **changes)
     schedule = [(1, start.knobs), *sorted(plan.items())]
-    link = link_of(start, schedule)
+    link = format_link(start, schedule)
     again, later = opened(link)
     assert again == start
     in_force = dict(later)
@@ -53,7 +53,7 @@ def test_a_link_opens_as_the_settings_and_the_plan_that_it_was_made_of(preset, c
     for first, wanted in schedule[1:]:
         knobs = in_force.get(first, knobs)
         assert knobs == wanted
-    assert link_of(again, later) == link
+    assert format_link(again, later) == link
     assert set(link) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.,:?&=")
 
 
@@ -72,15 +72,15 @@ def test_whatever_follows_the_question_mark_opens_or_is_one_sentence(text):
 def test_a_link_says_only_what_differs_from_its_preset():
     start = cnnlab.settings("question", seed=3, learning_rate=1e-3)
     clipped = dataclasses.replace(start.knobs, clip="norm")
-    assert link_of(start, ()) == "cnnlab:question?learning_rate=0.001&seed=3"
-    assert link_of(start, ((1, start.knobs), (4, clipped))) == (
+    assert format_link(start, ()) == "cnnlab:question?learning_rate=0.001&seed=3"
+    assert format_link(start, ((1, start.knobs), (4, clipped))) == (
         "cnnlab:question?learning_rate=0.001&seed=3&at4.clip=norm"
     )
-    assert link_of(cnnlab.settings("dead"), ()) == "cnnlab:dead"
+    assert format_link(cnnlab.settings("dead"), ()) == "cnnlab:dead"
 
 
 def test_numbers_in_a_link_need_no_escape():
-    link = link_of(cnnlab.settings("converges", batch_size=None, hidden=(7, 8), l2=1e-5, clip_threshold=1e10), ())
+    link = format_link(cnnlab.settings("converges", batch_size=None, hidden=(7, 8), l2=1e-5, clip_threshold=1e10), ())
     assert link == "cnnlab:converges?clip_threshold=10000000000.0&l2=1e-05&batch_size=none&hidden=7,8"
 
 
@@ -192,7 +192,7 @@ def test_a_lab_opens_its_own_link_with_what_is_still_to_come():
         assert opened(lab.link()) == opened(link)
         lab.step(4)
         lab.set(l1=0.5)
-        assert lab.link() == link_of(*opened(link)).removesuffix("&at9.clip=off") + "&at5.l1=0.5&look=4"
+        assert lab.link() == format_link(*opened(link)).removesuffix("&at9.clip=off") + "&at5.l1=0.5&look=4"
     finally:
         lab.close()
 

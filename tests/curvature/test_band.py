@@ -7,7 +7,7 @@ import pytest
 from handmade import drawn, record_of
 
 import cnnlab
-from cnnlab.curvature.band import band_of
+from cnnlab.curvature.band import describe_band
 from cnnlab.plots.sharpness import POINTS, find_eigenvalues, find_nonfinite, find_thresholds
 
 START = cnnlab.settings("question", learning_rate=1e-2)
@@ -19,44 +19,44 @@ def measured(*values):
 
 
 def test_amber_begins_at_the_critical_rate_and_red_at_ten_times_it():
-    band = band_of(measured(100.0), START, "")
+    band = describe_band(measured(100.0), START, "")
     assert band["edges"] == pytest.approx([0.02, 0.2])
     assert band["said"] == "critical 0.02, yours 0.5 ×"
 
 
 def test_momentum_moves_the_edges():
-    assert band_of(measured(100.0), START.replace(momentum=0.9), "")["edges"][0] == pytest.approx(0.038)
+    assert describe_band(measured(100.0), START.replace(momentum=0.9), "")["edges"][0] == pytest.approx(0.038)
 
 
 def test_the_last_measurement_counts_and_the_title_says_of_which_update_it_is():
-    band = band_of(measured(100.0, 50.0, math.nan, math.nan), START, "")
+    band = describe_band(measured(100.0, 50.0, math.nan, math.nan), START, "")
     assert band["edges"][0] == pytest.approx(0.04)
     assert "after update 1" in band["title"]
 
 
 def test_a_hessian_that_is_not_finite_is_said_and_has_no_band():
-    band = band_of(measured(100.0, math.inf), START, "")
+    band = describe_band(measured(100.0, math.inf), START, "")
     assert band["edges"] is None
     assert band["said"] == "the Hessian is not finite"
 
 
 def test_before_anything_is_measured_there_is_no_band():
-    assert band_of(measured(math.nan), START, "")["edges"] is None
+    assert describe_band(measured(math.nan), START, "")["edges"] is None
 
 
 def test_a_network_without_second_derivatives_is_told_why_it_has_none():
-    band = band_of(measured(math.nan), START, "a layer has none")
+    band = describe_band(measured(math.nan), START, "a layer has none")
     assert (band["edges"], band["title"]) == (None, "a layer has none")
 
 
 def test_a_cost_that_curves_upwards_nowhere_has_no_critical_rate_and_calls_none_safe():
-    band = band_of(measured(-4.0), START, "")
+    band = describe_band(measured(-4.0), START, "")
     assert band["edges"] is None
     assert band["said"] == "no critical rate: λ is not above 0"
 
 
 def test_a_mini_batch_is_named():
-    assert "of a batch of 6" in band_of(measured(100.0), START.replace(batch_size=6), "")["title"]
+    assert "of a batch of 6" in describe_band(measured(100.0), START.replace(batch_size=6), "")["title"]
 
 
 def test_the_curve_holds_what_was_measured_at_the_update_after_which_it_was():

@@ -12,10 +12,10 @@ from cnnlab.curvature.divergence import (
     SIGNS,
     Forecast,
     Prediction,
-    chance_of,
+    compute_chance,
     logarithm,
+    measure_signs,
     rule,
-    signs_of,
 )
 from cnnlab.training.problem import Problem
 from cnnlab.training.run import Run
@@ -55,13 +55,13 @@ def test_the_rule_is_the_fitted_one_and_rises_with_each_sign():
     assert set(rule()) == {"constant", *SIGNS}
     middle = dict.fromkeys(SIGNS, 1.0)
     for name in SIGNS:
-        assert chance_of({**middle, name: 100.0}) > chance_of(middle)
+        assert compute_chance({**middle, name: 100.0}) > compute_chance(middle)
 
 
 def test_what_is_not_finite_counts_as_the_worst_and_what_is_zero_as_the_best():
     worst, best = (dict.fromkeys(SIGNS, value) for value in (math.nan, 0.0))
-    assert chance_of(worst) > 0.99
-    assert chance_of(best) < 0.01
+    assert compute_chance(worst) > 0.99
+    assert compute_chance(best) < 0.01
     assert logarithm(math.inf) == logarithm(math.nan) == 6
     assert logarithm(-1.0) == logarithm(0.0) == -6
 
@@ -69,7 +69,7 @@ def test_what_is_not_finite_counts_as_the_worst_and_what_is_zero_as_the_best():
 def test_the_critical_sign_is_the_rate_over_the_critical_one():
     run = Run("question", learning_rate=1e-3, **SMALL)
     critical = cnnlab.critical_learning_rate(run)
-    assert signs_of(run, critical)["critical"] == pytest.approx(1e-3 / critical.value)
+    assert measure_signs(run, critical)["critical"] == pytest.approx(1e-3 / critical.value)
 
 
 @pytest.mark.parametrize(("chance", "words"), [(0.0, "under 1 %"), (0.5, "50 %"), (0.999, "over 99 %")])

@@ -10,7 +10,14 @@ from once import Once
 from torch import nn
 
 import cnnlab
-from cnnlab.curvature.hessian import KEPT_BYTES, TOLERANCE, critical_learning_rate, hessian_of, largest, search
+from cnnlab.curvature.hessian import (
+    KEPT_BYTES,
+    TOLERANCE,
+    build_hessian_product,
+    critical_learning_rate,
+    largest,
+    search,
+)
 from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
@@ -295,7 +302,7 @@ def test_a_mini_batch_run_says_what_the_cost_is_over():
     assert "over all 8 examples; an update takes 3" in str(full)
     assert "over the next batch of 3 examples" in str(batch)
     assert batch.eigenvalue != full.eigenvalue
-    product, like = hessian_of(run, *run.problem.batch(1))
+    product, like = build_hessian_product(run, *run.problem.batch(1))
     assert torch.allclose(product(batch.vector), batch.eigenvalue * batch.vector, atol=0.02 * batch.eigenvalue)
     assert like.shape == run.parameters.shape
 
@@ -303,8 +310,8 @@ def test_a_mini_batch_run_says_what_the_cost_is_over():
 def test_the_mean_of_batches_is_the_whole():
     run = Run("question", batch_size=4, **SMALL)
     v = torch.randn_like(run.parameters)
-    whole = hessian_of(run, *run.problem.data)[0](v)
-    halves = [hessian_of(run, *run.problem.batch(update))[0](v) for update in (1, 2)]
+    whole = build_hessian_product(run, *run.problem.data)[0](v)
+    halves = [build_hessian_product(run, *run.problem.batch(update))[0](v) for update in (1, 2)]
     assert torch.allclose(whole, (halves[0] + halves[1]) / 2, rtol=1e-3, atol=1e-3 * whole.abs().max().item())
 
 

@@ -9,7 +9,7 @@ from once import Once
 from torch import nn
 
 import cnnlab
-from cnnlab.curvature.tracker import Edge, advance_safely
+from cnnlab.curvature.tracker import SharpnessTracker, advance_safely
 from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
@@ -42,7 +42,7 @@ def no_second_derivative() -> Run:
 def test_what_is_measured_is_the_critical_rate_s_eigenvalue_and_stands_in_the_record() -> None:
     run = small()
     run.advance(2)
-    value = Edge().measure(run)
+    value = SharpnessTracker().measure(run)
     assert value == pytest.approx(cnnlab.critical_learning_rate(run).eigenvalue, rel=1e-6)
     assert run.record.frames[-1].sharpness == value
     assert np.isnan(run.record.column("sharpness")[:-1]).all()
@@ -50,11 +50,11 @@ def test_what_is_measured_is_the_critical_rate_s_eigenvalue_and_stands_in_the_re
 
 def test_it_can_be_measured_before_the_first_update() -> None:
     run = small()
-    assert Edge().measure(run) == run.record.start.sharpness
+    assert SharpnessTracker().measure(run) == run.record.start.sharpness
 
 
 def test_a_piece_is_done_only_when_training_has_paid_for_it() -> None:
-    run, edge = small(), Edge(clock=Clock(), credit=0.0, took=1.0)
+    run, edge = small(), SharpnessTracker(clock=Clock(), credit=0.0, took=1.0)
     for _ in range(6):
         run.update()
         edge.earn(1.0)
@@ -69,7 +69,7 @@ def test_a_piece_is_done_only_when_training_has_paid_for_it() -> None:
 @pytest.mark.parametrize("tick", [0.05, 3.0])
 def test_measuring_takes_at_most_its_share_of_the_training_s_time(tick) -> None:
     clock, updates, each = Clock(tick), 400, tick / 3
-    run, edge = small(), Edge(credit=0.0, clock=clock)
+    run, edge = small(), SharpnessTracker(credit=0.0, clock=clock)
     for _ in range(updates):
         run.update()
         edge.earn(each)
@@ -80,7 +80,7 @@ def test_measuring_takes_at_most_its_share_of_the_training_s_time(tick) -> None:
 
 
 def test_a_slow_search_answers_for_the_update_at_which_it_began() -> None:
-    run, edge = small(), Edge()
+    run, edge = small(), SharpnessTracker()
     run.update()
     edge.piece(run)
     run.advance(3)
@@ -90,12 +90,12 @@ def test_a_slow_search_answers_for_the_update_at_which_it_began() -> None:
         edge.piece(run)
     fresh = small()
     fresh.advance(1)
-    assert run.record.column("sharpness")[1] == pytest.approx(Edge().measure(fresh), rel=1e-6)
+    assert run.record.column("sharpness")[1] == pytest.approx(SharpnessTracker().measure(fresh), rel=1e-6)
     assert math.isnan(run.sharpness)
 
 
 def test_at_rest_a_search_for_an_older_update_is_given_up() -> None:
-    run, edge = small(), Edge()
+    run, edge = small(), SharpnessTracker()
     edge.piece(run)
     run.advance(2)
     assert edge.measure(run) == run.record.column("sharpness")[2]
@@ -103,7 +103,7 @@ def test_at_rest_a_search_for_an_older_update_is_given_up() -> None:
 
 
 def test_a_knob_that_bends_the_cost_has_it_measured_anew() -> None:
-    run, edge = small(), Edge()
+    run, edge = small(), SharpnessTracker()
     before = edge.measure(run)
     run.set(learning_rate=0.5)
     assert edge.knows(run)
@@ -115,12 +115,12 @@ def test_a_knob_that_bends_the_cost_has_it_measured_anew() -> None:
 def test_a_hessian_that_is_not_finite_is_inf_in_the_record_and_not_measured_is_nan() -> None:
     run = Run("question", device="cpu")
     run.advance(7)
-    assert math.isinf(Edge().measure(run))
+    assert math.isinf(SharpnessTracker().measure(run))
     assert math.isnan(run.record.frames[0].sharpness)
 
 
 def test_a_network_without_second_derivatives_is_said_once_and_trains_on() -> None:
-    run, edge = no_second_derivative(), Edge()
+    run, edge = no_second_derivative(), SharpnessTracker()
     assert math.isnan(edge.measure(run))
     assert "needs second derivatives" in edge.problem
     run.advance(2)
@@ -131,7 +131,7 @@ def test_a_network_without_second_derivatives_is_said_once_and_trains_on() -> No
 
 
 def test_rewinding_keeps_what_was_measured_before() -> None:
-    run, edge = small(), Edge()
+    run, edge = small(), SharpnessTracker()
     run.advance(2)
     value = edge.measure(run)
     run.advance(3)
@@ -141,14 +141,16 @@ def test_rewinding_keeps_what_was_measured_before() -> None:
 
 def test_a_saved_record_keeps_it_and_an_older_file_has_none(tmp_path) -> None:
     run = small()
-    value = Edge().measure(run)
+    value = SharpnessTracker().measure(run)
     run.record.save(tmp_path / "run.cnnlab")
     assert cnnlab.load(tmp_path / "run.cnnlab").start.sharpness == value
 
 
 def test_mini_batches_are_measured_on_the_next_batch() -> None:
     run = small(batch_size=3)
-    assert Edge().measure(run) == pytest.approx(cnnlab.critical_learning_rate(run, of="batch").eigenvalue, rel=1e-6)
+    assert SharpnessTracker().measure(run) == pytest.approx(
+        cnnlab.critical_learning_rate(run, of="batch").eigenvalue, rel=1e-6
+    )
 
 
 def test_as_high_as_is_safe_survives_where_the_same_start_rate_explodes() -> None:

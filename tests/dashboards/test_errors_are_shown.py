@@ -153,7 +153,7 @@ def test_an_exception_is_told_in_one_line_whatever_it_is(kind: BaseException) ->
 def test_an_exception_of_many_lines_or_an_enormous_one_is_cut_to_one_line() -> None:
     assert errors.told(RuntimeError("no\n\n   more")) == "RuntimeError: no more"
     assert len(errors.told(RuntimeError("x" * 10**6))) < 350
-    assert errors.in_a_sentence(ValueError("step must be 3")) == "step must be 3"
+    assert errors.describe_problem(ValueError("step must be 3")) == "step must be 3"
 
 
 # Training.
@@ -466,14 +466,14 @@ def breaking(monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException) -
         raise kind
 
     owner = {
-        "draw_cost": dashboard, "colour_cells": trainability_map, "band_of": view_state, "_send_update_msg": LiveFigure,
-        "_send_animate_msg": LiveFigure, "in_words": JobDashboard,
+        "draw_cost": dashboard, "colour_cells": trainability_map, "describe_band": view_state,
+        "_send_update_msg": LiveFigure, "_send_animate_msg": LiveFigure, "in_words": JobDashboard,
     }[place]  # fmt: skip
     monkeypatch.setattr(owner, place, cannot)
     return times
 
 
-@pytest.mark.parametrize("place", ["draw_cost", "band_of", "_send_update_msg"])
+@pytest.mark.parametrize("place", ["draw_cost", "describe_band", "_send_update_msg"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not isinstance(kind, KeyboardInterrupt)], ids=kind_of)
 def test_an_error_while_drawing_is_shown_and_the_next_good_frame_clears_it_and_holds_all(
     lab: cnnlab.Lab, monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException
@@ -592,7 +592,7 @@ def test_what_the_loop_is_asked_to_do_raises_on_the_page_and_not_in_the_loop(
 
         monkeypatch.setattr(lab.widgets, "resize", cannot)
         lab.received({"width": 800})
-        await soon(lambda: lab.widgets.controls.state["problem"] == errors.in_a_sentence(kind))
+        await soon(lambda: lab.widgets.controls.state["problem"] == errors.describe_problem(kind))
         assert not wrong
         lab.close()
 
@@ -639,7 +639,7 @@ def test_what_a_button_of_a_board_raises_is_shown(
         patch.setattr(atlas.survey, "go_on", cannot)
         atlas.button.click()
         atlas.draw()
-    assert errors.in_a_sentence(kind) in atlas.words.value
+    assert errors.describe_problem(kind) in atlas.words.value
     atlas.button.click()
     assert atlas.wait(60)
     assert atlas.map.done.all()
@@ -778,7 +778,7 @@ def test_a_file_that_cannot_be_used_is_told_whatever_is_raised(
     monkeypatch.setattr("cnnlab.dashboards.upload.own_image", cannot)
     upload, now = Upload(heard.append), datetime.datetime.now(datetime.UTC)
     upload.file.value = ({"name": "a.png", "type": "", "size": 1, "content": b"x", "last_modified": now},)
-    assert heard == [{"problem": errors.in_a_sentence(kind)}]
+    assert heard == [{"problem": errors.describe_problem(kind)}]
     upload.close()
 
 
@@ -855,7 +855,7 @@ def test_what_a_message_leads_to_may_raise_anything(
 
     monkeypatch.setattr(lab, "pause", cannot)
     lab.received({"do": "pause"})
-    assert lab.widgets.controls.state["problem"] == errors.in_a_sentence(kind)
+    assert lab.widgets.controls.state["problem"] == errors.describe_problem(kind)
 
 
 # What a cell calls.

@@ -59,7 +59,7 @@ def test_an_error_half_way_through_entering_leaves_everything_as_it_was(monkeypa
 
     broken = {
         "backward": "cnnlab.training.pass_listener.BackwardOverlay.__enter__",
-        "signal": "cnnlab.training.overlay.InterruptOverlay.over_below",
+        "signal": "cnnlab.training.overlay.InterruptOverlay.wrap_below",
         "gauges": "cnnlab.training.loop_recorder.LoopRecorder.prepare",
         "show": "cnnlab.diagnosis.watch.Watch.show",
     }

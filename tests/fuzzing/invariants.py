@@ -141,7 +141,7 @@ def alarm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def use_one_thread() -> Iterator[None]:
     """Several threads only wait for one another where networks are tiny and the machine is busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

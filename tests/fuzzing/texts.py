@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import cnnlab
-from cnnlab.config.links import link_of, moment_of, opened
+from cnnlab.config.links import find_moment, format_link, opened
 from cnnlab.config.settings import Settings, settings
 from fuzzing.invariants import REFUSED, outcome, require
 from fuzzing.moves import SMALL, Moves, moves_on, small, text_of, written
@@ -59,9 +59,9 @@ def try_link(moves: Moves, _folder: Path) -> bool:
         outcome(lambda: cnnlab.Run(link))
         outcome(lambda: cnnlab.Lab(link).close())
         return False
-    moment_of(link)
-    again = link_of(*found)
-    require(link_of(*opened(again)) == again, "a link of what a link has opened opens something else")
+    find_moment(link)
+    again = format_link(*found)
+    require(format_link(*opened(again)) == again, "a link of what a link has opened opens something else")
     if small(found[0]):
         made = outcome(lambda: cnnlab.Run(link))
         require(made is REFUSED or made.step().step == 1, "a run of a link does not train")
@@ -107,6 +107,6 @@ def try_settings(moves: Moves, _folder: Path) -> bool:
     if made is REFUSED:
         return False
     require(Settings.from_json(made.to_json()) == made, "settings are not those of their text")
-    require(opened(link_of(made, ()))[0] == made, "settings are not those of their link")
+    require(opened(format_link(made, ()))[0] == made, "settings are not those of their link")
     require(eval(repr(made), {"settings": settings}) == made, "settings are not those of their representation")
     return True

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnlab.records import bounded_json
-from cnnlab.records.bounded_json import most_memory, parse
+from cnnlab.records.bounded_json import limit_memory, parse
 
 LEAVES = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False) | st.text(max_size=20)
 VALUES = st.recursive(LEAVES, lambda more: st.lists(more) | st.dictionaries(st.text(max_size=8), more), max_leaves=30)
@@ -27,7 +27,7 @@ def test_what_a_text_becomes_takes_no_more_than_was_reckoned(value: object, asci
     finally:
         tracemalloc.stop()
     assert found == [value] * 20
-    assert peak <= most_memory(text) + len(text) + 5000
+    assert peak <= limit_memory(text) + len(text) + 5000
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_many_small_values_take_no_more_than_was_reckoned(text: str) -> None:
     finally:
         tracemalloc.stop()
     assert len(found) == 50_001
-    assert peak <= most_memory(whole) <= 4 * peak
+    assert peak <= limit_memory(whole) <= 4 * peak
 
 
 @pytest.mark.parametrize(

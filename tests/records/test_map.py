@@ -124,18 +124,18 @@ def test_an_axis_spaced_by_factors_is_logarithmic(values, logarithmic):
 
 
 def test_a_refined_axis_has_as_many_values_between_its_ends():
-    name, values = maps.refined(("learning_rate", (1e-4, 1e-3, 1e-2, 1e-1)), 1, 2)
+    name, values = maps.refine_axis(("learning_rate", (1e-4, 1e-3, 1e-2, 1e-1)), 1, 2)
     assert name == "learning_rate"
     assert values == pytest.approx(np.geomspace(1e-3, 1e-2, 4))
 
 
 def test_a_refined_axis_of_whole_numbers_keeps_them_whole():
-    assert maps.refined(("channels", (2.0, 4.0, 6.0, 8.0, 10.0)), 1, 2) == ("channels", (4.0, 5.0, 6.0))
+    assert maps.refine_axis(("channels", (2.0, 4.0, 6.0, 8.0, 10.0)), 1, 2) == ("channels", (4.0, 5.0, 6.0))
 
 
 def test_an_axis_that_cannot_be_refined_says_so():
     with pytest.raises(ValueError, match="channels has no two values between 2 and 2"):
-        maps.refined(("channels", (2.0, 3.0)), 0, 0.2)
+        maps.refine_axis(("channels", (2.0, 3.0)), 0, 0.2)
 
 
 def test_wilson_s_interval_is_that_of_the_literature():

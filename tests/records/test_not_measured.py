@@ -25,7 +25,7 @@ from cnnlab.plots.layer_groups import group_layers
 from cnnlab.records.archive import Stored
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, is_measured, name_columns
 from cnnlab.records.record import Record
-from cnnlab.records.storage import widen
+from cnnlab.records.storage import convert_to_double
 from cnnlab.training.metrics import on_device, plain
 
 HOLES = [4.0, NOT_MEASURED, 2.0, NOT_MEASURED]
@@ -140,7 +140,7 @@ def test_a_gauge_that_an_older_file_lacks_was_not_measured(tmp_path):
     path.write_bytes(np.ones((3, 2)).tobytes())
     with open(path, "rb") as file:
         stored = Stored(file, 0, (3, 2), np.dtype("<f8"))
-        table = widen(stored, ("cost",), ("weight_norm",), ("only",), ()).whole
+        table = convert_to_double(stored, ("cost",), ("weight_norm",), ("only",), ()).whole
     there = [name in ("cost", "weight_norm.only") for name in name_columns(GAUGES, LAYER_GAUGES, ("only",), ())]
     assert is_measured(table).tolist() == [there] * 3
 

@@ -15,7 +15,7 @@ from PIL import Image
 import cnnlab
 from cnnlab.dashboards.upload import Upload
 from cnnlab.records import own_image as given_image
-from cnnlab.training.data import patches_of
+from cnnlab.training.data import make_patches
 
 NOISE = np.random.default_rng(0).integers(0, 256, (120, 200), dtype=np.uint8)
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 14, "patches": 20, "device": "cpu"}
@@ -48,7 +48,7 @@ def test_a_run_trains_on_patches_of_a_file(tmp_path):
     name = cnnlab.own_image(tmp_path / "noise.png")
     run = cnnlab.Run("question", image=name, learning_rate=1e-6, **SMALL)
     assert np.isfinite(run.advance(2).cost)
-    data = patches_of(run.settings)
+    data = make_patches(run.settings)
     for (row, column), patch, label in zip(data.positions, data.x[:, 0].numpy(), data.y, strict=True):
         assert (patch == NOISE[row : row + 14, column : column + 14]).all()
         assert label == int(row >= 60)
@@ -69,7 +69,7 @@ def test_a_mask_labels_the_patches():
     mask[:, 50:150] = True
     name = cnnlab.own_image(NOISE, mask)
     assert given_image.kept(name)[1].sum() == mask.sum()
-    assert set(patches_of(cnnlab.settings(image=name, patches=20, patch_size=14)).y.tolist()) == {0, 1}
+    assert set(make_patches(cnnlab.settings(image=name, patches=20, patch_size=14)).y.tolist()) == {0, 1}
 
 
 def test_the_same_image_has_the_same_name_and_another_labelling_another():

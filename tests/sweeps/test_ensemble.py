@@ -7,7 +7,7 @@ import torch
 import cnnlab
 from cnnlab.sweeps import batched as together
 from cnnlab.sweeps import ensemble
-from cnnlab.sweeps import members as members_room
+from cnnlab.sweeps import members as member_groups
 from cnnlab.training import problem as problems
 from cnnlab.training.problem import Problem
 
@@ -40,8 +40,8 @@ def members(**changes):
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_one_by_one_is_a_loop_of_runs_to_the_bit(changes, precision):
     some = members(precision=precision, **changes)[::3]
-    fates = ensemble.compute(some, 9)
-    for member, cost, held_out in zip(some, fates.cost, fates.held_out, strict=True):
+    results = ensemble.compute(some, 9)
+    for member, cost, held_out in zip(some, results.cost, results.held_out, strict=True):
         run = cnnlab.Run(member)
         run.advance(9, until="nonfinite")
         assert np.array_equal(run.record.cost, cost[: len(run.record)], equal_nan=True)
@@ -99,16 +99,16 @@ def test_members_of_several_structures_keep_their_places():
 def test_little_memory_makes_small_batches_of_the_same_members(monkeypatch):
     some = members(precision="float64")
     at_once = ensemble.compute(some, 4, "groups")
-    problem = members_room.find_problem(some[0])
-    monkeypatch.setattr(members_room, "CPU_BYTES", 3 * members_room.bytes_of_a_member(problem))
-    assert members_room.room_for(problem) == 3
+    problem = member_groups.find_problem(some[0])
+    monkeypatch.setattr(member_groups, "CPU_BYTES", 3 * member_groups.count_member_bytes(problem))
+    assert member_groups.count_fitting(problem) == 3
     assert [len(batch) for batch in ensemble.batches(some, "groups")] == [3, 3, 3, 3]
     np.testing.assert_allclose(ensemble.compute(some, 4, "groups").cost, at_once.cost, rtol=1e-9)
 
 
 def test_a_member_is_never_too_large_to_be_computed_alone(monkeypatch):
-    monkeypatch.setattr(members_room, "CPU_BYTES", 1)
-    assert members_room.room_for(members_room.find_problem(SMALL)) == 1
+    monkeypatch.setattr(member_groups, "CPU_BYTES", 1)
+    assert member_groups.count_fitting(member_groups.find_problem(SMALL)) == 1
 
 
 def test_where_memory_runs_out_all_the_same_members_go_in_halves(monkeypatch):
@@ -132,26 +132,26 @@ def test_a_way_that_needs_too_much_memory_is_never_the_fastest():
     def full(*_given):
         raise torch.OutOfMemoryError
 
-    assert together.seconds_together(members_room.find_structure(SMALL), 4, "vmap", full) == np.inf
+    assert together.time_together(member_groups.find_structure(SMALL), 4, "vmap", full) == np.inf
 
 
 def test_memory_that_torch_holds_in_reserve_counts_as_free(monkeypatch):
     for name, value in {"mem_get_info": (60, 100), "memory_reserved": 30, "memory_allocated": 10}.items():
         monkeypatch.setattr(torch.cuda, name, lambda _device, value=value: value)
-    assert members_room.memory_for_members(torch.device("cuda")) == members_room.FREE_SHARE * 80
+    assert member_groups.find_free_memory(torch.device("cuda")) == member_groups.FREE_SHARE * 80
 
 
 def test_the_fastest_way_is_one_that_was_measured(monkeypatch):
     taken = {"vmap": 3.0, "groups": 1.0, "unfold": 2.0}
-    monkeypatch.setattr(together, "seconds_together", lambda settings, count, way: taken[way])
-    together.fastest_way.cache_clear()
-    assert together.fastest_way(members_room.find_structure(SMALL), 8) == "groups"
-    together.fastest_way.cache_clear()
+    monkeypatch.setattr(together, "time_together", lambda settings, count, way: taken[way])
+    together.find_fastest_way.cache_clear()
+    assert together.find_fastest_way(member_groups.find_structure(SMALL), 8) == "groups"
+    together.find_fastest_way.cache_clear()
 
 
 @every_way
 def test_a_way_can_be_timed(way):
-    assert together.seconds_together(members_room.find_structure(SMALL), 4, way) > 0
+    assert together.time_together(member_groups.find_structure(SMALL), 4, way) > 0
 
 
 def test_members_that_differ_in_knobs_alone_share_a_draw_and_start_as_a_run_does(monkeypatch):
@@ -159,7 +159,7 @@ def test_members_that_differ_in_knobs_alone_share_a_draw_and_start_as_a_run_does
     draw = Problem.draw_start
     monkeypatch.setattr(Problem, "draw_start", lambda self, member: drawn.append(member) or draw(self, member))
     some = members()
-    parameters, knobs = members_room.starts(members_room.find_problem(SMALL), some)
+    parameters, knobs = member_groups.starts(member_groups.find_problem(SMALL), some)
     assert len(drawn) == 4, "two seeds at two scales"
     for member, flat, rate in zip(some, parameters, knobs.learning_rate, strict=True):
         assert torch.equal(flat, draw(Problem.of(member)).parameters)
@@ -184,7 +184,7 @@ def test_recorded_updates_are_the_same_and_members_that_die_leave_them(monkeypat
     some = members(precision="float64", **KINDS[kind])
     plainly = ensemble.compute(some, 40, "groups")
     replayed.count = 0
-    monkeypatch.setattr(together, "graph_pays", lambda *_asked: True)
+    monkeypatch.setattr(together, "is_graph_faster", lambda *_asked: True)
     monkeypatch.setattr(together, "recorded", replayed)
     by_graph = ensemble.compute(some, 40, "groups")
     assert replayed.count >= (2 if kind == "batches" else 1), "the last batch of an epoch is a shape of its own"
@@ -198,10 +198,10 @@ def test_recorded_updates_are_the_same_and_members_that_die_leave_them(monkeypat
 @every_way
 def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorded(monkeypatch, changes, way):
     # On torch's meta device a tensor has no values: a question to it (a branch, an `item`, a copy to the host) raises.
-    monkeypatch.setattr(problems, "chosen_device", lambda _settings: torch.device("meta"))
+    monkeypatch.setattr(problems, "choose_device", lambda _settings: torch.device("meta"))
     some = [member for member in members(precision="float64", **changes) if member.learning_rate < 1]
-    problem = members_room.made_problem.__wrapped__(members_room.find_structure(some[0]), 0)
-    parameters, knobs = members_room.starts(problem, some)
+    problem = member_groups.make_problem.__wrapped__(member_groups.find_structure(some[0]), 0)
+    parameters, knobs = member_groups.starts(problem, some)
     kind = together.StepStructure.of(some[0].knobs)
     velocity = parameters if kind.momentum else None
     moved, *_, cost = together.step_together(problem, way, kind, *problem.data, parameters, velocity, knobs)
@@ -209,15 +209,15 @@ def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorde
 
 
 def test_off_a_gpu_no_graph_is_recorded():
-    assert not together.graph_pays(members_room.find_structure(SMALL), 8, "vmap")
+    assert not together.is_graph_faster(member_groups.find_structure(SMALL), 8, "vmap")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, which this machine lacks")
 @every_way
 def test_on_a_gpu_a_recorded_update_is_the_one_that_is_not_recorded(way):
-    settings = members_room.find_structure(SMALL.replace(device="cuda", precision="float64"))
-    problem, kind = members_room.find_problem(settings), together.StepStructure.of(settings.knobs)
-    parameters, knobs = members_room.starts(problem, [settings] * 4)
+    settings = member_groups.find_structure(SMALL.replace(device="cuda", precision="float64"))
+    problem, kind = member_groups.find_problem(settings), together.StepStructure.of(settings.knobs)
+    parameters, knobs = member_groups.starts(problem, [settings] * 4)
     step, found = together.Recorder(), []
     for _ in range(together.OFTEN + 3):
         found.append(step(problem, way, kind, *problem.data, parameters, None, knobs)[0].clone())
@@ -227,7 +227,7 @@ def test_on_a_gpu_a_recorded_update_is_the_one_that_is_not_recorded(way):
 
 
 def test_on_the_cpu_members_go_one_by_one():
-    assert ensemble.automatic_way(SMALL, 100) == "one by one"
+    assert ensemble.choose_way(SMALL, 100) == "one by one"
 
 
 def test_an_unknown_way_is_refused():
@@ -247,6 +247,6 @@ def test_beginning_and_end_are_means_over_an_epoch_but_a_quarter_of_the_run_at_m
     assert ensemble.window(SMALL, 20) == 1
     assert ensemble.window(SMALL.replace(batch_size=5), 40) == 4
     assert ensemble.window(SMALL.replace(batch_size=5), 8) == 2
-    fates = ensemble.compute([SMALL.replace(batch_size=5, learning_rate=1e-7)], 8)
-    assert fates.began[0] == pytest.approx(fates.cost[0, :2].mean())
-    assert fates.ended[0] == pytest.approx(fates.cost[0, -2:].mean())
+    results = ensemble.compute([SMALL.replace(batch_size=5, learning_rate=1e-7)], 8)
+    assert results.began[0] == pytest.approx(results.cost[0, :2].mean())
+    assert results.ended[0] == pytest.approx(results.cost[0, -2:].mean())

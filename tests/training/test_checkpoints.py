@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cnnlab import Run
 from cnnlab.training import checkpoints as history_room
-from cnnlab.training.checkpoints import DENSE, WIDEST, History, State, laid_down
+from cnnlab.training.checkpoints import DENSE, WIDEST, History, State, spill_to_disk
 from cnnlab.training.malloc import give_back_memory
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 12}
@@ -205,7 +205,7 @@ def test_old_states_lie_in_files_and_take_no_memory() -> None:
 def test_a_vector_laid_down_is_the_same_to_the_bit(dtype: torch.dtype) -> None:
     vector = torch.randn(50_000).to(dtype)
     vector[:3] = torch.tensor([torch.nan, torch.inf, -0.0])
-    again = laid_down(vector)
+    again = spill_to_disk(vector)
     assert again.dtype == dtype
     assert again.view(torch.uint8).equal(vector.view(torch.uint8))
 
@@ -216,7 +216,7 @@ def test_without_room_for_files_states_stay_in_memory(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(history_room.tempfile, "NamedTemporaryFile", full)
     vector = torch.randn(50_000)
-    assert laid_down(vector) is vector
+    assert spill_to_disk(vector) is vector
 
 
 def test_a_small_budget_still_rewinds_to_the_bit() -> None:

@@ -14,7 +14,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from cnnlab.config.settings import settings
-from cnnlab.training.data import HELD_OUT, batch_indices, load_image, patches_of, updates_per_epoch
+from cnnlab.training.data import HELD_OUT, batch_indices, load_image, make_patches, updates_per_epoch
 
 ROOT = Path(__file__).parents[2]
 SIZES = (13, 20, 40)
@@ -30,7 +30,7 @@ def best_threshold(values: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
 
 def held_out_accuracy(gauge, patch_size: int) -> float:
     """Accuracy on held-out patches of the threshold on `gauge` that is best for 400 training patches."""
-    data = patches_of(settings(patch_size=patch_size, patches=400))
+    data = make_patches(settings(patch_size=patch_size, patches=400))
     threshold, sign = best_threshold(gauge(data.x.numpy()), data.y.numpy() == 1)
     return float(((sign * gauge(data.held_x.numpy()) > sign * threshold) == (data.held_y.numpy() == 1)).mean())
 
@@ -53,7 +53,7 @@ def test_mean_and_deviation_of_the_two_classes_are_equal():
 @pytest.mark.parametrize("patch_size", range(13, 41))
 def test_every_patch_lies_wholly_in_the_class_of_its_label(patch_size):
     _, mask = load_image("mosaic")
-    data = patches_of(settings(patch_size=patch_size))
+    data = make_patches(settings(patch_size=patch_size))
     for places, labels in ((data.positions, data.y), (data.held_positions, data.held_y)):
         for (row, column), label in zip(places, labels.tolist(), strict=True):
             assert set(mask[row : row + patch_size, column : column + patch_size].flat) == {label}
@@ -62,7 +62,7 @@ def test_every_patch_lies_wholly_in_the_class_of_its_label(patch_size):
 @pytest.mark.parametrize("patch_size", SIZES)
 def test_raw_patches_are_the_pixels_of_the_image_at_their_positions(patch_size):
     image, _ = load_image("mosaic")
-    data = patches_of(settings(patch_size=patch_size, input_scaling="raw"))
+    data = make_patches(settings(patch_size=patch_size, input_scaling="raw"))
     for places, patches in ((data.positions, data.x), (data.held_positions, data.held_x)):
         for (row, column), patch in zip(places, patches.numpy(), strict=True):
             np.testing.assert_array_equal(patch[0], image[row : row + patch_size, column : column + patch_size])
@@ -70,7 +70,7 @@ def test_raw_patches_are_the_pixels_of_the_image_at_their_positions(patch_size):
 
 @pytest.mark.parametrize("patch_size", SIZES)
 def test_training_patches_lie_in_the_left_half_and_held_out_ones_in_the_right(patch_size):
-    data = patches_of(settings(patch_size=patch_size, patches=1000))
+    data = make_patches(settings(patch_size=patch_size, patches=1000))
     assert data.positions[:, 1].max() + patch_size <= 176 <= data.held_positions[:, 1].min()
     assert data.held_positions[:, 1].max() + patch_size <= 352
 
@@ -78,7 +78,7 @@ def test_training_patches_lie_in_the_left_half_and_held_out_ones_in_the_right(pa
 @pytest.mark.parametrize("patch_size", SIZES)
 @pytest.mark.parametrize("patches", [2, 3, 66, 67, 1000])
 def test_shapes_types_and_counts_are_as_asked_and_both_classes_balanced(patch_size, patches):
-    data = patches_of(settings(patch_size=patch_size, patches=patches))
+    data = make_patches(settings(patch_size=patch_size, patches=patches))
     assert data.x.shape == (patches, 1, patch_size, patch_size)
     assert data.held_x.shape == (HELD_OUT, 1, patch_size, patch_size)
     assert (data.x.dtype, data.y.dtype) == (data.held_x.dtype, data.held_y.dtype) == (torch.float32, torch.int64)
@@ -89,45 +89,45 @@ def test_shapes_types_and_counts_are_as_asked_and_both_classes_balanced(patch_si
 
 @pytest.mark.parametrize("patch_size", SIZES)
 def test_no_patch_is_cut_twice(patch_size):
-    data = patches_of(settings(patch_size=patch_size, patches=1000))
+    data = make_patches(settings(patch_size=patch_size, patches=1000))
     assert len(np.unique(data.positions, axis=0)) == 1000
     assert len(np.unique(data.held_positions, axis=0)) == HELD_OUT
 
 
 def test_the_seed_does_not_move_patches():
-    one, other = patches_of(settings(seed=0)), patches_of(settings(seed=1))
+    one, other = make_patches(settings(seed=0)), make_patches(settings(seed=1))
     assert torch.equal(one.x, other.x)
     assert torch.equal(one.held_x, other.held_x)
 
 
 def test_nothing_draws_from_a_global_generator():
     state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    patches_of(settings())
+    make_patches(settings())
     batch_indices(66, 8, 0, 1)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_state)
 
 
 def test_fewer_patches_are_the_first_of_more():
-    few, many = patches_of(settings(patches=31)), patches_of(settings(patches=300))
+    few, many = make_patches(settings(patches=31)), make_patches(settings(patches=300))
     assert torch.equal(few.x, many.x[:31])
     assert torch.equal(few.held_x, many.held_x)
 
 
 def test_unit_scaling_divides_raw_pixels_by_255():
-    raw, unit = patches_of(settings(input_scaling="raw")), patches_of(settings(input_scaling="unit"))
+    raw, unit = make_patches(settings(input_scaling="raw")), make_patches(settings(input_scaling="unit"))
     torch.testing.assert_close(unit.x, raw.x / 255)
     torch.testing.assert_close(unit.held_x, raw.held_x / 255)
 
 
 def test_standardised_training_patches_have_mean_zero_and_deviation_one():
-    x = patches_of(settings(input_scaling="standardised")).x.double()
+    x = make_patches(settings(input_scaling="standardised")).x.double()
     assert float(x.mean()) == pytest.approx(0, abs=1e-6)
     assert float(x.std(correction=0)) == pytest.approx(1, abs=1e-6)
 
 
 def test_held_out_patches_are_standardised_by_the_training_patches_and_not_by_themselves():
-    raw, scaled = patches_of(settings(input_scaling="raw")), patches_of(settings(input_scaling="standardised"))
+    raw, scaled = make_patches(settings(input_scaling="raw")), make_patches(settings(input_scaling="standardised"))
     expected = (raw.held_x - raw.x.mean()) / raw.x.std(correction=0)
     torch.testing.assert_close(scaled.held_x, expected, atol=1e-5, rtol=1e-5)
     assert abs(float(scaled.held_x.mean())) > 1e-4
@@ -173,7 +173,7 @@ def test_the_full_batch_is_one_update_per_epoch_and_needs_no_indices():
 
 
 def test_data_names_itself_in_one_line():
-    assert repr(patches_of(settings())) == "Data(66 training and 132 held-out patches of 16x16)"
+    assert repr(make_patches(settings())) == "Data(66 training and 132 held-out patches of 16x16)"
 
 
 def test_the_script_makes_the_image_that_is_shipped():

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import cnnlab
 from cnnlab import Run, load
-from cnnlab.training.datasets import AT_ONCE, examples_of
-from cnnlab.training.reductions import LONG, long_norms, survey
+from cnnlab.training.datasets import AT_ONCE, make_examples
+from cnnlab.training.reductions import LONG, measure_norms, survey
 from cnnlab.training.step import Descent
 
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
@@ -227,7 +227,7 @@ def test_a_collate_function_makes_the_examples():
     def doubled(items):
         return torch.stack([2 * x for x, _ in items]), torch.tensor([y for _, y in items])
 
-    assert torch.equal(examples_of("data", DataLoader(Listed(), 4, collate_fn=doubled)).x, 2 * X)
+    assert torch.equal(make_examples("data", DataLoader(Listed(), 4, collate_fn=doubled)).x, 2 * X)
 
 
 class Endless(IterableDataset):
@@ -310,7 +310,7 @@ def test_norms_and_histograms_of_long_vectors_are_those_of_short_ones(factor, dt
     parts = flat.split([150_000, 49_999, 1])
     wide = torch.stack([torch.linalg.vector_norm(part.double()) for part in parts])
     torch.testing.assert_close(
-        long_norms(parts), wide, rtol=1e-3 if dtype == torch.float16 else 1e-5, atol=0, equal_nan=True
+        measure_norms(parts), wide, rtol=1e-3 if dtype == torch.float16 else 1e-5, atol=0, equal_nan=True
     )
     integer, shift, classes = {
         torch.float32: (torch.int32, 23, 256), torch.float64: (torch.int64, 52, 2048),

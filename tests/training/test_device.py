@@ -25,7 +25,7 @@ CASES = [
 def test_an_update_with_all_its_gauges_never_waits_for_the_device(
     monkeypatch: pytest.MonkeyPatch, changes: dict
 ) -> None:
-    monkeypatch.setattr(problem, "chosen_device", lambda _settings: torch.device("meta"))
+    monkeypatch.setattr(problem, "choose_device", lambda _settings: torch.device("meta"))
     run = Run("question", **changes)
     for _ in range(3):
         run.update()
@@ -33,7 +33,7 @@ def test_an_update_with_all_its_gauges_never_waits_for_the_device(
 
 
 def test_a_network_of_ones_own_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problem, "chosen_device", lambda _settings: torch.device("meta"))
+    monkeypatch.setattr(problem, "choose_device", lambda _settings: torch.device("meta"))
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     run = Run(network=network, data=(torch.randn(5, 3), torch.randn(5, 1)), cost=torch.nn.functional.mse_loss)
     run.update()
@@ -45,7 +45,7 @@ def test_the_gauges_that_do_not_ask_give_the_same_numbers(monkeypatch: pytest.Mo
     small = {"channels": 3, "hidden": (5, 4), "patch_size": 13, "patches": 12, "learning_rate": 3.0} | changes
     asked = Run("question", **small)
     asked.advance(8)
-    monkeypatch.setattr(gauges, "may_ask", lambda _device: False)
+    monkeypatch.setattr(gauges, "is_read_at_once", lambda _device: False)
     silent = Run("question", **small)
     silent.advance(8)
     np.testing.assert_array_equal(asked.record.histograms, silent.record.histograms)

@@ -9,9 +9,9 @@ import torch
 from torch.func import functional_call
 
 from cnnlab.config.settings import LIMITS, Settings, settings
-from cnnlab.training.data import patches_of
-from cnnlab.training.initializers import FORMULAS, fans, initial_parameters
-from cnnlab.training.network import Layout, question_network
+from cnnlab.training.data import make_patches
+from cnnlab.training.initializers import FORMULAS, draw_parameters, fans
+from cnnlab.training.network import Layout, make_question_network
 
 CONVOLUTION = (64, 32, 3, 3)
 LINEAR = (200, 300)
@@ -23,9 +23,9 @@ def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def start(wanted: Settings) -> tuple[Layout, torch.Tensor]:
-    network = question_network(wanted)
+    network = make_question_network(wanted)
     layout = Layout.of(network)
-    return layout, initial_parameters(network, layout, wanted, patches_of(wanted).x)
+    return layout, draw_parameters(network, layout, wanted, make_patches(wanted).x)
 
 
 def test_every_option_has_a_formula():
@@ -87,13 +87,13 @@ def test_orthogonal_rows_or_columns_are_orthonormal(shape):
 def test_lsuv_makes_every_layer_put_out_unit_variance_on_the_patches(input_scaling):
     wanted = settings(init="lsuv", input_scaling=input_scaling, init_scale=1.0)
     layout, flat = start(wanted)
-    network = question_network(wanted)
+    network = make_question_network(wanted)
     seen = {}
     for name in layout.layers:
         network.get_submodule(name).register_forward_hook(
             lambda _module, _inputs, output, name=name: seen.update({name: output.var().item()})
         )
-    functional_call(network, layout.views(flat), (patches_of(wanted).x.double(),))
+    functional_call(network, layout.views(flat), (make_patches(wanted).x.double(),))
     assert list(seen) == list(layout.layers)
     assert all(abs(variance - 1) < 0.1 for variance in seen.values()), seen
 
@@ -134,7 +134,7 @@ def test_nothing_is_drawn_from_the_global_generator(init):
 
 def test_lsuv_leaves_a_layer_alone_whose_inputs_are_all_zero():
     wanted = settings(init="lsuv", **SMALL)
-    network = question_network(wanted)
+    network = make_question_network(wanted)
     layout = Layout.of(network)
-    flat = initial_parameters(network, layout, wanted, torch.zeros(4, 1, 14, 14))
+    flat = draw_parameters(network, layout, wanted, torch.zeros(4, 1, 14, 14))
     assert bool(flat.isfinite().all())

@@ -9,7 +9,7 @@ import torch
 
 from cnnlab import Run
 from cnnlab.config.settings import settings
-from cnnlab.training.losses import penalty, penalty_gradient, question_cost
+from cnnlab.training.losses import compute_penalty_gradient, make_question_cost, penalty
 
 SMALL = {
     "channels": 3,
@@ -24,7 +24,7 @@ SMALL = {
 def cost_and_gradient(gap: float, epsilon: float = 0.0, dtype=torch.float32, **changes):
     """Cost of one patch whose own label is `gap` below the other, and the gradient of both logits."""
     logits = torch.tensor([[0.0, gap]], dtype=dtype, requires_grad=True)
-    cost = question_cost(settings(**changes))(logits, torch.tensor([0]), torch.tensor(epsilon, dtype=dtype))
+    cost = make_question_cost(settings(**changes))(logits, torch.tensor([0]), torch.tensor(epsilon, dtype=dtype))
     cost.backward()
     return cost.item(), logits.grad[0].tolist()
 
@@ -81,8 +81,8 @@ def test_log_softmax_has_no_use_for_an_epsilon():
 def test_the_sum_is_the_mean_times_the_patches(cost):
     logits, labels = torch.randn(7, 2, dtype=torch.float64), torch.tensor([0, 1, 1, 0, 1, 0, 0])
     epsilon = torch.tensor(0.0)
-    mean = question_cost(settings(cost=cost, reduction="mean"))(logits, labels, epsilon)
-    assert question_cost(settings(cost=cost, reduction="sum"))(logits, labels, epsilon) == pytest.approx(
+    mean = make_question_cost(settings(cost=cost, reduction="mean"))(logits, labels, epsilon)
+    assert make_question_cost(settings(cost=cost, reduction="sum"))(logits, labels, epsilon) == pytest.approx(
         7 * mean.item()
     )
     assert mean == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item())
@@ -94,7 +94,7 @@ def test_the_penalty_is_its_formula_and_its_gradient_that_of_autograd():
     value = penalty(weights, l1, l2)
     value.backward()
     assert value.item() == pytest.approx(0.5 * 5 + 0.1 / 2 * 13)
-    assert torch.allclose(weights.grad, penalty_gradient(weights.detach(), l1, l2))
+    assert torch.allclose(weights.grad, compute_penalty_gradient(weights.detach(), l1, l2))
 
 
 @pytest.mark.parametrize(("l1", "l2"), [(1e-3, 0.0), (0.0, 1e-45), (0.0, 0.0)])
@@ -107,7 +107,7 @@ def test_a_factor_of_zero_makes_no_nan_of_an_infinite_penalty(l1, l2):
 
 
 def test_a_factor_of_zero_makes_no_nan_of_an_infinite_weight():
-    gradient = penalty_gradient(torch.tensor([math.inf, 1.0]), torch.tensor(0.5), torch.tensor(0.0))
+    gradient = compute_penalty_gradient(torch.tensor([math.inf, 1.0]), torch.tensor(0.5), torch.tensor(0.0))
     assert gradient.tolist() == [0.5, 0.5]
 
 

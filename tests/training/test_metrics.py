@@ -14,8 +14,8 @@ from torch import nn
 from cnnlab import Run
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES
 from cnnlab.records.histograms import EXPONENTS
-from cnnlab.training import metrics as gauges_room
-from cnnlab.training.metrics import Gauges, classification, share_of_dead
+from cnnlab.training import metrics as metrics
+from cnnlab.training.metrics import Gauges, classification, measure_dead_share
 from cnnlab.training.network import Layout
 from cnnlab.training.step import Step
 
@@ -243,10 +243,10 @@ def test_the_share_of_dead_units_is_that_of_a_loop_whether_or_not_the_device_may
     axis = min(units % max(len(shape), 1), max(len(shape) - 1, 0))
     apart = given.reshape(1, -1).T if len(shape) < 2 else given.movedim(axis, 0).flatten(1)
     expected = np.mean([all(value <= 0 for value in unit) for unit in apart.tolist()])
-    asked = share_of_dead(given, axis)
-    monkeypatch.setattr(gauges_room, "may_ask", lambda _device: False)
+    asked = measure_dead_share(given, axis)
+    monkeypatch.setattr(metrics, "is_read_at_once", lambda _device: False)
     assert asked == pytest.approx(expected)
-    assert float(share_of_dead(given, axis)) == pytest.approx(expected)
+    assert float(measure_dead_share(given, axis)) == pytest.approx(expected)
 
 
 def test_a_unit_that_gives_nan_is_not_dead():

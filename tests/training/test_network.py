@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from cnnlab.config.settings import settings
-from cnnlab.training.network import Layout, question_network
+from cnnlab.training.network import Layout, make_question_network
 
 LAYERS = ("cv0", "cv1", "cv2", "cv3", "cv4", "cv5", "hid1", "hid2", "softmax")
 SMALL = {"channels": 3, "hidden": (5, 4), "patch_size": 14}
@@ -41,7 +41,7 @@ class Tied(nn.Module):
 
 def evaluated(relu: str) -> dict[str, torch.Tensor]:
     """What follows each layer of a small network with random weights: its ReLU's output where it has one."""
-    network = question_network(settings(relu=relu, **SMALL)).to_empty(device="cpu")
+    network = make_question_network(settings(relu=relu, **SMALL)).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     value = torch.randn(20, 1, 14, 14, generator=generator)
     outputs, name = {}, ""
@@ -61,21 +61,21 @@ def flat_of(network: nn.Module) -> tuple[Layout, torch.Tensor]:
 
 
 def test_the_layers_come_in_the_order_of_the_question():
-    assert Layout.of(question_network(settings())).layers == LAYERS
+    assert Layout.of(make_question_network(settings())).layers == LAYERS
 
 
 def test_layers_0_6_and_8_are_those_of_the_asker():
-    layers = Layout.of(question_network(settings())).layers
+    layers = Layout.of(make_question_network(settings())).layers
     assert [layers[place] for place in (0, 6, 8)] == ["cv0", "hid1", "softmax"]
 
 
 def test_six_valid_convolutions_leave_twelve_pixels_less():
-    assert question_network(settings(patch_size=20, channels=16)).hid1.in_features == 16 * 8 * 8
+    assert make_question_network(settings(patch_size=20, channels=16)).hid1.in_features == 16 * 8 * 8
 
 
 @pytest.mark.parametrize("size", [13, 40])
 def test_the_network_fits_the_smallest_and_the_largest_patches(size):
-    network = question_network(settings(patch_size=size, channels=2, hidden=(3, 3))).to_empty(device="cpu")
+    network = make_question_network(settings(patch_size=size, channels=2, hidden=(3, 3))).to_empty(device="cpu")
     assert network(torch.zeros(5, 1, size, size)).shape == (5, 2)
 
 
@@ -89,7 +89,7 @@ def test_relu_stands_where_the_settings_say(relu, may_be_negative):
 
 def test_making_a_network_draws_nothing_from_the_global_generator():
     before = torch.get_rng_state()
-    question_network(settings())
+    make_question_network(settings())
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -180,12 +180,12 @@ def test_an_unknown_parameter_is_refused_with_the_known_ones():
 
 
 def test_by_default_two_weights_each_of_layers_0_6_and_8_are_watched():
-    names = Layout.of(question_network(settings())).watched_by_default()
+    names = Layout.of(make_question_network(settings())).choose_watched()
     assert [name.partition(".")[0] for name in names] == ["cv0", "cv0", "hid1", "hid1", "softmax", "softmax"]
 
 
 @pytest.mark.parametrize("make", [Rooted, Tied, lambda: nn.Linear(1, 1), lambda: nn.Linear(1, 4)])
 def test_what_is_watched_by_default_exists_and_is_distinct(make):
     layout = Layout.of(make())
-    indices = [layout.index(name) for name in layout.watched_by_default()]
+    indices = [layout.index(name) for name in layout.choose_watched()]
     assert len(set(indices)) == len(indices) >= 1

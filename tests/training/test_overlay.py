@@ -110,7 +110,7 @@ print("alive")
 
 def test_a_handler_that_python_cannot_put_back_is_not_listened_over(monkeypatch):
     monkeypatch.setattr(overlay.signal, "getsignal", lambda _number: None)
-    assert not overlay.interrupts_are_heard()
+    assert not overlay.handles_interrupts()
 
 
 def test_two_handlers_left_out_of_order_bring_back_the_first():

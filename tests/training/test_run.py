@@ -142,7 +142,7 @@ def test_going_on_from_a_record_or_forking_draws_no_weights(monkeypatch):
     def draw(*_given):
         raise AssertionError("weights were drawn")
 
-    monkeypatch.setattr("cnnlab.training.problem.initial_parameters", draw)
+    monkeypatch.setattr("cnnlab.training.problem.draw_parameters", draw)
     again, twin = Run(run.record), run.fork(2)
     assert torch.equal(again.parameters, run.parameters)
     assert twin.problem is run.problem

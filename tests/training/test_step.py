@@ -11,7 +11,7 @@ from cnnlab import Run
 from cnnlab.config.settings import KNOB_NUMBERS, Knobs
 from cnnlab.training.checkpoints import State
 from cnnlab.training.data import batch_indices
-from cnnlab.training.network import Layout, question_network
+from cnnlab.training.network import Layout, make_question_network
 from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
 SMALL = {"channels": 4, "hidden": (8, 6), "patch_size": 14, "patches": 24, "device": "cpu"}
@@ -36,7 +36,7 @@ def test_a_step_takes_each_knob_that_is_a_number() -> None:
 def oracle(run: Run, updates: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
     """Costs, and the parameters after so many updates, of a loop in plain PyTorch from the run's own start."""
     wanted = run.settings
-    network = question_network(wanted).to_empty(device="cpu").to(run.problem.dtype)
+    network = make_question_network(wanted).to_empty(device="cpu").to(run.problem.dtype)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(run.layout.views(run.parameters)[name])

@@ -181,13 +181,13 @@ def shown(record: Record, found: Autopsy | None, error: Exception | None) -> Ope
         "rules": list(found.rules),
         "before": found.before,
         "broken": powers(record.cost[found.before :][:40]),
-        "trials": [of_trial(trial) for trial in found.remedies],
+        "trials": [describe_trial(trial) for trial in found.remedies],
         "indicators": describe_indicators(record),
         "clock": clock(record),
     }
 
 
-def of_trial(trial: Trial) -> CardState:
+def describe_trial(trial: Trial) -> CardState:
     """One remedy's card."""
     changes = [f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
                for name, value in trial.remedy.changes.items()]  # fmt: skip

@@ -34,7 +34,7 @@ class CellOutput:
 
     def _ipython_display_(self) -> None:
         """Show the dashboard where a cell ends with it; not twice in the cell that made it."""
-        if OPEN.get(self) != current_cell() or current_cell()[0] == "":
+        if OPEN.get(self) != get_current_cell() or get_current_cell()[0] == "":
             self.show()
 
 
@@ -59,7 +59,7 @@ def display_widget(widget: ipywidgets.Widget) -> None:
         display(widget)  # type: ignore[no-untyped-call, unused-ignore]
 
 
-def current_cell() -> tuple[str, int]:
+def get_current_cell() -> tuple[str, int]:
     """The id of the cell that runs now and the count of its execution; '' and 0 where there is none."""
     shell = get_shell()
     if shell is None or not hasattr(shell, "get_parent"):
@@ -69,7 +69,7 @@ def current_cell() -> tuple[str, int]:
 
 def find_earlier(kind: type[Kind]) -> list[Kind]:
     """The open dashboards of a kind that an earlier execution of this cell made."""
-    cell, count = current_cell()
+    cell, count = get_current_cell()
     made = [(output, *where) for output, where in OPEN.items() if isinstance(output, kind)]
     return [output for output, made_in, made_at in made if cell and made_in == cell and made_at != count]
 
@@ -101,4 +101,4 @@ def open_autosave(kind: type[Lab], wanted: bool | str | os.PathLike[str]) -> Aut
     close_all(earlier)
     if path is not None:
         return Autosave.in_file(path)
-    return Autosave.of_cell(current_cell()[0]) if wanted else Autosave()
+    return Autosave.of_cell(get_current_cell()[0]) if wanted else Autosave()

@@ -137,12 +137,12 @@ def typed(changes: dict[str, Any]) -> dict[str, Any]:
     Text that is no number stays text, for Settings to refuse with the field's range.
     """
     return {
-        name: number_in(value, limit.optional) if isinstance(limit := LIMITS.get(name), Number) else value
+        name: parse_typed_number(value, limit.optional) if isinstance(limit := LIMITS.get(name), Number) else value
         for name, value in changes.items()
     }
 
 
-def number_in(value: Any, optional: bool = False) -> Any:
+def parse_typed_number(value: Any, optional: bool = False) -> Any:
     """A number from text such as 1e-3 or 12; None from "all" or "none" where it is allowed; anything else as it is."""
     if optional and isinstance(value, str) and value.strip().lower() in ("all", "none"):
         return None
@@ -155,13 +155,13 @@ def number_in(value: Any, optional: bool = False) -> Any:
     return int(number) if math.isfinite(number) and number.is_integer() else number
 
 
-def pace_for(updates: int) -> str:
+def choose_starting_pace(updates: int) -> str:
     """The speed at which so many updates last about ten seconds."""
     wanted = updates / LASTING
     return next((name for name, pace in PACES.items() if pace is None or pace >= wanted), "full")
 
 
-def table_of(record: Record, colours: dict[str, str], columns: int = 6) -> tuple[list[str], list[list[Any]]]:
+def tabulate_weights(record: Record, colours: dict[str, str], columns: int = 6) -> tuple[list[str], list[list[Any]]]:
     """Head and rows of the table of watched weights: the start, and the last updates."""
     steps = [0, *range(max(1, len(record) - columns + 2), len(record) + 1)]
     rows: list[list[Any]] = [

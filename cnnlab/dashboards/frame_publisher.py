@@ -30,7 +30,7 @@ class FramePublisher:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.loop = running_loop()
+        self.loop = find_running_loop()
         self.awake = asyncio.Event()
         self.drawn = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -116,7 +116,7 @@ class FramePublisher:
                 self.lab.worker.ask_for_next()
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
+def find_running_loop() -> asyncio.AbstractEventLoop | None:
     """The loop of the kernel that runs this cell; None outside one."""
     try:
         return asyncio.get_running_loop()
@@ -127,6 +127,6 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 def heed_interrupt(error: BaseException, task: asyncio.Task[None] | None, awake: asyncio.Event) -> None:
     """Raise an interrupt of a cell that draws; have the task that draws do it again after one of its own."""
     if isinstance(error, KeyboardInterrupt):
-        if task is None or running_loop() is None or asyncio.current_task() is not task:
+        if task is None or find_running_loop() is None or asyncio.current_task() is not task:
             raise error
         awake.set()

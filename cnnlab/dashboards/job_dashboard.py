@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import ipywidgets
 
 from cnnlab.config import errors
-from cnnlab.dashboards.cell import OPEN, CellOutput, close_all, close_widgets, current_cell, find_earlier
-from cnnlab.dashboards.frame_publisher import heed_interrupt, running_loop
+from cnnlab.dashboards.cell import OPEN, CellOutput, close_all, close_widgets, find_earlier, get_current_cell
+from cnnlab.dashboards.frame_publisher import find_running_loop, heed_interrupt
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.records.formats import format_duration
 
@@ -76,8 +76,8 @@ class JobDashboard(CellOutput):
         self.box = ipywidgets.VBox([self.tools, *above, self.figure, *below])
         self.box.add_class("cnnlab-board")
         close_all(find_earlier(JobDashboard))
-        OPEN[self] = current_cell()
-        self.loop = running_loop()
+        OPEN[self] = get_current_cell()
+        self.loop = find_running_loop()
         self.awake = asyncio.Event()
         self.publisher = None if self.loop is None else self.loop.create_task(self.publish(), name="cnnlab-board")
         self.draw()

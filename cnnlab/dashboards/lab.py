@@ -17,8 +17,8 @@ from cnnlab.config.links import find_moment, format_link, opened
 from cnnlab.config.schedules import SHARE
 from cnnlab.config.settings import KNOB_FIELDS, Settings, settings, written
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
-from cnnlab.dashboards.cell import OPEN, CellOutput, current_cell, open_autosave
-from cnnlab.dashboards.controls import PACE, PACES, pace_for
+from cnnlab.dashboards.cell import OPEN, CellOutput, get_current_cell, open_autosave
+from cnnlab.dashboards.controls import PACE, PACES, choose_starting_pace
 from cnnlab.dashboards.frame_publisher import FramePublisher, heed_interrupt
 from cnnlab.dashboards.lab_widgets import LabWidgets, check_scale
 from cnnlab.dashboards.messages import check_updates, obey
@@ -81,7 +81,7 @@ class Lab(CellOutput):
         self.look: int | None = None
         self.worker = Worker(lambda wanted: Run(wanted, **own), start, self._take_view, plan)
         self.view = self.worker.view
-        self.pace = pace_for(self.worker.length)
+        self.pace = choose_starting_pace(self.worker.length)
         self.worker.choose_pace(PACES[self.pace])
         self.worker.autosave = open_autosave(type(self), autosave)
         self.publisher: FramePublisher = FramePublisher(self)
@@ -91,7 +91,7 @@ class Lab(CellOutput):
         )  # fmt: skip
         self.box, self.figure = self.widgets.box, self.widgets.figure
         self.doctor: AutopsyPanel = self.widgets.doctor
-        OPEN[self] = current_cell()
+        OPEN[self] = get_current_cell()
         self.show()
         if moment := find_moment(preset):
             self.worker.play(moment, hurried=True)
@@ -322,7 +322,7 @@ class Lab(CellOutput):
         start = settings(preset, **changes)
         self.restart(start, schedule="constant")
         self.problem = ""
-        self.choose_pace(pace_for(start.epochs * self.worker.run.updates_per_epoch))
+        self.choose_pace(choose_starting_pace(start.epochs * self.worker.run.updates_per_epoch))
 
     def choose_pace(self, pace: str) -> None:
         """Train at most so many updates a second: one of "1", "2", "5", "10", "20", "full"."""

@@ -62,7 +62,7 @@ class LabWidgets:
         zoomable = [f"{axis}.autorange" for axis in find_ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: zoomed(), *zoomable)
         self.header = Header(received, scale, describe_header(moment))
-        self.controls = Controls(received, scale, describe_controls(moment), own_network, column_layout(wide))
+        self.controls = Controls(received, scale, describe_controls(moment), own_network, make_column_layout(wide))
         self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment))
         self.upload = Upload(received)
         self.doctor = AutopsyPanel(received, scale)
@@ -70,7 +70,7 @@ class LabWidgets:
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
         column = [self.controls] if own_network else [self.controls, self.upload]
-        self.column = ipywidgets.VBox(column, layout=column_layout(wide))
+        self.column = ipywidgets.VBox(column, layout=make_column_layout(wide))
         self.body = ipywidgets.HBox([self.column, self.plots])
         self.box = ipywidgets.VBox([self.header, self.doctor, self.body])
         self.box.add_class("cnnlab-lab")
@@ -149,7 +149,7 @@ class LabWidgets:
         self.upload.close()
 
 
-def column_layout(width: int) -> ipywidgets.Layout:
+def make_column_layout(width: int) -> ipywidgets.Layout:
     """The layout of a column so many pixels wide."""
     return ipywidgets.Layout(width=f"{width}px", flex="0 0 auto")
 

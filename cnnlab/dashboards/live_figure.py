@@ -104,7 +104,7 @@ class LiveFigure(go.FigureWidget):
             for place, value in drawn.values()
             if place[0] == "data" and not same(self._sent.get(place), value)
         }
-        axes = self.changed_axes(drawn, lost)
+        axes = self.find_changed_axes(drawn, lost)
         pictures = {place for place in changed if self._data[place[1]]["type"] == "image"}
         moves = pictures | {place for place in changed if place[2:] in (("x",), ("y",))}
         if pictures:
@@ -119,7 +119,7 @@ class LiveFigure(go.FigureWidget):
             self.send_moves({place: changed[place] for place in sorted(moves)})
         self._lost = False
 
-    def changed_axes(self, drawn: FigureRecorder, lost: bool) -> dict[str, Any]:
+    def find_changed_axes(self, drawn: FigureRecorder, lost: bool) -> dict[str, Any]:
         """All that was drawn of the axes of which it says something new, or of all whose message was `lost`."""
         changed = {
             name: axis

@@ -144,7 +144,7 @@ class Atlas(JobDashboard):
         """Open the cell that was clicked (called in whatever thread the kernel handles messages)."""
         if points.xs:
             where = [*points.xs[:1], *points.ys[:1]]
-            self.later(lambda: self.open(*map(round, numbers_of("click", where))))
+            self.later(lambda: self.open(*map(round, check_places("click", where))))
 
     def boxed(self, _layout: Any, across: Any, up: Any) -> None:
         """Zoom into the box that was drawn; not where the ranges are those that we have set."""
@@ -153,7 +153,7 @@ class Atlas(JobDashboard):
 
     def zoom_into(self, box: Sequence[Any]) -> None:
         """Zoom into a box: two ends across and two up; ValueError in a sentence for what is none."""
-        ends, shape = numbers_of("box", box), self.survey.growing.shape
+        ends, shape = check_places("box", box), self.survey.growing.shape
         self.zoom(*centres(ends[:2], shape[0]), *centres(ends[2:], shape[1]))
 
     def is_another(self, ranges: Sequence[float]) -> bool:
@@ -191,7 +191,7 @@ def is_place(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6
 
 
-def numbers_of(what: str, values: Sequence[Any]) -> list[float]:
+def check_places(what: str, values: Sequence[Any]) -> list[float]:
     """What a page tells of a click or a box, as numbers; ValueError in a sentence if they are none."""
     if not all(map(is_place, values)):
         raise ValueError(f"a {what} must be told in numbers in (-1e6, 1e6), got {written(list(values))}")

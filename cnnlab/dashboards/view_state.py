@@ -186,17 +186,17 @@ def describe_branches(present: Record, coming: Mapping[int, Knobs]) -> list[Bran
             "number": number,
             "colour": colour_branch(number),
             "label": difference(record, family.get(record.branch.parent or 0), coming.get(number)),
-            "depth": depth_of(number, family),
+            "depth": count_forks(number, family),
             "present": record is present,
         }
         for number, record in sorted(family.items())
     ]
 
 
-def depth_of(number: int, family: Mapping[int, Record]) -> int:
+def count_forks(number: int, family: Mapping[int, Record]) -> int:
     """How many forks lie between a branch and the oldest of its ancestors that is left."""
     parent = family[number].branch.parent
-    return 0 if parent is None or parent not in family else 1 + depth_of(parent, family)
+    return 0 if parent is None or parent not in family else 1 + count_forks(parent, family)
 
 
 def describe_strip(moment: Moment, picture: str | None = None) -> StripState:
@@ -206,7 +206,7 @@ def describe_strip(moment: Moment, picture: str | None = None) -> StripState:
     colours = {name: colour_layer(place) for name, place in find_groups(layers).items()}
     if picture is None:
         picture = draw_kernels(kernels[:KERNELS]) if len(kernels) else ""
-    columns, rows = controls.table_of(shown, colours)
+    columns, rows = controls.tabulate_weights(shown, colours)
     return {
         "columns": columns,
         "rows": rows,

@@ -376,6 +376,6 @@ def test_a_watched_weight_is_shown_update_by_update() -> None:
 
 
 def test_a_preset_starts_at_a_speed_at_which_it_lasts_ten_seconds() -> None:
-    assert controls.pace_for(20) == "2"
-    assert controls.pace_for(150) == "20"
-    assert controls.pace_for(100_000) == "full"
+    assert controls.choose_starting_pace(20) == "2"
+    assert controls.choose_starting_pace(150) == "20"
+    assert controls.choose_starting_pace(100_000) == "full"

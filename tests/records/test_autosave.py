@@ -14,6 +14,7 @@ import pytest
 
 import cnnlab
 from cnnlab.cli import check as machine
+from cnnlab.dashboards import cell as cells
 from cnnlab.dashboards import lab
 from cnnlab.records import autosave
 from cnnlab.records.autosave import Autosave, find_own_folder, list_own_files
@@ -49,7 +50,8 @@ def cell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
 
     def run(name: str, count: int) -> None:
-        monkeypatch.setattr(lab, "current_cell", lambda: (name, count))
+        for module in (cells, lab):
+            monkeypatch.setattr(module, "get_current_cell", lambda: (name, count))
 
     run("cell", 1)
     return run

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cnnlab.config.settings import short, written
+from cnnlab.config.settings import quote, short
 
 LONGEST = 300
 """Most characters of what an exception says."""
@@ -27,7 +27,7 @@ def extract_message(error: BaseException) -> str:
     return (said if len(said) <= LONGEST else f"{said[:LONGEST]}…") or type(error).__name__
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The kind of an exception and what it says."""
     kind, said = type(error).__name__, extract_message(error)
     return kind if said == kind else f"{kind}: {said}"
@@ -35,20 +35,20 @@ def told(error: BaseException) -> str:
 
 def describe_problem(error: BaseException) -> str:
     """What went wrong, with its kind where it is no plain refusal."""
-    return extract_message(error) if isinstance(error, REFUSALS) else told(error)
+    return extract_message(error) if isinstance(error, REFUSALS) else describe_error(error)
 
 
 def make_raisable(error: BaseException) -> Exception:
     """The exception itself; in place of one that would end the caller's program, a RuntimeError that names it."""
     if isinstance(error, Exception):
         return error
-    named = RuntimeError(f"the network or its cost raised {told(error)}")
+    named = RuntimeError(f"the network or its cost raised {describe_error(error)}")
     named.__cause__ = error
     return named
 
 
 @contextlib.contextmanager
-def shown(show: Callable[[BaseException], None]) -> Iterator[None]:
+def catch_all(show: Callable[[BaseException], None]) -> Iterator[None]:
     """Hand whatever is raised within to `show`, and let nothing of it out: for threads, tasks and callbacks."""
     try:
         yield
@@ -64,7 +64,7 @@ def check_whole_number(
         if not isinstance(value, bool) and lowest <= (number := operator.index(value)) <= highest:
             return number
     span = f"of at least {short(lowest)}" if highest == math.inf else f"in [{short(lowest)}, {short(highest)}]"
-    raise kind(f"{name} must be a whole number {span}, got {written(value)}")
+    raise kind(f"{name} must be a whole number {span}, got {quote(value)}")
 
 
 @contextlib.contextmanager
@@ -83,10 +83,10 @@ def check_timeout(timeout: Any) -> float:
     if timeout is None:
         return math.inf
     if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
-        raise TypeError(f"timeout must be None or a number of seconds in [0, inf], got {written(timeout)}")
+        raise TypeError(f"timeout must be None or a number of seconds in [0, inf], got {quote(timeout)}")
     seconds: Any = timeout
     if not 0 <= seconds <= math.inf:
-        raise ValueError(f"timeout must lie in [0, inf], got {written(timeout)}")
+        raise ValueError(f"timeout must lie in [0, inf], got {quote(timeout)}")
     return float(seconds) if seconds < 1e9 else math.inf
 
 

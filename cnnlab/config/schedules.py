@@ -9,7 +9,7 @@ import numbers
 
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.links import Plan
-from cnnlab.config.settings import Choice, Knobs, Settings, written
+from cnnlab.config.settings import Choice, Knobs, Settings, quote
 
 SAFE = "as_high_as_is_safe"
 SCHEDULE = Choice("Schedule", ("constant", "warm_up", "step", "cosine", SAFE))
@@ -84,7 +84,7 @@ def safe_rate(eigenvalue: float, knobs: Knobs, share: float, free: bool) -> floa
     Unless it is `free`, it at most doubles: where one long step leads, the curvature may be another.
     """
     if not (isinstance(share, numbers.Real) and not isinstance(share, bool) and 0 < share <= 10):
-        raise ValueError(f"share must lie in (0, 10], got {written(share)}")
+        raise ValueError(f"share must lie in (0, 10], got {quote(share)}")
     critical = critical_rate(eigenvalue, knobs)
     if not math.isfinite(critical):
         return knobs.learning_rate

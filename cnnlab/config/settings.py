@@ -50,11 +50,11 @@ class Number:
         if value is None and self.optional:
             return None
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
-            raise TypeError(f"{name} must {self}, got {written(value)}")
+            raise TypeError(f"{name} must {self}, got {quote(value)}")
         number: Any = value
         above = number > self.low if self.open_low else number >= self.low
         if not (above and number <= self.high):
-            raise ValueError(f"{name} must lie in {self.interval}, got {written(number)}")
+            raise ValueError(f"{name} must lie in {self.interval}, got {quote(number)}")
         return int(number) if self.whole else float(number)
 
 
@@ -71,7 +71,7 @@ class Choice:
     def check(self, name: str, value: Any) -> str:
         """The value itself; ValueError if it is none of the options."""
         if not isinstance(value, str) or value not in self.options:
-            raise ValueError(f"{name} must {self}, got {written(value)}{nearest(value, self.options)}")
+            raise ValueError(f"{name} must {self}, got {quote(value)}{nearest(value, self.options)}")
         return value
 
 
@@ -101,7 +101,7 @@ class Pair:
     def check(self, name: str, value: Any) -> tuple[int, int]:
         """The value as a tuple of two ints; ValueError or TypeError if it does not fit."""
         if not isinstance(value, (list, tuple)) or len(value) != 2:
-            raise TypeError(f"{name} must {self}, got {written(value)}")
+            raise TypeError(f"{name} must {self}, got {quote(value)}")
         first, second = (self.each.check(f"{name}[{index}]", part) for index, part in enumerate(value))
         return first, second  # type: ignore[return-value]
 
@@ -256,7 +256,7 @@ class Settings(Recipe, Knobs):
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
-            raise ValueError(f"settings must be JSON text, got {written(text)}") from None
+            raise ValueError(f"settings must be JSON text, got {quote(text)}") from None
         if not isinstance(values, dict):
             raise TypeError(f"settings must be a JSON object, got {type(values).__name__}")
         return settings(**values)
@@ -350,7 +350,7 @@ def settings(preset: str | Settings = "question", **changes: Any) -> Settings:
 def check_preset(name: Any) -> None:
     """ValueError that lists the presets and suggests the nearest, unless it is one of them."""
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {written(name)}{nearest(name, PRESETS)}")
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {quote(name)}{nearest(name, PRESETS)}")
 
 
 def check_names(changes: Any) -> None:
@@ -358,7 +358,7 @@ def check_names(changes: Any) -> None:
     known = [field.name for field in dataclasses.fields(Settings)]
     for name in changes:
         if name not in known:
-            raise TypeError(f"there is no setting named {written(name)}{nearest(name, known)}")
+            raise TypeError(f"there is no setting named {quote(name)}{nearest(name, known)}")
 
 
 def nearest(name: Any, known: Any) -> str:
@@ -369,7 +369,7 @@ def nearest(name: Any, known: Any) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def written(value: Any) -> str:
+def quote(value: Any) -> str:
     """A value as a message names it, in one line: numbers as they are, texts in quotes, what is long cut short."""
     try:
         text = " ".join((str(value) if isinstance(value, numbers.Real) else repr(value)).split())

@@ -135,12 +135,12 @@ class Forecast:
         """Over how many starts: one where the weights are the user's own."""
         return 1 if run.own_network else 1 + SEEDS
 
-    def knows(self, run: Run) -> bool:
+    def is_known(self, run: Run) -> bool:
         """Whether the forecast of a run with its present knobs is complete, or cannot be made."""
         same = self.begun_for == make_key(run) and self.asked == run.knobs_in_force
         return same and (self.failed or len(self.chances) == self.wanted(run))
 
-    def piece(self, run: Run) -> None:
+    def measure_piece(self, run: Run) -> None:
         """The chance of one more start."""
         if self.begun_for != make_key(run):
             self.begun_for, self.starts, self.asked = make_key(run), [], None
@@ -162,9 +162,9 @@ class Forecast:
             if not isinstance(reason, Exception):
                 raise
 
-    def found(self, run: Run) -> Prediction | None:
+    def find_prediction(self, run: Run) -> Prediction | None:
         """The mean over the starts; None if it is not known, or the run has begun."""
-        if run.updates or not self.knows(run) or self.failed:
+        if run.updates or not self.is_known(run) or self.failed:
             return None
         return Prediction(sum(self.chances) / len(self.chances), len(self.chances))
 

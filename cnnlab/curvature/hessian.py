@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from cnnlab.config.settings import written
+from cnnlab.config.settings import quote
 from cnnlab.training.datasets import mapped
 from cnnlab.training.losses import penalty
 from cnnlab.training.step import KnobTensors, arguments, scalar
@@ -115,11 +115,11 @@ def search(
     Whoever trains meanwhile gets the answer for the weights at which the search began.
     """
     if not hasattr(run, "knobs_in_force"):
-        raise TypeError(f"run must be a Run, got {written(run)}")
+        raise TypeError(f"run must be a Run, got {quote(run)}")
     if of not in OF:
-        raise ValueError(f"of must be one of {', '.join(map(repr, OF))}, got {written(of)}")
+        raise ValueError(f"of must be one of {', '.join(map(repr, OF))}, got {quote(of)}")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise ValueError(f"most must be a whole number of at least 1, got {written(most)}")
+        raise ValueError(f"most must be a whole number of at least 1, got {quote(most)}")
     x, y = run.problem.data if of == "all" else run.problem.batch(run.updates + 1)
     momentum, step = run.knobs_in_force.momentum, run.updates
     everything = len(run.problem.examples)
@@ -142,7 +142,7 @@ def build_hessian_product(run: Run, x: Tensor, y: Tensor) -> tuple[Callable[[Ten
     dtype = torch.promote_types(run.problem.dtype, torch.float32)
     leaf = run.parameters.detach().to(dtype, copy=True).requires_grad_()
     buffers = {name: copied(buffer, dtype) for name, buffer in run.state.buffers.items()}
-    knobs = KnobTensors.of(run.knobs_in_force, leaf)
+    knobs = KnobTensors.from_knobs(run.knobs_in_force, leaf)
     problem, updates = run.problem, run.updates  # of now: whoever measures in pieces may train meanwhile
 
     def second(make: Callable[[], Any]) -> Any:

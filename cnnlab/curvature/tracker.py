@@ -11,7 +11,7 @@ from typing import Any
 
 from cnnlab.config.errors import extract_message
 from cnnlab.config.schedules import SHARE, safe_rate
-from cnnlab.config.settings import written
+from cnnlab.config.settings import quote
 from cnnlab.curvature.hessian import Critical, search
 from cnnlab.records.frame import Frame
 from cnnlab.training.run import Run
@@ -44,32 +44,32 @@ class SharpnessTracker:
         """Another run, or another past, takes the place of this one."""
         self.pieces, self.known, self.problem = None, None, ""
 
-    def knows(self, run: Run) -> bool:
+    def is_known(self, run: Run) -> bool:
         """Whether the present weights' eigenvalue is known with the present knobs, or cannot be."""
         return bool(self.problem) or (self.known == make_curvature_key(run) and not math.isnan(run.sharpness))
 
-    def at_rest(self, run: Run) -> None:
+    def measure_at_rest(self, run: Run) -> None:
         """A piece of the search at the present weights, whatever was looked for before."""
         if self.asked != make_curvature_key(run):
             self.pieces = None
-        self.piece(run)
+        self.measure_piece(run)
 
-    def earn(self, seconds: float) -> None:
+    def add_credit(self, seconds: float) -> None:
         """Put aside a share of the time that an update took."""
         self.credit = min(self.credit + TIME_SHARE * seconds, max(SAVED, 2 * self.took))
 
-    def spend(self, run: Run) -> None:
+    def measure_within_credit(self, run: Run) -> None:
         """A piece, if training has paid for one."""
         if not self.problem and self.credit > self.took:
-            self.piece(run)
+            self.measure_piece(run)
             self.credit -= self.took
 
-    def piece(self, run: Run) -> None:
+    def measure_piece(self, run: Run) -> None:
         """One product of the Hessian with a vector; the eigenvalue goes into the run's record when it is found."""
         began = self.clock()
         try:
             if self.pieces is None:
-                if self.knows(run):
+                if self.is_known(run):
                     return
                 of = "all" if run.problem.batch_size is None else "batch"
                 self.pieces = search(run, of=of, start=self.vector)
@@ -87,8 +87,8 @@ class SharpnessTracker:
 
     def measure(self, run: Run) -> float:
         """The eigenvalue at the present weights, without a pause; NaN if it cannot be measured, inf if not finite."""
-        while not self.knows(run):
-            self.at_rest(run)
+        while not self.is_known(run):
+            self.measure_at_rest(run)
         return run.sharpness
 
 
@@ -106,7 +106,7 @@ def advance_safely(run: Run, updates: int, share: float = SHARE) -> Frame:
     ValueError if the network has no second derivatives.
     """
     if isinstance(updates, bool) or not isinstance(updates, numbers.Integral) or updates < 1:
-        raise ValueError(f"updates must be a whole number of at least 1, got {written(updates)}")
+        raise ValueError(f"updates must be a whole number of at least 1, got {quote(updates)}")
     edge = SharpnessTracker()
     for update in range(updates):
         eigenvalue = edge.measure(run)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from cnnlab.config.errors import make_raisable, told
-from cnnlab.config.settings import written
+from cnnlab.config.errors import describe_error, make_raisable
+from cnnlab.config.settings import quote
 from cnnlab.dashboards.controls import Part, script
 from cnnlab.diagnosis.autopsy import Autopsy, autopsy
 from cnnlab.diagnosis.detectors import DETECTORS
@@ -106,7 +106,7 @@ class AutopsyPanel(Part):
         tried = () if self.found is None or self.record is None else self.found.remedies
         if isinstance(remedy, bool) or not isinstance(remedy, numbers.Integral) or int(remedy) not in range(len(tried)):
             places = f"0 to {len(tried) - 1}" if tried else "none so far"
-            raise ValueError(f"remedy must be one of those that explain() has tried ({places}), got {written(remedy)}")
+            raise ValueError(f"remedy must be one of those that explain() has tried ({places}), got {quote(remedy)}")
         assert self.record is not None
         return tried[int(remedy)], self.record.branch.number
 
@@ -139,7 +139,7 @@ class AutopsyPanel(Part):
         """Show what there is: the autopsy, what went wrong with it, or that it is being made."""
         if self.record is None:
             return
-        self.state = dict(shown(self.record, self.found, self.error))
+        self.state = dict(describe_panel(self.record, self.found, self.error))
 
     def follow(self, record: Record) -> None:
         """Have the indicators and the overflow of an open panel tell of the present run, once a second at most."""
@@ -161,10 +161,10 @@ class AutopsyPanel(Part):
         self.wait(10)
 
 
-def shown(record: Record, found: Autopsy | None, error: Exception | None) -> OpenPanel | PanelState:
+def describe_panel(record: Record, found: Autopsy | None, error: Exception | None) -> OpenPanel | PanelState:
     """The state of an open panel, as JSON."""
     if error is not None:
-        return {"open": True, "busy": False, "problem": told(error)}
+        return {"open": True, "busy": False, "problem": describe_error(error)}
     if found is None:
         return {"open": True, "busy": True, "problem": ""}
     return {

@@ -6,7 +6,7 @@ import dataclasses
 import numbers
 from typing import Any
 
-from cnnlab.config.settings import Settings, written
+from cnnlab.config.settings import Settings, quote
 from cnnlab.records.record import Record
 from cnnlab.training.run import Run
 
@@ -71,7 +71,7 @@ class BranchTree:
         """The run of a branch by its number; ValueError in a sentence if there is none such."""
         runs = dict(self.runs)
         if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number not in runs:
-            raise ValueError(f"branch must be one of {', '.join(map(str, runs))}, got {written(number)}")
+            raise ValueError(f"branch must be one of {', '.join(map(str, runs))}, got {quote(number)}")
         return runs[int(number)]
 
     def add_ghost(self, record: Record) -> None:

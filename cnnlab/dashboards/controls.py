@@ -126,7 +126,7 @@ MEANINGS = {**field_meanings(Recipe), **field_meanings(Knobs)}
 """Field -> the sentence that documents it, shown when the pointer rests on its control."""
 
 
-def values_of(settings: Settings) -> dict[str, Any]:
+def list_field_values(settings: Settings) -> dict[str, Any]:
     """The fields that controls show, as JSON."""
     return {name: getattr(settings, name) for name in (*LIVE, *RESTART)}
 

@@ -124,7 +124,7 @@ def find_running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def heed_interrupt(error: BaseException, task: asyncio.Task[None] | None, awake: asyncio.Event) -> None:
+def obey_interrupt(error: BaseException, task: asyncio.Task[None] | None, awake: asyncio.Event) -> None:
     """Raise an interrupt of a cell that draws; have the task that draws do it again after one of its own."""
     if isinstance(error, KeyboardInterrupt):
         if task is None or find_running_loop() is None or asyncio.current_task() is not task:

@@ -31,33 +31,33 @@ class IdleMeasurements:
     def measure_between_updates(self, run: Run, seconds: float) -> None:
         """Measure a piece if updates, the last of so many seconds, have paid for it and no knob was just turned."""
         if self.watching:
-            self.tracker.earn(seconds)
+            self.tracker.add_credit(seconds)
             if time.monotonic() > self.turned + HAND:
-                self.measure(self.tracker.spend, run)
+                self.measure(self.tracker.measure_within_credit, run)
 
     def has_time(self, run: Run, seconds: float) -> bool:
         """Whether so many seconds without an update are enough to measure a piece that is not known."""
-        return self.watching and seconds > 1.5 * self.tracker.took and not self.tracker.knows(run)
+        return self.watching and seconds > 1.5 * self.tracker.took and not self.tracker.is_known(run)
 
     def measure_piece(self, run: Run) -> None:
         """Measure a piece of the curvature of a run that waits for its next update."""
-        self.measure(self.tracker.piece, run)
+        self.measure(self.tracker.measure_piece, run)
 
     def is_complete(self, run: Run) -> bool:
         """Whether all is known of a paused run that can be: its curvature, and at its start how it will end."""
         if not self.watching:
             return True
         with contextlib.suppress(Exception):
-            return self.tracker.knows(run) and (run.updates > 0 or self.forecast.knows(run))
+            return self.tracker.is_known(run) and (run.updates > 0 or self.forecast.is_known(run))
         return True  # of a run that cannot be read nothing can be measured
 
     def measure_when_idle(self, run: Run) -> bool:
         """Measure a piece of what is not known of a paused run; whether that has found something."""
-        if not self.tracker.knows(run):
-            self.measure(self.tracker.at_rest, run)
-            return self.tracker.knows(run)
-        self.measure(self.forecast.piece, run)
-        return self.forecast.knows(run)
+        if not self.tracker.is_known(run):
+            self.measure(self.tracker.measure_at_rest, run)
+            return self.tracker.is_known(run)
+        self.measure(self.forecast.measure_piece, run)
+        return self.forecast.is_known(run)
 
     def measure_held_out(self, run: Run, training: bool) -> None:
         """Measure held-out accuracy, while training only if that is due. Raises what the network raises."""

@@ -19,7 +19,7 @@ import ipywidgets
 
 from cnnlab.config import errors
 from cnnlab.dashboards.cell import OPEN, CellOutput, close_all, close_widgets, find_earlier, get_current_cell
-from cnnlab.dashboards.frame_publisher import find_running_loop, heed_interrupt
+from cnnlab.dashboards.frame_publisher import find_running_loop, obey_interrupt
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.records.formats import format_duration
 
@@ -177,8 +177,8 @@ class JobDashboard(CellOutput):
             for _ in survey.pieces():
                 self.touch()
         except BaseException as error:  # an executor may raise anything
-            self.error = errors.told(error)
-        with errors.shown(self.show_error), self.lock:
+            self.error = errors.describe_error(error)
+        with errors.catch_all(self.show_error), self.lock:
             self.thread = None
             if self.again and not self.closed:
                 self.begin()
@@ -205,7 +205,7 @@ class JobDashboard(CellOutput):
         """Do what was asked for; an error is shown."""
         while self.actions and not self.closed:
             self.error = ""
-            with errors.shown(self.show_error):
+            with errors.catch_all(self.show_error):
                 self.actions.popleft()()
 
     async def publish(self) -> None:
@@ -222,18 +222,18 @@ class JobDashboard(CellOutput):
         if self.closed:
             return
         self.undrawn = ""
-        with errors.shown(self.note_undrawn):
+        with errors.catch_all(self.note_undrawn):
             self.draw_state()
-        with errors.shown(self.note_undrawn):
+        with errors.catch_all(self.note_undrawn):
             self.draw_figure(idle=not self.computing or self.survey.paused)
-        with errors.shown(self.note_undrawn):
+        with errors.catch_all(self.note_undrawn):
             done, total = self.survey.done, self.survey.total
             self.words.value = self.in_words(done, total, self.survey.seconds_left)
 
     def note_undrawn(self, error: BaseException) -> None:
         """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""
-        self.undrawn = f"this could not be drawn: {errors.told(error)}"
-        heed_interrupt(error, self.publisher, self.awake)
+        self.undrawn = f"this could not be drawn: {errors.describe_error(error)}"
+        obey_interrupt(error, self.publisher, self.awake)
 
     def draw_state(self) -> None:
         """Show how far it is, and what can be done."""

@@ -15,11 +15,11 @@ from typing import Any
 from cnnlab.config import errors
 from cnnlab.config.links import find_moment, format_link, opened
 from cnnlab.config.schedules import SHARE
-from cnnlab.config.settings import KNOB_FIELDS, Settings, settings, written
+from cnnlab.config.settings import KNOB_FIELDS, Settings, quote, settings
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
 from cnnlab.dashboards.cell import OPEN, CellOutput, get_current_cell, open_autosave
 from cnnlab.dashboards.controls import PACE, PACES, choose_starting_pace
-from cnnlab.dashboards.frame_publisher import FramePublisher, heed_interrupt
+from cnnlab.dashboards.frame_publisher import FramePublisher, obey_interrupt
 from cnnlab.dashboards.lab_widgets import LabWidgets, check_scale
 from cnnlab.dashboards.messages import check_updates, obey
 from cnnlab.dashboards.view import View
@@ -65,7 +65,7 @@ class Lab(CellOutput):
     ) -> None:
         check_scale(scale)
         if not isinstance(autosave, (bool, str, os.PathLike)):
-            raise TypeError(f"autosave must be True, False or the name of a file, got {written(autosave)}")
+            raise TypeError(f"autosave must be True, False or the name of a file, got {quote(autosave)}")
         if network is None and isinstance(cost, str):
             changes["cost"], cost = cost, None
         if network is not None:
@@ -274,7 +274,7 @@ class Lab(CellOutput):
     def _check_step(self, step: Any) -> None:
         """ValueError if `step` is none of the present run's updates, or 0."""
         if isinstance(step, bool) or not isinstance(step, numbers.Real) or step not in range(len(self.record) + 1):
-            raise ValueError(f"step must be a whole number in [0, {len(self.record)}], got {written(step)}")
+            raise ValueError(f"step must be a whole number in [0, {len(self.record)}], got {quote(step)}")
 
     def reset(self) -> None:
         """Back to update 0 of the same start; what was trained stays as a ghost.
@@ -348,7 +348,7 @@ class Lab(CellOutput):
 
     def received(self, message: Any) -> None:
         """Act on a message from the browser (called in whatever thread the kernel handles messages)."""
-        with errors.shown(self._show_problem):
+        with errors.catch_all(self._show_problem):
             obey(self, message)
 
     def leave_behind(self) -> None:
@@ -363,7 +363,7 @@ class Lab(CellOutput):
 
     def attempt(self, action: Callable[[], None]) -> None:
         """Do something; what prevents it is said on the page."""
-        with errors.shown(self._show_problem):
+        with errors.catch_all(self._show_problem):
             action()
 
     def draw(self, view: View) -> None:
@@ -394,5 +394,5 @@ class Lab(CellOutput):
 
     def _note_undrawn(self, error: BaseException) -> None:
         """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""
-        self.undrawn = f"this could not be drawn: {errors.told(error)}"
-        heed_interrupt(error, self.publisher.task, self.publisher.awake)
+        self.undrawn = f"this could not be drawn: {errors.describe_error(error)}"
+        obey_interrupt(error, self.publisher.task, self.publisher.awake)

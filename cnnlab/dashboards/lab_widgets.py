@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import ipywidgets
 
-from cnnlab.config.errors import shown
-from cnnlab.config.settings import written
+from cnnlab.config.errors import catch_all
+from cnnlab.config.settings import quote
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
 from cnnlab.dashboards.cell import close_widgets
 from cnnlab.dashboards.controls import Controls, Header, Strip
@@ -83,16 +83,16 @@ class LabWidgets:
         """
         ready: list[Callable[[], None]] = []
         for part in (self.prepare_plots, self.prepare_strip, self.prepare_controls):
-            with shown(note):
+            with catch_all(note):
                 ready.append(part(moment))
         header = cast(HeaderState, dict(self.header.state))
         header.update({"frame": moment.frame, "asked": moment.asked, "training": moment.view.training, "problem": ""})
-        with shown(note):
+        with catch_all(note):
             header = describe_header(moment)
         for send in ready:
-            with shown(note):
+            with catch_all(note):
                 send()
-        with shown(note):
+        with catch_all(note):
             self.header.state = {**header, "problem": header["problem"] or undrawn()}
 
     def prepare_plots(self, moment: Moment) -> Callable[[], None]:
@@ -158,4 +158,4 @@ def check_scale(scale: Any) -> None:
     """ValueError in a sentence if a dashboard cannot be enlarged by this factor."""
     number: Any = scale if isinstance(scale, numbers.Real) and not isinstance(scale, bool) else 0
     if not 0.5 <= number <= 4:
-        raise ValueError(f"scale must be a number in [0.5, 4], got {written(scale)}")
+        raise ValueError(f"scale must be a number in [0.5, 4], got {quote(scale)}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from cnnlab.config.settings import Choice, Number, nearest, written
+from cnnlab.config.settings import Choice, Number, nearest, quote
 from cnnlab.dashboards.controls import typed
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ class Message(TypedDict, total=False):
 def check_message(message: Any) -> Message:
     """A message itself; TypeError or ValueError in a sentence if it is none."""
     if not isinstance(message, dict):
-        raise TypeError(f"a message must be an object, got {written(message)}")
+        raise TypeError(f"a message must be an object, got {quote(message)}")
     for name, value in message.items():
         if name not in FIELDS:
             known = f"a message may hold {', '.join(FIELDS)}"
-            raise ValueError(f"{known}, got {written(name)}{nearest(name, FIELDS)}")
+            raise ValueError(f"{known}, got {quote(name)}{nearest(name, FIELDS)}")
         FIELDS[name].check(name, value)
     return cast(Message, message)
 
@@ -68,7 +68,7 @@ def check_updates(updates: Any) -> int:
     """A number of updates; ValueError in a sentence if it is none."""
     number: Any = updates if isinstance(updates, numbers.Real) and not isinstance(updates, bool) else 0
     if number != number // 1 or not 1 <= number <= 1e6:
-        raise ValueError(f"updates must be a whole number in [1, 1e6], got {written(updates)}")
+        raise ValueError(f"updates must be a whole number in [1, 1e6], got {quote(updates)}")
     return int(number)
 
 
@@ -91,19 +91,19 @@ def refuse(_lab: Lab, message: Message) -> None:
 def check_changes(name: str, value: Any) -> None:
     """TypeError if a value is not an object of settings by name."""
     if not isinstance(value, dict) or not all(isinstance(field, str) for field in value):
-        raise TypeError(f"{name} must be an object of settings by name, got {written(value)}")
+        raise TypeError(f"{name} must be an object of settings by name, got {quote(value)}")
 
 
 def check_text(name: str, value: Any) -> None:
     """TypeError if a value is not a text."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text, got {written(value)}")
+        raise TypeError(f"{name} must be a text, got {quote(value)}")
 
 
 def check_hand(name: str, value: Any) -> None:
     """TypeError if a value is not two finite numbers, which a page is told again."""
     if not isinstance(value, list) or len(value) != 2 or not all(map(is_finite, value)):
-        raise TypeError(f"{name} must be two finite numbers, got {written(value)}")
+        raise TypeError(f"{name} must be two finite numbers, got {quote(value)}")
 
 
 def is_finite(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.config.settings import Settings, check_names, settings, written
+from cnnlab.config.settings import Settings, check_names, quote, settings
 from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.diagnosis.remedies import list_posted_remedies
 from cnnlab.plots.remedies import Lane, draw_remedies, refresh_remedies
@@ -147,7 +147,7 @@ class Remedies(JobDashboard):
             isinstance(name, str) and isinstance(each, dict) for name, each in self.remedies.items()
         ):
             such = "{'L2': {'l2': 0.1}}"
-            raise TypeError(f"remedies must be a dict of dicts such as {such}, got {written(remedies)}")
+            raise TypeError(f"remedies must be a dict of dicts such as {such}, got {quote(remedies)}")
         for each in self.remedies.values():
             check_names(each)
         if not self.remedies or len(self.remedies) > MOST_LANES:

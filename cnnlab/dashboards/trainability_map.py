@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
-from cnnlab.config.settings import Settings, written
+from cnnlab.config.settings import Settings, quote
 from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.lab import Lab
 from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS, draw_map, refresh_map
@@ -194,7 +194,7 @@ def is_place(value: Any) -> bool:
 def check_places(what: str, values: Sequence[Any]) -> list[float]:
     """What a page tells of a click or a box, as numbers; ValueError in a sentence if they are none."""
     if not all(map(is_place, values)):
-        raise ValueError(f"a {what} must be told in numbers in (-1e6, 1e6), got {written(list(values))}")
+        raise ValueError(f"a {what} must be told in numbers in (-1e6, 1e6), got {quote(list(values))}")
     return [float(value) for value in values]
 
 

@@ -170,7 +170,7 @@ def describe_controls(moment: Moment) -> ControlsState:
     found = describe_band(moment.shown, moment.settings, view.no_curvature)
     return {
         "heard": moment.heard,
-        "values": controls.values_of(moment.settings),
+        "values": controls.list_field_values(moment.settings),
         "schedule": view.schedule,
         "band": {"edges": found["edges"], "said": found["said"], "title": found["title"]},
         "problem": moment.problem,

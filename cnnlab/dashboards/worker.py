@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from cnnlab.config import errors
+from cnnlab.config.errors import catch_all, describe_error, make_raisable
 from cnnlab.config.links import Plan
 from cnnlab.config.schedules import SAFE, SHARE
 from cnnlab.config.settings import Settings
@@ -53,7 +53,7 @@ class Worker:
         self.pace = Pace()
         self.failure: Exception | None = None
         self.failures = 0
-        self.wanted_after: int | None = None
+        self.wanted_after = float("inf")  # the update after which a View is posted
         self.wanted = self.closed = self.idle = False
         self.jobs: deque[Callable[[], None]] = deque()
         self.job: Callable[[], None] | None = None
@@ -242,7 +242,7 @@ class Worker:
             wanted = self.wanted and job is None
             self.wanted = self.wanted and not wanted
         act = self._measure_when_idle if self.idle else self._update if self.training and not wanted else self._post
-        with errors.shown(self._fail if job is None else self._refuse):
+        with catch_all(self._fail if job is None else self._refuse):
             (job or act)()
         with self.changed:
             # Only now, so that what is asked for meanwhile comes after it; closing has emptied the queue.
@@ -267,13 +267,13 @@ class Worker:
     def _refuse(self, error: BaseException) -> None:
         """Keep what a job has raised to be shown; the run stays as it was before that, and trains on if it did."""
         with self.changed:
-            self.failure = errors.make_raisable(error)
+            self.failure = make_raisable(error)
             self.failures += 1
             self._forget_pending()
         try:
             self.view = self._view()
         except BaseException:  # where even that cannot be had, the view before it tells
-            self.view = dataclasses.replace(self.view, training=self.training, rate=0.0, error=errors.told(error))
+            self.view = dataclasses.replace(self.view, training=self.training, rate=0.0, error=describe_error(error))
         with contextlib.suppress(BaseException):
             self.posted(self.view)
 
@@ -305,8 +305,7 @@ class Worker:
         if now - self.tidied > TIDY:
             self.tidied = now
             give_back_memory()
-        after = self.wanted_after
-        if not self.training or (after is not None and self.run.updates > after):
+        if not self.training or self.run.updates > self.wanted_after:
             self._post()
 
     def _is_due(self) -> bool:
@@ -379,8 +378,8 @@ class Worker:
         """Measure held-out accuracy if that is due, and show the present moment."""
         if self.closed:
             return
-        self.wanted_after = None
-        with errors.shown(self._fail):
+        self.wanted_after = float("inf")
+        with catch_all(self._fail):
             self.measurements.measure_held_out(self.run, self.training)
         self._show()
 
@@ -393,8 +392,9 @@ class Worker:
 
     def _view(self) -> View:
         """The present moment."""
-        rate, error = self.pace.rate if self.training else 0.0, errors.told(self.failure) if self.failure else None
+        rate, failure = self.pace.rate if self.training else 0.0, self.failure
         return View(
-            self.tree.record, self.tree.ghosts, self.settings, self.planned, self.training, rate, error,
-            self.rate.schedule, self.measurements.forecast.found(self.run), self.measurements.tracker.problem,
+            self.tree.record, self.tree.ghosts, self.settings, self.planned, self.training, rate,
+            describe_error(failure) if failure else None, self.rate.schedule,
+            self.measurements.forecast.find_prediction(self.run), self.measurements.tracker.problem,
         )  # fmt: skip

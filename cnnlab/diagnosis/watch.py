@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.errors import check_whole_number
-from cnnlab.config.settings import written
+from cnnlab.config.settings import quote
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
 from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
@@ -381,4 +381,4 @@ def read_number(name: str, value: Any) -> Tensor:
     try:
         return torch.tensor(float(value), dtype=torch.float64)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or a tensor of one, got {written(value)}") from None
+        raise TypeError(f"{name} must be a number or a tensor of one, got {quote(value)}") from None

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.config.settings import written
+from cnnlab.config.settings import quote
 from cnnlab.records import bounded_json
 from cnnlab.records.atomic_files import check_ordinary, write_atomically
 
@@ -118,7 +118,7 @@ class Stored:
     def locate(cls, file: BufferedReader, start: int, shape: Sequence[int], kind: str) -> Stored:
         """An array of a kind that numpy names so; ValueError if it is none of ours."""
         if kind not in KINDS:
-            raise ValueError(f"an array in it may be of {', '.join(KINDS)}, got {written(kind)}")
+            raise ValueError(f"an array in it may be of {', '.join(KINDS)}, got {quote(kind)}")
         return cls(file, start, tuple(shape), np.dtype(kind))
 
     @property

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.errors import refuse_in_a_sentence
-from cnnlab.config.settings import settings, written
+from cnnlab.config.settings import quote, settings
 from cnnlab.records import bounded_json, own_image, storage
 from cnnlab.records.archive import MOST_TEXT, Stored, read_pieces
 from cnnlab.records.atomic_files import write_atomically
@@ -262,10 +262,10 @@ def locate_arrays(listed: list[Any], file: BufferedReader, place: int, end: int)
     """The arrays of an entry by name; ValueError unless they are all between two places, one after the other."""
     for entry in listed:
         name, kind, shape = check_parts(entry, "arrays", str, str, list)
-        require(all(type(side) is int and side >= 0 for side in shape), f"a shape must be sizes, got {written(shape)}")
+        require(all(type(side) is int and side >= 0 for side in shape), f"a shape must be sizes, got {quote(shape)}")
         stored = Stored.locate(file, place, shape, kind)
         place += stored.nbytes
-        require(place <= end, f"the array {written(name)} is longer than what is there")
+        require(place <= end, f"the array {quote(name)} is longer than what is there")
         yield name, stored
     require(place == end, "an entry must hold its arrays and nothing else")
 
@@ -353,7 +353,7 @@ def begin_branch(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, G
     place = read_field(part, "branch", dict)
     if not number:
         return GrowingBranch.empty(read_field(part, "about", dict), place, arrays)
-    require(number in before, f"branch {written(number)} is not there to begin with")
+    require(number in before, f"branch {quote(number)} is not there to begin with")
     known = before[number]
     return known if number == read_field(place, "number", int) and rows == known.log.rows else known.until(rows)
 
@@ -361,7 +361,7 @@ def begin_branch(part: Any, arrays: Mapping[str, Stored], before: Mapping[int, G
 def check_parts(entry: Any, name: str, *kinds: type) -> list[Any]:
     """The values in a list of the header; ValueError unless they are of these kinds."""
     if not isinstance(entry, list) or [type(part) for part in entry] != list(kinds):
-        raise ValueError(f"{name} must hold {', '.join(kind.__name__ for kind in kinds)}, got {written(entry)}")
+        raise ValueError(f"{name} must hold {', '.join(kind.__name__ for kind in kinds)}, got {quote(entry)}")
     return entry
 
 

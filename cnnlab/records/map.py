@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import cnnlab
 from cnnlab.config.errors import check_whole_number, refuse_in_a_sentence
-from cnnlab.config.settings import LIMITS, Settings, short, written
+from cnnlab.config.settings import LIMITS, Settings, quote, short
 from cnnlab.records.atomic_files import check_ordinary, write_atomically
 from cnnlab.records.map_lines import format_heading, format_run, parse_plan, parse_run, read_lines
 from cnnlab.records.map_plans import Axis, convert_values
@@ -112,7 +112,7 @@ class Map:
     def share(self, label: str) -> NDArray[np.float64]:
         """The share of the seeds, among those computed, that have a label; NaN where none is computed."""
         if label not in (CONVERGED, STALLED, DIVERGED):
-            raise ValueError(f"label must be one of {CONVERGED}, {STALLED}, {DIVERGED}, got {written(label)}")
+            raise ValueError(f"label must be one of {CONVERGED}, {STALLED}, {DIVERGED}, got {quote(label)}")
         counts = self.done.sum(axis=-1)
         with np.errstate(invalid="ignore"):
             return np.where(counts, (self.labels == label).sum(axis=-1) / np.maximum(counts, 1), np.nan)
@@ -271,7 +271,7 @@ def refine_axis(axis: Axis, low: float, high: float) -> Axis:
     name, values = axis
     last = len(values) - 1
     if not all(isinstance(end, numbers.Real) and -math.inf < end < math.inf for end in (low, high)):
-        said = f"{written(low)} and {written(high)}"
+        said = f"{quote(low)} and {quote(high)}"
         raise ValueError(f"the places on {name} must be two numbers in [0, {last}], got {said}")
     low, high = (min(max(end, 0), last) for end in sorted((low, high)))
     finer = refine_values(values, low, high)
@@ -286,7 +286,7 @@ def refine_axis(axis: Axis, low: float, high: float) -> Axis:
 def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     """The interval of Wilson (1927) for a share seen as `hits` of `count`: 95 % by default; (0, 1) if count is 0."""
     if not 0 <= hits <= count:
-        raise ValueError(f"hits must lie in [0, {count}], the count, got {written(hits)}")
+        raise ValueError(f"hits must lie in [0, {count}], the count, got {quote(hits)}")
     if not count:
         return 0.0, 1.0
     share, square = hits / count, z * z / count

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.errors import check_whole_number
-from cnnlab.config.settings import Settings, settings, written
+from cnnlab.config.settings import Settings, quote, settings
 from cnnlab.records import bounded_json
 from cnnlab.records.bounded_json import read_field
 from cnnlab.records.map_plans import MOST_STEPS, Axis, check_axis, check_corners, check_seeds, check_size, is_axis
@@ -90,7 +90,7 @@ def parse_run(line: bytes, runs: int, steps: int) -> tuple[int, NDArray[np.float
     told = bounded_json.parse(line)
     index, listed = read_field(told, "run", int), read_field(told, "cost", list)
     if not 0 <= index < runs:
-        raise ValueError(f"run must lie in [0, {runs - 1}], got {written(index)}")
+        raise ValueError(f"run must lie in [0, {runs - 1}], got {quote(index)}")
     if not listed or len(listed) > steps:
         raise ValueError(f"run {index} has {len(listed)} costs where {steps} are wanted")
     if not set(map(type, listed[:-1])) <= {int, float}:
@@ -115,4 +115,4 @@ def parse_number(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} must be a number that a float64 can hold, got {written(value)}") from None
+        raise ValueError(f"{name} must be a number that a float64 can hold, got {quote(value)}") from None

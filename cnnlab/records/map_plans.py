@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.errors import check_whole_number
-from cnnlab.config.settings import LIMITS, Number, Settings, written
+from cnnlab.config.settings import LIMITS, Number, Settings, quote
 
 Axis = tuple[str, tuple[float, ...]]
 """A field's name and its values, in rising order."""
@@ -31,9 +31,9 @@ def is_axis(name: str, values: Any) -> bool:
             return values.ndim > 0
         return isinstance(values, Sequence) and not isinstance(values, (str, bytes))
     if isinstance(values, (list, np.ndarray)) and name != "hidden":
-        known = name if name in LIMITS else written(name)
+        known = name if name in LIMITS else quote(name)
         said = f"an axis must be a numeric field, and {known} is not"
-        raise TypeError(f"{said}: it takes one value, got {written(values)}")
+        raise TypeError(f"{said}: it takes one value, got {quote(values)}")
     return False
 
 
@@ -66,7 +66,7 @@ def check_seeds(seeds: Any, start: Settings) -> tuple[int, ...]:
         count = check_whole_number("seeds", seeds, 1, MOST_RUNS)
         return tuple((start.seed + place) % 2**32 for place in range(count))
     if isinstance(seeds, (str, bytes)) or not isinstance(seeds, (Sequence, np.ndarray)) or not len(seeds):
-        raise TypeError(f"seeds must be how many, or a list of them, got {written(seeds)}")
+        raise TypeError(f"seeds must be how many, or a list of them, got {quote(seeds)}")
     chosen = tuple(check_whole_number(f"seeds[{place}]", seed, 0, 2**32 - 1) for place, seed in enumerate(seeds))
     if len(set(chosen)) < len(chosen):
         raise ValueError("seeds must each be there once")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.config.settings import written
+from cnnlab.config.settings import quote
 
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ def hash_image(image: Grey, mask: Grey) -> str:
 def kept(name: str) -> tuple[Grey, Grey]:
     """Grey values and labels by name; ValueError if this session was not given the image."""
     if name not in KEPT:
-        said = f"image {written(name)} is one of yours that this session does not hold"
+        said = f"image {quote(name)} is one of yours that this session does not hold"
         raise ValueError(f"{said}: call cnnlab.own_image again")
     return KEPT[name]
 
@@ -98,7 +98,7 @@ def read_grey(source: Any) -> Grey:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if not os.path.isfile(path):
-            raise ValueError(f"image must be a file, got {written(str(source))}, which is none")
+            raise ValueError(f"image must be a file, got {quote(str(source))}, which is none")
         # All of it is read first: asked for what a damaged file says that it has, a file makes room for that at once.
         with path.open("rb") as file:
             content = file.read(MOST_FILE + 1)
@@ -206,7 +206,7 @@ def build_mask(image: Grey, labels: Any) -> Grey:
     if isinstance(labels, str) and labels == "texture":
         return label_texture(image)
     if isinstance(labels, str):
-        raise ValueError(f"labels must be 'halves', 'texture' or a mask, got {written(labels)}")
+        raise ValueError(f"labels must be 'halves', 'texture' or a mask, got {quote(labels)}")
     given = np.asarray(labels)
     if given.shape != image.shape or given.dtype.kind not in "bui":
         shape = given.shape if given.dtype.kind in "bui" else given.dtype

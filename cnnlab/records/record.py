@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.links import format_link
-from cnnlab.config.settings import Knobs, Settings, list_changes, nearest, written
+from cnnlab.config.settings import Knobs, Settings, list_changes, nearest, quote
 from cnnlab.records.frame import (
     GAUGES,
     LAYER_GAUGES,
@@ -155,7 +155,7 @@ class Record:
         """The gauges of one layer, each (updates,), by name; ValueError if there is no such layer."""
         if name not in self.layers:
             known = ", ".join(map(repr, self.layers))
-            raise ValueError(f"layer must be one of {known}, got {written(name)}{nearest(name, self.layers)}")
+            raise ValueError(f"layer must be one of {known}, got {quote(name)}{nearest(name, self.layers)}")
         place = self.layers.index(name)
         return {gauge: self.column(gauge)[1:, place] for gauge in LAYER_GAUGES}
 
@@ -190,7 +190,7 @@ class Record:
         """
         if gauge not in GAUGES and gauge not in LAYER_GAUGES:
             known = (*GAUGES, *LAYER_GAUGES)
-            said = f"gauge must be one of {', '.join(known)}, got {written(gauge)}"
+            said = f"gauge must be one of {', '.join(known)}, got {quote(gauge)}"
             raise ValueError(f"{said}{nearest(gauge, known)}")
         return is_measured(self.column(gauge)[1:])
 
@@ -281,5 +281,5 @@ def find_record(value: Any) -> Record:
     """A Record itself, or that of a Run, a Lab or a Watch; TypeError in a sentence for anything else."""
     found = value if isinstance(value, Record) else getattr(value, "record", None)
     if not isinstance(found, Record):
-        raise TypeError(f"record must be a Record, or a Run or a Lab that has one, got {written(value)}")
+        raise TypeError(f"record must be a Record, or a Run or a Lab that has one, got {quote(value)}")
     return found

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlab.config.settings import written
+from cnnlab.config.settings import quote
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.record import Record, Snapshot
 
@@ -53,20 +53,20 @@ def check(record: Record) -> None:
     branch = record.branch
     require(record.layers, "layers must be one at least")
     require(len(set(record.layers)) == len(record.layers), f"layers must differ, got {reprlib.repr(record.layers)}")
-    epoch = written(record.updates_per_epoch)
+    epoch = quote(record.updates_per_epoch)
     require(record.updates_per_epoch > 0, f"updates_per_epoch must be at least 1, got {epoch}")
     require(record.updates_per_epoch <= MOST, f"updates_per_epoch must be at most {MOST}, got {epoch}")
     firsts, last = [first for first, _ in record.schedule], len(record)
     require(firsts[:1] == [1], f"schedule must begin at update 1, got {reprlib.repr(firsts[:1])}")
     require(is_rising(firsts), "schedule must rise from update to update")
-    require(firsts[-1] <= max(last, 1), f"schedule must end by update {last}, got {written(firsts[-1])}")
+    require(firsts[-1] <= max(last, 1), f"schedule must end by update {last}, got {quote(firsts[-1])}")
     require(record.schedule[0][1] == record.settings.knobs, "schedule must begin with the knobs of the settings")
     require(branch.number > 0, f"the branch's number must be at least 1, got {branch.number}")
-    require(branch.number <= MOST, f"the branch's number must be at most {MOST}, got {written(branch.number)}")
-    require(branch.forked_at >= 0, f"forked_at must be at least 0, got {written(branch.forked_at)}")
-    require(branch.forked_at <= MOST, f"forked_at must be at most {MOST}, got {written(branch.forked_at)}")
+    require(branch.number <= MOST, f"the branch's number must be at most {MOST}, got {quote(branch.number)}")
+    require(branch.forked_at >= 0, f"forked_at must be at least 0, got {quote(branch.forked_at)}")
+    require(branch.forked_at <= MOST, f"forked_at must be at most {MOST}, got {quote(branch.forked_at)}")
     if branch.parent is not None:
-        parent = written(branch.parent)
+        parent = quote(branch.parent)
         require(0 < branch.parent < branch.number, f"parent must lie in [1, {branch.number - 1}], got {parent}")
 
 

@@ -45,7 +45,7 @@ def together(members: Sequence[Settings], updates: int, way: str) -> Found:
 
     A member whose cost is NaN or inf leaves the batch; the others go on as if it had not been there.
     """
-    problem, structure = find_problem(members[0]), StepStructure.of(members[0].knobs)
+    problem, structure = find_problem(members[0]), StepStructure.from_knobs(members[0].knobs)
     device = problem.device
     size, wide = (updates, len(members)), choose_wide_type(device)
     cost, data_cost = (torch.full(size, torch.nan, device=device, dtype=wide) for _ in range(2))
@@ -295,7 +295,7 @@ def time_together(
 
     Infinity where there is too little memory.
     """
-    problem, structure = find_problem(settings), StepStructure.of(settings.knobs)
+    problem, structure = find_problem(settings), StepStructure.from_knobs(settings.knobs)
     members = [settings.replace(learning_rate=1e-9)] * min(count, count_fitting(problem))
     parameters, knobs = starts(problem, members)
     x, y = take_batch(problem, members, torch.arange(len(members)), 1)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cnnlab.config.settings import Settings, written
+from cnnlab.config.settings import Settings, quote
 from cnnlab.sweeps.batched import WAYS, find_fastest_way, round_count_up, together
 from cnnlab.sweeps.members import Found, accuracy, count_fitting, find_problem, find_structure, locate_patches
 from cnnlab.training.checkpoints import State
@@ -53,7 +53,7 @@ def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> Ens
     """
     began = time.perf_counter()
     if way not in ("auto", *METHODS):
-        raise ValueError(f"way must be 'auto', 'one by one' or one of {', '.join(map(repr, WAYS))}, got {written(way)}")
+        raise ValueError(f"way must be 'auto', 'one by one' or one of {', '.join(map(repr, WAYS))}, got {quote(way)}")
     keep_freed_memory()
     tables = [np.full((len(members), updates), np.nan) for _ in range(2)]
     held_out = np.full(len(members), np.nan)
@@ -95,7 +95,7 @@ def batches(members: Sequence[Settings], way: str) -> Iterator[list[int]]:
     """The places of members that go together: of one structure and kind of step, as many as memory allows."""
     alike: dict[Any, list[int]] = {}
     for place, member in enumerate(members):
-        alike.setdefault((find_structure(member), StepStructure.of(member.knobs)), []).append(place)
+        alike.setdefault((find_structure(member), StepStructure.from_knobs(member.knobs)), []).append(place)
     for places in alike.values():
         one = way == "one by one" or (way == "auto" and choose_device(members[places[0]]).type != "cuda")
         size = len(places) if one else count_fitting(find_problem(members[places[0]]))
@@ -109,7 +109,7 @@ def one_by_one(members: Sequence[Settings], updates: int) -> Found:
     for row, member in enumerate(members):
         problem = find_problem(member)
         state = problem.draw_start(member)
-        knobs = KnobTensors.of(member.knobs, state.parameters), StepStructure.of(member.knobs)
+        knobs = KnobTensors.from_knobs(member.knobs, state.parameters), StepStructure.from_knobs(member.knobs)
         for update in range(updates):
             x, y = problem.batch(update + 1, member)
             step = problem.descent.step(state, x, y, *knobs)

@@ -54,7 +54,7 @@ def find_problem(member: Settings) -> Problem:
 @lru_cache(maxsize=16)
 def make_problem(settings: Settings, _thread: int) -> Problem:
     """The problem of a structure in a thread; the last few are kept."""
-    return Problem.of(settings)
+    return Problem.build(settings)
 
 
 def count_fitting(problem: Problem) -> int:

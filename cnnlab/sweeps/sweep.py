@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cnnlab.config.errors import check_whole_number
-from cnnlab.config.settings import Settings, check_names, settings, written
+from cnnlab.config.settings import Settings, check_names, quote, settings
 from cnnlab.records.atomic_files import name_errors
 from cnnlab.records.formats import format_duration
 from cnnlab.records.map import Map, read_map
@@ -154,9 +154,9 @@ class Survey(Pausable):
 
     def __init__(self, plan: Map, executor: Executor | None = None, path: str | os.PathLike[str] | None = None) -> None:
         if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
-            raise TypeError(f"executor must be a concurrent.futures.Executor, got {written(executor)}")
+            raise TypeError(f"executor must be a concurrent.futures.Executor, got {quote(executor)}")
         if path is not None and not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"path must be the name of a file, got {written(path)}")
+            raise TypeError(f"path must be the name of a file, got {quote(path)}")
         super().__init__()
         self.growing = resume_map(plan, path)
         self.path = path

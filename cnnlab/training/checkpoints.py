@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnlab.config.settings import written
+from cnnlab.config.settings import quote
 from cnnlab.records.record import Record, Snapshot
 
 
@@ -70,14 +70,14 @@ class History:
 
     def __init__(self, start: State, budget: int) -> None:
         if isinstance(budget, bool) or not isinstance(budget, (int, float, np.number)) or not budget >= 0:
-            raise ValueError(f"history_bytes must be a number of at least 0, got {written(budget)}")
+            raise ValueError(f"history_bytes must be a number of at least 0, got {quote(budget)}")
         self.budget = budget
         self.widest = WIDEST
         self.states = {0: start}
         self.bytes = start.bytes
 
     @classmethod
-    def of(cls, states: dict[int, State], budget: int) -> History:
+    def from_states(cls, states: dict[int, State], budget: int) -> History:
         """A history of these states, that of update 0 among them."""
         history, last = cls(states[0], budget), max(states)
         history.states = {

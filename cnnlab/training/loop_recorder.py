@@ -52,7 +52,7 @@ class LoopRecorder:
 
     def __init__(self, model: nn.Module, watch: Sequence[str] | None, knobs: Knobs, updates_per_epoch: int) -> None:
         self.model = model
-        self.layout = Layout.of(model)
+        self.layout = Layout.from_network(model)
         named = dict(model.named_parameters())
         self.parameters = [named[name] for name in self.layout.names]
         flat = self.flat()
@@ -61,7 +61,7 @@ class LoopRecorder:
             raise ValueError(f"model must have parameters of {', '.join(EXPONENTS)}, got {precision}")
         names = tuple(self.layout.choose_watched() if watch is None else watch)
         self.watched = [self.layout.index(name) for name in names]
-        self.kernels = Kernels.of(self.layout, flat.device)
+        self.kernels = Kernels.from_layout(self.layout, flat.device)
         recipe = settings("question", precision=precision, **dataclasses.asdict(knobs))
         self.log = Log(recipe, self.layout.layers, names, updates_per_epoch, self.kernels.shape)
         self.prepare(flat)

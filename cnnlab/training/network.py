@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from cnnlab.config.settings import Settings, written
+from cnnlab.config.settings import Settings, quote
 
 
 def make_question_network(settings: Settings) -> nn.Sequential:
@@ -65,7 +65,7 @@ class Layout:
     """How many parameter tensors each layer owns."""
 
     @classmethod
-    def of(cls, network: nn.Module) -> Layout:
+    def from_network(cls, network: nn.Module) -> Layout:
         """The layout of a module's trainable parameters; ValueError if it has none."""
         trainable = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
         if not trainable:
@@ -112,7 +112,7 @@ class Layout:
         """Place in the flat vector of a single number such as `hid1.weight[0,5]`; ValueError if there is none such."""
         parameter, bracket, indices = name.partition("[")
         if parameter not in self.names:
-            raise ValueError(f"watch must name one of {', '.join(self.names)}, got {written(name)}")
+            raise ValueError(f"watch must name one of {', '.join(self.names)}, got {quote(name)}")
         place = self.names.index(parameter)
         shape = self.shapes[place]
         try:
@@ -120,9 +120,9 @@ class Layout:
         except ValueError:
             where = ()
         if bracket and not indices.endswith("]"):
-            raise ValueError(f"watch must end with a bracket, as {parameter}[0] does, got {written(name)}")
+            raise ValueError(f"watch must end with a bracket, as {parameter}[0] does, got {quote(name)}")
         if len(where) != len(shape) or not all(0 <= part < size for part, size in zip(where, shape, strict=True)):
-            raise ValueError(f"watch must index {parameter} within its shape {tuple(shape)}, got {written(name)}")
+            raise ValueError(f"watch must index {parameter} within its shape {tuple(shape)}, got {quote(name)}")
         offset = sum(part * math.prod(shape[axis + 1 :]) for axis, part in enumerate(where))
         return sum(self.sizes[:place]) + offset
 
@@ -157,7 +157,7 @@ class Kernels:
     """Kernels, rows and columns."""
 
     @classmethod
-    def of(cls, layout: Layout, device: torch.device) -> Kernels:
+    def from_layout(cls, layout: Layout, device: torch.device) -> Kernels:
         """Those of a network."""
         views = layout.views(torch.arange(sum(layout.sizes)))
         first = next((view[:, 0] for view in views.values() if view.dim() == 4), None)

@@ -62,13 +62,13 @@ class Overlay:
         @functools.wraps(self.below)
         def top(*arguments: Any, **keywords: Any) -> Any:
             if not self.active:
-                return self.pass_on(*arguments, **keywords)
+                return self.call_below(*arguments, **keywords)
             return self.around(self.below, *arguments, **keywords)
 
         top.overlay = self  # type: ignore[attr-defined]
         return top
 
-    def pass_on(self, *arguments: Any, **keywords: Any) -> Any:
+    def call_below(self, *arguments: Any, **keywords: Any) -> Any:
         """Do what would be done without this."""
         return self.below(*arguments, **keywords)
 
@@ -88,7 +88,7 @@ class InterruptOverlay(Overlay):
         if receives_interrupts():
             signal.signal(signal.SIGINT, value)
 
-    def pass_on(self, *arguments: Any, **keywords: Any) -> Any:
+    def call_below(self, *arguments: Any, **keywords: Any) -> Any:
         """Call the handler below; where that is the system's own, have the system act."""
         if callable(self.below):
             return self.below(*arguments, **keywords)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.config.settings import LIMITS, Number, Settings, written
+from cnnlab.config.settings import LIMITS, Number, Settings, quote
 from cnnlab.training.checkpoints import State
 from cnnlab.training.data import make_patches
 from cnnlab.training.datasets import Examples, Pair, make_examples, mapped
@@ -41,7 +41,7 @@ class Problem:
     """The state that a network of the user's own came in; None for the question's network, whose weights are drawn."""
 
     @classmethod
-    def of(
+    def build(
         cls,
         settings: Settings,
         network: nn.Module | None = None,
@@ -71,11 +71,11 @@ class Problem:
             examples = make_examples("data", data)
             if held_out is not None:
                 held = make_examples("held_out", held_out)
-            module = copy_of(network).to(device)
+            module = copy_network(network).to(device)
             for tensor in (*module.parameters(), *module.buffers()):
                 tensor.data = placed(tensor.data)
         objective = make_question_cost(settings) if cost is None or isinstance(cost, str) else ignore_epsilon(cost)
-        layout = Layout.of(module)
+        layout = Layout.from_network(module)
         given = None
         if network is not None:
             flat = placed(layout.flatten(dict(module.named_parameters())))
@@ -179,7 +179,7 @@ def choose_device(wanted: Settings) -> torch.device:
         name = "cpu"
     if not available[name]:
         there = ", ".join(name for name, here in available.items() if here)
-        raise ValueError(f"device must be one that this machine has ({there}), got {written(name)}")
+        raise ValueError(f"device must be one that this machine has ({there}), got {quote(name)}")
     return torch.device(name)
 
 
@@ -214,7 +214,7 @@ def find_precision(network: nn.Module) -> str:
     return "float32" if first is None else str(first.dtype).removeprefix("torch.")
 
 
-def copy_of(network: nn.Module) -> nn.Module:
+def copy_network(network: nn.Module) -> nn.Module:
     """A copy that shares nothing; ValueError in a sentence for a module that cannot be copied or is not ready."""
     lazy = [name for name, part in network.named_parameters() if isinstance(part, nn.parameter.UninitializedParameter)]
     if lazy:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.links import Plan, opened
-from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, check_names, written
+from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, check_names, quote
 from cnnlab.records.frame import Frame
 from cnnlab.records.log import Log
 from cnnlab.records.record import Branch, Record
@@ -75,9 +75,9 @@ class Run:
             wanted, planned = opened(preset, **changes)
             plan = check_plan(plan) or planned
         keep_freed_memory()
-        self.problem = preset if isinstance(preset, Problem) else Problem.of(wanted, network, data, cost, held_out)
+        self.problem = preset if isinstance(preset, Problem) else Problem.build(wanted, network, data, cost, held_out)
         layout = self.layout
-        self.kernels = Kernels.of(layout, self.problem.device)
+        self.kernels = Kernels.from_layout(layout, self.problem.device)
         if isinstance(preset, Record):
             self.check_record(preset)
         names = tuple(layout.choose_watched() if watch is None else check_watched(watch))
@@ -98,7 +98,7 @@ class Run:
     def take_over(self, record: Record, history_bytes: int) -> None:
         """Go on with the past of a record; ValueError if its states do not fit the network."""
         states = restore_states(record, self.problem.make_empty_state())
-        self.history = History.of(states, history_bytes)
+        self.history = History.from_states(states, history_bytes)
         self.log, self.pending = Log.from_record(dataclasses.replace(record, settings=self.settings)), []
         self.updates, self.branch = len(record), record.branch
         self.knobs = record.knobs_at(self.updates + 1)
@@ -191,9 +191,9 @@ class Run:
         `until="nonfinite"` stops after the first update whose cost is NaN or inf.
         """
         if isinstance(updates, bool) or not isinstance(updates, (int, np.integer)) or updates < 1:
-            raise ValueError(f"updates must be a whole number of at least 1, got {written(updates)}")
+            raise ValueError(f"updates must be a whole number of at least 1, got {quote(updates)}")
         if until is not None and not (isinstance(until, str) and until == "nonfinite"):
-            raise ValueError(f"until must be None or 'nonfinite', got {written(until)}")
+            raise ValueError(f"until must be None or 'nonfinite', got {quote(until)}")
         for _ in range(updates):
             self.update()
             if until and self.record.frames[-1].nonfinite:
@@ -252,7 +252,7 @@ class Run:
     def check_step(self, step: Any) -> int:
         """`step` as a plain int; ValueError if it is none of this run's updates, or 0."""
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step <= self.updates:
-            raise ValueError(f"step must be a whole number in [0, {self.updates}], got {written(step)}")
+            raise ValueError(f"step must be a whole number in [0, {self.updates}], got {quote(step)}")
         return int(step)
 
     def state_at(self, step: int) -> State:
@@ -284,7 +284,7 @@ class Run:
     def prepare_knobs(self, knobs: Knobs) -> tuple[KnobTensors, StepStructure]:
         """The knobs as tensors, made anew only when they have changed."""
         if self.prepared is None or self.prepared[0] is not knobs:
-            self.prepared = knobs, KnobTensors.of(knobs, self.parameters), StepStructure.of(knobs)
+            self.prepared = knobs, KnobTensors.from_knobs(knobs, self.parameters), StepStructure.from_knobs(knobs)
         return self.prepared[1:]
 
     def flush(self) -> None:
@@ -344,7 +344,7 @@ def check_same_settings(record: Record, changes: dict[str, Any]) -> Settings:
     for name, value in changes.items():
         if getattr(wanted, name) != value:
             raise TypeError(
-                f"{name} is that of the record, {getattr(wanted, name)!r}, got {written(value)}: change it with set"
+                f"{name} is that of the record, {getattr(wanted, name)!r}, got {quote(value)}: change it with set"
             )
     return wanted
 
@@ -356,14 +356,14 @@ def check_plan(plan: Any) -> Plan:
         isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], Knobs)
         for pair in pairs
     ):
-        raise TypeError(f"plan must be (first update, Knobs) pairs as rate_plan gives them, got {written(plan)}")
+        raise TypeError(f"plan must be (first update, Knobs) pairs as rate_plan gives them, got {quote(plan)}")
     return tuple(plan)
 
 
 def check_watched(watch: Any) -> tuple[str, ...]:
     """The names in `watch`; TypeError in a sentence if it is no list of texts."""
     if isinstance(watch, str) or not isinstance(watch, Sequence) or not all(isinstance(name, str) for name in watch):
-        raise TypeError(f'watch must be a list of weights such as ["hid1.weight[0,5]"], got {written(watch)}')
+        raise TypeError(f'watch must be a list of weights such as ["hid1.weight[0,5]"], got {quote(watch)}')
     return tuple(watch)
 
 

@@ -33,7 +33,7 @@ class KnobTensors(NamedTuple):
     l2: Tensor
 
     @classmethod
-    def of(cls, knobs: Knobs, parameters: Tensor) -> KnobTensors:
+    def from_knobs(cls, knobs: Knobs, parameters: Tensor) -> KnobTensors:
         """On the parameters' device; float64 for float64 parameters, else float32."""
         return cls(*(values[0] for values in cls.of_each([knobs], parameters)))
 
@@ -56,7 +56,7 @@ class StepStructure:
     penalty_in: str
 
     @classmethod
-    def of(cls, knobs: Knobs) -> StepStructure:
+    def from_knobs(cls, knobs: Knobs) -> StepStructure:
         """The structure that these knobs ask for."""
         return cls(knobs.clip, knobs.momentum > 0, knobs.l1 > 0 or knobs.l2 > 0, knobs.penalty_in)
 

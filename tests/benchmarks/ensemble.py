@@ -57,7 +57,7 @@ def by_hand(members: list[Settings], updates: int) -> None:
         problem = find_problem(member)
         x, y = problem.data
         network = make_question_network(member).to_empty(device=problem.device)
-        start = Layout.of(network).views(problem.draw_start(member).parameters)
+        start = Layout.from_network(network).views(problem.draw_start(member).parameters)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(start[name])
         for _ in range(updates):
@@ -110,7 +110,7 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
 
 def as_graph(members: list[Settings], updates: int, way: str) -> Callable[[], None]:
     """Updates of all members as a CUDA graph that is recorded already."""
-    problem, kind, step = find_problem(members[0]), StepStructure.of(members[0].knobs), together.Recorder()
+    problem, kind, step = find_problem(members[0]), StepStructure.from_knobs(members[0].knobs), together.Recorder()
     start, knobs = starts(problem, members)
     x, y = take_batch(problem, members, torch.arange(len(members)), 1)
 

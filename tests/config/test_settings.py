@@ -33,7 +33,7 @@ REAL = [name for name, limit in NUMBERS.items() if not limit.whole]
 CHOICES = [name for name, limit in LIMITS.items() if isinstance(limit, Choice)]
 
 
-def values_of(limit):
+def list_field_values(limit):
     """Every value that a limit allows."""
     if isinstance(limit, Choice):
         return st.sampled_from(limit.options)
@@ -43,12 +43,12 @@ def values_of(limit):
         else:
             numbers = st.floats(limit.low, limit.high, exclude_min=limit.open_low)
         return st.none() | numbers if limit.optional else numbers
-    return st.tuples(values_of(limit.each), values_of(limit.each))
+    return st.tuples(list_field_values(limit.each), list_field_values(limit.each))
 
 
 def any_changes():
     """Any valid value for every field, a batch no larger than the patches."""
-    fields = st.fixed_dictionaries({name: values_of(limit) for name, limit in LIMITS.items()})
+    fields = st.fixed_dictionaries({name: list_field_values(limit) for name, limit in LIMITS.items()})
     return fields.map(lambda chosen: {**chosen, "batch_size": fitting(chosen["batch_size"], chosen["patches"])})
 
 

@@ -80,29 +80,29 @@ def test_a_prediction_says_its_chance_without_false_certainty(chance, words):
 def test_a_forecast_is_the_mean_over_seeds():
     run = Run("question", learning_rate=1e-3, **SMALL)
     forecast = Forecast()
-    while not forecast.knows(run):
-        assert forecast.found(run) is None
-        forecast.piece(run)
+    while not forecast.is_known(run):
+        assert forecast.find_prediction(run) is None
+        forecast.measure_piece(run)
     chances = [
         cnnlab.predict(Run("question", learning_rate=1e-3, **{**SMALL, "seed": seed})).chance
         for seed in range(1 + SEEDS)
     ]
-    assert forecast.found(run).chance == pytest.approx(sum(chances) / len(chances))
-    assert f"over {1 + SEEDS} seeds" in str(forecast.found(run))
+    assert forecast.find_prediction(run).chance == pytest.approx(sum(chances) / len(chances))
+    assert f"over {1 + SEEDS} seeds" in str(forecast.find_prediction(run))
 
 
 def test_a_forecast_is_made_anew_for_another_rate_from_the_same_starts():
     run = Run("question", learning_rate=1e-6, **SMALL)
     forecast = Forecast()
-    while not forecast.knows(run):
-        forecast.piece(run)
-    low, starts = forecast.found(run), [start for start, _ in forecast.starts]
+    while not forecast.is_known(run):
+        forecast.measure_piece(run)
+    low, starts = forecast.find_prediction(run), [start for start, _ in forecast.starts]
     assert all(start.problem.descent is run.problem.descent for start in starts)
     run.set(learning_rate=10.0)
-    assert not forecast.knows(run)
-    while not forecast.knows(run):
-        forecast.piece(run)
-    assert forecast.found(run).chance > low.chance
+    assert not forecast.is_known(run)
+    while not forecast.is_known(run):
+        forecast.measure_piece(run)
+    assert forecast.find_prediction(run).chance > low.chance
     assert all(now is before for (now, _), before in zip(forecast.starts, starts, strict=True))
 
 
@@ -111,19 +111,19 @@ def test_a_forecast_of_a_network_of_one_s_own_is_of_its_start_alone():
     data = (torch.randn(8, 3), torch.randint(2, (8,)))
     run = Run(network=nn.Linear(3, 2), data=data, cost=nn.functional.cross_entropy, device="cpu", learning_rate=0.1)
     forecast = Forecast()
-    forecast.piece(run)
-    assert forecast.knows(run)
-    assert forecast.found(run).starts == 1
-    assert not forecast.found(run).diverges
+    forecast.measure_piece(run)
+    assert forecast.is_known(run)
+    assert forecast.find_prediction(run).starts == 1
+    assert not forecast.find_prediction(run).diverges
 
 
 def test_there_is_no_forecast_once_the_run_has_begun():
     run = Run("question", learning_rate=1e-4, **SMALL)
     forecast = Forecast()
-    while not forecast.knows(run):
-        forecast.piece(run)
+    while not forecast.is_known(run):
+        forecast.measure_piece(run)
     run.step()
-    assert forecast.found(run) is None
+    assert forecast.find_prediction(run) is None
 
 
 def test_a_network_for_which_nothing_can_be_foretold_has_no_forecast_and_no_error(monkeypatch):
@@ -134,10 +134,10 @@ def test_a_network_for_which_nothing_can_be_foretold_has_no_forecast_and_no_erro
 
     monkeypatch.setattr(Problem, "replace_seed", no_other)
     forecast = Forecast()
-    forecast.piece(run)
-    forecast.piece(run)
-    assert forecast.knows(run)
-    assert forecast.found(run) is None
+    forecast.measure_piece(run)
+    forecast.measure_piece(run)
+    assert forecast.is_known(run)
+    assert forecast.find_prediction(run) is None
 
 
 def test_mini_batches_are_foretold_from_their_first_batch():

@@ -57,11 +57,11 @@ def test_a_piece_is_done_only_when_training_has_paid_for_it() -> None:
     run, edge = small(), SharpnessTracker(clock=Clock(), credit=0.0, took=1.0)
     for _ in range(6):
         run.update()
-        edge.earn(1.0)
-        edge.spend(run)
+        edge.add_credit(1.0)
+        edge.measure_within_credit(run)
         assert edge.pieces is None
     edge.credit = 1.5
-    edge.spend(run)
+    edge.measure_within_credit(run)
     assert edge.pieces is not None
     assert edge.credit == pytest.approx(0.5)
 
@@ -72,8 +72,8 @@ def test_measuring_takes_at_most_its_share_of_the_training_s_time(tick) -> None:
     run, edge = small(), SharpnessTracker(credit=0.0, clock=clock)
     for _ in range(updates):
         run.update()
-        edge.earn(each)
-        edge.spend(run)
+        edge.add_credit(each)
+        edge.measure_within_credit(run)
     spent = clock.now / 2  # between two looks at the clock a piece is done, and as long passes until the next piece
     assert 0 < spent <= 0.2 * updates * each
     assert np.isfinite(run.record.column("sharpness")).sum() >= 2
@@ -82,12 +82,12 @@ def test_measuring_takes_at_most_its_share_of_the_training_s_time(tick) -> None:
 def test_a_slow_search_answers_for_the_update_at_which_it_began() -> None:
     run, edge = small(), SharpnessTracker()
     run.update()
-    edge.piece(run)
+    edge.measure_piece(run)
     run.advance(3)
     for _ in range(100):
         if not np.isnan(run.record.column("sharpness")[1]):
             break
-        edge.piece(run)
+        edge.measure_piece(run)
     fresh = small()
     fresh.advance(1)
     assert run.record.column("sharpness")[1] == pytest.approx(SharpnessTracker().measure(fresh), rel=1e-6)
@@ -96,7 +96,7 @@ def test_a_slow_search_answers_for_the_update_at_which_it_began() -> None:
 
 def test_at_rest_a_search_for_an_older_update_is_given_up() -> None:
     run, edge = small(), SharpnessTracker()
-    edge.piece(run)
+    edge.measure_piece(run)
     run.advance(2)
     assert edge.measure(run) == run.record.column("sharpness")[2]
     assert math.isnan(run.record.column("sharpness")[0])
@@ -106,9 +106,9 @@ def test_a_knob_that_bends_the_cost_has_it_measured_anew() -> None:
     run, edge = small(), SharpnessTracker()
     before = edge.measure(run)
     run.set(learning_rate=0.5)
-    assert edge.knows(run)
+    assert edge.is_known(run)
     run.set(l2=100.0)
-    assert not edge.knows(run)
+    assert not edge.is_known(run)
     assert edge.measure(run) == pytest.approx(before + 100, rel=0.2)
 
 
@@ -124,7 +124,7 @@ def test_a_network_without_second_derivatives_is_said_once_and_trains_on() -> No
     assert math.isnan(edge.measure(run))
     assert "needs second derivatives" in edge.problem
     run.advance(2)
-    edge.spend(run)
+    edge.measure_within_credit(run)
     assert edge.pieces is None
     edge.forget()
     assert not edge.problem

@@ -144,15 +144,15 @@ def is_a_sentence(text: str) -> bool:
 
 @kinds
 def test_an_exception_is_told_in_one_line_whatever_it_is(kind: BaseException) -> None:
-    said = errors.told(kind)
+    said = errors.describe_error(kind)
     assert said.startswith(type(kind).__name__)
     assert "\n" not in said
     assert not said.endswith((": ", ":"))
 
 
 def test_an_exception_of_many_lines_or_an_enormous_one_is_cut_to_one_line() -> None:
-    assert errors.told(RuntimeError("no\n\n   more")) == "RuntimeError: no more"
-    assert len(errors.told(RuntimeError("x" * 10**6))) < 350
+    assert errors.describe_error(RuntimeError("no\n\n   more")) == "RuntimeError: no more"
+    assert len(errors.describe_error(RuntimeError("x" * 10**6))) < 350
     assert errors.describe_problem(ValueError("step must be 3")) == "step must be 3"
 
 

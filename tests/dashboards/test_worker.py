@@ -68,7 +68,7 @@ def test_while_a_knob_is_turned_nothing_is_measured(worker: Worker, monkeypatch:
     measured: list[int] = []
     worker.measurements.watching = True
     worker.measurements.tracker.credit = 100.0
-    monkeypatch.setattr(worker.measurements.tracker, "spend", lambda run: measured.append(run.updates))
+    monkeypatch.setattr(worker.measurements.tracker, "measure_within_credit", lambda run: measured.append(run.updates))
     monkeypatch.setattr("cnnlab.dashboards.idle_measurements.HAND", 0.3)
     worker.play(100_000, hurried=True)
     until(lambda: bool(measured))

@@ -162,7 +162,7 @@ def test_members_that_differ_in_knobs_alone_share_a_draw_and_start_as_a_run_does
     parameters, knobs = member_groups.starts(member_groups.find_problem(SMALL), some)
     assert len(drawn) == 4, "two seeds at two scales"
     for member, flat, rate in zip(some, parameters, knobs.learning_rate, strict=True):
-        assert torch.equal(flat, draw(Problem.of(member)).parameters)
+        assert torch.equal(flat, draw(Problem.build(member)).parameters)
         assert rate == torch.tensor(member.learning_rate)
 
 
@@ -202,7 +202,7 @@ def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorde
     some = [member for member in members(precision="float64", **changes) if member.learning_rate < 1]
     problem = member_groups.make_problem.__wrapped__(member_groups.find_structure(some[0]), 0)
     parameters, knobs = member_groups.starts(problem, some)
-    kind = together.StepStructure.of(some[0].knobs)
+    kind = together.StepStructure.from_knobs(some[0].knobs)
     velocity = parameters if kind.momentum else None
     moved, *_, cost = together.step_together(problem, way, kind, *problem.data, parameters, velocity, knobs)
     assert (moved.device.type, moved.shape, cost.shape) == ("meta", parameters.shape, (len(some),))
@@ -216,7 +216,7 @@ def test_off_a_gpu_no_graph_is_recorded():
 @every_way
 def test_on_a_gpu_a_recorded_update_is_the_one_that_is_not_recorded(way):
     settings = member_groups.find_structure(SMALL.replace(device="cuda", precision="float64"))
-    problem, kind = member_groups.find_problem(settings), together.StepStructure.of(settings.knobs)
+    problem, kind = member_groups.find_problem(settings), together.StepStructure.from_knobs(settings.knobs)
     parameters, knobs = member_groups.starts(problem, [settings] * 4)
     step, found = together.Recorder(), []
     for _ in range(together.OFTEN + 3):

@@ -16,7 +16,7 @@ from cnnlab.training.network import Layout
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SPECIAL = [0.0, -0.0, 1e-45, -1e-40, 6e-8, 1e-300, 1e20, -1e20, 1e38, -3e38, 60000.0, math.nan, math.inf, -math.inf]
 NETWORK = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Linear(3, 2))
-LAYOUT = Layout.of(NETWORK)
+LAYOUT = Layout.from_network(NETWORK)
 COUNT = sum(LAYOUT.sizes)
 
 anything = st.lists(st.sampled_from(SPECIAL) | st.floats(-10, 10), min_size=COUNT, max_size=COUNT)

@@ -24,7 +24,7 @@ def drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 def start(wanted: Settings) -> tuple[Layout, torch.Tensor]:
     network = make_question_network(wanted)
-    layout = Layout.of(network)
+    layout = Layout.from_network(network)
     return layout, draw_parameters(network, layout, wanted, make_patches(wanted).x)
 
 
@@ -135,6 +135,6 @@ def test_nothing_is_drawn_from_the_global_generator(init):
 def test_lsuv_leaves_a_layer_alone_whose_inputs_are_all_zero():
     wanted = settings(init="lsuv", **SMALL)
     network = make_question_network(wanted)
-    layout = Layout.of(network)
+    layout = Layout.from_network(network)
     flat = draw_parameters(network, layout, wanted, torch.zeros(4, 1, 14, 14))
     assert bool(flat.isfinite().all())

@@ -39,7 +39,7 @@ SPECIAL = [
 ]
 SMALL = {"channels": 3, "hidden": (6, 5), "patch_size": 14, "patches": 20, "device": "cpu"}
 NETWORK = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Linear(3, 2))
-LAYOUT = Layout.of(NETWORK)
+LAYOUT = Layout.from_network(NETWORK)
 COUNT = sum(LAYOUT.sizes)
 # Subnormal numbers of half types become 0 or not by the host's rounding, so the values are made in float64 first.
 anything = st.lists(st.sampled_from(SPECIAL) | st.floats(), min_size=COUNT, max_size=COUNT)
@@ -180,7 +180,7 @@ def test_without_clipping_the_share_is_zero():
 
 def forward(network: nn.Module, x: torch.Tensor) -> dict[str, np.ndarray]:
     """The gauges of one forward pass."""
-    layout = Layout.of(network)
+    layout = Layout.from_network(network)
     gauges = Gauges(network, layout, layout.flatten(dict(network.named_parameters())), [])
     network(x)
     found = gauges.activations.taken()

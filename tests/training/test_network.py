@@ -56,16 +56,16 @@ def evaluated(relu: str) -> dict[str, torch.Tensor]:
 
 
 def flat_of(network: nn.Module) -> tuple[Layout, torch.Tensor]:
-    layout = Layout.of(network)
+    layout = Layout.from_network(network)
     return layout, layout.flatten(dict(network.named_parameters()))
 
 
 def test_the_layers_come_in_the_order_of_the_question():
-    assert Layout.of(make_question_network(settings())).layers == LAYERS
+    assert Layout.from_network(make_question_network(settings())).layers == LAYERS
 
 
 def test_layers_0_6_and_8_are_those_of_the_asker():
-    layers = Layout.of(make_question_network(settings())).layers
+    layers = Layout.from_network(make_question_network(settings())).layers
     assert [layers[place] for place in (0, 6, 8)] == ["cv0", "hid1", "softmax"]
 
 
@@ -109,7 +109,7 @@ def test_views_of_a_flattened_module_are_its_parameters(make):
 
 
 def test_a_layer_is_a_submodule_with_parameters_of_its_own():
-    layout = Layout.of(Rooted())
+    layout = Layout.from_network(Rooted())
     assert layout.layers == ("", "inner.0", "inner.1.1")
     assert layout.layer_sizes == [1, 16, 10]
 
@@ -134,12 +134,12 @@ def test_a_shared_weight_is_held_once_and_reaches_both_layers():
 def test_frozen_parameters_stay_out_of_the_vector():
     network = Rooted()
     network.inner[0].weight.requires_grad_(False)
-    assert Layout.of(network).names == ("scale", "inner.0.bias", "inner.1.1.weight", "inner.1.1.bias")
+    assert Layout.from_network(network).names == ("scale", "inner.0.bias", "inner.1.1.weight", "inner.1.1.bias")
 
 
 def test_a_module_with_nothing_to_train_is_refused():
     with pytest.raises(ValueError, match="network must have parameters that require a gradient, got none"):
-        Layout.of(nn.ReLU())
+        Layout.from_network(nn.ReLU())
 
 
 def test_weights_are_the_parameters_of_two_or_more_axes():
@@ -160,7 +160,7 @@ def test_every_number_is_found_by_its_name_and_index():
 
 
 def test_a_single_number_needs_no_index():
-    assert Layout.of(Rooted()).index("scale") == 0
+    assert Layout.from_network(Rooted()).index("scale") == 0
 
 
 @pytest.mark.parametrize(
@@ -169,23 +169,23 @@ def test_a_single_number_needs_no_index():
 )
 def test_an_index_outside_a_parameter_is_refused_with_its_shape(name):
     with pytest.raises(ValueError, match=r"^watch must index 0\.weight within its shape \(3, 2\), got '0\.weight"):
-        Layout.of(nn.Sequential(nn.Linear(2, 3))).index(name)
+        Layout.from_network(nn.Sequential(nn.Linear(2, 3))).index(name)
 
 
 def test_an_unknown_parameter_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"^watch must end with a bracket, as 0\.weight\[0\] does"):
-        Layout.of(nn.Sequential(nn.Linear(2, 3))).index("0.weight[0,1")
+        Layout.from_network(nn.Sequential(nn.Linear(2, 3))).index("0.weight[0,1")
     with pytest.raises(ValueError, match=r"^watch must name one of 0\.weight, 0\.bias, got 'cv0\.weight\[0,0\]'$"):
-        Layout.of(nn.Sequential(nn.Linear(2, 3))).index("cv0.weight[0,0]")
+        Layout.from_network(nn.Sequential(nn.Linear(2, 3))).index("cv0.weight[0,0]")
 
 
 def test_by_default_two_weights_each_of_layers_0_6_and_8_are_watched():
-    names = Layout.of(make_question_network(settings())).choose_watched()
+    names = Layout.from_network(make_question_network(settings())).choose_watched()
     assert [name.partition(".")[0] for name in names] == ["cv0", "cv0", "hid1", "hid1", "softmax", "softmax"]
 
 
 @pytest.mark.parametrize("make", [Rooted, Tied, lambda: nn.Linear(1, 1), lambda: nn.Linear(1, 4)])
 def test_what_is_watched_by_default_exists_and_is_distinct(make):
-    layout = Layout.of(make())
+    layout = Layout.from_network(make())
     indices = [layout.index(name) for name in layout.choose_watched()]
     assert len(set(indices)) == len(indices) >= 1

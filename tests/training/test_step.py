@@ -117,14 +117,16 @@ def test_an_explosion_breaks_at_the_same_update_as_in_plain_pytorch(precision):
 
 
 def descent_of(network: nn.Module, cost) -> tuple[Descent, torch.Tensor]:
-    layout = Layout.of(network)
+    layout = Layout.from_network(network)
     flat = layout.flatten(dict(network.named_parameters()))
     return Descent(network, layout, cost, layout.is_weight(flat.device)), flat
 
 
 def step_of(descent: Descent, flat: torch.Tensor, x, y, **knobs):
     chosen = Knobs(**knobs)
-    return descent.step(State(flat, None, {}), x, y, KnobTensors.of(chosen, flat), StepStructure.of(chosen))
+    return descent.step(
+        State(flat, None, {}), x, y, KnobTensors.from_knobs(chosen, flat), StepStructure.from_knobs(chosen)
+    )
 
 
 def test_a_step_changes_nothing_that_it_is_given():

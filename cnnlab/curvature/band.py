@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlab.config.schedules import critical_rate
 from cnnlab.config.settings import Settings
-from cnnlab.records.formats import number
+from cnnlab.records.formats import format_number
 from cnnlab.records.record import Record
 
 AMBER = 10.0
@@ -40,10 +40,10 @@ def describe_band(record: Record, settings: Settings, no_curvature: str) -> dict
     if math.isinf(critical):
         return {"edges": None, "said": "no critical rate: λ is not above 0", "title": title}
     times = settings.learning_rate / critical
-    here = f"yours {times:.2g} ×" if times < 1000 else f"yours {number(times)} ×"
+    here = f"yours {times:.2g} ×" if times < 1000 else f"yours {format_number(times)} ×"
     return {
         "edges": [critical, AMBER * critical],
-        "said": f"critical {number(critical)}, {here}",
+        "said": f"critical {format_number(critical)}, {here}",
         "title": title,
     }
 

@@ -1,1 +1,1 @@
-"""What a person sees and touches in JupyterLab. Widgets are used here alone."""
+"""What the user sees and touches in JupyterLab. Widgets are used here alone."""

@@ -124,7 +124,7 @@ class AutopsyPanel(Part):
         assert self.record is not None
         try:
             self.found = autopsy(rebuilt(self.record), going=lambda: self.going)
-        except BaseException as error:  # a network of the reader's own may raise SystemExit, too
+        except BaseException as error:  # a network of the user's own may raise SystemExit, too
             self.error = make_raisable(error)
         done()
 

@@ -1,6 +1,6 @@
 """The parts of the dashboard beside its plots: header, controls built from LIMITS, and the strip of table and pictures.
 
-Each is one widget with native inputs; what a person does arrives as a message. No torch, no plotly.
+Each is one widget with native inputs; what the user does arrives as a message. No torch, no plotly.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LIVE = KNOB_FIELDS
 RESTART = ("init_scale", "seed", "batch_size", "init", "input_scaling", "cost", "reduction", "relu", "precision")
 """Fields that start the question's network again."""
 RESTART_OWN = ("seed", "batch_size", "precision")
-"""Those that mean something for a network of the reader's own."""
+"""Those that mean something for a network of the user's own."""
 PACES = {"1": 1.0, "2": 2.0, "5": 5.0, "10": 10.0, "20": 20.0, "full": None}
 """Choice of speed -> updates a second at most."""
 PACE = Choice("Speed", tuple(PACES))

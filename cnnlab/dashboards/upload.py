@@ -1,4 +1,4 @@
-"""The button of a Lab that takes an image from the reader's disk. Widgets alone; no torch, no plots."""
+"""The button of a Lab that takes an image from the user's disk. Widgets alone; no torch, no plots."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cnnlab.config.errors import describe_problem
 from cnnlab.records.own_image import own_image
 
 LABELS = {"labels: halves": "halves", "labels: texture": "texture"}
-"""What a person reads -> `labels` of `cnnlab.own_image`."""
+"""What the user reads -> `labels` of `cnnlab.own_image`."""
 
 
 class Upload(ipywidgets.HBox):

@@ -1,4 +1,4 @@
-"""The dashboard beside a training loop of the reader's own: state line, live figure, Pause where it can be heard.
+"""The dashboard beside a training loop of the user's own: state line, live figure, Pause where it can be heard.
 
 It is drawn by the loop's own thread, from what the watch has measured; it trains nothing and imports no torch.
 """

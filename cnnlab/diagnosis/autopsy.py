@@ -15,7 +15,7 @@ import numpy as np
 from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, rank_causes
 from cnnlab.diagnosis.early_warning import LARGEST
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
-from cnnlab.records.formats import format_digits, number
+from cnnlab.records.formats import format_digits, format_number
 from cnnlab.records.frame import is_measured, is_nonfinite
 from cnnlab.records.record import Record, find_record
 
@@ -206,10 +206,10 @@ def describe_event(event: Event) -> str:
     made = f"{first}, made by {event.function} ({event.operation})"
     if event.operation == "log(0)":
         return f"{made}: a probability is exactly 0"
-    inputs = f"{made}: the largest input is {number(event.largest)}"
+    inputs = f"{made}: the largest input is {format_number(event.largest)}"
     if event.reached == event.reached and event.operation in ("overflow", "cast", "exp overflow"):
-        end = number(LARGEST[event.precision])
-        return f"{inputs}, the result would reach {number(event.reached)}, and {event.precision} ends at {end}"
+        end = format_number(LARGEST[event.precision])
+        return f"{inputs}, the result would reach {format_number(event.reached)}, and {event.precision} ends at {end}"
     return inputs
 
 
@@ -223,6 +223,6 @@ def describe_update(record: Record, step: int) -> str:
     if growth[layer] > 1.01:
         changed = f"the weights of {record.layers[layer] or 'network'} grew {format_digits(growth[layer])} times"
     else:
-        changed = f"the logit gap was {number(gap)}" if np.isfinite(gap) else "no layer's weights grew"
-    norm, cost = (number(float(values[step - 1])) for values in (record.total_gradient_norm, record.cost))
+        changed = f"the logit gap was {format_number(gap)}" if np.isfinite(gap) else "no layer's weights grew"
+    norm, cost = (format_number(float(values[step - 1])) for values in (record.total_gradient_norm, record.cost))
     return f"{changed}; the gradient norm was {norm}, the cost {cost}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnlab.diagnosis.case import Case, find_usual, squash
 from cnnlab.diagnosis.early_warning import LARGEST
-from cnnlab.records.formats import number
+from cnnlab.records.formats import format_number
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def describe_rest(case: Case) -> Cause:
     if not len(costs):
         return Cause(0.0, ("the cost was not measured; all that was measured is finite",), name="undecided")
     measured = "" if len(costs) == len(record) else f", {len(costs)} of them with a cost that was measured"
-    said = f"the cost went from {number(costs[0])} to {number(costs[-1])} in {len(record)} updates{measured}"
+    said = (
+        f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])} in {len(record)} updates{measured}"
+    )
     return Cause(0.9 if costs[-1] <= costs[0] else 0.5, (f"{said}; all numbers are finite",), name="healthy")
 
 
@@ -108,12 +110,12 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
     if case.before_any_step or not case.diverged or not (case.rose or (excess or 0) > 1):
         return
     confidence = 0.6 if excess is None else squash(excess)
-    evidence = [f"the learning rate is {number(rate)}"]
+    evidence = [f"the learning rate is {format_number(rate)}"]
     if excess is not None and case.probe is not None and case.probe.critical is not None:
         where = f"after update {case.probe.step}" if case.probe.step else "at the start"
-        said = f"{excess:.3g} times the critical one {where}, {number(case.probe.critical)}"
+        said = f"{excess:.3g} times the critical one {where}, {format_number(case.probe.critical)}"
         momentum = f" (times 1 + {case.knobs.momentum:g} for momentum)" if case.knobs.momentum else ""
-        evidence = [f"the learning rate {number(rate)} was {said}{momentum}"]
+        evidence = [f"the learning rate {format_number(rate)} was {said}{momentum}"]
     evidence += case.describe_rise()
     if not case.rose:
         confidence *= 0.6
@@ -121,7 +123,7 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
         confidence *= 0.8
     if has_other_cause(case) and rate < USUAL_RATE:
         confidence *= 0.8
-        evidence.append(f"yet {number(rate)} is a usual rate: see the other causes")
+        evidence.append(f"yet {format_number(rate)} is a usual rate: see the other causes")
     yield Cause(confidence, tuple(evidence), ("a",))
 
 
@@ -136,10 +138,10 @@ def judge_inputs(case: Case) -> Iterator[Cause]:
     if case.probe is None or not case.diverged or not case.probe.input_size > USUAL_INPUTS:
         return
     scaled = case.probe.critical_scaled
-    evidence = [f"the inputs' root mean square is {number(case.probe.input_size)}, and 1 would be usual"]
+    evidence = [f"the inputs' root mean square is {format_number(case.probe.input_size)}, and 1 would be usual"]
     confidence = 0.55
     if scaled is not None and case.probe.critical is not None:
-        evidence.append(f"with standardised inputs the critical learning rate would be {number(scaled)}")
+        evidence.append(f"with standardised inputs the critical learning rate would be {format_number(scaled)}")
         confidence = 0.97 * case.estimate_relief(scaled)
     if case.excess is not None:
         confidence *= squash(case.excess)
@@ -165,7 +167,7 @@ def judge_initial_weights(case: Case) -> Iterator[Cause]:
     he = case.probe.critical_he
     confidence = squash(product) if he is None else case.estimate_relief(he)
     if he is not None:
-        evidence.append(f"with He's initialisation the critical learning rate would be {number(he)}")
+        evidence.append(f"with He's initialisation the critical learning rate would be {format_number(he)}")
     yield Cause(0.98 * confidence, tuple(evidence))
 
 
@@ -177,7 +179,9 @@ def judge_sum(case: Case) -> Iterator[Cause]:
     evidence = [f"the cost is the sum over {count} examples, so the gradient is {count} times that of the mean"]
     confidence = 0.6
     if case.probe.critical is not None:
-        evidence.append(f"with the mean the critical learning rate would be {number(case.probe.critical * count)}")
+        evidence.append(
+            f"with the mean the critical learning rate would be {format_number(case.probe.critical * count)}"
+        )
         confidence = 0.98 * max((1 + case.estimate_relief(case.probe.critical * count)) / 2, case.estimate_share(count))
     yield Cause(confidence, tuple(evidence))
 
@@ -193,8 +197,8 @@ def judge_saturation(case: Case) -> Iterator[Cause]:
     if not (underflow or steep):
         return
     gap = case.record.logit_gap[event.step - 1]
-    sure = f"the logit gap is {number(float(gap))}" if gap == gap else "the network is sure of its answer"
-    broken = "log(0) is -inf" if underflow else f"1/p would be {number(event.reached)}, beyond {event.precision}"
+    sure = f"the logit gap is {format_number(float(gap))}" if gap == gap else "the network is sure of its answer"
+    broken = "log(0) is -inf" if underflow else f"1/p would be {format_number(event.reached)}, beyond {event.precision}"
     long = np.nan_to_num(case.record.update_ratio[: event.step - 1]).max(initial=0)
     evidence = (f"{sure}, so the probability p of a label is next to 0", broken)
     yield Cause(0.97 if long < 10 else 0.6, evidence, ("b",))
@@ -208,7 +212,7 @@ def judge_precision(case: Case) -> Iterator[Cause]:
     largest = event.reached if event.reached == event.reached else event.largest
     if not largest < LARGEST["float32"]:
         return
-    evidence = (f"the value would be {number(largest)}; float16 ends at 65504, and float32 would hold it",)
+    evidence = (f"the value would be {format_number(largest)}; float16 ends at 65504, and float32 would hold it",)
     calm = len(case.costs) < 2 or case.costs[-1] < 1e3 * max(case.costs.min(), 1e-30)
     yield Cause(0.99 if event.step == 1 else 0.96 if calm else 0.7, evidence, ("c",))
 
@@ -218,13 +222,13 @@ def judge_penalty(case: Case) -> Iterator[Cause]:
     knobs = case.knobs
     factor = 1 - knobs.learning_rate * knobs.l2
     if factor < -1:
-        said = f"every update multiplies the weights by 1 - learning_rate * l2 = {number(factor)}"
+        said = f"every update multiplies the weights by 1 - learning_rate * l2 = {format_number(factor)}"
         yield Cause(0.99 if case.diverged else 0.5, (said,))
         return
     size = case.probe.weight_size if case.probe is not None else math.inf
     step = knobs.learning_rate * knobs.l1
     if step > 2 * size and case.diverged:
-        said = f"L1 takes {number(step)} off every weight at each update, and the weights were {number(size)} in size"
+        said = f"L1 takes {format_number(step)} off every weight at each update, and the weights were {format_number(size)} in size"
         yield Cause(0.97 * squash(step / size), (said,))
 
 
@@ -250,7 +254,7 @@ def judge_dead_units(case: Case) -> Iterator[Cause]:
     worst = int(np.argmax(shares))
     if shares[worst] >= 0.9:
         dead = f"{shares[worst]:.0%} of the units of {case.name_layer(worst)} are dead"
-        reached = f"the norm of the first layer's gradient is {number(float(case.record.gradient_norm[-1][0]))}"
+        reached = f"the norm of the first layer's gradient is {format_number(float(case.record.gradient_norm[-1][0]))}"
         yield Cause(0.98 if shares[worst] == 1 else 0.35, (dead, reached))
 
 
@@ -265,9 +269,9 @@ def judge_gradient(case: Case) -> Iterator[Cause]:
     if not flat or norms[-1] == 0 or norms[0] > 1e-3 * norms[-1]:
         return
     evidence = (
-        f"the gradient's norm is {number(norms[0])} in the first layer and {number(norms[-1])} in the last",
-        f"an update is {number(ratio)} times as long as the first layer's weights; 1e-3 is usual",
-        f"the cost went from {number(costs[0])} to {number(costs[-1])}",
+        f"the gradient's norm is {format_number(norms[0])} in the first layer and {format_number(norms[-1])} in the last",
+        f"an update is {format_number(ratio)} times as long as the first layer's weights; 1e-3 is usual",
+        f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])}",
     )
     alive = np.nan_to_num(case.record.dead_relu[-1]).max() < 1
     yield Cause(0.9 if alive else 0.4, evidence)
@@ -283,8 +287,8 @@ def judge_masking(case: Case) -> Iterator[Cause]:
     ratio = float(np.nan_to_num(record.update_ratio[-5:]).max())
     stands = bool((case.costs[-1:] > 0.5 * case.costs[:1]).any())
     if knobs.clip != "off" and record.clipped[-5:].min() > 0.5 and ratio < 1e-6 and stands:
-        clipped = f"clipping makes updates {number(ratio)} times as long as the weights"
-        yield Cause(0.9, (clipped, f"the gradient's norm is {number(float(record.total_gradient_norm[-1]))}"))
+        clipped = f"clipping makes updates {format_number(ratio)} times as long as the weights"
+        yield Cause(0.9, (clipped, f"the gradient's norm is {format_number(float(record.total_gradient_norm[-1]))}"))
 
 
 def judge_epsilon(record: Record, epsilon: float) -> Iterator[Cause]:
@@ -295,9 +299,9 @@ def judge_epsilon(record: Record, epsilon: float) -> Iterator[Cause]:
     found = np.flatnonzero((record.accuracy[late] < 1) & without & (record.logit_gap[late] > 0.9 * cap))
     if len(found):
         step = late.start + int(found[-1])
-        gap, norm = (number(float(values[step])) for values in (record.logit_gap, record.total_gradient_norm))
+        gap, norm = (format_number(float(values[step])) for values in (record.logit_gap, record.total_gradient_norm))
         wrong = f"update {step + 1}: {1 - record.accuracy[step]:.0%} of the batch is wrong, at a logit gap of {gap}"
-        capped = f"epsilon {number(epsilon)} caps the cost of an example at {cap:.4g}"
+        capped = f"epsilon {format_number(epsilon)} caps the cost of an example at {cap:.4g}"
         yield Cause(0.95, (capped, f"{wrong}, and the gradient's norm is {norm}"))
 
 
@@ -314,7 +318,7 @@ def judge_operation(case: Case) -> Iterator[Cause]:
     if event is None or not case.record.own_network or event.operation not in UNDEFINED or event.largest > CALM:
         return
     said = f"update {event.step}, {event.value_name}: {UNDEFINED[event.operation]} (in {event.function})"
-    evidence = (said, f"its largest input is {number(event.largest)}")
+    evidence = (said, f"its largest input is {format_number(event.largest)}")
     calm = case.before_any_step or not case.rose
     yield Cause(0.9 if calm else 0.4, evidence, ("b",))
 

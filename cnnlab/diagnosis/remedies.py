@@ -16,7 +16,7 @@ import numpy as np
 from cnnlab.config.errors import describe_problem
 from cnnlab.config.settings import KNOB_FIELDS, Settings
 from cnnlab.diagnosis.causes import Cause
-from cnnlab.records.formats import number
+from cnnlab.records.formats import format_number
 from cnnlab.records.record import Record
 from cnnlab.training.run import Run
 
@@ -168,16 +168,19 @@ def judge_trial(record: Record, start: int) -> tuple[str, str]:
     """The verdict on a trial, and why."""
     costs = record.cost[start:]
     if record.first_nonfinite is not None:
-        return USELESS, f"the cost is {number(float(costs[-1]))} at update {record.first_nonfinite}"
+        return USELESS, f"the cost is {format_number(float(costs[-1]))} at update {record.first_nonfinite}"
     norm, gap = float(record.total_gradient_norm[-1]), float(record.logit_gap[-1])
     dead = np.nan_to_num(record.dead_relu[-1])
-    first, last = number(float(costs[0])), number(float(np.median(costs[-5:])))
+    first, last = format_number(float(costs[0])), format_number(float(np.median(costs[-5:])))
     accuracy = float(record.accuracy[-1])
     wrong = accuracy == accuracy and accuracy < 1
     if (hidden := describe_epsilon(record, gap)) and wrong:
         return HIDES, hidden
     if norm == 0 and wrong:
-        return HIDES, f"the cost is finite, but its gradient is 0 at a logit gap of {number(gap)}: nothing is learnt"
+        return (
+            HIDES,
+            f"the cost is finite, but its gradient is 0 at a logit gap of {format_number(gap)}: nothing is learnt",
+        )
     if dead.max() == 1:
         name = record.layers[int(dead.argmax())] or "network"
         return HIDES, f"the cost is finite, but it stays at {last}, for every unit of {name} is dead"
@@ -197,5 +200,5 @@ def describe_epsilon(record: Record, gap: float) -> str:
     exact = "exactly 0" if gap > 104 else f"{left:.1g} of the true one"
     return (
         f"the cost is finite, but that of an example is capped at {-math.log(epsilon):.4g}: at a logit gap of "
-        f"{number(gap)} the gradient of a wrong example is {exact} (log-softmax would give 1)"
+        f"{format_number(gap)} the gradient of a wrong example is {exact} (log-softmax would give 1)"
     )

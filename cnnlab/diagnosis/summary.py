@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnnlab.config.settings import Knobs
 from cnnlab.diagnosis.early_warning import find_present_warning
-from cnnlab.records.formats import number
+from cnnlab.records.formats import format_number
 from cnnlab.records.record import Record
 
 CALM, RISING, BROKEN = "calm", "rising", "broken"
@@ -50,13 +50,13 @@ def describe_cost(record: Record, short: bool = False) -> str:
         return UNKNOWN
     least = int(np.argmin(costs))
     if rises(record):
-        value = "" if short else f", to {number(costs[-1])}"
+        value = "" if short else f", to {format_number(costs[-1])}"
         said = f"cost rose {write_growth(costs[-1], costs[least])} in {count_updates(steps[-1] - steps[least])}{value}"
     elif len(costs) > 1:
         moved = "rose" if costs[-1] > costs[0] else "fell" if costs[-1] < costs[0] else "went"
-        said = f"cost {moved} from {number(costs[0])} to {number(costs[-1])} in {count_updates(steps[-1] - steps[0])}"
+        said = f"cost {moved} from {format_number(costs[0])} to {format_number(costs[-1])} in {count_updates(steps[-1] - steps[0])}"
     else:
-        said = f"cost is {number(costs[0])} at update {steps[0]}"
+        said = f"cost is {format_number(costs[0])} at update {steps[0]}"
     return said if steps[-1] == len(record) else f"{said}, not measured since update {steps[-1]}"
 
 
@@ -131,7 +131,7 @@ def describe_break(record: Record) -> str:
     first = record.first_nonfinite
     assert first is not None
     steps, costs = record.known_costs
-    value, last = number(record.cost[first - 1]), number(costs[-1])
+    value, last = format_number(record.cost[first - 1]), format_number(costs[-1])
     when = f"is {value} since update {first}" if last == value else f"was {value} at update {first} and is {last} now"
     before = describe_time_before(steps[steps < first], costs[steps < first])
     return f"cost {when}, {before}; {describe_weights(record)}"
@@ -143,9 +143,9 @@ def describe_time_before(steps: NDArray[np.int64], costs: NDArray[np.float64]) -
         return "with no finite cost before"
     low, high = int(np.argmin(costs)), int(np.argmax(costs))
     if not costs[high] > RISE * costs[low]:
-        return f"after a cost of {number(costs[-1])} without a rise"
+        return f"after a cost of {format_number(costs[-1])} without a rise"
     if high < low:
-        return f"after a cost of {number(costs[-1])}"
+        return f"after a cost of {format_number(costs[-1])}"
     return f"after it rose {write_growth(costs[high], costs[low])} in {count_updates(steps[high] - steps[low])}"
 
 
@@ -178,13 +178,13 @@ def describe_largest_weight(record: Record) -> str:
     """The layer with the largest weight."""
     largest = record.column("largest_weight")[-1]
     layer = int(np.argmax(np.where(np.isnan(largest), -1, largest)))
-    return f"{record.layers[layer] or 'network'} weights reach {number(largest[layer])}"
+    return f"{record.layers[layer] or 'network'} weights reach {format_number(largest[layer])}"
 
 
 def write_growth(new: float, old: float) -> str:
     """A growth as a factor: 214 times, 1e4 times; in logarithms, for a quotient could overflow."""
     if old <= 0:
-        return f"from {number(old)}"
+        return f"from {format_number(old)}"
     decades = math.log10(new) - math.log10(old)
     return f"{10**decades:.3g} times" if decades < 3 else f"1e{round(decades)} times"
 

@@ -8,7 +8,7 @@ import re
 from cnnlab.records.frame import is_measured
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A value in a sentence: 4.7, 0.00012, 4.5e7, NaN, inf, or that it was not measured."""
     if math.isnan(value):
         return "NaN" if is_measured(value) else "not measured"

@@ -23,7 +23,7 @@ class State(NamedTuple):
     velocity: Tensor | None
     """What momentum carries on; None without momentum."""
     buffers: dict[str, Tensor]
-    """What a network of the reader's own keeps beside its parameters, such as the running means of batch norm."""
+    """What a network of the user's own keeps beside its parameters, such as the running means of batch norm."""
 
     @property
     def bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Data of the reader's own as tensors that can be used again in the same order: tensors, arrays, Dataset, DataLoader.
+"""Data of the user's own as tensors that can be used again in the same order: tensors, arrays, Dataset, DataLoader.
 
 Nothing here draws from a global generator.
 """

@@ -1,4 +1,4 @@
-"""Initial weights of the question's network: the asker's two formulas, and five published ones to compare.
+"""Initial weights of the question's network: the two formulas of the question, and five published ones to compare.
 
 Every formula draws in float64 on the CPU from a generator of its own, so that a seed gives the same start (up to
 rounding) in every precision and on every device. Biases are zero.
@@ -43,17 +43,17 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def question(gain: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """The asker's randn * sqrt(gain / (fan_in + fan_out)): deviation, not bound, is that root."""
+    """The question's randn * sqrt(gain / (fan_in + fan_out)): deviation, not bound, is that root."""
     return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(gain / sum(fans(shape)))
 
 
 def question_2(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """The asker's W_bound_2, in every layer: randn * sqrt(2 / (fan_in + fan_out)), Glorot's (2010) normal form."""
+    """The question's W_bound_2, in every layer: randn * sqrt(2 / (fan_in + fan_out)), Glorot's (2010) normal form."""
     return question(2, shape, generator)
 
 
 def question_6(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """The asker's W_bound_6, in convolutions: randn * sqrt(6 / (fan_in + fan_out)); hid1, hid2, softmax keep the 2."""
+    """The question's W_bound_6, in convolutions: randn * sqrt(6 / (fan_in + fan_out)); other layers keep the 2."""
     return question(6 if len(shape) > 2 else 2, shape, generator)
 
 

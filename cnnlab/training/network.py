@@ -127,7 +127,7 @@ class Layout:
         return sum(self.sizes[:place]) + offset
 
     def choose_watched(self) -> tuple[str, ...]:
-        """Two weights each of the first layer, the third from the end and the last: the asker's layers 0, 6 and 8."""
+        """Two weights each of the first layer, the third from the end and the last: 0, 6 and 8 in the question."""
         chosen = dict.fromkeys((0, max(len(self.layers) - 3, 0), len(self.layers) - 1))
         return tuple(name for layer in chosen for name in self.first_two(layer))
 

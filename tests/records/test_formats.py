@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from cnnlab.records.formats import format_chance, format_digits, format_duration, format_fixed, number, shorten_exponent
+from cnnlab.records.formats import (
+    format_chance,
+    format_digits,
+    format_duration,
+    format_fixed,
+    format_number,
+    shorten_exponent,
+)
 from cnnlab.records.frame import NOT_MEASURED
 
 
@@ -18,7 +25,7 @@ from cnnlab.records.frame import NOT_MEASURED
     ],
 )  # fmt: skip
 def test_a_number_in_a_sentence_takes_few_characters(value, text):
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 // The three parts of the dashboard beside the plots: header (state and transport), controls, strip (table and pictures).
-// Python sends one dictionary a frame in `state`; a person's actions go back as messages. Native inputs only, so that
+// Python sends one dictionary a frame in `state`; the user's actions go back as messages. Native inputs only, so that
 // keyboard and screen readers work as everywhere.
 
 // Writes a text that is a new one: whatever is written is laid out and painted again.

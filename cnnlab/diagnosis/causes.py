@@ -228,7 +228,8 @@ def judge_penalty(case: Case) -> Iterator[Cause]:
     size = case.probe.weight_size if case.probe is not None else math.inf
     step = knobs.learning_rate * knobs.l1
     if step > 2 * size and case.diverged:
-        said = f"L1 takes {format_number(step)} off every weight at each update, and the weights were {format_number(size)} in size"
+        taken, was = format_number(step), format_number(size)
+        said = f"L1 takes {taken} off every weight at each update, and the weights were {was} in size"
         yield Cause(0.97 * squash(step / size), (said,))
 
 
@@ -268,8 +269,9 @@ def judge_gradient(case: Case) -> Iterator[Cause]:
     flat = abs(costs[-1] - costs[0]) <= 0.1 * abs(costs[0])
     if not flat or norms[-1] == 0 or norms[0] > 1e-3 * norms[-1]:
         return
+    first, last = format_number(norms[0]), format_number(norms[-1])
     evidence = (
-        f"the gradient's norm is {format_number(norms[0])} in the first layer and {format_number(norms[-1])} in the last",
+        f"the gradient's norm is {first} in the first layer and {last} in the last",
         f"an update is {format_number(ratio)} times as long as the first layer's weights; 1e-3 is usual",
         f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])}",
     )

@@ -54,7 +54,8 @@ def describe_cost(record: Record, short: bool = False) -> str:
         said = f"cost rose {write_growth(costs[-1], costs[least])} in {count_updates(steps[-1] - steps[least])}{value}"
     elif len(costs) > 1:
         moved = "rose" if costs[-1] > costs[0] else "fell" if costs[-1] < costs[0] else "went"
-        said = f"cost {moved} from {format_number(costs[0])} to {format_number(costs[-1])} in {count_updates(steps[-1] - steps[0])}"
+        first, last = format_number(costs[0]), format_number(costs[-1])
+        said = f"cost {moved} from {first} to {last} in {count_updates(steps[-1] - steps[0])}"
     else:
         said = f"cost is {format_number(costs[0])} at update {steps[0]}"
     return said if steps[-1] == len(record) else f"{said}, not measured since update {steps[-1]}"

@@ -12,6 +12,10 @@ from cnnlab.config.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
     from cnnlab.config.schedules import rate_plan
+    from cnnlab.course.calibration import guesses
+    from cnnlab.course.checks import check_answer
+    from cnnlab.course.guesses import guess
+    from cnnlab.course.hand_in import hand_in
     from cnnlab.curvature.divergence import Prediction, predict
     from cnnlab.curvature.hessian import Critical, critical_learning_rate
     from cnnlab.curvature.tracker import advance_safely
@@ -60,6 +64,10 @@ MODULES = {
     "sweep": "sweeps.sweep",
     "Watch": "diagnosis.watch",
     "watch": "dashboards.watch",
+    "guess": "course.guesses",
+    "guesses": "course.calibration",
+    "check_answer": "course.checks",
+    "hand_in": "course.hand_in",
 }
 """Public name -> the module that it is fetched from at first use."""
 
@@ -81,9 +89,13 @@ __all__ = [
     "advance_safely",
     "autopsy",
     "before_explosion",
+    "check_answer",
     "critical_learning_rate",
     "export_html",
     "export_script",
+    "guess",
+    "guesses",
+    "hand_in",
     "load",
     "overflow_clock",
     "own_image",

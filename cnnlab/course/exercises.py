@@ -116,7 +116,7 @@ def judge_scale_for(rate: float, function: Function) -> None:
 
 def list_weakest() -> Iterator[Case]:
     """The seeds of `weakest`."""
-    for seed in (3, 1, 5, 0):
+    for seed in (3, 1, 0):
         yield Case(f"seed {seed}", partial(judge_weakest, seed))
 
 
@@ -211,7 +211,7 @@ def judge_silence(changes: dict[str, Any], function: Function) -> None:
 # 06: the latest update from which clipping saves a run.
 
 
-RESCUES = (23, 26, 24)
+RESCUES = (14, 26, 24)
 """Seeds whose runs explode at 0.001."""
 
 
@@ -260,9 +260,7 @@ def list_edge() -> Iterator[Case]:
 
 def make_map(diverged: Any) -> Map:
     """A map of one seed with these cells."""
-    rates, scales = (
-        tuple(map(float, np.geomspace(low, 1, count))) for low, count in zip((1e-4, 0.1), diverged.shape, strict=True)
-    )
+    rates, scales = (tuple(np.linspace(0.1, 1, count).tolist()) for count in diverged.shape)
     found = Map.empty(settings("question"), (("learning_rate", rates), ("init_scale", scales)), (0,), 5)
     found.first_nonfinite[:, :, 0] = diverged
     found.done[:] = True
@@ -272,8 +270,9 @@ def make_map(diverged: Any) -> Map:
 def judge_edge(diverged: Any, function: Function) -> None:
     """No cell before the edge diverges, and the one at it does, or there is none."""
     answer = function(make_map(diverged))
-    expect(np.ndim(answer) == 1, "one number for each value of the second field", answer)
-    expect(np.size(answer) == diverged.shape[1], f"{diverged.shape[1]} numbers", answer)
+    is_list = isinstance(answer, (list, tuple)) or (isinstance(answer, np.ndarray) and answer.ndim == 1)
+    expect(is_list, "one number for each value of the second field", answer)
+    expect(len(answer) == diverged.shape[1], f"{diverged.shape[1]} numbers", answer)
     for row, (place, cells) in enumerate(zip(answer, diverged.T, strict=True)):
         edge = check_whole(place)
         expect(0 <= edge <= len(cells), f"numbers in [0, {len(cells)}]", edge)
@@ -343,7 +342,7 @@ def make_line(inputs: tuple[float, ...]) -> dict[str, Any]:
 
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(network.weight)
-    x = torch.tensor(inputs)[:, None]
+    x = torch.tensor(inputs, dtype=torch.float32)[:, None]
     return {"network": network, "data": (x, 2 * x), "cost": half_squares}
 
 

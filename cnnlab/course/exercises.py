@@ -44,7 +44,7 @@ def breaks(**changes: Any) -> bool:
 
 def list_safe_rate() -> Iterator[Case]:
     """The seeds of `safe_rate`."""
-    for seed in (3, 5, 4, 0):
+    for seed in (3, 5, 0):
         yield Case(f"seed {seed}", partial(judge_safe_rate, seed))
 
 
@@ -211,7 +211,7 @@ def judge_silence(changes: dict[str, Any], function: Function) -> None:
 # 06: the latest update from which clipping saves a run.
 
 
-RESCUES = (14, 26, 24)
+RESCUES = (26, 24)
 """Seeds whose runs explode at 0.001."""
 
 

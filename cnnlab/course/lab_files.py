@@ -111,8 +111,9 @@ def put_solution(notebook: NotebookNode, solution: str) -> None:
     """Put the solution into the exercise's cell, between nbgrader's marks, and a test behind the check."""
     build, check = find_cell(notebook, BUILD), find_cell(notebook, CHECK)
     name = name_function(solution)
-    head, body = split_function(solution)
-    build.source = f"{head}\n    ### BEGIN SOLUTION\n{body}\n    ### END SOLUTION"
+    before, _, body = split_function(solution)
+    _, head, _ = split_function(build.source)
+    build.source = f"{before}{head}\n    ### BEGIN SOLUTION\n{body}\n    ### END SOLUTION"
     # An import of its own: a check of a lab may run before or without cells that import.
     test = f'import cnnlab\n\nassert cnnlab.check_answer("{name}", {name}).passed'
     check.source = f"{check.source}\n### BEGIN HIDDEN TESTS\n{test}\n### END HIDDEN TESTS"
@@ -131,12 +132,13 @@ def name_function(source: str) -> str:
     return [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)][-1]
 
 
-def split_function(source: str) -> tuple[str, str]:
-    """A source up to the head of its last function with its docstring, and that function's lines."""
+def split_function(source: str) -> tuple[str, str, str]:
+    """A source before its last function, that function's head with the docstring, and its lines."""
     function = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)][-1]
     first = function.body[1 if ast.get_docstring(function) is not None else 0].lineno - 1
     lines = source.rstrip().splitlines()
-    return "\n".join(lines[:first]), "\n".join(lines[first:])
+    start = function.lineno - 1
+    return "".join(f"{line}\n" for line in lines[:start]), "\n".join(lines[start:first]), "\n".join(lines[first:])
 
 
 def find_cell(notebook: NotebookNode, name: str) -> NotebookNode:

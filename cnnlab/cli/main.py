@@ -258,7 +258,10 @@ def copy_labs(folder: Path, version: Any) -> int:
     """Copy the labs and say what was written; 1 if a file that was changed was left alone."""
     from cnnlab.course.lab_files import copy_labs
 
-    copies = copy_labs(folder, version)
+    try:
+        copies = copy_labs(folder, version)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Misuse(error) from None
     print(f"{len(copies.written)} files written to {folder}, {len(copies.same)} were there already")
     for name in copies.changed:
         say(f"{folder / name} differs from the lab and is left alone; move it away to get a new copy")

@@ -22,6 +22,8 @@ MARK = "<!-- made by cnnlab class -->"
 """What it holds at its second line, so that no other page is replaced."""
 MOST_FILES = 1000
 """Most hand-ins on a page."""
+MOST_RUNS = 5000
+"""Most runs on a page."""
 WIDTH, MARGIN, NOT_FINITE = 640.0, 20.0, 700.0
 """Width of a plot, its margin, and where values that are not finite are drawn."""
 LOGARITHMIC = 20.0
@@ -235,7 +237,8 @@ class Axis:
         if self.low == self.high:
             return 0.5
         if self.logarithmic:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            low, high = math.log(self.low), math.log(self.high)
+            return (math.log(value) - low) / (high - low)
         # Halves, for the difference of two huge numbers is infinite.
         return (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
 
@@ -262,6 +265,7 @@ def map_runs(found: dict[str, CourseFile]) -> RunMap | None:
             broke = outcome.first_nonfinite
             end = f"not finite from update {broke}" if broke else f"finite after {outcome.updates} updates"
             runs.append((start.learning_rate, start.init_scale, f"{name}: {outcome.link}, {end}", not broke))
+    runs = runs[:MOST_RUNS]
     if not runs:
         return None
     rates, scales = Axis.fit(run[0] for run in runs), Axis.fit(run[1] for run in runs)

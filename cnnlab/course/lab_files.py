@@ -51,6 +51,8 @@ def copy_labs(target: Path, version: Version = "all") -> Copies:
     "all": labs, solutions and notes as they are. "student": labs without solutions. "solutions": labs with the
     solutions in their cells and nbgrader's metadata, and the notes for teachers.
     """
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{target} is a file, not a folder to copy the labs into")
     written: list[str] = []
     same: list[str] = []
     changed: list[str] = []

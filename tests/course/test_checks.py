@@ -1,4 +1,4 @@
-"""Checks of the exercises: right answers pass however they are written, wrong ones are told by case, never by solution."""
+"""Checks of the exercises: right answers pass however they are written, wrong ones are told by case."""
 
 import itertools
 import json

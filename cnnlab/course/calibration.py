@@ -120,12 +120,12 @@ def draw_calibration(calibration: Calibration) -> go.Figure:
         dots = go.Scatter(**places, mode="markers", name=name, marker=marks, hovertext=hover, hoverinfo="text")
         figure.add_trace(dots, 1, 1)
     figure.add_vrect(-1, 1, fillcolor=RIGHT, opacity=0.1, line_width=0, row=1, col=1)
-    ticks = (-FARTHEST, -5, -1, 0, 1, 5, FARTHEST)
-    words = ["1/1000 or less", "1/32", "1/2", "1", "2", "32", "1000 or more"]
-    figure.update_xaxes(tickvals=ticks, ticktext=words, range=[-FARTHEST - 1, FARTHEST + 1], row=1, col=1)
-    figure.update_yaxes(title="guess number", row=1, col=1)
+    ticks = (-FARTHEST, -5, -1, 1, 5, FARTHEST)
+    words = ["≤ 1/1000", "1/32", "1/2", "2", "32", "≥ 1000"]
+    figure.update_xaxes(tickvals=ticks, ticktext=words, tickangle=0, range=[-FARTHEST - 1, FARTHEST + 1], row=1, col=1)
+    figure.update_yaxes(title="guess number", tickformat="d", row=1, col=1)
     draw_groups(figure, calibration.groups)
-    return figure.update_layout(template="plotly_white", height=360, margin={"l": 50, "r": 20, "t": 40, "b": 50})
+    return figure.update_layout(template="plotly_white", height=360, legend={"orientation": "h", "y": -0.25})
 
 
 def draw_groups(figure: go.Figure, groups: list[tuple[float, float, int]]) -> None:

@@ -123,7 +123,8 @@ def draw_calibration(calibration: Calibration) -> go.Figure:
     ticks = (-FARTHEST, -5, -1, 1, 5, FARTHEST)
     words = ["≤ 1/1000", "1/32", "1/2", "2", "32", "≥ 1000"]
     figure.update_xaxes(tickvals=ticks, ticktext=words, tickangle=0, range=[-FARTHEST - 1, FARTHEST + 1], row=1, col=1)
-    figure.update_yaxes(title="guess number", tickformat="d", row=1, col=1)
+    every = 1 + len(calibration.scores) // 10
+    figure.update_yaxes(title="guess number", tick0=1, dtick=every, row=1, col=1)
     draw_groups(figure, calibration.groups)
     return figure.update_layout(template="plotly_white", height=360, legend={"orientation": "h", "y": -0.25})
 

@@ -12,6 +12,10 @@ from cnnlab.config.settings import Knobs, Recipe, Settings, presets, settings
 
 if TYPE_CHECKING:
     from cnnlab.config.schedules import rate_plan as rate_plan
+    from cnnlab.course.calibration import guesses as guesses
+    from cnnlab.course.checks import check_answer as check_answer
+    from cnnlab.course.guesses import guess as guess
+    from cnnlab.course.hand_in import hand_in as hand_in
     from cnnlab.curvature.divergence import Prediction as Prediction
     from cnnlab.curvature.divergence import predict as predict
     from cnnlab.curvature.hessian import Critical as Critical
@@ -67,6 +71,10 @@ MODULES = {
     "sweep": "sweeps.sweep",
     "Watch": "diagnosis.watch",
     "watch": "dashboards.watch",
+    "guess": "course.guesses",
+    "guesses": "course.calibration",
+    "check_answer": "course.checks",
+    "hand_in": "course.hand_in",
 }
 """Public name -> the module that it is fetched from at first use."""
 

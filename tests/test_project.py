@@ -33,11 +33,14 @@ LINT = "from importlinter.cli import lint_imports_command as lint; lint()"
 PLANTED = {
     "packages are in layers: upwards": ("records/formats.py", "import cnnlab.training.run"),
     "packages are in layers: sideways": ("sweeps/members.py", "import cnnlab.diagnosis.causes"),
+    "packages are in layers: sideways from a course": ("course/notebook.py", "import cnnlab.dashboards.messages"),
     "packages are in layers: in a function": ("config/links.py", "def late():\n    import cnnlab.cli.main"),
     "packages are in layers: a package that is not listed": ("twelfth/__init__.py", "import cnnlab.config.settings"),
     "no modules of a package import in a circle": ("config/settings.py", "import cnnlab.config.links"),
     "torch is for what computes": ("plots/images.py", "import torch"),
+    "torch is for what computes: a course": ("course/guesses.py", "import torch"),
     "plotly is for plots, dashboards and pages": ("diagnosis/causes.py", "import plotly"),
+    "widgets are for dashboards: a course": ("course/checks.py", "import ipywidgets"),
     "widgets are for dashboards": ("export/script.py", "import ipywidgets"),
 }
 """Contract, and in which way it is broken -> a module, and the line that breaks it."""

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cnnlab
@@ -68,6 +69,10 @@ def carry_out(arguments: Sequence[str] | None) -> int:
     refuse(rest)
     if given.command is None:
         return open_lab([])
+    if given.command == "labs":
+        return copy_labs(Path(given.folder), given.version)
+    if given.command == "class":
+        return make_class_page(Path(given.folder))
     check_output()
     if given.command == "check":
         return check()
@@ -138,6 +143,18 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--explain", action="store_true", help="say why it broke, where, and which remedies mend it")
     for name, limit in LIMITS.items():
         add_setting(run, name, limit)
+
+    labs = commands.add_parser("labs", help="copy the labs into a folder, never over changed files", allow_abbrev=False)
+    labs.add_argument("folder", metavar="DIR", help="where to; it is made")
+    version = labs.add_mutually_exclusive_group()
+    for name, words in (
+        ("student", "without solutions"),
+        ("solutions", "with the solutions in the cells, for nbgrader"),
+    ):
+        version.add_argument(f"--{name}", dest="version", action="store_const", const=name, default="all", help=words)
+
+    page = commands.add_parser("class", help="make one page of a class's hand-ins", allow_abbrev=False)
+    page.add_argument("folder", metavar="DIR", help="where the hand-ins (*.json) lie; class.html is written there")
 
     commands.add_parser("check", help="say what the machine has and what is missing", allow_abbrev=False)
     commands.add_parser("presets", help="list the presets and what they change", allow_abbrev=False)
@@ -228,6 +245,34 @@ def open_lab(arguments: Sequence[str]) -> int:
 def disable_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
     """The configuration of JupyterLab's page without the extension that asks whether to fetch news."""
     return {**page, "disabledExtensions": sorted({*page.get("disabledExtensions", ()), NEWS})}
+
+
+def copy_labs(folder: Path, version: Any) -> int:
+    """Copy the labs and say what was written; 1 if a file that was changed was left alone."""
+    from cnnlab.course.lab_files import copy_labs
+
+    try:
+        copies = copy_labs(folder, version)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CommandError(error) from None
+    print(f"{len(copies.written)} files written to {folder}, {len(copies.same)} were there already")
+    for name in copies.changed:
+        say(f"{folder / name} differs from the lab and is left alone; move it away to get a new copy")
+    return 1 if copies.changed else 0
+
+
+def make_class_page(folder: Path) -> int:
+    """Make the page of a class and say where it is; 1 if a file was left out."""
+    from cnnlab.course.class_page import make_class_page
+
+    try:
+        page = make_class_page(folder)
+    except (ValueError, NotADirectoryError) as error:
+        raise CommandError(error) from None
+    print(f"{page.path}: {page.students} hand-ins")
+    for sentence in page.refused:
+        say(sentence)
+    return 1 if page.refused else 0
 
 
 def train(start: Settings, plan: Plan, *, as_json: bool, explain: bool = False) -> int:

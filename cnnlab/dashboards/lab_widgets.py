@@ -103,8 +103,7 @@ class LabWidgets:
         if self.figure.layout.hovermode != hover:
             self.figure.layout.hovermode = hover
         drawn = FigureRecorder(trace["name"] for trace in self.figure._data)
-        # The layout past plotly's objects, which take longer than all the plots' curves.
-        held = find_held_axes(self.figure._layout, self.ranges)
+        held = self.find_held_axes()
         pictures = self.with_pictures(moment)
         self.ranges = refresh_dashboard(drawn, moment.shown, ghosts, view.goal, held, pictures=pictures)
         return lambda: self.figure.take(drawn, whole=not view.training)
@@ -136,6 +135,11 @@ class LabWidgets:
         self.pictured = moment.view.record.settings.replace(seed=0)
         found = self.find_patches()
         return "" if found is None else draw_patches(found[:PATCHES])
+
+    def find_held_axes(self) -> frozenset[str]:
+        """The axes whose range the user has set by zooming; a double click gives them back."""
+        # The layout past plotly's objects, which take longer than all the plots' curves.
+        return find_held_axes(self.figure._layout, self.ranges)
 
     def resize(self, width: float) -> None:
         """Fit the plots to the width of the cell's output, in pixels."""

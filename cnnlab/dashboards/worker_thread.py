@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from cnnlab.dashboards.switch_interval import short_switch_interval
-
 GLANCE = 1.0
 """Seconds after which whoever waits looks again: a thread that was ended from outside tells nobody."""
 
@@ -54,9 +52,8 @@ class WorkerThread:
         """What the thread does."""
         try:
             while True:
-                with short_switch_interval():
-                    while self.take_turn():
-                        pass
+                while self.take_turn():
+                    pass
                 with self.changed:
                     if not self.is_needed():
                         self.end()

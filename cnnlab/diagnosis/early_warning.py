@@ -112,7 +112,7 @@ def describe_warning(record: Record, step: int) -> EarlyWarning:
         if not np.isfinite(ratios.max()):
             return EarlyWarning(step, f"update {step} of {name} holds NaN or inf")
         return EarlyWarning(
-            step, f"update {step} was {format_digits(ratios.max())} times as long as the weights of {name}"
+            step, f"update {step} was {format_digits(ratios.max())} times as long as the {name} weights"
         )
     if climb:
         return EarlyWarning(

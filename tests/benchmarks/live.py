@@ -44,18 +44,18 @@ def resident():
 '''
 LAB = 'lab = cnnlab.Lab("question", learning_rate=1e-5, epochs=100_000); lab.choose_pace("full")'
 SPIES = '''
-from cnnlab.dashboards import lab as labs
+from cnnlab.dashboards import lab_widgets
 from cnnlab.training.run import Run
 began_with, frames, refreshes, last = [], [], [], [None]
-update, draw, refresh = Run.update, type(lab).draw, labs.refresh_dashboard
+update, draw, refresh = Run.update, type(lab).draw, lab_widgets.refresh_dashboard
 
 @functools.wraps(update)
 def stamped(self):
     """An update that notes when it began and ended with knobs that were not in force before."""
     start = time.time()
     update(self)
-    if self.prepared_for is not last[0]:
-        last[0] = self.prepared_for
+    if self.prepared[0] is not last[0]:
+        last[0] = self.prepared[0]
         began_with.append((start, time.time(), last[0].learning_rate))
 
 def timed(function, times):
@@ -71,7 +71,7 @@ def timed(function, times):
 
 Run.update = stamped
 type(lab).draw = timed(draw, frames)
-labs.refresh_dashboard = timed(refresh, refreshes)
+lab_widgets.refresh_dashboard = timed(refresh, refreshes)
 ask_for_next = lab.worker.ask_for_next
 '''
 LISTEN = """() => {
@@ -281,7 +281,7 @@ def other_cells(notebook: Notebook, count: int) -> list[tuple[str, str, str]]:
 def memory(notebook: Notebook, early: float, first_figure: float) -> list[tuple[str, str, str]]:
     """Memory of the kernel with one lab playing, after as many updates as a preset has and now; and with later ones."""
     playing, updates = notebook.value("resident(), lab.worker.run.updates")
-    notebook.do("Run.update = update; type(lab).draw = draw; labs.refresh_dashboard = refresh; del ask_for_next")
+    notebook.do("Run.update = update; type(lab).draw = draw; lab_widgets.refresh_dashboard = refresh; del ask_for_next")
     after = []
     for _ in range(2):
         lab = notebook.lab(index=2)

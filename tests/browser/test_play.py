@@ -142,7 +142,8 @@ def test_a_zoom_survives_updates_and_a_double_click_gives_the_plot_back(notebook
     lab.page.mouse.up()
     until(lambda: lab.axis("yaxis") != whole, "the zoom")
     zoomed = lab.axis("xaxis") + lab.axis("yaxis")
-    until(lambda: notebook.value("sorted(lab.widgets.held())") == ["xaxis", "yaxis"], "the kernel to know of the zoom")
+    held = "sorted(lab.widgets.find_held_axes())"
+    until(lambda: notebook.value(held) == ["xaxis", "yaxis"], "the kernel to know of the zoom")
     lab.press("Step by this many updates")
     lab.wait_for_update(25)
     lab.wait_until_paused()
@@ -153,7 +154,7 @@ def test_a_zoom_survives_updates_and_a_double_click_gives_the_plot_back(notebook
             lambda axis=axis: close(lab.axis(axis), notebook.value(f"lab.widgets.ranges[{axis!r}]['range']")),
             "all of it",
         )
-    assert notebook.value("sorted(lab.widgets.held())") == []
+    assert notebook.value("sorted(lab.widgets.find_held_axes())") == []
     lab.press("Play")
     lab.wait_for_update(40)
     lab.press("Pause")

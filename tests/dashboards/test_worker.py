@@ -1,6 +1,5 @@
 """The worker trains towards a goal, takes new knobs at the next update, and leaves no thread behind."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 import cnnlab
-from cnnlab.dashboards.switch_interval import SHORT
 from cnnlab.dashboards.view import View
 from cnnlab.dashboards.worker import Worker
 from cnnlab.training.run import Run
@@ -44,24 +42,6 @@ def test_no_thread_lives_before_training_and_none_after(worker: Worker) -> None:
     assert worker.wait(10)
     assert not worker.thread.alive
     assert not [thread for thread in threading.enumerate() if thread.name == "cnnlab-worker"]
-
-
-def test_threads_take_turns_more_often_while_a_worker_trains_and_as_before_when_the_last_one_is_done(
-    worker: Worker, views: list[View]
-) -> None:
-    usual = sys.getswitchinterval()
-    other = Worker(Run, worker.settings, views.append)
-    for each in (worker, other):
-        each.choose_pace(50)
-        each.play(1000, hurried=False)
-    until(lambda: len(views) > 0 or worker.run.updates + other.run.updates > 2)
-    assert sys.getswitchinterval() == pytest.approx(SHORT)
-    other.close()
-    assert other.wait(5)
-    assert sys.getswitchinterval() == pytest.approx(SHORT)
-    worker.pause()
-    assert worker.wait(5)
-    assert sys.getswitchinterval() == pytest.approx(usual)
 
 
 def test_while_a_knob_is_turned_nothing_is_measured(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

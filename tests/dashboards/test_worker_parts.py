@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import sys
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from cnnlab.dashboards.branch_tree import GHOSTS, BranchTree
 from cnnlab.dashboards.idle_measurements import IdleMeasurements
 from cnnlab.dashboards.pace import Pace
 from cnnlab.dashboards.rate_control import RateControl
-from cnnlab.dashboards.switch_interval import SHORT, short_switch_interval
 from cnnlab.training.run import Run
 
 SMALL: dict[str, Any] = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "learning_rate": 1e-4}
@@ -111,15 +109,6 @@ def test_a_paused_run_is_measured_in_pieces_only_where_it_is_watched(run: Run) -
         pass
     assert measurements.is_complete(run)
     assert run.sharpness > 0
-
-
-def test_the_switch_interval_is_restored_by_the_last_block_that_ends() -> None:
-    usual = sys.getswitchinterval()
-    with short_switch_interval():
-        with pytest.raises(RuntimeError, match="within"), short_switch_interval():
-            raise RuntimeError("within")
-        assert sys.getswitchinterval() == pytest.approx(SHORT)
-    assert sys.getswitchinterval() == pytest.approx(usual)
 
 
 def test_a_learning_rate_goes_from_the_slider_s_message_to_the_run_in_six_calls_over_five_modules(

@@ -70,8 +70,8 @@ class JobDashboard(CellOutput):
         self.stop_button = ipywidgets.Button(description="Cancel", layout={"width": "7em"}, disabled=True)
         self.bar = ipywidgets.FloatProgress(value=0.0, min=0.0, max=1.0, layout={"width": "16em"})
         self.words = ipywidgets.HTML(layout={"flex": "1 1 auto"})
-        self.button.on_click(lambda _button: self.later(self.toggle))
-        self.stop_button.on_click(lambda _button: self.later(self.cancel))
+        self.button.on_click(lambda _button: self._later(self._toggle))
+        self.stop_button.on_click(lambda _button: self._later(self.cancel))
         self.tools = ipywidgets.HBox([self.button, self.stop_button, self.bar, self.words])
         self.box = ipywidgets.VBox([self.tools, *above, self.figure, *below])
         self.box.add_class("cnnlab-board")
@@ -95,24 +95,24 @@ class JobDashboard(CellOutput):
 
     def start(self) -> None:
         """Compute what is left; returns at once."""
-        self.check_open()
+        self._check_open()
         self.survey.go_on()
         with self.lock:
             if self.computing:  # what is being cancelled ends first
                 self.again = self.at_work is not self.survey or self.survey.cancelled
             elif self.survey.done < self.survey.total:
-                self.begin()
-        self.touch()
+                self._begin()
+        self._touch()
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Start the thread that computes."""
         self.error, self.again, self.at_work = "", False, self.survey
         self.survey.make_ready()
-        thread = threading.Thread(target=self.compute, args=(self.survey,), name="cnnlab-board", daemon=True)
+        thread = threading.Thread(target=self._compute, args=(self.survey,), name="cnnlab-board", daemon=True)
         thread.start()
         self.thread = thread
 
-    def check_open(self) -> None:
+    def _check_open(self) -> None:
         """RuntimeError in a sentence if the dashboard has been closed."""
         if self.closed:
             raise RuntimeError("this dashboard is closed: make a new one")
@@ -120,16 +120,16 @@ class JobDashboard(CellOutput):
     def pause(self) -> None:
         """Give out no more work; `start` goes on."""
         self.survey.pause()
-        self.touch()
+        self._touch()
 
     def cancel(self) -> None:
         """Stop; what is done is kept, and `start` computes the rest."""
         self.again = False
         if self.at_work is not None and self.computing:
             self.at_work.cancel()
-        self.touch()
+        self._touch()
 
-    def halt(self) -> None:
+    def _halt(self) -> None:
         """Cancel, let go of what is being computed, and wait until nothing is any more; say so if that never ends."""
         thread, at_work = self.thread, self.at_work
         self.cancel()
@@ -139,7 +139,7 @@ class JobDashboard(CellOutput):
             if thread.is_alive():
                 errors.warn_about_thread("dashboard", PATIENCE)
 
-    def toggle(self) -> None:
+    def _toggle(self) -> None:
         """What the first button does: start, pause, go on."""
         if self.computing and not self.survey.paused:
             self.pause()
@@ -156,7 +156,7 @@ class JobDashboard(CellOutput):
         except KeyboardInterrupt:
             self.cancel()
             raise
-        self.obey()
+        self._obey()
         self.draw()
         return not self.computing
 
@@ -166,46 +166,46 @@ class JobDashboard(CellOutput):
             return
         self.closed = True
         OPEN.pop(self, None)
-        self.halt()
+        self._halt()
         if self.publisher is not None:
             self.publisher.cancel()
         close_widgets(self.box)
 
-    def compute(self, survey: Computation) -> None:
+    def _compute(self, survey: Computation) -> None:
         """What the thread does; an error is shown."""
         try:
             for _ in survey.pieces():
-                self.touch()
+                self._touch()
         except BaseException as error:  # an executor may raise anything
             self.error = errors.describe_error(error)
-        with errors.catch_all(self.show_error), self.lock:
+        with errors.catch_all(self._show_error), self.lock:
             self.thread = None
             if self.again and not self.closed:
-                self.begin()
-        self.touch()
+                self._begin()
+        self._touch()
 
-    def show_error(self, error: BaseException) -> None:
+    def _show_error(self, error: BaseException) -> None:
         """Have the line beside the bar say what went wrong, until something is done again."""
         self.error = errors.describe_problem(error)
 
-    def later(self, action: Callable[[], None]) -> None:
+    def _later(self, action: Callable[[], None]) -> None:
         """Have something done by the task that draws; at once where there is none (called in any thread)."""
         self.actions.append(action)
         if self.loop is None:
-            self.obey()
-        self.touch()
+            self._obey()
+        self._touch()
 
-    def touch(self) -> None:
+    def _touch(self) -> None:
         """Have the dashboard drawn again soon (called in any thread)."""
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self.awake.set)
 
-    def obey(self) -> None:
+    def _obey(self) -> None:
         """Do what was asked for; an error is shown."""
         while self.actions and not self.closed:
             self.error = ""
-            with errors.catch_all(self.show_error):
+            with errors.catch_all(self._show_error):
                 self.actions.popleft()()
 
     async def publish(self) -> None:
@@ -213,7 +213,7 @@ class JobDashboard(CellOutput):
         while not self.closed:
             await self.awake.wait()
             self.awake.clear()
-            self.obey()
+            self._obey()
             self.draw()
             await asyncio.sleep(1 / FRAMES)
 
@@ -222,33 +222,33 @@ class JobDashboard(CellOutput):
         if self.closed:
             return
         self.undrawn = ""
-        with errors.catch_all(self.note_undrawn):
-            self.draw_state()
-        with errors.catch_all(self.note_undrawn):
+        with errors.catch_all(self._note_undrawn):
+            self._draw_state()
+        with errors.catch_all(self._note_undrawn):
             self.draw_figure(idle=not self.computing or self.survey.paused)
-        with errors.catch_all(self.note_undrawn):
+        with errors.catch_all(self._note_undrawn):
             done, total = self.survey.done, self.survey.total
-            self.words.value = self.in_words(done, total, self.survey.seconds_left)
+            self.words.value = self._in_words(done, total, self.survey.seconds_left)
 
-    def note_undrawn(self, error: BaseException) -> None:
+    def _note_undrawn(self, error: BaseException) -> None:
         """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""
         self.undrawn = f"this could not be drawn: {errors.describe_error(error)}"
         obey_interrupt(error, self.publisher, self.awake)
 
-    def draw_state(self) -> None:
+    def _draw_state(self) -> None:
         """Show how far it is, and what can be done."""
         computing = self.computing
         done, total = self.survey.done, self.survey.total
         going = computing and not self.survey.paused
         self.button.description = "Pause" if going else "Go on" if computing or 0 < done < total else "Start"
         self.button.disabled = done == total
-        self.stop_button.disabled = not computing or self.is_ending
+        self.stop_button.disabled = not computing or self._is_ending
         self.bar.value = done / total
 
-    def in_words(self, done: int, total: int, left: float | None) -> str:
+    def _in_words(self, done: int, total: int, left: float | None) -> str:
         """What the line beside the bar says."""
         said = f"{done} of {total} runs"
-        if self.is_ending:
+        if self._is_ending:
             said += "; ending what is under way"
         elif self.computing and self.survey.paused:
             said += "; paused"
@@ -258,6 +258,6 @@ class JobDashboard(CellOutput):
         return f"{said} <span style='color:#cc0033'>{html.escape(wrong)}</span>" if wrong else said
 
     @property
-    def is_ending(self) -> bool:
+    def _is_ending(self) -> bool:
         """Whether what was cancelled has still to come to its end."""
         return self.computing and self.at_work is not None and self.at_work.cancelled

@@ -62,15 +62,15 @@ class Atlas(JobDashboard):
         self.seed = 0
         self.lab: OpenedLab | None = None
         self.choice = ipywidgets.Dropdown(options=list(VIEWS), description="Show", layout={"width": "28em"})
-        self.choice.observe(self.chosen, "value")
+        self.choice.observe(self._chosen, "value")
         self.back_button = ipywidgets.Button(description="Zoom out", layout={"width": "7em"}, disabled=True)
-        self.back_button.on_click(lambda _button: self.later(self.back))
+        self.back_button.on_click(lambda _button: self._later(self.back))
         self.key = ipywidgets.HTML(key())
         self.below = ipywidgets.VBox([])
         self.second = ipywidgets.HBox([self.choice, self.back_button, self.key])
         super().__init__(draw_map(self.map), [self.second], [self.below])
-        self.figure.data[0].on_click(self.clicked)
-        self.figure.layout.on_change(self.boxed, "xaxis.range", "yaxis.range")
+        self.figure.data[0].on_click(self._clicked)
+        self.figure.layout.on_change(self._boxed, "xaxis.range", "yaxis.range")
 
     def __repr__(self) -> str:
         return f"Atlas({'closed, ' if self.closed else ''}{self.map!r})"
@@ -85,7 +85,7 @@ class Atlas(JobDashboard):
 
         Without a seed it is the first one that fared as the cell's colour says. IndexError outside the map.
         """
-        self.check_open()
+        self._check_open()
         shown = self.map
         if len(where) == len(shown.axes):
             where = (*where, find_typical_seed(shown, where))
@@ -107,7 +107,7 @@ class Atlas(JobDashboard):
         The first value of an axis is at 0, the second at 1; places need not be whole. ValueError if there is nothing
         between them. What a `path` was given for is the whole map; zoomed ones are not kept there.
         """
-        self.check_open()
+        self._check_open()
         shown = self.map
         axes = [maps.refine_axis(shown.axes[0], left, right)]
         if len(shown.axes) == 2:
@@ -123,7 +123,7 @@ class Atlas(JobDashboard):
 
     def back(self) -> None:
         """Back to the map before the last zoom, as far as it was computed."""
-        self.check_open()
+        self._check_open()
         if not self.outer:
             raise ValueError("this is the whole map already")
         self.cancel()
@@ -140,37 +140,37 @@ class Atlas(JobDashboard):
 
     # -- what the figure tells
 
-    def clicked(self, _trace: Any, points: Any, _state: Any) -> None:
+    def _clicked(self, _trace: Any, points: Any, _state: Any) -> None:
         """Open the cell that was clicked (called in whatever thread the kernel handles messages)."""
         if points.xs:
             where = [*points.xs[:1], *points.ys[:1]]
-            self.later(lambda: self.open(*map(round, check_places("click", where))))
+            self._later(lambda: self.open(*map(round, check_places("click", where))))
 
-    def boxed(self, _layout: Any, across: Any, up: Any) -> None:
+    def _boxed(self, _layout: Any, across: Any, up: Any) -> None:
         """Zoom into the box that was drawn; not where the ranges are those that we have set."""
-        if across is not None and up is not None and self.is_another((*across, *up)):
-            self.later(lambda: self.zoom_into((*across, *up)))
+        if across is not None and up is not None and self._is_another((*across, *up)):
+            self._later(lambda: self._zoom_into((*across, *up)))
 
-    def zoom_into(self, box: Sequence[Any]) -> None:
+    def _zoom_into(self, box: Sequence[Any]) -> None:
         """Zoom into a box: two ends across and two up; ValueError in a sentence for what is none."""
         ends, shape = check_places("box", box), self.survey.growing.shape
         self.zoom(*centres(ends[:2], shape[0]), *centres(ends[2:], shape[1]))
 
-    def is_another(self, ranges: Sequence[float]) -> bool:
+    def _is_another(self, ranges: Sequence[float]) -> bool:
         """Whether the axes show something else than the whole map that is shown."""
-        pairs = zip(ranges, self.ranges(), strict=True)
+        pairs = zip(ranges, self._ranges(), strict=True)
         return not all(is_place(a) and math.isclose(a, b, abs_tol=1e-6) for a, b in pairs)
 
-    def ranges(self) -> tuple[float, float, float, float]:
+    def _ranges(self) -> tuple[float, float, float, float]:
         """The ranges of the axes that show the whole map."""
         shape = self.survey.growing.shape
         return -0.5, shape[0] - 0.5, -0.5, shape[1] - 0.5
 
-    def chosen(self, change: Any) -> None:
+    def _chosen(self, change: Any) -> None:
         """Show another view."""
-        self.later(lambda: self.show_view(change["new"]))
+        self._later(lambda: self._show_view(change["new"]))
 
-    def show_view(self, view: str) -> None:
+    def _show_view(self, view: str) -> None:
         """Show another of `plots.map.VIEWS`."""
         self.view = view
         self.draw()

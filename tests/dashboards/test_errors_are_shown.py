@@ -467,7 +467,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException) -
 
     owner = {
         "draw_cost": dashboard, "colour_cells": trainability_map, "describe_band": view_state,
-        "_send_update_msg": LiveFigure, "_send_animate_msg": LiveFigure, "in_words": JobDashboard,
+        "_send_update_msg": LiveFigure, "_send_animate_msg": LiveFigure, "_in_words": JobDashboard,
     }[place]  # fmt: skip
     monkeypatch.setattr(owner, place, cannot)
     return times
@@ -706,9 +706,9 @@ def test_a_click_or_a_box_of_nonsense_is_answered_in_a_sentence(atlas: cnnlab.At
         xs, ys = [value], [value]
 
     before = atlas.survey
-    atlas.clicked(None, Points, None)
+    atlas._clicked(None, Points, None)
     assert is_a_sentence(atlas.error)
-    atlas.boxed(None, (value, value), (value, value))
+    atlas._boxed(None, (value, value), (value, value))
     assert is_a_sentence(atlas.error)
     atlas.draw()
     assert atlas.survey is before

@@ -71,7 +71,7 @@ def test_a_click_in_the_figure_opens_the_cell(atlas):
     class Points:
         xs, ys = (2.0,), (1.0,)
 
-    atlas.clicked(None, Points, None)
+    atlas._clicked(None, Points, None)
     assert atlas.lab.settings.learning_rate == 1.0
     assert atlas.lab.settings.init_scale == 1.0
 
@@ -89,7 +89,7 @@ def test_a_zoom_is_computed_finer_and_left_again(atlas):
 
 
 def test_what_is_wrong_is_said_beside_the_bar(atlas):
-    atlas.later(lambda: atlas.open(7, 7))
+    atlas._later(lambda: atlas.open(7, 7))
     atlas.draw()
     assert "the place on learning_rate must be a whole number in [0, 2], got 7" in atlas.words.value
 
@@ -198,7 +198,7 @@ def test_a_drawn_box_is_the_region_that_is_computed(atlas):
     asked = []
     atlas.zoom = lambda *places: asked.append(places)
     for box in ((-0.5, 2.5), (0.5, 1.5), (0.9, 1.1)):
-        atlas.boxed(None, box, box)
+        atlas._boxed(None, box, box)
     assert asked[-2:] == [pytest.approx((2 / 3, 4 / 3) * 2), pytest.approx((0.9 + 1 / 30, 1.1 - 1 / 30) * 2)]
     assert len(asked) == 2  # the whole map is no box
 
@@ -234,11 +234,11 @@ def test_a_cancel_is_told_while_it_lasts_and_what_was_under_way_is_kept():
 
 
 def test_a_mistake_hides_no_progress_and_the_next_action_clears_it(atlas):
-    atlas.later(atlas.back)
+    atlas._later(atlas.back)
     atlas.draw()
     assert "0 of 9 runs" in atlas.words.value
     assert "this is the whole map already" in atlas.words.value
-    atlas.later(lambda: atlas.open(0, 0))
+    atlas._later(lambda: atlas.open(0, 0))
     atlas.draw()
     assert atlas.words.value == "0 of 9 runs"
 

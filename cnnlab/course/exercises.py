@@ -95,13 +95,13 @@ def measure_critical(scale: float) -> float:
     return cnnlab.critical_learning_rate(cnnlab.Run("question", init_scale=scale)).value
 
 
-def list_scale_for() -> Iterator[Case]:
+def list_scale_cases() -> Iterator[Case]:
     """The rates of `scale_for`."""
     for rate in (1e-5, 1e-2, 1.5e-4, 0.5):
-        yield Case(f"a rate of {rate:g}", partial(judge_scale_for, rate))
+        yield Case(f"a rate of {rate:g}", partial(judge_scale, rate))
 
 
-def judge_scale_for(rate: float, function: Function) -> None:
+def judge_scale(rate: float, function: Function) -> None:
     """The scale is one of 0.9, 0.9 * 0.8, and the first whose critical learning rate is above the rate."""
     scale = check_number(function(rate))
     steps = round(math.log(scale / 0.9) / math.log(0.8)) if 1e-6 < scale < 1 else -1
@@ -349,7 +349,7 @@ def make_line(inputs: tuple[float, ...]) -> dict[str, Any]:
 EXERCISES: dict[str, Callable[[], Iterator[Case]]] = {
     "safe_rate": list_safe_rate,
     "critical_rate": list_critical_rate,
-    "scale_for": list_scale_for,
+    "scale_for": list_scale_cases,
     "weakest": list_weakest,
     "left": list_left,
     "alarm": list_alarm,

@@ -60,7 +60,7 @@ class Guess:
         return Comparison(self, value)
 
     def __repr__(self) -> str:
-        return f"guess of {self.question!r}: {words_for(self)}"
+        return f"guess of {self.question!r}: {describe_guess(self)}"
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Comparison:
         return "" if guess.value is None else describe_closeness(guess.value, self.measured, guess.unit)
 
     def __repr__(self) -> str:
-        said = f"Your guess: {words_for(self.guess)}. Measured: {show_value(self.measured, self.guess.unit)}."
+        said = f"Your guess: {describe_guess(self.guess)}. Measured: {show_value(self.measured, self.guess.unit)}."
         return f"{said} {self.closeness}" if self.closeness else said
 
     def _repr_html_(self) -> str:
-        said = f"Your guess: {words_for(self.guess)}. Measured: "
+        said = f"Your guess: {describe_guess(self.guess)}. Measured: "
         value = show_value(self.measured, self.guess.unit)
         return f"<p>{escape(said)}<b>{escape(value)}</b>. {escape(self.closeness)}</p>"
 
@@ -172,7 +172,7 @@ def make_guess(entry: Entry, unit: str | None) -> Guess:
 # Words.
 
 
-def words_for(guess: Guess) -> str:
+def describe_guess(guess: Guess) -> str:
     """A guess in words: its value and how sure, or that it is open."""
     if guess.value is None:
         return "open"

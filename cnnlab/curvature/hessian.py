@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import quote
 from cnnlab.training.datasets import mapped
 from cnnlab.training.losses import penalty
@@ -118,8 +119,7 @@ def search(
         raise TypeError(f"run must be a Run, got {quote(run)}")
     if of not in OF:
         raise ValueError(f"of must be one of {', '.join(map(repr, OF))}, got {quote(of)}")
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise ValueError(f"most must be a whole number of at least 1, got {quote(most)}")
+    most = check_whole_number("most", most, 1)
     x, y = run.problem.data if of == "all" else run.problem.batch(run.updates + 1)
     momentum, step = run.knobs_in_force.momentum, run.updates
     everything = len(run.problem.examples)

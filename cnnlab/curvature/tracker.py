@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnlab.config.errors import extract_message
+from cnnlab.config.errors import check_whole_number, extract_message
 from cnnlab.config.schedules import SHARE, safe_rate
-from cnnlab.config.settings import quote
 from cnnlab.curvature.hessian import Critical, search
 from cnnlab.records.frame import Frame
 from cnnlab.training.run import Run
@@ -105,13 +103,11 @@ def advance_safely(run: Run, updates: int, share: float = SHARE) -> Frame:
     the Hessian is not finite. Each change is in the record, so that a replay or an exported script needs no measuring.
     ValueError if the network has no second derivatives.
     """
-    if isinstance(updates, bool) or not isinstance(updates, numbers.Integral) or updates < 1:
-        raise ValueError(f"updates must be a whole number of at least 1, got {quote(updates)}")
-    edge = SharpnessTracker()
-    for update in range(updates):
-        eigenvalue = edge.measure(run)
-        if edge.problem:
-            raise ValueError(edge.problem)
+    tracker = SharpnessTracker()
+    for update in range(check_whole_number("updates", updates, 1)):
+        eigenvalue = tracker.measure(run)
+        if tracker.problem:
+            raise ValueError(tracker.problem)
         knobs = run.knobs_in_force
         run.set(learning_rate=safe_rate(eigenvalue, knobs, share, free=update == 0))
         run.update()

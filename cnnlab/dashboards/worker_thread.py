@@ -52,12 +52,11 @@ class WorkerThread:
         """What the thread does."""
         try:
             while True:
-                while self.take_turn():
-                    pass
+                if self.take_turn():
+                    continue
                 with self.changed:
-                    if not self.is_needed():
-                        self.end()
-                        return
+                    if not self.is_needed():  # nothing was asked for since
+                        return self.end()
         except BaseException as error:  # sent from outside, for a turn lets nothing out
             with self.changed:
                 if self.thread is threading.current_thread():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
 
 import numpy as np
@@ -136,19 +135,6 @@ def updates_per_epoch(count: int, batch_size: int | None) -> int:
     return 1 if batch_size is None else -(-count // batch_size)
 
 
-def batch_indices(count: int, batch_size: int | None, seed: int, step: int) -> torch.Tensor | None:
-    """Which patches update number `step` (from 1) uses: an int64 vector, or None for all of them.
-
-    An epoch is a permutation that depends on the seed and the epoch only; its last batch is smaller where batch_size
-    does not divide count.
-    """
-    if batch_size is None or batch_size >= count:
-        return None
-    epoch, batch = divmod(step - 1, updates_per_epoch(count, batch_size))
-    return order_of_epoch(count, seed, epoch)[batch * batch_size : (batch + 1) * batch_size]
-
-
-@lru_cache(maxsize=128)
 def order_of_epoch(count: int, seed: int, epoch: int) -> torch.Tensor:
     """The order in which epoch `epoch` (from 0) uses the patches, (count,) int64; shared, so never write into it."""
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnlab.config.errors import check_whole_number
 from cnnlab.config.links import Plan, opened
 from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, check_names, quote
 from cnnlab.records.frame import Frame
@@ -190,8 +191,7 @@ class Run:
 
         `until="nonfinite"` stops after the first update whose cost is NaN or inf.
         """
-        if isinstance(updates, bool) or not isinstance(updates, (int, np.integer)) or updates < 1:
-            raise ValueError(f"updates must be a whole number of at least 1, got {quote(updates)}")
+        updates = check_whole_number("updates", updates, 1)
         if until is not None and not (isinstance(until, str) and until == "nonfinite"):
             raise ValueError(f"until must be None or 'nonfinite', got {quote(until)}")
         for _ in range(updates):
@@ -251,9 +251,7 @@ class Run:
 
     def check_step(self, step: Any) -> int:
         """`step` as a plain int; ValueError if it is none of this run's updates, or 0."""
-        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 0 <= step <= self.updates:
-            raise ValueError(f"step must be a whole number in [0, {self.updates}], got {quote(step)}")
-        return int(step)
+        return check_whole_number("step", step, 0, self.updates)
 
     def state_at(self, step: int) -> State:
         """The state after update `step`: the nearest one kept, and the updates from there on once more."""

@@ -14,7 +14,8 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from cnnlab.config.settings import settings
-from cnnlab.training.data import HELD_OUT, batch_indices, load_image, make_patches, updates_per_epoch
+from cnnlab.training.data import HELD_OUT, load_image, make_patches, updates_per_epoch
+from cnnlab.training.datasets import Examples
 
 ROOT = Path(__file__).parents[2]
 SIZES = (13, 20, 40)
@@ -33,6 +34,11 @@ def held_out_accuracy(gauge, patch_size: int) -> float:
     data = make_patches(settings(patch_size=patch_size, patches=400))
     threshold, sign = best_threshold(gauge(data.x.numpy()), data.y.numpy() == 1)
     return float(((sign * gauge(data.held_x.numpy()) > sign * threshold) == (data.held_y.numpy() == 1)).mean())
+
+
+def batch_indices(count: int, batch_size: int | None, seed: int, step: int) -> torch.Tensor | None:
+    """Which of so many examples an update uses."""
+    return Examples(torch.zeros(count), torch.zeros(count)).indices(batch_size, seed, step)
 
 
 def test_the_image_spans_all_grey_values_and_the_mask_only_zero_and_one():

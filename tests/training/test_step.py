@@ -10,7 +10,7 @@ from torch import nn
 from cnnlab import Run
 from cnnlab.config.settings import KNOB_NUMBERS, Knobs
 from cnnlab.training.checkpoints import State
-from cnnlab.training.data import batch_indices
+from cnnlab.training.datasets import Examples
 from cnnlab.training.network import Layout, make_question_network
 from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
@@ -47,7 +47,7 @@ def oracle(run: Run, updates: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]
     costs = []
     for step in range(1, updates + 1):
         x, y = run.problem.data
-        indices = batch_indices(len(x), wanted.batch_size, wanted.seed, step)
+        indices = Examples(x, y).indices(wanted.batch_size, wanted.seed, step)
         if indices is not None:
             x, y = x[indices], y[indices]
         optimiser.zero_grad()

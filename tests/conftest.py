@@ -13,7 +13,7 @@ settings.register_profile("cnnlab", deadline=None)
 settings.load_profile("cnnlab")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes test at once, and torch would take all cores for each
 
-LONGEST = ("tests/browser/", "tests/test_labs")
+LONGEST = ("tests/browser/", "tests/labs/")
 """Beginnings of the tests that take longest, so that they are begun first."""
 
 

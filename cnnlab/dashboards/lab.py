@@ -55,6 +55,7 @@ class Lab(CellOutput):
         preset: str | Settings = "question",
         *,
         scale: float = 1.0,
+        hints: bool = True,
         network: Any = None,
         data: Any = None,
         cost: Callable[..., Any] | str | None = None,

@@ -65,6 +65,7 @@ class Lab(CellOutput):
         **changes: Any,
     ) -> None:
         check_scale(scale)
+        self.hints = hints
         if not isinstance(autosave, (bool, str, os.PathLike)):
             raise TypeError(f"autosave must be True, False or the name of a file, got {quote(autosave)}")
         if network is None and isinstance(cost, str):
@@ -112,6 +113,10 @@ class Lab(CellOutput):
     def settings(self) -> Settings:
         """The settings, with the knobs in force at the next update."""
         return self.worker.settings
+
+    def show_forecast(self) -> None:
+        """Show the forecast, the critical learning rate and the early warnings that `hints=False` hides."""
+        self.hints = True
 
     def play(self, updates: int | None = None) -> None:
         """Train to the planned end, or for so many updates, at the chosen speed; returns at once."""

@@ -228,7 +228,7 @@ CASES = (
          "inputs"),
     data("forecast field without spread", f"{GITHUB}mllam/neural-lam/issues/136", "NaN in the inputs",
          constant_column, "inputs"),
-    data("boxes of no width", f"{P.replace('pytorch/pytorch', 'pytorch/vision')}issues/3169", "inf in the targets",
+    data("boxes of no width", f"{GITHUB}pytorch/vision/issues/3169", "inf in the targets",
          flat_boxes, "targets"),
     data("masks as NaN", f"{GITHUB}janelia-cellmap/cellmap-segmentation-challenge/issues/162", "NaN in the targets",
          unknown_labels, "targets"),

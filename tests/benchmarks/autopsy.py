@@ -10,6 +10,7 @@ right: the first cause and its evidence or chain say the case's kind, and its op
 partly: the kind is among the causes but not first, or what lies behind it, operation or place is missing, or
 "undecided" says a word of it.
 wrong: another cause with a confidence of at least 0.5, or "healthy" beside a NaN, or an error within the autopsy.
+misleads: a wrong cause comes first with at least 0.5, even where the right one is among the others.
 silent: "undecided", "unknown", or "healthy" where nothing was learnt. Of anomaly mode: right names the operation,
 later names another function, silent raises nothing.
 --write keeps the table in tests/benchmarks/results/autopsy.md; each half is counted by itself.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import dataclasses
 import re
 import signal
 import sys
@@ -56,6 +58,8 @@ class Said:
     words: str
     """What it said, shortened; empty where the way does not show the trouble."""
     seconds: float = 0.0
+    misleads: bool = False
+    """Whether a wrong cause came first with a confidence of at least 0.5, whatever came after it."""
 
 
 @contextlib.contextmanager
@@ -169,6 +173,12 @@ def judge(case: PostedCase, found: Autopsy) -> str:
     return RIGHT if complete else PARTLY
 
 
+def misleads(case: PostedCase, found: Autopsy) -> bool:
+    """Whether the first cause is a wrong one that is held for likely."""
+    sure = found.confidence >= 0.5 and holds(found.cause, case.wrong)
+    return sure and (found.cause != "healthy" or case.symptom == NAN)
+
+
 def shorten(found: Autopsy) -> str:
     """What an autopsy said, in a line."""
     where = "" if found.step is None else f" @{found.step} {found.phase} {found.layer} ({found.operation})"
@@ -188,8 +198,9 @@ def ask(case: PostedCase, way: Callable[[PostedCase, Parts], Any], only_runs: bo
     except Exception as error:  # what a user would see
         said = str(error).splitlines()[0][:90] if str(error) else ""
         return Said(WRONG, f"raised {type(error).__name__}: {said}", time.process_time() - start)
-    said = found if isinstance(found, Said) else Said(judge(case, found), shorten(found))
-    return Said(said.verdict, said.words, time.process_time() - start)
+    if isinstance(found, Said):
+        return dataclasses.replace(found, seconds=time.process_time() - start)
+    return Said(judge(case, found), shorten(found), time.process_time() - start, misleads(case, found))
 
 
 WAYS: dict[str, Callable[[PostedCase], Said]] = {
@@ -214,10 +225,11 @@ Answers = dict[str, dict[str, Said]]
 
 
 def count(answers: Answers, way: str, cases: list[PostedCase]) -> list[str]:
-    """Right, partly, wrong, silent and all of a way, in cells; of anomaly mode `later` counts as partly."""
+    """Each verdict of a way, how many mislead, and all, in cells; of anomaly mode `later` counts as partly."""
     verdicts = [answers[case.name][way].verdict for case in cases]
     verdicts = [PARTLY if verdict == LATER else verdict for verdict in verdicts if verdict != ABSENT]
     numbers = [verdicts.count(verdict) for verdict in VERDICTS]
+    numbers.append(sum(answers[case.name][way].misleads for case in cases))
     return [*(f"{number} ({number / max(1, len(verdicts)):.0%})" for number in numbers), str(len(verdicts))]
 
 
@@ -230,7 +242,10 @@ def list_groups(cases: list[PostedCase]) -> dict[str, list[PostedCase]]:
 
 def tabulate_scores(answers: Answers, cases: list[PostedCase]) -> list[str]:
     """The score of each way and group."""
-    lines = ["| cases | way | right | partly, later | wrong | silent | of |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| cases | way | right | partly, later | wrong | silent | misleads | of |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for group, members in list_groups(cases).items():
         lines += [f"| {group} | {way} | {' | '.join(count(answers, way, members))} |" for way in WAYS]
     return lines

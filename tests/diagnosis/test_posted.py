@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from posted import CASES, REPORTS
 from posted.case import NAN, RAISES, SMALLEST, STUCK, UNBOUNDED, PostedCase, Seen, watch_plainly
+from posted.steps import ADDING_UP
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +37,14 @@ def test_each_build_of_a_case_is_the_same_and_shares_nothing(case):
     pairs = list(zip(one.network.parameters(), other.network.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert all(a is not b for a, b in pairs)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.right == ADDING_UP], ids=lambda case: case.name)
+def test_a_loop_without_zero_grad_learns_with_it(case):
+    mended = dataclasses.replace(case, build=lambda: dataclasses.replace(case.build(), zero_grad=True))
+    seen = watch_plainly(mended)
+    assert seen.finite
+    assert seen.costs[-1] < 0.1 * seen.costs[0]
 
 
 def test_names_are_unique_and_sources_are_addresses():

@@ -37,6 +37,15 @@ def constant_column() -> Parts:
     return Parts(hidden(4, 1), x, torch.ones(24, 1), mse, batch=8)
 
 
+def dry_fields() -> Parts:
+    """Fields standardised one by one, of which one is 0 throughout, as rain may be."""
+    x = normal(12, 1, 4, 4)
+    x[9] = 0
+    x = (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+    network = seeded(lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1)))
+    return Parts(network, x, torch.ones(12, 1), mse, batch=4)
+
+
 def flat_boxes() -> Parts:
     """Logs of widths as targets, where one box has no width."""
     widths = normal(24, 1).abs() + 0.1
@@ -142,6 +151,24 @@ def policy_ratio() -> Parts:
     return Parts(hidden(4, 3), x, old, cost, batch=4, learning_rate=1e-3)
 
 
+def clamped_too_late() -> Parts:
+    """An exponential that is clamped after it has overflowed, so that its slope is 0 times inf."""
+    x = normal(16, 4)
+    x[13] = 60.0
+    network = linear(4, 1)
+    nn.init.constant_(network[0].weight, 0.5)
+    cost = lambda out, y: (out - torch.log(1 + out.exp().clamp(max=1e8)) - y).square().mean()  # noqa: E731
+    return Parts(network, x, torch.zeros(16, 1), cost, batch=4, learning_rate=1e-6)
+
+
+def raw_series() -> Parts:
+    """A time series in its own units, at a rate of 1e-6 with momentum."""
+    x = 900 + 300 * normal(48, 20)
+    network = hidden(20, 1, 16)
+    network[1] = nn.LeakyReLU(0.2)
+    return Parts(network, x, x.mean(1, keepdim=True), mse, learning_rate=1e-5, momentum=0.9, batch=16)
+
+
 def spread_of_weights() -> Parts:
     """exp(-logit) of a factorisation machine whose weights start far too large."""
     network = hidden(8, 1, 32)
@@ -227,7 +254,7 @@ CASES = (
     data("constant column standardised", f"{GITHUB}fastai/fastai/issues/889", "NaN in the inputs", constant_column,
          "inputs"),
     data("forecast field without spread", f"{GITHUB}mllam/neural-lam/issues/136", "NaN in the inputs",
-         constant_column, "inputs"),
+         dry_fields, "inputs"),
     data("boxes of no width", f"{GITHUB}pytorch/vision/issues/3169", "inf in the targets",
          flat_boxes, "targets"),
     data("masks as NaN", f"{GITHUB}janelia-cellmap/cellmap-segmentation-challenge/issues/162", "NaN in the targets",
@@ -250,6 +277,10 @@ CASES = (
                OVERFLOWS, "cost", EXP),
     PostedCase("ratio of two policies", f"{GITHUB}THUDM/slime/pull/2198", "exp overflow", policy_ratio, EXP,
                OVERFLOWS, "cost", EXP),
+    PostedCase("exponential clamped too late", f"{GITHUB}megvii-model/YOLOF/issues/51", "clamp after an overflow",
+               clamped_too_late, EXP, OVERFLOWS, "cost", EXP),
+    PostedCase("series in its own units", f"{GITHUB}lmoroney/tfbook/issues/24", "inputs not scaled", raw_series,
+               ("input",), ("inputs not scaled", "learning rate"), "inputs", updates=60),
     PostedCase("factors that start too large", f"{GITHUB}VinceShieh/spark-ffm/issues/12", "initial weights too large",
                spread_of_weights, ("initial", "started"), ("initial weights",)),
     PostedCase("mask of -1e10 in half", f"{GITHUB}huggingface/transformers/issues/382", "mask in float16",

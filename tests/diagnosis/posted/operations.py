@@ -179,6 +179,20 @@ def mixture() -> Parts:
     return Parts(hidden(4, 6), normal(12, 4), y, cost, batch=4, learning_rate=1e-3)
 
 
+def sure_forecast() -> Parts:
+    """A Gaussian likelihood whose deviation is a softplus that has become 0."""
+    x = normal(12, 4)
+    x[9] = -300.0
+    network = linear(4, 2)
+    nn.init.constant_(network[0].weight, 0.5)
+
+    def cost(out: Tensor, y: Tensor) -> Tensor:
+        deviation = F.softplus(out[:, 1])
+        return (((y - out[:, 0]) / deviation).square() / 2 + deviation.log()).mean()
+
+    return Parts(network, x, normal(12, seed=1), cost, batch=4, learning_rate=1e-5)
+
+
 # Matrices.
 
 
@@ -317,6 +331,8 @@ CASES = (
               "mul|product"),
     undefined("mixture far from its target", f"{GITHUB}keras-team/keras/issues/1061", "log of 0", mixture, "log",
               allowed=("undefined operation", "saturation"), right=(*UNDEFINED, "log(0)")),
+    undefined("forecast without a deviation", f"{GITHUB}mllam/neural-lam/pull/537", "likelihood without variance",
+              sure_forecast, f"{DIV}|log"),
     undefined("singular vectors of low rank", f"{P}issues/49886", "equal eigenvalues", low_rank, "svd"),
     undefined("eigenvectors of equal values", f"{P}pull/50942", "equal eigenvalues", repeated, "eigh"),
     undefined("log of a determinant below 0", f"{P}issues/23473", "logdet", determinant, "logdet|det"),

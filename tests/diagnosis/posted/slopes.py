@@ -199,6 +199,20 @@ def norm_by_hand() -> Parts:
     return Parts(Named(between), normal(13, 4), torch.ones(13, 1), mse, batch=4)
 
 
+def epsilon_outside() -> Parts:
+    """A layer norm by hand whose epsilon stands outside the root, where one example is the same in all its units."""
+    x = normal(12, 4)
+    x[9] = 0
+
+    def between(h: Tensor) -> Tensor:
+        centred = h - h.mean(1, keepdim=True)
+        return centred / (centred.square().mean(1, keepdim=True).sqrt() + 1e-5)
+
+    network = Named(between)
+    nn.init.zeros_(network.embed.bias)
+    return Parts(network, x, torch.ones(12, 1), mse, batch=12)
+
+
 CASES = (
     undefined("distance of equal samples", f"{GITHUB}adambielski/siamese-triplet/issues/18", "sqrt at 0",
               lambda: pairs(contrast), SQRT),
@@ -222,6 +236,8 @@ CASES = (
     undefined("focal cost of a certain answer", f"{GITHUB}kornia/kornia/issues/918", "power below 1", focal, POW),
     undefined("deviation of a constant", f"{GITHUB}tensorflow/tensorflow/issues/56830", "slope of a deviation at 0",
               constant_feature, SQRT),
+    undefined("epsilon outside the root", f"{GITHUB}pyg-team/pytorch_geometric/pull/2917", "slope of a deviation at 0",
+              epsilon_outside, SQRT, "embed"),
     undefined("deviation of a single example", f"{P}issues/29372", "variance of one value", last_batch_of_one,
               STD),
     undefined("norm of a map of one pixel", f"{GITHUB}digantamisra98/EvoNorm/pull/5", "variance of one value",

@@ -5,7 +5,8 @@ from claims import Claim
 
 import cnnlab
 
-POSTED = ("a lower learning rate", "gradient clipping", "another initialisation", "an L2 penalty", "a safe softmax")
+POSTED = ("learning_rate", "clip", "init", "l2", "epsilon")
+"""What the five posted remedies change."""
 DETECTORS = tuple(cnnlab.first_alarms(cnnlab.Run("question").record))
 
 
@@ -15,7 +16,8 @@ def measure_autopsy(seed: int) -> dict[str, float]:
     run.advance(20)
     record = run.record
     found = cnnlab.autopsy(record)
-    verdicts = {trial.remedy.name: trial.verdict for trial in found.remedies}
+    posted = [trial for trial in found.remedies if trial.remedy.posted]
+    verdicts = {name: trial.verdict for trial in posted for name in POSTED if name in trial.remedy.changes}
     alarms = cnnlab.first_alarms(record)
     return {
         "broke at": record.first_nonfinite or np.inf,

@@ -28,7 +28,9 @@ def broken():
 
 
 def test_the_text_names_the_settings_of_the_run():
-    rate, momentum, threshold = find_said(r"rate is (\S+) and its momentum (\S+)\. .* is above (\d+),")
+    rate, momentum, threshold = find_said(
+        r"rate is (\S+) and its momentum is (\S+)\. .* gradient's norm is above (\d+),"
+    )
     start = cnnlab.settings("sudden_nan")
     assert (start.learning_rate, start.momentum, start.clip_threshold) == (rate, momentum, threshold)
     assert (start.clip, start.batch_size, start.cost, start.epsilon) == ("norm", 2, "softmax_log", 0)
@@ -67,7 +69,7 @@ def test_where_one_over_p_is_infinite_the_cost_is_finite_and_the_gradient_is_not
     cost = -torch.softmax(logits, 0)[0].log()
     cost.backward()
     assert cost.isfinite()
-    assert logits.grad.isnan().all()
+    assert logits.grad.isnan().any()
 
 
 def test_a_cost_that_is_nan_before_it_is_inf_follows_a_gap_at_which_one_over_p_is_infinite():
@@ -120,7 +122,7 @@ def test_the_gradient_with_an_epsilon_is_the_share_of_the_true_one_that_the_text
             probability = torch.softmax(logits, 0)[0]
             (-(probability + epsilon).log()).backward()
             slopes.append(float(logits.grad[0]))
-        p = float(probability)
+        p = float(probability.detach())
         assert slopes[1] / slopes[0] == pytest.approx(p / (p + 1e-8), rel=1e-4)
 
 
@@ -162,11 +164,18 @@ def test_the_autopsy_says_of_both_remedies_that_they_mend_and_one_of_them_learns
 
 
 def test_over_32_seeds_another_initialisation_guesses_and_a_lower_rate_learns():
-    most, least, missed = find_said(
-        r"all of 32 \(at most (\d+) % right\).*over 32 seeds at least (\d+) %\. .* says of (\d+) of the"
+    most, least, gap = find_said(
+        r"all of 32 \(at most (\d+) % right\).*over 32 seeds at least (\d+) %\. .* their gap is never above (\d+)\."
     )
-    guessed = read_column("04_learning", "another initialisation: right")
-    learnt = read_column("04_learning", "a lower learning rate: right")
-    assert round(100 * guessed.max()) == most
-    assert int(100 * learnt.min()) == least
-    assert (read_column("04_learning", "a lower learning rate: mends") == 0).sum() == missed
+    assert round(100 * read_column("04_learning", "another initialisation: right").max()) == most
+    assert round(100 * read_column("04_learning", "a lower learning rate: right").min()) == least
+    assert gap - 1 < read_column("04_learning", "a lower learning rate: largest gap").max() < gap
+
+
+def test_over_the_seeds_the_verdict_is_mends_as_often_for_the_one_that_guesses():
+    rate, runs, start, all_runs = find_said(r"learning rate with (\d+) of (\d+) seeds, .* with (\d+) of (\d+)\.")
+    for name, count in (("a lower learning rate", rate), ("another initialisation", start)):
+        verdicts = read_column("04_learning", f"{name}: mends")
+        assert np.nansum(verdicts) == count
+        assert np.isfinite(verdicts).sum() == runs == all_runs
+        assert np.isnan(verdicts).sum() == 1

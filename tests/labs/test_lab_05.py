@@ -70,15 +70,14 @@ def test_the_first_value_that_is_not_finite_is_made_by_an_overflow_in_the_activa
     assert "made by convolution (inf-inf)" in chain[1]
 
 
-def test_in_32_seeds_it_is_an_overflow_in_the_activation_of_a_convolution():
+def test_in_32_seeds_it_is_an_overflow_and_mostly_in_an_early_convolution():
     layers = read_column("05_autopsy", "layer")
     assert len(layers) == 32
-    assert read_column("05_autopsy", "in an activation").all()
+    assert "In all of 32 seeds the operation was an overflow" in read_text(LAB)
     assert read_column("05_autopsy", "overflow").all()
-    assert layers.max() <= 5
-    early, late = find_said(r"in (\d+) of them it was one of cv0 to cv3, in (\d+) it was cv4 or cv5")
-    assert ((layers <= 3).sum(), (layers > 3).sum()) == (early, late)
-    assert len(set(layers)) > 1
+    assert find_said(r"in (\d+) of them it happened in cv1, cv2 or cv3")[0] == np.isin(layers, (1, 2, 3)).sum()
+    assert "and in one as late as the softmax" in read_text(LAB)
+    assert (layers == 8).sum() == 1
 
 
 def test_the_chain_ends_at_the_rate_and_two_causes_are_ranked():
@@ -95,7 +94,9 @@ def test_the_chain_ends_at_the_rate_and_two_causes_are_ranked():
 def test_the_warning_comes_before_the_nan_in_this_run_and_over_32_seeds():
     assert read_measured(LAB, "warning-compare") >= 1
     assert "Warning: update " in execute(LAB)["warning-run"]
-    assert (read_column("05_autopsy", "cnnlab fires at") < read_column("05_autopsy", "broke at")).all()
+    lead = read_column("05_autopsy", "broke at") - read_column("05_autopsy", "cnnlab fires at")
+    assert "For each of the 32 seeds ours comes one or two updates before the cost is `NaN`" in read_text(LAB)
+    assert set(lead) == {1, 2}
 
 
 def test_the_text_names_the_four_signs_with_their_thresholds():
@@ -137,9 +138,7 @@ def test_keras_sees_the_nan_itself_and_theano_numbers_beyond_1e10():
 
 
 def test_our_scores_are_those_of_the_benchmark():
-    runs, led, wrong = find_said(
-        r"On ([\d,]+) runs ours led the `NaN` in more than (\d+) of 100 .* in at most (\d+) of"
-    )
+    runs, led, wrong = find_said(r"On ([\d,]+) runs it led the `NaN` in more than (\d+) of 100 .* in at most (\d+) of")
     result = (ROOT / "tests/benchmarks/results/warning.md").read_text(encoding="utf-8")
     assert f" {runs:.0f} runs of " in result
     warned, false, _ = read_scores("cnnlab")

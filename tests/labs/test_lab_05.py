@@ -52,6 +52,12 @@ def test_the_rate_is_about_a_hundred_times_too_high_for_raw_pixels_and_below_for
     )
 
 
+def test_standardised_pixels_have_a_root_mean_square_of_one():
+    pixels = cnnlab.Run("question", input_scaling="standardised").problem.data[0]
+    assert "standardised ones have 1" in read_text(LAB)
+    assert float(pixels.square().mean().sqrt()) == pytest.approx(1, abs=0.05)
+
+
 def test_over_32_starts_the_rate_is_too_high_for_raw_pixels_by_factors_that_are_said():
     low, high = find_said(r"Over 32 starts it is (\d+) to (\S+) times too high")
     raw, scaled = read_column("05_excess", "raw"), read_column("05_excess", "standardised")
@@ -62,7 +68,7 @@ def test_over_32_starts_the_rate_is_too_high_for_raw_pixels_by_factors_that_are_
 
 def test_the_first_value_that_is_not_finite_is_made_by_an_overflow_in_the_activation_of_an_early_layer():
     shown = execute(LAB)["place-run"]
-    assert re.search(r"at update 4\. First made in cv[0-3], its activation, by an operation called overflow", shown)
+    assert re.search(r"First NaN or inf: update 4, activation of cv[0-3] \(overflow\)", shown)
     assert read_measured(LAB, "place-compare") <= 3
     assert find_said(r"larger than (\S+) × 10³⁸")[0] == pytest.approx(np.finfo(np.float32).max / 1e38, rel=0.01)
     chain = execute(LAB)["chain"].splitlines()
@@ -138,7 +144,7 @@ def test_who_looks_too_seldom_is_never_in_time():
     for name in ("SageMaker Debugger", "TheDeepChecker"):
         assert (read_column("05_autopsy", f"{name} fires at") >= broke).all()
     assert "The cost here is `NaN` at the fourth" in read_text(LAB)
-    assert find_numbers(LAB, r"at update (\d+)", "place-run") == (4,)
+    assert find_numbers(LAB, r"not finite from update (\d+) on", "place-run") == (4,)
 
 
 def test_keras_sees_the_nan_itself_and_theano_numbers_beyond_1e10():

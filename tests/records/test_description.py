@@ -12,6 +12,7 @@ import torch
 from handmade import record_of
 
 import cnnlab
+from cnnlab.records.autosave import Autosave
 from cnnlab.records.frame import NOT_MEASURED
 from cnnlab.records.record import Record
 
@@ -103,7 +104,10 @@ def test_a_network_of_ones_own_keeps_its_name_in_files_and_one_from_before_is_ca
     run.advance(2)
     run.record.save(tmp_path / "own.cnnlab")
     loaded = cnnlab.load(tmp_path / "own.cnnlab")
-    assert repr(loaded) == repr(run.record)
+    kept = Autosave.in_file(tmp_path / "kept.cnnlab")
+    kept.keep(run.record, 0.0)
+    assert repr(loaded) == repr(cnnlab.load(tmp_path / "kept.cnnlab")) == repr(run.record)
+    kept.close()
     assert repr(dataclasses.replace(loaded, network="")).startswith("Record(own network, learning_rate=0.01: ")
 
 

@@ -43,9 +43,15 @@ def measure_throw(seed: int) -> dict[str, float]:
 
 
 def measure_unit(seed: int) -> dict[str, float]:
-    """When a seed breaks with pixels from 0 to 1, and what it comes to."""
-    run = cnnlab.Run("question", seed=seed, input_scaling="unit")
-    return {"breaks": find_break(run), "last_cost": run.record.cost[-1], "held_out": run.measure_held_out()}
+    """How many times the critical rate is higher with pixels from 0 to 1, when a seed breaks, and what it comes to."""
+    raw, unit = (cnnlab.Run("question", seed=seed, input_scaling=scaling) for scaling in ("raw", "unit"))
+    raised = cnnlab.critical_learning_rate(unit).value / cnnlab.critical_learning_rate(raw).value
+    return {
+        "raised": raised,
+        "breaks": find_break(unit),
+        "last_cost": unit.record.cost[-1],
+        "held_out": unit.measure_held_out(),
+    }
 
 
 CLAIMS: tuple[Claim, ...] = (

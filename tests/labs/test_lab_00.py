@@ -102,9 +102,7 @@ def test_most_costs_rise_at_the_first_update():
 
 
 def test_where_the_first_updates_lead_tells_who_breaks():
-    alive, broken = read_sentence(
-        LAB, "gamble-explain", r"stand at (\d+) times their critical rate .* break at (\d+) times"
-    )
+    alive, broken = read_sentence(LAB, "gamble-explain", r"stand at (\d+) times their .* break at (\d+) times")
     thrown, breaks = read_column("00_throw", "thrown"), np.isfinite(read_column("00_throw", "breaks"))
     assert round(np.median(thrown[~breaks])) == alive
     assert round(np.median(thrown[breaks])) == broken
@@ -146,9 +144,7 @@ def test_whoever_looks_at_every_tenth_update_finds_nothing_but_the_nan():
 
 
 def test_the_first_update_is_as_far_from_healthy_as_is_said():
-    here, least = read_sentence(
-        LAB, "warning-explain", r"0\.001: ([\d,]+) times as large here, and at least (\d+) times in"
-    )
+    here, least = read_sentence(LAB, "warning-explain", r"([\d,]+) times as large here, and at least (\d+) times")
     assert 1000 * find_numbers(LAB, r"1: .* ratio (\S+)", "warning-run")[0] == pytest.approx(here, rel=0.02)
     assert least <= 1000 * min(read_column("00_rates", "first_ratio")) < 1.1 * least
 
@@ -195,5 +191,5 @@ def test_small_pixels_raise_the_critical_rate_of_every_start():
 def test_the_ledger_tells_of_each_run_and_the_guesses_are_shown():
     lines = execute(LAB)["ledger"].splitlines()
     assert len(lines) == 28
-    assert sum("non-finite" in line for line in lines) >= 10
+    assert sum(" nan" in line for line in lines) >= 10
     assert execute(LAB)["calibration"].startswith("no guess was compared yet")

@@ -8,6 +8,8 @@ import cnnlab
 
 RATES = (1e-2, 1e-3, 1e-4)
 UPDATES = 20
+LOOSE = 0.3
+"""On another kind of CPU the twenty updates of a run that survives end elsewhere, by this share at most."""
 
 
 def find_break(run: cnnlab.Run) -> float:
@@ -55,7 +57,7 @@ def measure_unit(seed: int) -> dict[str, float]:
 
 
 CLAIMS: tuple[Claim, ...] = (
-    Claim("00_rates", measure_rates, again=(5, 24)),
+    Claim("00_rates", measure_rates, again=(5, 24), tolerance=LOOSE),
     Claim("00_throw", measure_throw, again=(4, 5)),
     Claim("00_unit", measure_unit),
 )

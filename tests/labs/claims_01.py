@@ -8,6 +8,8 @@ import cnnlab
 
 TIMES = (0.5, 4, 64)
 RATES = (1e-4, 2e-4, 4e-4)
+LOOSE = 0.3
+"""On another kind of CPU a run of twenty updates ends elsewhere, by this share at most; of forty, by twice as much."""
 
 
 def find_break(run: cnnlab.Run, updates: int) -> float:
@@ -61,6 +63,6 @@ def measure_high(seed: int) -> dict[str, float]:
 
 CLAIMS: tuple[Claim, ...] = (
     Claim("01_multiples", measure_multiples),
-    Claim("01_stability", measure_stability),
-    Claim("01_high", measure_high),
+    Claim("01_stability", measure_stability, tolerance=LOOSE),
+    Claim("01_high", measure_high, tolerance=2 * LOOSE),
 )

@@ -102,7 +102,9 @@ def test_most_costs_rise_at_the_first_update():
 
 
 def test_where_the_first_updates_lead_tells_who_breaks():
-    alive, broken = read_sentence(LAB, "gamble-explain", r"stand at (\d+) times their .* break at (\d+) times")
+    alive, broken = read_sentence(
+        LAB, "gamble-explain", r"0\.001 is (\d+) times the .* live .* and (\d+) times that of"
+    )
     thrown, breaks = read_column("00_throw", "thrown"), np.isfinite(read_column("00_throw", "breaks"))
     assert round(np.median(thrown[~breaks])) == alive
     assert round(np.median(thrown[breaks])) == broken

@@ -1,4 +1,4 @@
-"""What the lab on starts says of many seeds: what passes through the layers, who diverges, where the critical rate is."""
+"""What the lab on starts says of many seeds: what passes the layers, who diverges, where the critical rate is."""
 
 from collections.abc import Mapping
 

@@ -88,7 +88,7 @@ def measure_line(seed: int) -> Mapping[str, float]:
 CLAIMS = (
     Claim("03_place", measure_place),
     Claim("03_strengths", measure_strengths),
-    Claim("03_weakest", measure_weakest),
+    Claim("03_weakest", measure_weakest, again=(10, 12)),
     Claim("03_relus", measure_relus),
     Claim("03_critical", measure_critical),
     Claim("03_line", measure_line),

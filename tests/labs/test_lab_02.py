@@ -127,6 +127,8 @@ def test_he_s_formula_hands_the_pixels_size_on_and_glorot_s_does_not():
     rows = read_rows("forward-run")
     assert pixels < rows["he_normal"][-1] < 3 * pixels
     assert find_said(r"at the last layer about (\d+) is left") == (rows["question_2"][-1],)
+    assert "from thousands to about ten" in read_text(LAB)
+    assert rows["question_2"][0] > 1000 > 20 > rows["question_2"][-1]
 
 
 def test_small_pixels_raise_the_critical_rate_by_far_less_than_their_square():
@@ -134,6 +136,7 @@ def test_small_pixels_raise_the_critical_rate_by_far_less_than_their_square():
     low, high = find_said(r"over 32 seeds: from ([\d,]+) to ([\d,]+)\)")
     assert (unit / raw).min() == pytest.approx(low, rel=0.03)
     assert (unit / raw).max() == pytest.approx(high, rel=0.03)
+    assert find_said(r"at least (\d+) times \(over 32 seeds\)")[0] < (unit / raw).min()
     assert 1000 < read_measured(LAB, "input-compare") < 10_000
     assert (standardised / raw).min() > 100
     (share,) = find_numbers(LAB, r"'half of each weight': '(\S+)'\}", "input-run")

@@ -1,6 +1,7 @@
 """The lab on seeds shows what its sentences say."""
 
 import re
+from colorsys import rgb_to_hls
 
 import numpy as np
 import pytest
@@ -9,10 +10,15 @@ from notebooks import execute, find_lab, find_numbers, read_cell, read_measured,
 
 import cnnlab
 from cnnlab.dashboards.seeds import OURS, list_default_remedies
+from cnnlab.plots.cost_curves import LABEL_COLOURS
+from cnnlab.records.map import CONVERGED, DIVERGED, STALLED
 
 LAB = find_lab("08")
 FIRST = 32
 """The seeds for which the lab measures critical learning rates."""
+
+HUES = {"dark orange": (10, 40), "olive": (40, 75), "blue": (190, 250)}
+"""Name of a colour -> its hues in degrees."""
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
 
@@ -41,6 +47,15 @@ def read_growth() -> np.ndarray:
     """How many times the curvature of its start each of the first seeds has met after two updates."""
     start, later = (read_column("08_throw", f"times_critical_{update}")[:FIRST] for update in (1, 3))
     return later / start
+
+
+def test_the_colours_of_the_figure_are_those_that_are_told():
+    said = read_cell(LAB, "what-you-see").source
+    for label, name in ((DIVERGED, "dark orange"), (CONVERGED, "blue"), (STALLED, "olive")):
+        hue, *_ = rgb_to_hls(*(int(LABEL_COLOURS[label][place : place + 2], 16) / 255 for place in (1, 3, 5)))
+        low, high = HUES[name]
+        assert low < 360 * hue < high
+        assert name in said
 
 
 # Unit 1.
@@ -141,9 +156,16 @@ def test_how_far_above_tells_almost_nothing_at_the_start_and_nearly_all_after_tw
     fates = read_fates(FIRST)
     kept = [score(read_column("08_throw", f"times_critical_{update}")[:FIRST], fates) for update in (1, 2, 3)]
     assert kept == pytest.approx((*start, *later), abs=0.006)
-    here = find_numbers(LAB, r"at the start (\S+), after two updates (\S+)", "which-run")
+    here = find_numbers(LAB, r"at the start (\S+)\nafter two updates (\S+)", "which-run")
     assert here == pytest.approx((*start, later[1]), abs=0.1)
     assert read_measured(LAB, "which-compare") == pytest.approx(here[0], abs=0.006)
+
+
+def test_a_number_that_means_nothing_scores_between_the_bounds_that_are_told():
+    bounds = read_said(r"a number that means nothing scores between (\S+) and (\S+) in 95 of 100", "which-explain")
+    fates, draw = read_fates(FIRST), np.random.default_rng(0)
+    scores = [score(draw.random(FIRST), fates) for _ in range(5000)]
+    assert np.quantile(scores, (0.025, 0.975)) == pytest.approx(bounds, abs=0.01)
 
 
 @pytest.mark.parametrize("count", [48, 64])

@@ -141,7 +141,7 @@ def describe_header(moment: Moment) -> HeaderState:
     forecast = None if len(view.record) else view.forecast
     line = start_line(shown) if len(view.record) and not updates else state_line(shown)
     if forecast is not None:
-        line = f"ready at update 0: at learning rate {view.settings.learning_rate:g} it {forecast}"
+        line = f"ready at update 0. Forecast at learning rate {view.settings.learning_rate:g}: {forecast}"
     return {
         "frame": moment.frame,
         "asked": moment.asked,

@@ -92,6 +92,7 @@ def test_a_network_with_buffers_and_dropout_is_tried_and_left_as_it_was():
 def test_a_prediction_says_what_was_tried_and_no_chance(diverged, starts, words):
     said = Prediction(diverged, starts)
     assert str(said) == words
+    assert not any(word in words for word in ("%", "chance", "will"))
     assert said.chance == diverged / starts
     assert said.diverges == (diverged > starts / 2)
 

@@ -13,7 +13,7 @@ import cnnlab
 from cnnlab.dashboards import cell
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
-EXPLODES = {**SMALL, "learning_rate": 1e3}
+EXPLODES = {**SMALL, "learning_rate": 1e4}
 
 
 def open_lab(*arguments: Any, **changes: Any) -> cnnlab.Lab:

@@ -61,13 +61,13 @@ class Trial:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.state, self.updates = run.state, run.updates
+        self.state, self.updates, self.end = run.state, run.updates, run.updates + WITHIN
         self.diverged = False
 
     @property
     def is_over(self) -> bool:
         """Whether it has diverged, or has been tried for long enough."""
-        return self.diverged or self.updates == self.run.updates + WITHIN
+        return self.diverged or self.updates == self.end
 
     def update(self) -> None:
         """One more update."""

@@ -220,7 +220,7 @@ class Lab(CellOutput):
         update = before_explosion(self.record)
         self.look_at(update)
         if update == len(self.record):
-            self.problem, self.problem_at = "nothing went wrong yet", time.monotonic()
+            self.problem, self.problem_at = f"nothing went wrong up to update {update}", time.monotonic()
             self._redraw()
 
     def rewind(self, step: int | None = None) -> None:

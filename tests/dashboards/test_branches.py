@@ -184,7 +184,7 @@ def test_the_browser_s_messages_look_back_and_fork(lab: cnnlab.Lab) -> None:
 def test_looking_before_the_explosion_of_a_healthy_run_says_that_nothing_went_wrong(lab: cnnlab.Lab) -> None:
     lab.look_before_explosion()
     assert lab.look is None
-    assert lab.problem == "nothing went wrong yet"
+    assert lab.problem == f"nothing went wrong up to update {len(lab.record)}"
 
 
 def test_looking_before_an_explosion_says_nothing(lab: cnnlab.Lab) -> None:

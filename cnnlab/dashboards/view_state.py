@@ -190,14 +190,14 @@ def describe_state(moment: Moment) -> tuple[str, str]:
     if len(view.record) or view.forecast is None:
         return state_line(shown), tone(shown)
     line = f"ready at update 0. Forecast at learning rate {view.settings.learning_rate:g}: {view.forecast}"
-    return line, RISING if view.forecast.diverges else CALM
+    return line, RISING if view.forecast.diverged else CALM
 
 
 def ready_line(record: Record) -> str:
     """The line of a run that waits for its first update, without a word on how it may end."""
     start = record.settings
-    kind = "rows" if record.own_network else "patches"
-    return f"ready at update 0: {start.patches} {kind}, {start.epochs * record.updates_per_epoch} updates"
+    what = record.network if record.own_network else f"{start.patches} patches"
+    return f"ready at update 0: {what}, {start.epochs * record.updates_per_epoch} updates"
 
 
 def describe_controls(moment: Moment) -> ControlsState:

@@ -77,7 +77,9 @@ def execute_notebook(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 
 def read_output(output: nbformat.NotebookNode) -> str:
-    """The text of an output."""
+    """The text of an output; none of a widget, which is shown as itself."""
+    if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+        return ""
     return output.text if output.output_type == "stream" else output.data.get("text/plain", "")
 
 

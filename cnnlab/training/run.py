@@ -156,7 +156,11 @@ class Run:
     @property
     def knobs_in_force(self) -> Knobs:
         """The knobs of the next update: those last chosen, or what the plan has for it."""
-        return next((knobs for first, knobs in reversed(self.plan) if first <= self.updates + 1), self.knobs)
+        return self.find_planned_knobs(self.updates + 1)
+
+    def find_planned_knobs(self, update: int) -> Knobs:
+        """The knobs of an update to come, unless others are chosen by then."""
+        return next((knobs for first, knobs in reversed(self.plan) if first <= update), self.knobs)
 
     @property
     def record(self) -> Record:

@@ -126,7 +126,7 @@ def draw_calibration(calibration: Calibration) -> go.Figure:
     every = 1 + len(calibration.scores) // 10
     figure.update_yaxes(title="guess number", tick0=1, dtick=every, row=1, col=1)
     draw_groups(figure, calibration.groups)
-    return figure.update_layout(template="plotly_white", height=360, legend={"orientation": "h", "y": -0.25})
+    return figure.update_layout(template="plotly_white", height=340, margin={"t": 50}, legend={"orientation": "h", "y": -0.25})
 
 
 def draw_groups(figure: go.Figure, groups: list[tuple[float, float, int]]) -> None:
@@ -148,7 +148,7 @@ def draw_groups(figure: go.Figure, groups: list[tuple[float, float, int]]) -> No
         col=2,
     )
     figure.update_xaxes(title="sure", tickformat=".0%", range=[0, 1], row=1, col=2)
-    figure.update_yaxes(title="right", tickformat=".0%", range=[0, 1.1], row=1, col=2)
+    figure.update_yaxes(title="right", tickformat=".0%", range=[0, 1.15], row=1, col=2)
 
 
 def doublings(scored: Scored) -> float:

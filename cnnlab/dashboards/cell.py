@@ -1,4 +1,7 @@
-"""Which dashboards the cells of a notebook own: running a cell again closes those that it made before."""
+"""Which dashboards the cells of a notebook own: running a cell again closes those that it made before.
+
+What a user has asked a cell to show stays shown in it while the kernel lives.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,8 @@ class CellOutput:
 
 OPEN: dict[CellOutput, tuple[str, int]] = {}
 """Dashboards that are open -> the cell that made them, and the count of that execution."""
+SHOWN: set[str] = set()
+"""Ids of the cells whose labs show their forecasts, for a user has asked one of them to."""
 
 
 def get_shell() -> Any:
@@ -65,6 +70,17 @@ def get_current_cell() -> tuple[str, int]:
     if shell is None or not hasattr(shell, "get_parent"):
         return "", 0
     return shell.get_parent().get("metadata", {}).get("cellId", ""), shell.execution_count
+
+
+def shows_forecast() -> bool:
+    """Whether the user has asked a lab of the cell that runs now to show its forecast."""
+    return get_current_cell()[0] in SHOWN
+
+
+def remember_forecast(output: CellOutput) -> None:
+    """Have the labs of this one's cell show their forecasts; nothing outside a notebook."""
+    cell, _ = OPEN.get(output, ("", 0))
+    SHOWN.update({cell} - {""})
 
 
 def find_earlier(kind: type[Kind]) -> list[Kind]:

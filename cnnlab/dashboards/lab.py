@@ -17,7 +17,14 @@ from cnnlab.config.links import find_moment, format_link, opened
 from cnnlab.config.schedules import SHARE
 from cnnlab.config.settings import KNOB_FIELDS, Settings, quote, settings
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
-from cnnlab.dashboards.cell import OPEN, CellOutput, get_current_cell, open_autosave
+from cnnlab.dashboards.cell import (
+    OPEN,
+    CellOutput,
+    get_current_cell,
+    open_autosave,
+    remember_forecast,
+    shows_forecast,
+)
 from cnnlab.dashboards.controls import PACE, PACES, choose_starting_pace
 from cnnlab.dashboards.frame_publisher import FramePublisher, obey_interrupt
 from cnnlab.dashboards.lab_widgets import LabWidgets, check_scale
@@ -48,6 +55,13 @@ class Lab(CellOutput):
     was there. `Lab(lab.link())` opens what a link was taken of: it trains to the update that was shown, and pauses. In
     a notebook the run is kept safe every few seconds (`autosave` may name another file, or be False), and a lab that
     finds one of an earlier kernel offers it.
+
+    `hints=False` keeps from the page what would answer a guess: the forecast before the first update, the critical
+    learning rate with the curvature, and the warnings before the cost is NaN or inf. They are shown once the present
+    run has shown how it ends (its cost or its weights have been NaN or inf, or it is at its planned end), until a new
+    start, a rewind or a fork goes on from an update before that; and from when the user asks for them: by the button
+    **Show forecast**, or by `show_forecast`. That is remembered, also where the cell is run again in the same kernel.
+    The schedule "as_high_as_is_safe" takes its learning rates from the critical one, and they are shown as any others.
     """
 
     def __init__(
@@ -65,7 +79,9 @@ class Lab(CellOutput):
         **changes: Any,
     ) -> None:
         check_scale(scale)
-        self.hints = hints
+        if not isinstance(hints, bool):
+            raise TypeError(f"hints must be True or False, got {quote(hints)}")
+        self.hints = hints or shows_forecast()
         if not isinstance(autosave, (bool, str, os.PathLike)):
             raise TypeError(f"autosave must be True, False or the name of a file, got {quote(autosave)}")
         if network is None and isinstance(cost, str):
@@ -115,8 +131,10 @@ class Lab(CellOutput):
         return self.worker.settings
 
     def show_forecast(self) -> None:
-        """Show the forecast, the critical learning rate and the early warnings that `hints=False` hides."""
+        """Show the forecast, the critical learning rate and the early warnings, which `hints=False` hides."""
         self.hints = True
+        remember_forecast(self)
+        self._redraw()
 
     def play(self, updates: int | None = None) -> None:
         """Train to the planned end, or for so many updates, at the chosen speed; returns at once."""

@@ -105,7 +105,9 @@ class LabWidgets:
         drawn = FigureRecorder(trace["name"] for trace in self.figure._data)
         held = self.find_held_axes()
         pictures = self.with_pictures(moment)
-        self.ranges = refresh_dashboard(drawn, moment.shown, ghosts, view.goal, held, pictures=pictures)
+        self.ranges = refresh_dashboard(
+            drawn, moment.shown, ghosts, view.goal, held, pictures=pictures, curvature=not moment.hidden
+        )
         return lambda: self.figure.take(drawn, whole=not view.training)
 
     def with_pictures(self, moment: Moment) -> bool:
@@ -126,7 +128,8 @@ class LabWidgets:
 
         def send() -> None:
             self.controls.state = dict(state)
-            self.doctor.follow(moment.view.record)
+            if not moment.hidden:  # the detectors of an open panel warn early, too
+                self.doctor.follow(moment.view.record)
 
         return send
 

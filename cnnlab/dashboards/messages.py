@@ -148,6 +148,7 @@ BUTTONS: dict[str, Callable[[Lab, Message], object]] = {
     "bring_back": lambda lab, _message: lab.bring_back(),
     "leave_behind": lambda lab, _message: lab.leave_behind(),
     "explain": lambda lab, _message: lab.examine(),
+    "show_forecast": lambda lab, _message: lab.show_forecast(),
     "hide_doctor": lambda lab, _message: lab.doctor.hide(),
     "fork": lambda lab, _message: lab.fork(),
     "choose_branch": lambda lab, message: call_branch(lab.choose_branch, message),

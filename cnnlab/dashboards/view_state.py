@@ -11,7 +11,7 @@ from cnnlab.config.settings import Knobs, Settings, settings
 from cnnlab.curvature.band import describe_band
 from cnnlab.dashboards import controls
 from cnnlab.dashboards.view import View
-from cnnlab.diagnosis.summary import CALM, RISING, difference, start_line, state_line, tone
+from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, difference, progress_line, start_line, state_line, tone
 from cnnlab.plots.colours import colour_branch, colour_layer
 from cnnlab.plots.images import draw_kernels
 from cnnlab.plots.layer_groups import find_groups
@@ -27,15 +27,20 @@ KERNELS = 64
 """Most kernels in the picture of them."""
 OFFER = "A run of this cell was interrupted when its kernel ended."
 """What the header says where an earlier kernel has left a run."""
+PLAIN = "plain"
+"""The tone of a line that neither warns nor calls a run healthy."""
+HIDDEN: BandState = {"edges": None, "said": "critical rate: hidden", "title": "Press Show forecast to see it."}
+"""The band of a run whose critical learning rate is hidden."""
 
 
 class HeaderState(TypedDict):
-    """What the header shows; `asked`: the page says when the frame is drawn."""
+    """What the header shows; `asked`: the page says when the frame is drawn; `hidden`: see `Moment.hidden`."""
 
     frame: int
     asked: bool
     line: str
     tone: str
+    hidden: bool
     trouble: bool
     trained: int
     training: bool
@@ -115,6 +120,18 @@ class Moment:
     autosave_problem: str
     problem: str
     """What could not be done, in a sentence."""
+    hints: bool
+    """Whether forecast, critical learning rate and early warnings are shown in any case."""
+
+    @cached_property
+    def hidden(self) -> bool:
+        """Whether forecast, critical learning rate, curvature and early warnings are kept from the page.
+
+        Without hints they are, until the present run has shown how it ends: it is broken, or at its planned end.
+        """
+        record = self.view.record
+        planned = record.settings.epochs * record.updates_per_epoch
+        return not self.hints and len(record) < planned and tone(record) != BROKEN
 
     @cached_property
     def shown(self) -> Record:
@@ -131,6 +148,7 @@ def take_moment(lab: Lab, view: View) -> Moment:
     return Moment(
         view, worker.settings, settings(preset, **follows), coming, worker.length, lab.look, lab.heard, lab.pace,
         publisher.frame, publisher.asks, bool(worker.autosave.offered), worker.autosave.problem, lab.problem,
+        lab.hints,
     )  # fmt: skip
 
 
@@ -138,16 +156,14 @@ def describe_header(moment: Moment) -> HeaderState:
     """What the header shows."""
     view, shown = moment.view, moment.shown
     updates = len(shown)
-    forecast = None if len(view.record) else view.forecast
-    line = start_line(shown) if len(view.record) and not updates else state_line(shown)
-    if forecast is not None:
-        line = f"ready at update 0: at learning rate {view.settings.learning_rate:g} it {forecast}"
+    line, mood = describe_state(moment)
     return {
         "frame": moment.frame,
         "asked": moment.asked,
         "line": line,
-        "tone": RISING if forecast is not None and forecast.diverges else tone(shown),
-        "trouble": tone(view.record) != CALM,
+        "tone": mood,
+        "hidden": moment.hidden,
+        "trouble": not moment.hidden and tone(view.record) != CALM,
         "trained": len(view.record),
         "training": view.training,
         "epoch": updates // view.record.updates_per_epoch,
@@ -164,18 +180,45 @@ def describe_header(moment: Moment) -> HeaderState:
     }
 
 
+def describe_state(moment: Moment) -> tuple[str, str]:
+    """The line of words and its tone."""
+    view, shown = moment.view, moment.shown
+    if len(view.record) and not len(shown):
+        return start_line(shown), PLAIN if moment.hidden else CALM
+    if moment.hidden:
+        return progress_line(shown) if len(shown) else ready_line(shown), PLAIN
+    if len(view.record) or view.forecast is None:
+        return state_line(shown), tone(shown)
+    line = f"ready at update 0: at learning rate {view.settings.learning_rate:g} it {view.forecast}"
+    return line, RISING if view.forecast.diverges else CALM
+
+
+def ready_line(record: Record) -> str:
+    """The line of a run that waits for its first update, without a word on how it may end."""
+    start = record.settings
+    kind = "rows" if record.own_network else "patches"
+    return f"ready at update 0: {start.patches} {kind}, {start.epochs * record.updates_per_epoch} updates"
+
+
 def describe_controls(moment: Moment) -> ControlsState:
     """What the controls show."""
     view = moment.view
-    found = describe_band(moment.shown, moment.settings, view.no_curvature)
     return {
         "heard": moment.heard,
         "values": controls.list_field_values(moment.settings),
         "schedule": view.schedule,
-        "band": {"edges": found["edges"], "said": found["said"], "title": found["title"]},
+        "band": describe_stability(moment),
         "problem": moment.problem,
         "branches": describe_branches(view.record, moment.coming),
     }
+
+
+def describe_stability(moment: Moment) -> BandState:
+    """The band below the learning rate's slider."""
+    if moment.hidden and not moment.view.no_curvature:
+        return HIDDEN
+    found = describe_band(moment.shown, moment.settings, moment.view.no_curvature)
+    return {"edges": found["edges"], "said": found["said"], "title": found["title"]}
 
 
 def describe_branches(present: Record, coming: Mapping[int, Knobs]) -> list[BranchState]:

@@ -40,7 +40,12 @@ def state_line(record: Record) -> str:
         return f"{describe_weights(record)}; {said}"
     if warned:  # which leaves no space for what has a plot of its own
         return f"Warning: {warned}. {said}; {describe_largest_weight(record)}"
-    return f"{said}; {describe_accuracy(record)}{describe_largest_weight(record)}"
+    return progress_line(record)
+
+
+def progress_line(record: Record) -> str:
+    """What a run has done so far, in one line, without a word on what may come."""
+    return f"{describe_cost(record)}; {describe_accuracy(record)}{describe_largest_weight(record)}"
 
 
 def describe_cost(record: Record, short: bool = False) -> str:

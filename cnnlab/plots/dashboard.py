@@ -115,11 +115,13 @@ def refresh_dashboard(
     goal: int,
     held: frozenset[str] = frozenset(),
     pictures: bool = True,
+    curvature: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Draw the record, with earlier ones as faint ghosts, into a figure of `draw_dashboard` in one message.
 
     `held` names axes (such as "yaxis") whose range a user has set: these stay as they are. `pictures`: whether the
-    histograms over time are drawn, too, which takes more than half of the time.
+    histograms over time are drawn, too, which takes more than half of the time. `curvature`: whether the largest
+    eigenvalue is, with which the page would hold the critical learning rate.
     Returns the ranges wanted, by axis.
     """
     record = group_layers(record)
@@ -136,8 +138,8 @@ def refresh_dashboard(
             yardstick = PLOTS[name].yardstick
             if yardstick is not None:
                 traces[f"{name} yardstick"].update(x=[0, last], y=[yardstick, yardstick])
-        draw_stability(traces, record, last)
-        wanted = find_ranges(record, ghosts, goal)
+        draw_stability(traces, record, last, curvature)
+        wanted = find_ranges(record, ghosts, goal, curvature)
         for axis, range_and_ticks in wanted.items():
             if axis not in held:
                 figure.layout[axis].update(range_and_ticks, autorange=False)
@@ -153,7 +155,9 @@ def find_last_update(record: Record, ghosts: Sequence[Record], goal: int) -> int
     return max(longest, min(goal, held))
 
 
-def find_ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str, dict[str, Any]]:
+def find_ranges(
+    record: Record, ghosts: Sequence[Record], goal: int, curvature: bool = True
+) -> dict[str, dict[str, Any]]:
     """Axis -> range and ticks."""
     last = find_last_update(record, ghosts, goal)
     ticks = choose_update_ticks(last)
@@ -166,7 +170,7 @@ def find_ranges(record: Record, ghosts: Sequence[Record], goal: int) -> dict[str
     }  # fmt: skip
     up = {
         "cost": fit_log_range(np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])),
-        "stability": fit_log_range(find_heights(record), ticks=3),
+        "stability": fit_log_range(find_heights(record, curvature), ticks=3),
     }
     for name, values in take_values(record).items():
         yardstick = PLOTS[name].yardstick

@@ -44,16 +44,18 @@ def find_thresholds(record: Record, last: int) -> tuple[NDArray[np.float32], NDA
     return x.astype(np.float32), np.repeat(heights[::every], 2).astype(np.float32)
 
 
-def draw_stability(traces: dict[str, Any], record: Record, last: int) -> None:
-    """The eigenvalue, what the learning rate allows, and crosses where the Hessian is not finite."""
-    x, y = find_eigenvalues(record)
-    traces["sharpness"].update(x=x, y=y)
+def draw_stability(traces: dict[str, Any], record: Record, last: int, curvature: bool) -> None:
+    """What the learning rate allows; with `curvature` the eigenvalue, too, and crosses where it is not finite."""
+    none = np.empty(0, dtype=np.float32)
     x, y = find_thresholds(record, last)
     traces["threshold"].update(x=x, y=y)
-    x = find_nonfinite(record)
+    x, y = find_eigenvalues(record) if curvature else (none, none)
+    traces["sharpness"].update(x=x, y=y)
+    x = find_nonfinite(record) if curvature else none
     traces["sharpness marks"].update(x=x, y=np.full(len(x), TOP, dtype=np.float32))
 
 
-def find_heights(record: Record) -> NDArray[np.float64]:
+def find_heights(record: Record, curvature: bool) -> NDArray[np.float64]:
     """All that the axis has to hold."""
-    return np.concatenate([find_eigenvalues(record)[1], find_thresholds(record, 1)[1]]).astype(np.float64)
+    eigenvalues = [find_eigenvalues(record)[1]] if curvature else []
+    return np.concatenate([*eigenvalues, find_thresholds(record, 1)[1]]).astype(np.float64)

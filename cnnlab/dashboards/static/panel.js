@@ -26,6 +26,7 @@ function header({ model, el }) {
   const words = element("span", {});
   const line = element("div", { class: "cnnlab-line", role: "status", "aria-live": "polite" }, words);
   const why = button("Why?", "Find out why, and try remedies on copies of the run", () => send({ do: "explain" }), "cnnlab-why");
+  const forecast = button("Show forecast", "Show forecast, critical learning rate and early warnings", () => send({ do: "show_forecast" }), "cnnlab-forecast");
   const play = button("▶ Play", "Play", () => send({ do: model.get("state").training ? "pause" : "play" }), "cnnlab-play");
   const many = element("input", { type: "number", min: 1, max: 1000000, value: 5, class: "cnnlab-number", "aria-label": "How many updates to step" });
   const choose = (label, options, action) =>
@@ -50,7 +51,7 @@ function header({ model, el }) {
     button("Bring it back", "Go on with the interrupted run", () => send({ do: "bring_back" })),
     button("Leave it", "Forget the interrupted run", () => send({ do: "leave_behind" })));
   const shownStep = element("span", { class: "cnnlab-counter cnnlab-shown" });
-  const root = element("div", { class: "cnnlab cnnlab-header" }, element("div", { class: "cnnlab-headline" }, line, why),
+  const root = element("div", { class: "cnnlab cnnlab-header" }, element("div", { class: "cnnlab-headline" }, line, forecast, why),
     element("div", { class: "cnnlab-transport" },
       play,
       button("Step", "One update", () => send({ do: "step", updates: 1 })),
@@ -85,6 +86,8 @@ function header({ model, el }) {
     line.title = state.line;
     line.dataset.tone = state.tone;
     why.hidden = !state.trouble;
+    if (!state.hidden && document.activeElement === forecast) play.focus();
+    forecast.hidden = !state.hidden;
     say(play, state.training ? "❚❚ Pause" : "▶ Play");
     play.setAttribute("aria-label", state.training ? "Pause" : "Play");
     play.title = state.training ? "Pause" : `Play: train ${state.length} updates`;

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cnnlab.dashboards.trainability_map import Atlas as Atlas
     from cnnlab.dashboards.watch import watch as watch
     from cnnlab.diagnosis.autopsy import autopsy as autopsy
+    from cnnlab.diagnosis.detectors import first_alarms as first_alarms
     from cnnlab.diagnosis.early_warning import overflow_clock as overflow_clock
     from cnnlab.diagnosis.summary import before_explosion as before_explosion
     from cnnlab.diagnosis.summary import state_line as state_line
@@ -56,6 +57,7 @@ MODULES = {
     "predict": "curvature.divergence",
     "rate_plan": "config.schedules",
     "advance_safely": "curvature.tracker",
+    "first_alarms": "diagnosis.detectors",
     "overflow_clock": "diagnosis.early_warning",
     "autopsy": "diagnosis.autopsy",
     "before_explosion": "diagnosis.summary",

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-CLONE = Path(__file__).resolve().parents[2]
-FIRST_LAB = "labs/00_start_here.ipynb"
+from cnnlab.course.lab_files import find_labs
+
+FIRST_LAB = "00_start_here.ipynb"
+"""The lab that everyone starts with."""
 NEEDED_MEMORY = 0.5
 """GiB that a server and one kernel with torch and plotly take (measured: 470 MiB)."""
 
@@ -33,10 +35,17 @@ def inspect_machine() -> Iterator[Finding]:
     yield Finding("python", sys.version_info >= (3, 11), f"{version} (needs 3.11 or later)")
     yield from inspect_packages()
     yield inspect_devices()
-    there = (CLONE / FIRST_LAB).is_file()
-    yield Finding("labs", there, str(CLONE / "labs") if there else f"no {FIRST_LAB} in {CLONE}; install from a clone")
+    yield inspect_labs()
     yield inspect_memory()
     yield inspect_autosaves()
+
+
+def inspect_labs() -> Finding:
+    """Where the labs are: in the clone, or in the package where it was installed from a wheel."""
+    try:
+        return Finding("labs", True, str(find_labs()))
+    except FileNotFoundError as error:
+        return Finding("labs", False, f"{error}; install cnnlab again, from a wheel or from a clone")
 
 
 def inspect_packages() -> Iterator[Finding]:

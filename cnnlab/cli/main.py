@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cnnlab
-from cnnlab.cli.check import CLONE, FIRST_LAB, inspect_machine
+from cnnlab.cli.check import FIRST_LAB, inspect_machine
 from cnnlab.config.links import Plan, opened
 from cnnlab.config.settings import LIMITS, PRESETS, Choice, Number, Pair, Settings, check_names, presets
+from cnnlab.course.lab_files import PACKAGE, copy_labs, find_labs
 
 if TYPE_CHECKING:
     from cnnlab.training.run import Run
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 NEWS = "@jupyterlab/apputils-extension:announcements"
 """The extension of JupyterLab that asks 'Would you like to get notified about official Jupyter news?'"""
 
+COPIES = "cnnlab-labs"
+"""The folder for copies of labs that were installed from a wheel."""
 CLOSED_PIPE = 141
 """Exit status of a program that wrote into a closed pipe, as a shell gives it: 128 and the number of SIGPIPE."""
 
@@ -70,7 +73,7 @@ def carry_out(arguments: Sequence[str] | None) -> int:
     if given.command is None:
         return open_lab([])
     if given.command == "labs":
-        return copy_labs(Path(given.folder), given.version)
+        return report_copies(Path(given.folder), given.version)
     if given.command == "class":
         return make_class_page(Path(given.folder))
     check_output()
@@ -228,18 +231,33 @@ def list_server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> lis
 
 
 def open_lab(arguments: Sequence[str]) -> int:
-    """Serve JupyterLab from the clone, opened on the first lab, until it is stopped."""
-    if not (CLONE / FIRST_LAB).is_file():
-        raise CommandError(
-            f"there is no {FIRST_LAB} in {CLONE}; the labs are in a clone of the project, not in the package"
-        )
+    """Serve JupyterLab, opened on the first lab, until it is stopped."""
+    try:
+        root, first = prepare_labs(Path.cwd())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CommandError(error) from None
     from jupyterlab.labapp import LabApp
 
     # `jupyter lab labs/x.ipynb` would make labs/ the root, so the root and the address are given apart.
-    fixed = [f"--ServerApp.root_dir={CLONE}", f"--LabApp.default_url=/lab/tree/{FIRST_LAB}"]
+    fixed = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{first}"]
     server = LabApp.initialize_server([*fixed, *arguments], tornado_settings={"page_config_hook": disable_news})
     server.start()
     return 0
+
+
+def prepare_labs(present: Path) -> tuple[Path, str]:
+    """The folder to serve and the first lab in it: the clone itself, or copies of the labs that a wheel has brought.
+
+    The copies are the present folder if it holds them, else a folder cnnlab-labs in it: what is there already stays.
+    """
+    labs = find_labs()
+    if not labs.is_relative_to(PACKAGE):
+        return labs.parent, f"{labs.name}/{FIRST_LAB}"
+    if (present / FIRST_LAB).is_file():
+        return present, FIRST_LAB
+    copy_labs(present / COPIES)
+    say(f"the labs are in {present / COPIES}: work there, they are your own copies")
+    return present / COPIES, FIRST_LAB
 
 
 def disable_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
@@ -247,10 +265,8 @@ def disable_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:
     return {**page, "disabledExtensions": sorted({*page.get("disabledExtensions", ()), NEWS})}
 
 
-def copy_labs(folder: Path, version: Any) -> int:
+def report_copies(folder: Path, version: Any) -> int:
     """Copy the labs and say what was written; 1 if a file that was changed was left alone."""
-    from cnnlab.course.lab_files import copy_labs
-
     try:
         copies = copy_labs(folder, version)
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -126,7 +126,9 @@ def draw_calibration(calibration: Calibration) -> go.Figure:
     every = 1 + len(calibration.scores) // 10
     figure.update_yaxes(title="guess number", tick0=1, dtick=every, row=1, col=1)
     draw_groups(figure, calibration.groups)
-    return figure.update_layout(template="plotly_white", height=340, margin={"t": 50}, legend={"orientation": "h", "y": -0.25})
+    return figure.update_layout(
+        template="plotly_white", height=340, margin={"t": 50}, legend={"orientation": "h", "y": -0.25}
+    )
 
 
 def draw_groups(figure: go.Figure, groups: list[tuple[float, float, int]]) -> None:

@@ -196,8 +196,8 @@ def describe_state(moment: Moment) -> tuple[str, str]:
 def ready_line(record: Record) -> str:
     """The line of a run that waits for its first update, without a word on how it may end."""
     start = record.settings
-    kind = "rows" if record.own_network else "patches"
-    return f"ready at update 0: {start.patches} {kind}, {start.epochs * record.updates_per_epoch} updates"
+    what = record.network if record.own_network else f"{start.patches} patches"
+    return f"ready at update 0: {what}, {start.epochs * record.updates_per_epoch} updates"
 
 
 def describe_controls(moment: Moment) -> ControlsState:

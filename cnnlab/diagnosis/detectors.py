@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnnlab.diagnosis.early_warning import find_signs
 from cnnlab.records.frame import is_nonfinite
-from cnnlab.records.record import Record
+from cnnlab.records.record import Record, find_record
 
 Fired = NDArray[np.bool_]
 """(updates,): whether a detector's rules hold at each update."""
@@ -148,3 +148,12 @@ DETECTORS = (
     Detector("fast.ai", "fast.ai, learning rate finder", "loss > 3 times its least", detect_fastai),
 )  # fmt: skip
 """Our own rules, and those of eight tools."""
+
+
+def first_alarms(record: Record) -> dict[str, int | None]:
+    """Detector -> the first update at which it fires, looking as often as its authors say; None if it never does.
+
+    "cnnlab" is the early warning of this package, which `cnnlab.state_line` shows; the others are published.
+    """
+    found = find_record(record)
+    return {detector.name: detector.find_first(found) for detector in DETECTORS}

@@ -171,7 +171,8 @@ def judge_trial(record: Record, start: int) -> tuple[str, str]:
         return USELESS, f"the cost is {format_number(float(costs[-1]))} at update {record.first_nonfinite}"
     norm, gap = float(record.total_gradient_norm[-1]), float(record.logit_gap[-1])
     dead = np.nan_to_num(record.dead_relu[-1])
-    first, last = format_number(float(costs[0])), format_number(float(np.median(costs[-5:])))
+    usual = float(np.median(costs[-5:]))
+    first, last = format_number(float(costs[0])), f"{format_number(usual)} (median of the last 5)"
     accuracy = float(record.accuracy[-1])
     wrong = accuracy == accuracy and accuracy < 1
     if (hidden := describe_epsilon(record, gap)) and wrong:
@@ -183,8 +184,8 @@ def judge_trial(record: Record, start: int) -> tuple[str, str]:
         )
     if dead.max() == 1:
         name = record.layers[int(dead.argmax())] or "network"
-        return HIDES, f"the cost is finite, but it stays at {last}, for every unit of {name} is dead"
-    if not float(np.median(costs[-5:])) < 0.98 * float(costs[0]):
+        return HIDES, f"the cost is finite, but it stays at {last}, because every unit of {name} is dead"
+    if not usual < 0.98 * float(costs[0]):
         return HIDES, f"the cost is finite, but it went from {first} to {last}"
     ended = f", accuracy {accuracy:.2f}" if accuracy == accuracy else ""
     return MENDS, f"the cost fell from {first} to {last} in {len(costs)} updates{ended}"

@@ -45,6 +45,7 @@ from cnnlab.records.storage import (
     parse_branch,
     parse_schedule,
     read_names,
+    read_network,
     take_images,
 )
 from cnnlab.records.validation import check_tree, require
@@ -327,6 +328,7 @@ class GrowingBranch:
             self.log.record(),
             branch=parse_branch(self.place),
             own_network=read_field(self.about, "own_network", bool),
+            network=read_network(self.about),
             take_snapshots=functools.partial(tuple, states),
         )
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.links import format_link
-from cnnlab.config.settings import Knobs, Settings, list_changes, nearest, quote
+from cnnlab.config.settings import Knobs, Settings, nearest, quote
+from cnnlab.records.description import describe_record
 from cnnlab.records.frame import (
     GAUGES,
     LAYER_GAUGES,
     FloatArray,
     Frame,
     IntArray,
-    describe_value,
     is_measured,
     is_nonfinite,
     name_columns,
@@ -87,6 +87,8 @@ class Record:
     """Gives the states that were kept of this run, the start among them."""
     own_network: bool = False
     """Whether the network and its data were the user's own; a record does not hold those."""
+    network: str = ""
+    """The user's own network in a few words, such as "Linear, 7 rows"; nothing where that is not known."""
     lineage: Lineage = ()
     """The logs that its rows come from, see `count_shared_rows`; no part of a file."""
 
@@ -105,10 +107,7 @@ class Record:
         )
 
     def __repr__(self) -> str:
-        end = f"last cost {describe_value(self.cost[-1])}" if len(self) else "nothing trained yet"
-        broke = f", first non-finite cost at update {self.first_nonfinite}" if self.first_nonfinite else ""
-        place = "" if self.branch.parent is None else f", {self.branch}"
-        return f"Record({self.settings!r}{self.later_changes}: {len(self)} updates, {end}{broke}{place})"
+        return f"Record({describe_record(self)})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record, the other branches of its tree and the states that were kept into one file.
@@ -163,13 +162,6 @@ class Record:
     def column_names(self) -> tuple[str, ...]:
         """Names of the table's columns, those of a layer's gauges such as `weight_norm.cv0`."""
         return name_columns(GAUGES, LAYER_GAUGES, self.layers, self.watched)
-
-    @property
-    def later_changes(self) -> str:
-        """What was changed while the run trained, such as ", learning_rate=0.001 from update 4"."""
-        changes = list_changes(self.settings.knobs, self.schedule)
-        said = ((step, "".join(f", {name}={value!r}" for name, value in new.items())) for step, new in changes)
-        return "".join(f"{words} from update {step}" for step, words in said if words)
 
     def __getattr__(self, name: str) -> FloatArray:
         if name in GAUGES or name in LAYER_GAUGES:

@@ -36,6 +36,8 @@ Header = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
 ROOM = 2**26
 """Bytes that the gauges which a file lacks may take, besides the file's own size."""
+LONGEST_NETWORK = 100
+"""Most characters of the words that name an own network."""
 
 
 def save(record: Record, path: str | os.PathLike[str]) -> None:
@@ -107,6 +109,7 @@ def describe_start(record: Record) -> Header:
         "watched": record.watched,
         "updates_per_epoch": record.updates_per_epoch,
         "own_network": record.own_network,
+        "network": record.network,
     }
 
 
@@ -213,8 +216,16 @@ def build_record(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], sto
         arrays[4],
         branch,
         own_network=read_field(part, "own_network", bool),
+        network=read_network(part),
         take_snapshots=functools.partial(tuple, kept),
     )
+
+
+def read_network(part: Header) -> str:
+    """The user's own network in a few words; nothing in files from before they had it."""
+    words = read_field({"network": "", **part}, "network", str)
+    require(len(words) <= LONGEST_NETWORK and words.isprintable(), "network must be a line of a few words")
+    return words
 
 
 def find_array(stored: Mapping[str, Stored], name: str) -> Stored:

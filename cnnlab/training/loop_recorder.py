@@ -22,6 +22,7 @@ from cnnlab.training.gradients import collect_ids, given
 from cnnlab.training.metrics import Gauges, Numbers, classification, is_classification
 from cnnlab.training.network import Kernels, Layout
 from cnnlab.training.passes import Classes
+from cnnlab.training.problem import name_class
 from cnnlab.training.run import FLUSH_EVERY
 from cnnlab.training.step import Step
 
@@ -147,7 +148,7 @@ class LoopRecorder:
     def record(self) -> Record:
         """Everything so far."""
         self.flush()
-        return dataclasses.replace(self.log.record(), own_network=True)
+        return dataclasses.replace(self.log.record(), own_network=True, network=name_class(self.model))
 
 
 def read_knobs(optimizer: Any) -> Knobs:

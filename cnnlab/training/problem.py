@@ -95,6 +95,11 @@ class Problem:
         """Whether the network is the user's own."""
         return self.given is not None
 
+    def describe_own_network(self) -> str:
+        """The user's own network by its class and the length of its data; nothing for the question's."""
+        rows = len(self.examples)
+        return f"{name_class(self.network)}, {rows} row{'' if rows == 1 else 's'}" if self.own_network else ""
+
     @property
     def network(self) -> nn.Module:
         """The network, without hooks."""
@@ -212,6 +217,12 @@ def find_precision(network: nn.Module) -> str:
         raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
     first = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
     return "float32" if first is None else str(first.dtype).removeprefix("torch.")
+
+
+def name_class(network: nn.Module) -> str:
+    """The name of a module's class, at most 40 characters of it."""
+    name = type(network).__name__
+    return name[:40] if name.isidentifier() else "own network"
 
 
 def copy_network(network: nn.Module) -> nn.Module:

@@ -167,6 +167,7 @@ class Run:
             branch=self.branch,
             take_snapshots=lambda: history.snapshots(last),
             own_network=self.own_network,
+            network=self.problem.describe_own_network(),
         )
 
     def set(self, **changes: Any) -> None:

@@ -33,7 +33,7 @@ def main(names: list[str]) -> None:
             write_values(claim.name, values)
             print(f"{claim.name}: {len(values)} seeds, {time.perf_counter() - begun:.0f} s")
             for key in next(iter(values.values())):
-                column = np.array([value[key] for value in values.values()])
+                column = np.array([value[key] for value in values.values()], dtype=float)
                 finite = column[np.isfinite(column)]
                 if len(finite):
                     print(f"  {key}: {len(finite)} finite, quartiles {np.quantile(finite, (0, 0.25, 0.5, 0.75, 1))}")

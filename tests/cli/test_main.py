@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from cnnlab.cli import main as command
 from cnnlab.cli import tables
 from cnnlab.cli.main import main
 from cnnlab.config.settings import LIMITS
+from cnnlab.course import lab_files
 from cnnlab.records.formats import format_fixed
 
+ROOT = Path(__file__).parents[2]
 CALL = "import sys; from cnnlab.cli.main import main; sys.exit(main())"
 SMALL = ["--channels", "4", "--hidden", "8", "8"]
 EXPLODING = ["run", "question", *SMALL, "--learning-rate", "100", "--epochs", "6"]
@@ -276,7 +279,7 @@ def test_a_package_is_missing_when_its_version_will_not_do(requirement, present)
 
 @pytest.fixture
 def launched(monkeypatch, tmp_path):
-    """What JupyterLab was started with, in a clone at a path with a space; it starts no server."""
+    """What JupyterLab was started with, in a folder of its own with a space in its path; it starts no server."""
     from jupyterlab.labapp import LabApp
 
     calls = []
@@ -289,19 +292,34 @@ def launched(monkeypatch, tmp_path):
         calls.append((arguments, options))
         return Server()
 
-    clone = tmp_path / "my clone"
-    (clone / "labs").mkdir(parents=True)
-    (clone / machine.FIRST_LAB).touch()
-    monkeypatch.setattr(command, "CLONE", clone)
+    (tmp_path / "my work").mkdir()
+    monkeypatch.chdir(tmp_path / "my work")
     monkeypatch.setattr(LabApp, "initialize_server", initialize_server)
     return calls
+
+
+def served(launched):
+    """The folder that JupyterLab serves, and the notebook that it opens."""
+    root, address = launched[0][0][:2]
+    return Path(root.removeprefix("--ServerApp.root_dir=")), address.removeprefix("--LabApp.default_url=/lab/tree/")
+
+
+@pytest.fixture
+def wheel(monkeypatch, tmp_path):
+    """A package as a wheel installs it, with the labs in it and no clone around."""
+    package = tmp_path / "site-packages" / "cnnlab"
+    shutil.copytree(lab_files.find_labs(), package / "labs")
+    for module in (lab_files, command):
+        monkeypatch.setattr(module, "PACKAGE", package)
+    return package
 
 
 @pytest.mark.parametrize("arguments", [[], ["lab"]])
 def test_lab_serves_the_clone_and_opens_the_first_lab(arguments, launched):
     assert main(arguments) == 0
-    (given, options), started = launched
-    assert given == [f"--ServerApp.root_dir={command.CLONE}", f"--LabApp.default_url=/lab/tree/{machine.FIRST_LAB}"]
+    (_, options), started = launched
+    assert served(launched) == (ROOT, f"labs/{machine.FIRST_LAB}")
+    assert os.listdir() == []
     assert options["tornado_settings"]["page_config_hook"] is command.disable_news
     assert started == "started"
 
@@ -317,12 +335,48 @@ def test_the_news_extension_is_disabled_besides_those_that_were():
     assert page == {"disabledExtensions": sorted([command.NEWS, "other"]), "devMode": False}
 
 
+def test_lab_copies_the_labs_of_a_wheel_beside_the_user_and_opens_the_copy(wheel, launched, capsys):
+    before = {path: path.stat().st_mtime_ns for path in wheel.rglob("*")}
+    status, out, err = said(capsys, [])
+    copies = Path.cwd() / "cnnlab-labs"
+    assert (status, out, err.count("\n")) == (0, "", 1)
+    assert f"the labs are in {copies}" in err
+    assert served(launched) == (copies, machine.FIRST_LAB)
+    assert {path.name for path in copies.glob("*.ipynb")} == {path.name for path in (wheel / "labs").glob("*.ipynb")}
+    assert {path: path.stat().st_mtime_ns for path in wheel.rglob("*")} == before
+
+
+def test_lab_leaves_the_copies_that_were_worked_on_as_they_are(wheel, launched):
+    worked = Path("cnnlab-labs") / machine.FIRST_LAB
+    worked.parent.mkdir()
+    worked.write_text("mine")
+    assert main(["lab"]) == 0
+    assert worked.read_text() == "mine"
+    assert len(list(worked.parent.glob("*.ipynb"))) > 1
+
+
+def test_lab_opens_copies_in_the_present_folder_and_makes_no_others(wheel, launched):
+    Path(machine.FIRST_LAB).write_text("mine")
+    assert main(["lab"]) == 0
+    assert served(launched) == (Path.cwd(), machine.FIRST_LAB)
+    assert os.listdir() == [machine.FIRST_LAB]
+
+
 @pytest.mark.parametrize("arguments", [[], ["lab"]])
-def test_without_a_clone_there_is_nothing_to_open(capsys, monkeypatch, tmp_path, arguments):
-    monkeypatch.setattr(command, "CLONE", tmp_path)
+def test_without_labs_there_is_nothing_to_open(capsys, monkeypatch, tmp_path, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lab_files, "PACKAGE", tmp_path / "cnnlab")
     status, out, err = said(capsys, arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert f"there is no {machine.FIRST_LAB} in" in err
+    assert f"there are no labs in {tmp_path / 'cnnlab' / 'labs'}, nor in {tmp_path / 'labs'}" in err
+    finding = machine.inspect_labs()
+    assert not finding.present
+    assert "install cnnlab again" in finding.words
+    assert os.listdir() == []
+
+
+def test_check_finds_the_labs_of_a_wheel(wheel):
+    assert machine.inspect_labs() == machine.Finding("labs", True, str(wheel / "labs"))
 
 
 @pytest.fixture
@@ -364,7 +418,7 @@ def test_jupyterlab_opens_on_the_first_lab_and_asks_nothing_about_news(address):
         # The kernel is ready later than the popup would come: JupyterLab asks as soon as its layout is restored.
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
         page.wait_for_timeout(2_000)
-        assert page.url.endswith(f"/lab/tree/{machine.FIRST_LAB}")
+        assert page.url.endswith(f"/lab/tree/labs/{machine.FIRST_LAB}")
         assert page.get_by_text("official Jupyter news").count() == 0
         assert page.locator(".Toastify__toast").count() == 0
         browser.close()

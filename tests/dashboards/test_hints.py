@@ -166,7 +166,7 @@ def test_a_network_of_ones_own_hides_the_same() -> None:
     data = (torch.randn(6, 3), torch.arange(6) % 2)
     lab = open_lab(network=torch.nn.Linear(3, 2), data=data, cost=torch.nn.functional.cross_entropy, hints=False)
     assert lab.record.start.sharpness > 0
-    assert header(lab)["line"] == "ready at update 0: 6 rows, 20 updates"
+    assert header(lab)["line"] == "ready at update 0: Linear, 6 rows, 20 updates"
     assert not is_shown(lab)
     lab.show_forecast()
     assert is_shown(lab)

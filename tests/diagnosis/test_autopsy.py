@@ -15,7 +15,7 @@ from handmade import record_of
 import cnnlab
 from cnnlab.diagnosis import causes
 from cnnlab.diagnosis.causes import CAUSES
-from cnnlab.diagnosis.remedies import HIDES, MENDS, USELESS
+from cnnlab.diagnosis.remedies import HIDES, MENDS, USELESS, judge_trial
 
 SMALL = {"channels": 8, "hidden": (32, 32), "patch_size": 14, "device": "cpu"}
 GOOD = SMALL | {"init": "he_normal", "init_scale": 1.0, "input_scaling": "standardised", "learning_rate": 2e-3}
@@ -197,6 +197,25 @@ def test_a_remedy_s_curve_is_what_a_run_with_its_changes_gives(question, found):
     twin = question.fork(trial.start, learning_rate=1e-4)
     twin.advance(len(trial.cost))
     assert trial.cost == tuple(twin.record.cost[trial.start :])
+
+
+def test_the_last_cost_that_a_reason_names_is_said_to_be_the_median_that_the_verdict_looks_at(found):
+    told = [trial for trial in found.remedies if trial.verdict == MENDS]
+    assert len(told) > 2
+    for trial in told:
+        words = re.search(r"the cost fell from (\S+) to (\S+) \(median of the last 5\) in (\d+) updates", trial.reason)
+        assert float(words[1]) == pytest.approx(trial.cost[0], rel=1e-3)
+        assert float(words[2]) == pytest.approx(np.median(trial.cost[-5:]), rel=1e-3)
+        assert int(words[3]) == len(trial.cost)
+
+
+def test_a_cost_that_went_up_is_told_by_the_same_median():
+    record = trained("sudden_nan", 20, cost="log_softmax").record
+    verdict, reason = judge_trial(record, 0)
+    assert verdict == HIDES
+    usual = float(np.median(record.cost[-5:]))
+    assert reason.endswith(f"went from {record.cost[0]:.4g} to {usual:.4g} (median of the last 5)")
+    assert usual != record.cost[-1]
 
 
 def test_an_autopsy_is_frozen_prints_whole_and_has_a_short_repr(found):

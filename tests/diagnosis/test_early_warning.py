@@ -157,6 +157,21 @@ def test_every_detector_has_a_source_and_its_thresholds():
     assert all(detector.source and detector.rules for detector in DETECTORS)
 
 
+def test_first_alarms_tell_when_each_detector_fires_looking_as_often_as_it_does():
+    run = cnnlab.Run("question", device="cpu")
+    run.advance(12)
+    alarms = cnnlab.first_alarms(run.record)
+    assert list(alarms) == [detector.name for detector in DETECTORS]
+    assert alarms == {detector.name: detector.find_first(run.record) for detector in DETECTORS}
+    assert alarms["cnnlab"] == find_first_warning(run.record).step < run.record.first_nonfinite
+    assert alarms["SageMaker Debugger"] is None  # it looks at every 500th update
+    assert cnnlab.first_alarms(run) == alarms
+
+
+def test_no_alarm_is_raised_by_a_run_without_updates():
+    assert set(cnnlab.first_alarms(record_of([])).values()) == {None}
+
+
 def fired(name: str, record: cnnlab.Record, every_update: bool = True) -> int | None:
     return DETECTOR[name].find_first(record, every_update)
 

@@ -165,7 +165,14 @@ def same(first: Record, second: Record) -> bool:
         arrays = (record.table, record.kernels, kept.ends, kept.places[: kept.ends[-1]], kept.counts[: kept.ends[-1]])
         states = [(each.step, {name: array.tobytes() for name, array in each.arrays.items()})
                   for each in record.take_snapshots() if each.step <= len(record)]  # fmt: skip
-        plain = record.settings, record.layers, record.watched, record.schedule, record.branch, record.own_network
+        plain = (
+            record.settings,
+            record.layers,
+            record.watched,
+            record.schedule,
+            record.branch,
+            (record.own_network, record.network),
+        )
         return *plain, [(array.shape, array.tobytes()) for array in arrays], states
 
     pairs = zip((first, *first.others), (second, *second.others), strict=True)

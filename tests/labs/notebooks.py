@@ -36,6 +36,14 @@ def read_text(path: Path) -> str:
     return " ".join(" ".join(cell.source for cell in read_cells(path, "markdown")).split())
 
 
+def read_sentence(path: Path, name: str, pattern: str) -> tuple[float, ...]:
+    """The numbers that a pattern finds in a text cell of a lab, whose "none" is 0; the sentence must be there."""
+    text = " ".join(read_cell(path, name).source.split())
+    found = re.search(pattern, text)
+    assert found, f"{name} says {text!r}"
+    return tuple(0.0 if number == "none" else float(number.replace(",", "")) for number in found.groups())
+
+
 def read_solution(path: Path) -> list[nbformat.NotebookNode]:
     """The code cells of a lab's solution; the last of them is the check."""
     return read_cells(path.parent / "solutions" / path.name, "code")
@@ -77,7 +85,9 @@ def execute_notebook(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 
 def read_output(output: nbformat.NotebookNode) -> str:
-    """The text of an output."""
+    """The text of an output; none of a widget, which is shown as itself."""
+    if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+        return ""
     return output.text if output.output_type == "stream" else output.data.get("text/plain", "")
 
 

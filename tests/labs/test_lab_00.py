@@ -1,49 +1,197 @@
 """The first lab shows what its sentences say."""
 
+import math
 import re
+from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import pytest
-from notebooks import execute, find_lab, find_numbers
+from claims import read_column
+from notebooks import execute, find_lab, find_numbers, read_measured, read_sentence
+
+import cnnlab
 
 LAB = find_lab("00")
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
 
 
-def test_the_first_lab_s_network_breaks_in_epoch_4_or_5():
-    assert find_numbers(LAB, r"Measured: epoch (\d+)", "explosion-compare")[0] in (4, 5)
+def count_broken(name, key="breaks"):
+    """How many of a claim's seeds break."""
+    return int(np.isfinite(read_column(name, key)).sum())
 
 
-def test_the_first_lab_s_cost_grows_by_an_ever_larger_factor():
+@cache
+def explode():
+    """The record of the first lab's first run."""
+    run = cnnlab.Run("question")
+    run.advance(20)
+    return run.record
+
+
+# 1. When does the cost stop being a number?
+
+
+def test_every_network_breaks_in_the_epochs_that_are_named():
+    low, high = read_sentence(LAB, "explosion-explain", r"in every one the cost breaks in epoch (\d) or (\d)\.")
+    breaks = read_column("00_rates", "0.01")
+    assert set(breaks) == {low, high}
+    assert read_measured(LAB, "explosion-compare") in (low, high)
+
+
+def test_each_epoch_multiplies_the_cost_by_more_than_the_one_before():
     costs = [float(text) for text in re.findall(r"'([^']+)'", execute(LAB)["explosion-run"])]
-    factors = [after / before for before, after in pairwise(costs) if after < float("inf")]
+    factors = [after / before for before, after in pairwise(costs) if after < math.inf]
     assert len(factors) >= 2
     assert factors == sorted(factors)
 
 
-def test_the_first_lab_s_gamble_is_lost_by_all_by_some_and_by_none():
+def test_after_the_first_cost_that_is_no_number_none_is_and_the_accuracy_is_0():
+    record = explode()
+    broke = record.first_nonfinite
+    assert not np.isfinite(record.cost[broke - 1 :]).any()
+    assert not record.accuracy[broke - 1 :].any()
+    assert record.accuracy[0] > 0.4
+
+
+def test_all_weights_grow_and_then_the_gradient_grows_much_more():
+    first, second, third = explode().frames[:3]
+    weights = second.weight_norm / first.weight_norm
+    assert min(weights) > 10
+    assert min(third.gradient_norm / second.gradient_norm) > 1000 * max(weights)
+
+
+def test_infinity_comes_before_the_first_number_that_is_none():
+    frame = explode().frames[explode().first_nonfinite - 1]
+    infinite, none = (np.flatnonzero(values) for values in (frame.activation_inf, frame.activation_nan))
+    assert infinite[0] <= none[0]
+
+
+# 2. How much smaller must the learning rate be?
+
+
+def test_eight_seeds_break_all_some_and_none_by_the_rate():
     high, middle, low = find_numbers(LAB, r"\{0.01: (\d), 0.001: (\d), 0.0001: (\d)\}", "gamble-run")
     assert (high, low) == (8, 0)
     assert 1 <= middle <= 7
+    assert read_measured(LAB, "gamble-compare") == middle
 
 
-def test_the_first_lab_s_mended_run_ends_lower_than_it_began():
-    first, last = find_numbers(LAB, r"cost fell from (\S+) to (\S+) in 19 updates", "gamble-mend")
-    assert last < first
+def test_of_32_seeds_as_many_break_as_is_said():
+    said = read_sentence(LAB, "gamble-explain", r"32 seeds as well: (\d+), (\d+) and (none)\.")
+    assert said == tuple(count_broken("00_rates", key) for key in ("0.01", "0.001", "0.0001"))
 
 
-def test_the_first_lab_s_alarm_comes_before_the_cost_breaks():
-    alarm, broke = find_numbers(LAB, r"Measured: epoch (\d+); the cost breaks in epoch (\d+)", "warning-compare")
-    assert 2 <= broke - alarm <= 3
+def test_a_run_repeats_itself_exactly():
+    again = cnnlab.Run("question")
+    again.advance(6)
+    np.testing.assert_array_equal(again.record.cost, explode().cost[:6])
 
 
-def test_the_first_lab_s_first_update_is_far_from_healthy():
-    assert find_numbers(LAB, r"1: .* ratio (\S+)", "warning-run")[0] > 0.2
+def test_every_start_lies_as_far_above_its_critical_rate_as_is_said():
+    (times,) = read_sentence(LAB, "gamble-explain", r"for every one of the 32 seeds, (\d) times or more")
+    start = read_column("00_throw", "start")
+    assert len(start) == 32
+    assert times <= min(start) < times + 1
 
 
-def test_the_first_lab_s_network_survives_small_pixels_near_the_cost_of_a_coin():
-    assert find_numbers(LAB, r"Measured: epoch (\d+)", "input-compare") == (0,)
-    assert find_numbers(LAB, r"cost fell from \S+ to (\S+) in 19 updates", "input-run")[0] == pytest.approx(
-        0.693, abs=0.03
+def test_most_costs_rise_at_the_first_update():
+    read_sentence(LAB, "gamble-explain", "and most costs rise")
+    assert (read_column("00_throw", "rise") > 1).sum() > 24
+
+
+def test_where_the_first_updates_lead_tells_who_breaks():
+    alive, broken = read_sentence(
+        LAB, "gamble-explain", r"0\.001 is (\d+) times the .* live .* and (\d+) times that of"
     )
+    thrown, breaks = read_column("00_throw", "thrown"), np.isfinite(read_column("00_throw", "breaks"))
+    assert round(np.median(thrown[~breaks])) == alive
+    assert round(np.median(thrown[breaks])) == broken
+    assert np.mean(thrown[breaks][:, None] > thrown[~breaks]) > 0.9
+
+
+def test_how_far_above_the_critical_rate_a_start_is_does_not_tell_who_breaks():
+    start, breaks = read_column("00_throw", "start"), np.isfinite(read_column("00_throw", "breaks"))
+    assert 0.4 < np.mean(start[breaks][:, None] > start[~breaks]) < 0.65
+
+
+def test_the_mended_run_jumps_and_ends_lower_than_it_began():
+    first, last = find_numbers(LAB, r"cost fell from (\S+) to (\S+) in 19 updates", "gamble-mended")
+    assert last < first
+    run = cnnlab.Run("question", learning_rate=1e-4)
+    run.advance(20)
+    assert max(run.record.cost) > 2 * first
+
+
+def test_a_network_that_survives_is_little_better_than_guessing():
+    (best,) = read_sentence(LAB, "gamble-look", r"Of 32 seeds the best reaches ([\d.]*\d)")
+    held_out = read_column("00_rates", "held_out")
+    assert max(held_out) == pytest.approx(best, abs=0.005)
+    assert 0.5 < np.median(held_out) < 0.6
+
+
+# 3. Is there a warning before the NaN?
+
+
+def test_the_alarm_rings_in_the_epoch_that_is_named_and_before_the_cost_breaks():
+    (epoch,) = read_sentence(LAB, "warning-explain", r"The alarm rings in epoch (\d), for each of 32 seeds")
+    assert read_measured(LAB, "warning-compare") == epoch
+    assert set(read_column("00_rates", "alarm")) == {epoch}
+    assert set(read_column("00_rates", "0.01") - epoch) == {1, 2}
+
+
+def test_whoever_looks_at_every_tenth_update_finds_nothing_but_the_nan():
+    assert max(read_column("00_rates", "0.01")) < 10
+
+
+def test_the_first_update_is_as_far_from_healthy_as_is_said():
+    here, least = read_sentence(LAB, "warning-explain", r"([\d,]+) times as large here, and at least (\d+) times")
+    assert 1000 * find_numbers(LAB, r"1: .* ratio (\S+)", "warning-run")[0] == pytest.approx(here, rel=0.02)
+    assert least <= 1000 * min(read_column("00_rates", "first_ratio")) < 1.1 * least
+
+
+def test_in_all_nine_layers_weights_jump_by_powers_of_ten_within_three_updates():
+    read_sentence(LAB, "warning-explain", r"then \*\*Step\*\* three times")
+    record = explode()
+    assert len(record.layers) == 9
+    assert min(record.frames[2].largest_weight / record.start.largest_weight) > 100
+
+
+# 4. Does it matter that pixels run from 0 to 255?
+
+
+def test_the_logits_of_a_start_shrink_as_the_input_does():
+    raw, unit = (cnnlab.Run("question", input_scaling=scaling).step().logit_gap for scaling in ("raw", "unit"))
+    assert raw / unit == pytest.approx(255, rel=1e-3)
+
+
+def test_no_network_breaks_with_small_pixels():
+    assert read_measured(LAB, "input-compare") == 0
+    assert count_broken("00_unit") == 0
+
+
+def test_with_small_pixels_the_cost_stays_near_that_of_guessing():
+    cost = read_column("00_unit", "last_cost")
+    assert abs(cost - math.log(2)).max() < 0.05
+    assert find_numbers(LAB, r"cost fell from \S+ to (\S+) in", "input-run")[0] == pytest.approx(0.69, abs=0.01)
+
+
+def test_with_small_pixels_the_first_update_is_below_the_dashed_line_in_every_layer():
+    assert max(cnnlab.Run("question", input_scaling="unit").step().update_ratio) < 1e-3
+
+
+def test_small_pixels_raise_the_critical_rate_of_every_start():
+    (least,) = read_sentence(LAB, "input-explain", r"critical rate is at least (\d+) times as high in each of 32 seeds")
+    raised = read_column("00_unit", "raised")
+    assert least <= min(raised) < 1.1 * least
+
+
+# The end.
+
+
+def test_the_ledger_tells_of_each_run_and_the_guesses_are_shown():
+    lines = execute(LAB)["ledger"].splitlines()
+    assert len(lines) == 28
+    assert sum(" nan" in line for line in lines) >= 10
+    assert execute(LAB)["calibration"].startswith("no guess was compared yet")

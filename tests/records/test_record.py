@@ -11,6 +11,7 @@ import pytest
 
 import cnnlab
 from cnnlab.config.settings import Knobs, settings
+from cnnlab.records.formats import format_number
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.log import Log
@@ -176,7 +177,7 @@ def test_the_first_cost_that_is_not_finite_is_found(value):
     record = log.record()
     assert record.first_nonfinite == 3
     assert [frame.nonfinite for frame in record.frames] == [False, False, True, False]
-    assert "first non-finite cost at update 3" in repr(record)
+    assert repr(record).endswith(f": 4 updates, cost {format_number(value)} at update 3, last cost 4)")
 
 
 def test_a_record_that_stayed_finite_says_nothing_of_nan():

@@ -64,7 +64,7 @@ def all_of(record: Record) -> dict[str, object]:
     last = len(record)
     return {
         "plain": (record.settings, record.layers, record.watched, record.schedule, record.updates_per_epoch),
-        "own network": record.own_network,
+        "own network": (record.own_network, record.network),
         "branch": record.branch,
         "table": (record.table.shape, record.table.tobytes()),
         "histograms": (record.histograms.shape, record.histograms[:].tobytes()),
@@ -422,6 +422,9 @@ HEADERS = {
     "a schedule of halves": (("branches", 0, "schedule"), [[1, {}], [2.5, {}]], "pairs of an update and its values"),
     "no epoch": (("branches", 0, "updates_per_epoch"), 0, "updates_per_epoch must be at least 1"),
     "half an epoch": (("branches", 0, "updates_per_epoch"), 0.5, "updates_per_epoch must be a int"),
+    "a network of a number": (("branches", 0, "network"), 7, "network must be a str"),
+    "a network of a book": (("branches", 0, "network"), "x" * 101, "network must be a line of a few words"),
+    "a network of two lines": (("branches", 0, "network"), "a\nb", "network must be a line of a few words"),
     "branch 0": (("branches", 0, "branch", "number"), 0, "branch_0/table is missing"),
     "a parent of its own": (("branches", 1, "branch", "parent"), 2, r"parent must lie in \[1, 1\], got 2"),
     "a branch twice": (("branches", 1, "branch"), {"number": 1, "forked_at": 0}, "ends must be|numbers of their own"),

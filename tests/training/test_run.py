@@ -506,7 +506,7 @@ def test_the_repr_tells_how_far_the_run_is():
     run = small()
     assert "nothing trained yet" in repr(run)
     run.step()
-    assert "1 updates, last cost" in repr(run)
+    assert ": 1 update, last cost" in repr(run)
 
 
 def test_the_knobs_in_force_are_those_of_the_next_update():

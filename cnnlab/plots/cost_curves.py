@@ -26,7 +26,7 @@ from cnnlab.plots.points import find_lone_points
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
 
 LABEL_COLOURS = {CONVERGED: "#0072B2", STALLED: "#A5934A", DIVERGED: "#C44E12"}
-"""Label -> colour of its curves: blue, sand and vermilion, told apart by all kinds of colour vision."""
+"""Label -> colour of its curves: blue, olive and dark orange, told apart by all kinds of colour vision."""
 ON_FIGURE = {"xref": "paper", "yref": "paper", "xanchor": "left", "showarrow": False, "align": "left"}
 """What all texts beside a plot share."""
 

@@ -18,16 +18,16 @@ from cnnlab.plots.layout import HEIGHT, find_note
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map, wilson
 
 COLOURS = {CONVERGED: "#0072B2", STALLED: "#E9E2C3", DIVERGED: "#C44E12"}
-"""Label -> colour: blue, sand and vermilion differ in lightness, too, so that all kinds of colour vision tell them."""
+"""Label -> colour: blue, beige and orange differ in lightness, too, so that all kinds of colour vision tell them."""
 LATE, SOON = "#F3B48B", "#7A2600"
-"""Colours of a run that diverged at its last update, and at its first."""
+"""Colours of a run that diverged at its last update, light orange, and at its first, dark brown."""
 NOT_YET = "#D5D9DF"
 """Colour of a cell that is not computed yet."""
 LABEL_SCALE = [
     (0, COLOURS[CONVERGED]), (1 / 3, COLOURS[CONVERGED]), (1 / 3, COLOURS[STALLED]), (2 / 3, COLOURS[STALLED]),
     (2 / 3, LATE), (1, SOON),
 ]  # fmt: skip
-"""Blue, sand, and from there vermilion, the darker the sooner."""
+"""Blue, beige, and from light orange to dark brown: the darker, the sooner a run diverged."""
 VIEWS = {
     "what happened": "",
     "share that diverged": "Share of the seeds whose cost was NaN or infinite",
@@ -182,14 +182,15 @@ def list_rows(values: NDArray[np.float64]) -> list[list[float | None]]:
 def tell_cells(shown: Map) -> list[list[str]]:
     """What the pointer shows of each cell, row by row as in `colour_cells`."""
     if len(shown.axes) == 1:
-        return [[shown.at(place, seed).replace(": ", ":<br>", 1) for place in range(shown.shape[0])]
-                for seed in range(shown.shape[1])]  # fmt: skip
+        return [[tell_run(shown, (place, seed)) for place in range(shown.shape[0])] for seed in range(shown.shape[1])]
     columns, rows = shown.shape[:2]
     return [[tell_cell(shown, (column, row)) for column in range(columns)] for row in range(rows)]
 
 
 def tell_cell(shown: Map, cell: tuple[int, ...]) -> str:
-    """What became of a cell's seeds, in a few lines."""
+    """What became of a cell's seeds, in a few lines and in the words of the views."""
+    if len(shown.seeds) == 1:
+        return tell_run(shown, (*cell, 0))
     lines = [f"<b>{name_cell(shown, cell)}</b>"]
     count = int(shown.done[cell].sum())
     if not count:
@@ -199,13 +200,20 @@ def tell_cell(shown: Map, cell: tuple[int, ...]) -> str:
     diverged = shown.diverged[cell]
     if diverged.any():
         low, high = wilson(int(diverged.sum()), count)
-        lines.append(f"first NaN or inf at update {np.median(shown.first_nonfinite[cell][diverged]):g} (median)")
-        lines.append(f"P(NaN) {diverged.sum() / count:.2f}, between {low:.2f} and {high:.2f} (95 %)")
+        lines.append(f"share that diverged {diverged.sum() / count:.2f}, between {low:.2f} and {high:.2f} (95 %)")
+        first = np.median(shown.first_nonfinite[cell][diverged])
+        lines.append(f"first update that was NaN or infinite {first:g} (median)")
     survived = shown.done[cell] & ~diverged
     if survived.any():
-        cost = np.median(shown.final_cost[cell][survived])
-        lines.append(f"cost {cost:.3g}, held-out accuracy {shown.held_out_accuracy[cell][survived].mean():.2f}")
+        lines.append(f"final cost {np.median(shown.final_cost[cell][survived]):.3g} (median)")
+        lines.append(f"held-out accuracy {shown.held_out_accuracy[cell][survived].mean():.2f} (mean)")
     return "<br>".join(lines)
+
+
+def tell_run(shown: Map, place: tuple[int, ...]) -> str:
+    """What became of one run, in two lines."""
+    name, _, fate = shown.at(*place).partition(": ")
+    return f"<b>{name}</b><br>{fate}"
 
 
 def name_cell(shown: Map, cell: tuple[int, ...]) -> str:

@@ -1,31 +1,152 @@
 """The lab on the map shows what its sentences say."""
 
 import ast
+import re
 
+import numpy as np
 import pytest
-from notebooks import execute, find_lab, find_numbers
+from claims import read_column
+from notebooks import execute, find_lab, find_numbers, read_measured, read_text
+
+import cnnlab
 
 LAB = find_lab("07")
+OUTER, MIDDLE = "07_outer_rows", "07_middle_row"
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
 
 
-def test_part_of_the_map_explodes():
-    exploding, cells = find_numbers(LAB, r"Measured: (\d+) of (\d+)", "share-compare")
-    assert cells == 99
-    assert 30 < exploding < 70
+def find_said(pattern: str) -> tuple[float, ...]:
+    """The numbers of a sentence of the lab."""
+    found = re.search(pattern, read_text(LAB))
+    assert found, pattern
+    return tuple(float(number.replace(",", "")) for number in found.groups())
 
 
-def test_the_middle_row_explodes_in_part_the_top_one_nearly_everywhere_and_the_bottom_one_nowhere():
-    middle, top = find_numbers(LAB, r"Measured: (\d+) of 11; in the top row (\d+) of 11", "tenth-compare")
-    assert 3 <= middle <= 7
-    assert 9 <= top <= 11
-    rows = ast.literal_eval(execute(LAB)["tenth-run"].strip())
-    assert rows[0.5] == 0
-    assert list(rows.values()) == sorted(rows.values())
+def read_rows() -> dict[float, int]:
+    """Scale -> how many cells of its row of the whole map diverge."""
+    return {float(scale): count for scale, count in ast.literal_eval(execute(LAB)["map-run"].splitlines()[0]).items()}
 
 
-def test_the_edge_is_clean_from_afar_and_torn_close_up():
-    torn, torn_before = find_numbers(LAB, r"Measured: (\d) of 9; on the whole map it was (\d) of 9", "edge-compare")
-    assert torn >= 2
-    assert torn_before == 0
+def read_fates() -> tuple[np.ndarray, np.ndarray]:
+    """The learning rates of the first unit, and the update at which each run diverges (0: it does not)."""
+    lines = execute(LAB)["row-run"].splitlines()
+    rates = [float(re.match(r"learning_rate ([\d.e-]+), seed 0: ", line)[1]) for line in lines]
+    ends = [re.search(r"diverged at update (\d+)$", line) for line in lines]
+    return np.array(rates), np.array([int(end[1]) if end else 0 for end in ends])
+
+
+def test_the_scale_of_the_other_labs_is_the_one_that_the_head_names():
+    assert find_said(r"A scale of 1 is what the forum's formula gives; the other labs use ([\d.]+)\. ") == (
+        cnnlab.settings("question").init_scale,
+    )
+
+
+def test_the_forum_s_rate_is_where_the_lab_says_it_is():
+    rates, _ = read_fates()
+    assert "the forum's rate, 0.01, is the ninth" in read_text(LAB)
+    assert rates[9 - 1] == 0.01
+    assert rates[1:] / rates[:-1] == pytest.approx(10**0.5, rel=0.01)
+
+
+def test_a_row_diverges_from_one_place_on_and_the_sooner_the_higher_the_rate():
+    rates, ends = read_fates()
+    (edge,) = find_said(r"below 0\.001 no run diverges, and from ([\d.]+) on each does")
+    assert ((ends > 0) == (rates >= edge)).all()
+    assert read_measured(LAB, "row-compare") == (rates >= edge).sum()
+    late, soon = find_said(r"after (\d+) updates at 0\.001, after (\d+) at 0\.1")
+    assert (ends[rates == 0.001], ends[rates == 0.1]) == (late, soon)
+    assert (np.diff(ends[ends > 0]) <= 0).all()
+
+
+def test_the_edge_moves_to_the_left_with_every_row_upwards():
+    rows = read_rows()
+    assert len(rows) == 9
+    assert set(np.diff(list(rows.values()))) <= {1, 2}
+    assert "it moves to the left with every row upwards, by one cell or two" in read_text(LAB)
+    assert read_measured(LAB, "map-compare") == rows[2.0] - rows[0.5]
+    assert np.exp(np.mean(np.diff(np.log(list(rows))))) == pytest.approx(
+        find_said(r"by a factor of (1\.\d+)\.")[0], abs=0.01
+    )
+
+
+def test_nothing_diverges_or_converges_in_the_bottom_row_of_the_map():
+    assert read_rows()[0.5] == 0
+    assert "none converges either: all eleven are beige" in read_text(LAB)
+    assert "labels in the bottom row: {'stalled'}" in execute(LAB)["map-run"]
+
+
+def test_eight_starts_diverge_at_twice_the_weights_and_hardly_at_half():
+    fewest, most, half = find_said(
+        r"at twice the weights (\d) or (\d) of the six diverge, at half the weights (\d) at most"
+    )
+    twice = read_column(OUTER, "twice_diverged")
+    assert len(twice) == 8
+    assert (twice.min(), twice.max()) == (fewest, most)
+    assert read_column(OUTER, "half_diverged").max() == half
+    assert "and there none converges" in read_text(LAB)
+    assert not read_column(OUTER, "half_converged").any()
+
+
+def test_half_the_scale_makes_the_output_512_times_smaller_and_the_gradient_shorter_still():
+    said = find_said(r"The first gradient is ([\d.]+) long at scale 0\.5, ([\d,]+) at 1, and ([\d,]+) at 2\.")
+    starts = [cnnlab.Run("question", init_scale=scale) for scale in (0.5, 1.0, 2.0)]
+    outputs = [start.descent.outputs(start.state, start.problem.data[0]).abs().max().item() for start in starts]
+    (times,) = find_said(r"makes the output 2⁹ = (\d+) times smaller")
+    assert outputs[1] / outputs[0] == pytest.approx(times, rel=1e-3)
+    for start, length in zip(starts, said, strict=True):
+        start.step()
+        assert start.record.total_gradient_norm[0] == pytest.approx(length, rel=0.01)
+
+
+def test_the_best_blue_cell_gets_two_of_three_new_patches_right_and_guessing_nearly_as_many():
+    best = read_measured(LAB, "learned-compare")
+    assert "The best converged cell gets about two of three new patches right" in read_text(LAB)
+    assert best == pytest.approx(2 / 3, abs=0.04)
+    count, patches, lucky = find_said(
+        r"If (\d+) networks merely guess on (\d+) patches, the best .* about ([\d.]+) right"
+    )
+    assert find_numbers(LAB, r"^(\d+) cells converged", "learned-run") == (count,)
+    assert len(cnnlab.Run("question").problem.held_out[0]) == patches
+    right = np.random.default_rng(0).binomial(int(patches), 0.5, (4000, int(count))).max(axis=1) / patches
+    assert right.mean() == pytest.approx(lucky, abs=0.01)
+
+
+def test_no_start_gets_much_more_new_patches_right():
+    count, most = find_said(
+        r"The middle row was computed with (\d+) starts, .* the best of all those runs gets ([\d.]+) right"
+    )
+    accuracy = read_column(MIDDLE, "most_accurate")
+    assert len(accuracy) == count
+    assert accuracy.max() == pytest.approx(most, abs=0.006)
+
+
+def test_the_edge_is_clean_from_afar_and_torn_close_up_with_this_start():
+    far, near = find_numbers(LAB, r"torn rows: (\d+) on the whole map, (\d+) close up", "edge-run")
+    assert "On the whole map no row is torn" in read_text(LAB)
+    assert far == 0
+    assert near >= 2
+    assert read_measured(LAB, "edge-compare") == near
+
+
+def test_the_middle_row_is_torn_with_few_starts_and_with_this_one():
+    count, torn = find_said(
+        r"The middle row alone was computed with (\d+) starts: it is torn with (\d+) of them, of which this"
+    )
+    found = read_column(MIDDLE, "torn")
+    assert (len(found), found.sum()) == (count, torn)
+    assert found[0]
+
+
+def test_the_rates_close_to_the_edge_lie_above_the_critical_one():
+    (said,) = find_said(
+        r"At scale 1 the critical learning rate of this start is ([\d.]+), below all rates of this region"
+    )
+    critical = cnnlab.critical_learning_rate(cnnlab.Run("question", init_scale=1.0)).value
+    assert round(critical, 5) == said < 1e-4
+
+
+def test_the_ledger_tells_of_the_row_and_of_both_maps():
+    lines = execute(LAB)["ledger"].splitlines()
+    assert len(lines) == 3
+    assert all(re.search(r"\d+ converged, \d+ stalled, \d+ diverged", line) for line in lines)

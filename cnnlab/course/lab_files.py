@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ SOLUTIONS = "solutions"
 """The folder within the labs that holds the solutions, under the labs' names."""
 BUILD, CHECK = "build", "build-check"
 """Ids of the cell with the exercise, and of the one with its check."""
-FOLDED = re.compile(r"\s*<details><summary>[^<]*solution.*?</details>", re.DOTALL | re.IGNORECASE)
-"""A solution that is folded away in a text."""
 
 Version = Literal["all", "student", "solutions"]
 
@@ -72,7 +69,7 @@ def list_files(labs: Path, version: Version) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file of a version."""
     make: dict[Version, Callable[[Path], bytes]] = {
         "all": Path.read_bytes,
-        "student": make_student_version,
+        "student": Path.read_bytes,
         "solutions": make_teacher_version,
     }
     for path in sorted(labs.glob("*.ipynb")):
@@ -85,28 +82,13 @@ def list_files(labs: Path, version: Version) -> Iterator[tuple[str, bytes]]:
         yield from ((path.name, path.read_bytes()) for path in sorted(labs.glob("*.md")))
 
 
-def make_student_version(path: Path) -> bytes:
-    """A lab without solutions."""
-    notebook = read_notebook(path)
-    remove_folded(notebook)
-    return write_notebook(notebook)
-
-
 def make_teacher_version(path: Path) -> bytes:
     """A lab with the solution in the exercise's cell, as nbgrader takes the source of an assignment."""
     notebook = read_notebook(path)
-    remove_folded(notebook)
     solution = path.parent / SOLUTIONS / path.name
     if solution.is_file():
         put_solution(notebook, find_cell(read_notebook(solution), BUILD).source)
     return write_notebook(notebook)
-
-
-def remove_folded(notebook: NotebookNode) -> None:
-    """Take solutions that are folded away out of a notebook's texts."""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = FOLDED.sub("", cell.source)
 
 
 def put_solution(notebook: NotebookNode, solution: str) -> None:

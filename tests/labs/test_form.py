@@ -207,6 +207,18 @@ def test_the_solution_is_not_in_the_lab_and_its_check_is_the_lab_s_own(path):
     assert ast.unparse(solved.body[-1]) not in text
 
 
+@every_lab
+def test_the_notes_for_teachers_tell_of_each_lab(path):
+    notes = (path.parent / "teaching.md").read_text(encoding="utf-8")
+    title = read_cells(path)[0].source.splitlines()[0].removeprefix("# ")
+    (section,) = re.findall(
+        rf"^## {path.name[:2]} {re.escape(title)}\n(.*?)(?=^## |\Z)", notes, re.DOTALL | re.MULTILINE
+    )
+    parts = ("Minutes", "Ask before", "What classes get wrong", "In five minutes", "Answers")
+    places = [section.index(f"**{part}**") for part in parts]
+    assert places == sorted(places)
+
+
 def test_guesses_that_are_made_are_compared_and_kept_until_the_calibration():
     notebook = nbformat.read(FIRST, as_version=4)
     notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "build" not in cell.id]

@@ -16,11 +16,17 @@ LAYERS = ("first", "second", "last")
 
 
 def record_of(
-    cost: object, *, layers: tuple[str, ...] = LAYERS, precision: str = "float32", **gauges: object
+    cost: object,
+    *,
+    layers: tuple[str, ...] = LAYERS,
+    precision: str = "float32",
+    updates_per_epoch: int = 1,
+    **gauges: object,
 ) -> Record:
     """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1."""
     costs = np.asarray(cost, dtype=float)
-    log = Log(cnnlab.settings("question", precision=precision), layers, ("first.weight[0,0]",), updates_per_epoch=1)
+    settings = cnnlab.settings("question", precision=precision)
+    log = Log(settings, layers, ("first.weight[0,0]",), updates_per_epoch)
     rows = len(costs) + 1
     columns = {name: np.ones(rows) for name in GAUGES} | {name: np.ones((rows, len(layers))) for name in LAYER_GAUGES}
     columns |= {name: np.zeros((rows, len(layers))) for name in LAYER_GAUGES if name.endswith(("_nan", "_inf"))}

@@ -216,8 +216,12 @@ class Lab(CellOutput):
         self._redraw()
 
     def look_before_explosion(self) -> None:
-        """Show the last update after which nothing was wrong yet, by the rule of `cnnlab.before_explosion`."""
-        self.look_at(before_explosion(self.record))
+        """Show the last update after which all was well, by the rule of `cnnlab.before_explosion`."""
+        update = before_explosion(self.record)
+        self.look_at(update)
+        if update == len(self.record):
+            self.problem, self.problem_at = f"nothing went wrong up to update {update}", time.monotonic()
+            self._redraw()
 
     def rewind(self, step: int | None = None) -> None:
         """Take the run back to where it was after an update (None: the one shown); what came later stays as a ghost."""

@@ -30,6 +30,6 @@ class View:
     schedule: str = "constant"
     """How the learning rate goes on; see `schedules.SCHEDULE`."""
     forecast: Prediction | None = None
-    """Before the first update: whether it will diverge; None while that is not known, and later."""
+    """Before the first update: how many starts tried diverged; None while that is not known, and later."""
     no_curvature: str = ""
     """Why the curvature cannot be measured; nothing if it can."""

@@ -189,8 +189,8 @@ def describe_state(moment: Moment) -> tuple[str, str]:
         return progress_line(shown) if len(shown) else ready_line(shown), PLAIN
     if len(view.record) or view.forecast is None:
         return state_line(shown), tone(shown)
-    line = f"ready at update 0: at learning rate {view.settings.learning_rate:g} it {view.forecast}"
-    return line, RISING if view.forecast.diverges else CALM
+    line = f"ready at update 0. Forecast at learning rate {view.settings.learning_rate:g}: {view.forecast}"
+    return line, RISING if view.forecast.diverged else CALM
 
 
 def ready_line(record: Record) -> str:

@@ -50,7 +50,7 @@ class Autopsy:
     rules: tuple[str, ...]
     """Which of the three rules of the posted answer apply."""
     before: int
-    """The last update after which nothing was wrong yet: where remedies begin."""
+    """The last update after which all was well: where remedies begin."""
     remedies: tuple[Trial, ...] = ()
     """The remedies that were tried, those that mend first."""
 

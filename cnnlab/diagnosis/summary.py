@@ -24,6 +24,8 @@ LONG = 10.0
 """An update so many times as long as a layer's weights is too long (the threshold of SageMaker Debugger's rule)."""
 RISE = 3.0
 """A cost above so many times its least is said to rise (the factor at which fast.ai's finder stops)."""
+WELL = 2.0
+"""A cost, averaged over an epoch, up to so many times its least is well."""
 UNKNOWN = "the cost is not measured (give it with watch.step(loss))"
 """What is said where nothing is known of the cost."""
 
@@ -72,21 +74,53 @@ def start_line(record: Record) -> str:
 
 
 def before_explosion(record: Record) -> int:
-    """The last update after which nothing was wrong yet: 0, the start, if the very first step was too long.
+    """The last update after which all was well: the last one of the record if nothing went wrong, 0 if all did.
 
-    Wrong is an update that leaves a cost that is not finite or above 3 times its least so far, or one that is more than
-    10 times as long as the weights of a layer (the threshold of SageMaker Debugger's rule). The cost that an update
-    leaves is measured at the next one; one that was not measured tells nothing.
+    All is well after an update if the cost that it leaves, averaged over an epoch, is at most twice the least such
+    average so far, and the update was at most 10 times as long as the weights of each layer (the threshold of
+    SageMaker Debugger's rule). What went wrong and came back is forgiven. The cost that an update leaves is measured at
+    the next one; one that was not measured tells nothing.
     """
-    finite = np.where(np.isfinite(record.cost), record.cost, np.inf)
-    least = np.minimum.accumulate(finite)
-    bad = ~((finite[1:] <= RISE * np.maximum(least[:-1], 0.1)) & np.isfinite(finite[1:]))
-    left_a_bad_cost = np.append(bad & record.is_measured("cost")[1:], False)[: len(record)]
-    too_long = record.longer_than(LONG).any(axis=1)
-    wrong = np.flatnonzero(left_a_bad_cost | too_long)
-    if record.first_nonfinite == 1:
-        return 0
-    return int(wrong[0]) if len(wrong) else len(record)
+    steps, costs = record.known_costs
+    latest = np.searchsorted(steps, np.arange(1, len(record) + 2), side="right")
+    well = np.append(True, is_low(costs, record.updates_per_epoch))[latest]
+    well[1:] &= ~record.longer_than(LONG).any(axis=1)
+    return int(np.flatnonzero(well)[-1]) if well.any() else 0
+
+
+def is_low(costs: NDArray[np.float64], epoch: int) -> NDArray[np.bool_]:
+    """Whether the average over the epoch that each cost ends is at most twice the least average so far.
+
+    In the first epoch the average is over the costs so far. Averages over less than a quarter of an epoch, or over less
+    than half of the costs so far, are too uncertain to be the least.
+    """
+    averages = average_epochs(costs, epoch)
+    firsts = np.minimum(np.arange(len(costs)) // 2, -(-epoch // 4) - 1)
+    begin = int(firsts.max(initial=0))
+    least = np.minimum.accumulate(np.append(np.full(begin, np.inf), averages[begin:]))
+    for place, first in enumerate(firsts[: 2 * begin]):
+        least[place] = averages[first : place + 1].min()
+    return np.isfinite(averages) & (averages <= WELL * np.maximum(least, 0.1))
+
+
+def average_epochs(costs: NDArray[np.float64], epoch: int) -> NDArray[np.float64]:
+    """The average of each cost and those of the epoch before it; inf where one is not finite.
+
+    Sums of 1, 2, 4, .. costs are put together: from sums of all so far a cost of 1e30 would never be gone.
+    """
+    total, piece, width, taken = np.zeros(len(costs)), costs, 1, 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        while width <= epoch:
+            if epoch & width:
+                total, taken = total + shift(piece, taken), taken + width
+            piece, width = piece + shift(piece, width), 2 * width
+    averages = total / np.minimum(np.arange(1, len(costs) + 1), epoch)
+    return np.where(np.isfinite(averages), averages, np.inf)
+
+
+def shift(values: NDArray[np.float64], places: int) -> NDArray[np.float64]:
+    """The values so many places later, after zeros."""
+    return np.append(np.zeros(min(places, len(values))), values[: max(len(values) - places, 0)])
 
 
 def difference(record: Record, parent: Record | None, coming: Knobs | None = None) -> str:

@@ -31,11 +31,6 @@ def format_fixed(value: float, decimals: int, most: float) -> str:
     return format(value, f".{decimals if abs(value) < most else 2}f")
 
 
-def format_chance(chance: float) -> str:
-    """A chance in percent, as in 12 %, under 1 %, over 99 %."""
-    return "under 1 %" if chance < 0.01 else "over 99 %" if chance > 0.99 else f"{100 * chance:.0f} %"
-
-
 def format_duration(seconds: float) -> str:
     """A time, as in 4 s, 12 min, 3.5 h, 20 days."""
     if seconds < 100:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cnnlab.config.settings import Settings
+from cnnlab.training.activations import collect_outputs
 from cnnlab.training.network import Layout
 
 
@@ -108,22 +109,17 @@ def scale_to_unit_variance(
     """
     tensors = dict(tensors)
     for name in (name for name, shape in zip(layout.names, layout.shapes, strict=True) if len(shape) >= 2):
-        layer = network.get_submodule(name.rpartition(".")[0])
         for _ in range(10):
-            variance = output_variance(network, layer, tensors, x)
+            variance = output_variance(network, name.rpartition(".")[0], tensors, x)
             if variance == 0 or abs(variance - 1) < 0.1:
                 break
             tensors[name] = tensors[name] / math.sqrt(variance)
     return tensors
 
 
-def output_variance(network: nn.Module, layer: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> float:
+def output_variance(network: nn.Module, layer: str, tensors: dict[str, Tensor], x: Tensor) -> float:
     """Variance of one layer's outputs over patches and units, at the given parameters."""
-    seen: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    try:
-        with torch.no_grad():
-            functional_call(network, {name: tensor.float() for name, tensor in tensors.items()}, (x,))
-    finally:
-        handle.remove()
-    return seen[0].var().item()
+    parameters = {name: tensor.float() for name, tensor in tensors.items()}
+    with torch.no_grad():
+        outputs = collect_outputs(network, [layer], lambda: functional_call(network, parameters, (x,)))
+    return outputs[layer].var().item()

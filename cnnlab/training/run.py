@@ -20,6 +20,7 @@ from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, check_names, qu
 from cnnlab.records.frame import Frame
 from cnnlab.records.log import Log
 from cnnlab.records.record import Branch, Record
+from cnnlab.training.activations import collect_outputs
 from cnnlab.training.checkpoints import History, State, restore_states
 from cnnlab.training.malloc import keep_freed_memory
 from cnnlab.training.metrics import Gauges, classification
@@ -155,7 +156,11 @@ class Run:
     @property
     def knobs_in_force(self) -> Knobs:
         """The knobs of the next update: those last chosen, or what the plan has for it."""
-        return next((knobs for first, knobs in reversed(self.plan) if first <= self.updates + 1), self.knobs)
+        return self.find_planned_knobs(self.updates + 1)
+
+    def find_planned_knobs(self, update: int) -> Knobs:
+        """The knobs of an update to come, unless others are chosen by then."""
+        return next((knobs for first, knobs in reversed(self.plan) if first <= update), self.knobs)
 
     @property
     def record(self) -> Record:
@@ -328,6 +333,20 @@ class Run:
             name: view.to("cpu", torch.float64).numpy().copy()
             for name, view in self.layout.views(self.parameters).items()
         }
+
+    def activations(self) -> dict[str, np.ndarray]:
+        """Each layer's output for all training examples at the present weights, before any ReLU, by the layer's name.
+
+        Float64 arrays (examples, ...), in the order in which the layers run. The network is in evaluation mode
+        meanwhile, so that nothing of the run changes.
+        """
+        with self.determinism(self.updates), evaluation(self.network):
+            outputs = collect_outputs(
+                self.network,
+                self.layout.layers,
+                lambda: self.descent.outputs(self.state, self.problem.data[0]),
+            )
+        return {name: output.to("cpu", torch.float64).numpy() for name, output in outputs.items()}
 
     def patches(self) -> np.ndarray | None:
         """The training patches as images (patches, height, width); None if the data are no images."""

@@ -27,9 +27,9 @@ def test_the_band_is_there_before_play_and_moves_with_the_start_and_with_trainin
     until(lambda: edge(shown) != before, "the band to move")
 
 
-def test_before_play_it_says_whether_it_will_diverge(lab):
+def test_before_play_it_says_how_many_starts_diverged(lab):
     shown = lab("'question'")
-    until(lambda: "it will diverge (chance of NaN over 5 seeds" in shown.line.inner_text(), "a forecast", 60)
+    until(lambda: "of 5 starts tried diverged within 20 updates" in shown.line.inner_text(), "a forecast", 60)
 
 
 def test_when_nothing_is_finite_any_more_the_band_says_so(lab):

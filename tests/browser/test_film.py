@@ -49,7 +49,7 @@ def test_before_the_explosion_is_one_button_and_arrow_keys_step_through_the_film
     lab.press("Play")
     lab.wait_for_update(20)
     lab.wait_until_paused()
-    lab.press("Look at the last update after which nothing was wrong yet")
+    lab.press("Look at the last update after which all was well")
     until(lambda: lab.update() == notebook.value("__import__('cnnlab').before_explosion(lab.record)"), "that update")
     scrubber = lab.slider("Update shown")
     scrubber.focus()

@@ -26,7 +26,7 @@ def test_the_forecast_comes_when_it_is_asked_for_by_keyboard_and_stays_after_a_r
     assert inside["x"] + inside["width"] <= whole["x"] + whole["width"]
     button.focus()
     shown.page.keyboard.press("Enter")
-    until(lambda: "it will diverge (chance of NaN over 5 seeds" in shown.line.inner_text(), "the forecast")
+    until(lambda: "5 of 5 starts tried diverged within 20 updates" in shown.line.inner_text(), "the forecast")
     until(lambda: band(shown).startswith("critical 1."), "the critical rate")
     until(lambda: len(shown.trace("sharpness")["y"]) == 1, "the curvature")
     assert not button.is_visible()
@@ -35,7 +35,7 @@ def test_the_forecast_comes_when_it_is_asked_for_by_keyboard_and_stays_after_a_r
     shown.press("One update")
     shown.wait_for_update(1)
     shown.press("Reset to the same start")
-    until(lambda: "it will diverge" in shown.line.inner_text(), "the forecast of the new start")
+    until(lambda: "starts tried diverged" in shown.line.inner_text(), "the forecast of the new start")
     until(lambda: band(shown).startswith("critical 1."), "its critical rate")
     assert not button.is_visible()
 

@@ -1,127 +1,175 @@
-"""Whether a run will diverge is said before its first update, and rightly where it is beyond doubt."""
-
-import math
+"""Before its first update a run's start is tried, and others; what is said is what was done, and leaves no trace."""
 
 import pytest
 import torch
 from torch import nn
 
 import cnnlab
-from cnnlab.curvature.divergence import (
-    SEEDS,
-    SIGNS,
-    Forecast,
-    Prediction,
-    compute_chance,
-    logarithm,
-    measure_signs,
-    rule,
-)
+from cnnlab.curvature import divergence
+from cnnlab.curvature.divergence import SEEDS, WITHIN, Forecast, Prediction, predict
 from cnnlab.training.problem import Problem
 from cnnlab.training.run import Run
 
-SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
+SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "relu": "none", "device": "cpu"}
 
 
-@pytest.mark.parametrize(("rate", "diverges"), [(1e-2, True), (1e-5, False)])
-def test_the_question_s_network_is_foretold_to_diverge_at_its_rate_and_not_at_a_small_one(rate, diverges):
+def forecast_fully(run: Run, forecast: Forecast) -> Prediction | None:
+    """What a forecast says of a run when it is complete."""
+    while not forecast.is_known(run):
+        assert forecast.find_prediction(run) is None
+        forecast.measure_piece(run)
+    return forecast.find_prediction(run)
+
+
+def diverges(**changes: object) -> bool:
+    """Whether a run reaches NaN or inf when it is really trained."""
+    return Run("question", **{**SMALL, **changes}).advance(WITHIN, until="nonfinite").nonfinite
+
+
+@pytest.mark.parametrize(("rate", "diverged"), [(1e-2, True), (1e-5, False)])
+def test_the_question_s_network_diverges_at_its_rate_and_not_at_a_small_one(rate, diverged):
     run = Run("question", learning_rate=rate, device="cpu")
-    said = cnnlab.predict(run)
-    assert said.diverges == diverges
+    assert cnnlab.predict(run).diverges == diverged
     assert run.updates == 0
-    assert run.advance(20, until="nonfinite").nonfinite == diverges
 
 
-def test_a_higher_rate_has_no_lower_chance():
-    chances = [cnnlab.predict(Run("question", learning_rate=rate, **SMALL)).chance for rate in (1e-6, 1e-3, 1.0)]
-    assert chances == sorted(chances)
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 2}, {"momentum": 0.9}, {"clip": "norm"}, {"l2": 1e4}])
+@pytest.mark.parametrize("rate", [1e-9, 1e-3, 1.0])
+def test_what_is_predicted_comes_to_pass(changes, rate):
+    run = Run("question", learning_rate=rate, **changes, **SMALL)
+    assert cnnlab.predict(run).diverges == diverges(learning_rate=rate, **changes)
 
 
-def test_clipping_lowers_the_chance():
-    plain, clipped = (Run("question", device="cpu", clip=kind, clip_threshold=0.01) for kind in ("off", "norm"))
-    assert cnnlab.predict(clipped).chance < 0.5 < cnnlab.predict(plain).chance
+def test_a_prediction_in_the_middle_of_a_run_is_of_the_updates_to_come():
+    run = Run("question", learning_rate=1e-6, **SMALL)
+    run.advance(3)
+    assert not predict(run).diverges
+    run.set(learning_rate=1e3)
+    assert predict(run).diverges
+    assert run.advance(WITHIN, until="nonfinite").nonfinite
+
+
+def test_a_plan_is_tried_as_it_stands():
+    low, high = (cnnlab.settings("question", learning_rate=rate, **SMALL).knobs for rate in (1e-9, 1e3))
+    later = Run("question", plan=((1, low), (10, high)), **SMALL)
+    assert predict(later).diverges
+    assert not predict(Run("question", plan=((1, low), (WITHIN + 1, high)), **SMALL)).diverges
+    assert forecast_fully(later, Forecast()).diverged == 1 + SEEDS
 
 
 def test_predicting_changes_nothing_of_the_run():
     plain, foretold = (Run("question", learning_rate=1e-3, momentum=0.5, **SMALL) for _ in range(2))
     for _ in range(3):
-        cnnlab.predict(foretold)
+        predict(foretold)
         plain.step()
         foretold.step()
     assert foretold.record.table.tobytes() == plain.record.table.tobytes()
 
 
-def test_the_rule_is_the_fitted_one_and_rises_with_each_sign():
-    assert set(rule()) == {"constant", *SIGNS}
-    middle = dict.fromkeys(SIGNS, 1.0)
-    for name in SIGNS:
-        assert compute_chance({**middle, name: 100.0}) > compute_chance(middle)
-
-
-def test_what_is_not_finite_counts_as_the_worst_and_what_is_zero_as_the_best():
-    worst, best = (dict.fromkeys(SIGNS, value) for value in (math.nan, 0.0))
-    assert compute_chance(worst) > 0.99
-    assert compute_chance(best) < 0.01
-    assert logarithm(math.inf) == logarithm(math.nan) == 6
-    assert logarithm(-1.0) == logarithm(0.0) == -6
-
-
-def test_the_critical_sign_is_the_rate_over_the_critical_one():
-    run = Run("question", learning_rate=1e-3, **SMALL)
-    critical = cnnlab.critical_learning_rate(run)
-    assert measure_signs(run, critical)["critical"] == pytest.approx(1e-3 / critical.value)
-
-
-@pytest.mark.parametrize(("chance", "words"), [(0.0, "under 1 %"), (0.5, "50 %"), (0.999, "over 99 %")])
-def test_a_prediction_says_its_chance_without_false_certainty(chance, words):
-    assert words in str(Prediction(chance))
-
-
-def test_a_forecast_is_the_mean_over_seeds():
-    run = Run("question", learning_rate=1e-3, **SMALL)
-    forecast = Forecast()
-    while not forecast.is_known(run):
-        assert forecast.find_prediction(run) is None
-        forecast.measure_piece(run)
-    chances = [
-        cnnlab.predict(Run("question", learning_rate=1e-3, **{**SMALL, "seed": seed})).chance
-        for seed in range(1 + SEEDS)
+def test_a_network_with_buffers_and_dropout_is_tried_and_left_as_it_was():
+    torch.manual_seed(0)
+    data = (torch.randn(8, 3), torch.randint(2, (8,)))
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    runs = [
+        Run(network=network, data=data, cost=nn.functional.cross_entropy, device="cpu", learning_rate=0.1)
+        for _ in range(2)
     ]
-    assert forecast.find_prediction(run).chance == pytest.approx(sum(chances) / len(chances))
-    assert f"over {1 + SEEDS} seeds" in str(forecast.find_prediction(run))
+    assert not predict(runs[0]).diverges
+    for run in runs:
+        run.advance(3)
+    assert runs[0].record.table.tobytes() == runs[1].record.table.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("diverged", "starts", "words"),
+    [
+        (0, 5, "0 of 5 starts tried diverged within 20 updates"),
+        (3, 5, "3 of 5 starts tried diverged within 20 updates"),
+        (0, 1, "the start tried did not diverge within 20 updates"),
+        (1, 1, "the start tried diverged within 20 updates"),
+    ],
+)
+def test_a_prediction_says_what_was_tried_and_no_chance(diverged, starts, words):
+    said = Prediction(diverged, starts)
+    assert str(said) == words
+    assert not any(word in words for word in ("%", "chance", "will"))
+    assert said.chance == diverged / starts
+    assert said.diverges == (diverged > starts / 2)
+
+
+def test_a_forecast_counts_the_starts_that_really_diverge():
+    run = Run("question", learning_rate=1e-3, **SMALL)
+    expected = [diverges(learning_rate=1e-3, seed=seed) for seed in range(1 + SEEDS)]
+    assert 0 < sum(expected) < 1 + SEEDS
+    assert forecast_fully(run, Forecast()) == Prediction(sum(expected), 1 + SEEDS)
 
 
 def test_a_forecast_is_made_anew_for_another_rate_from_the_same_starts():
-    run = Run("question", learning_rate=1e-6, **SMALL)
+    run = Run("question", learning_rate=1e-9, **SMALL)
     forecast = Forecast()
-    while not forecast.is_known(run):
-        forecast.measure_piece(run)
-    low, starts = forecast.find_prediction(run), [start for start, _ in forecast.starts]
-    assert all(start.problem.descent is run.problem.descent for start in starts)
-    run.set(learning_rate=10.0)
+    assert forecast_fully(run, forecast).diverged == 0
+    before = list(forecast.further)
+    run.set(learning_rate=1e3)
     assert not forecast.is_known(run)
-    while not forecast.is_known(run):
-        forecast.measure_piece(run)
-    assert forecast.find_prediction(run).chance > low.chance
-    assert all(now is before for (now, _), before in zip(forecast.starts, starts, strict=True))
+    assert forecast_fully(run, forecast).diverged == 1 + SEEDS
+    assert all(now is then for now, then in zip(forecast.further, before, strict=True))
+
+
+def test_a_run_that_takes_the_place_of_one_that_was_trained_is_tried_from_its_own_start():
+    forecast, old = Forecast(), Run("question", learning_rate=1e-9, **SMALL)
+    forecast_fully(old, forecast)
+    old.set(learning_rate=1e3)
+    old.advance(5)
+    new = Run("question", learning_rate=1e-8, **SMALL)
+    assert forecast_fully(new, forecast).diverged == 0
 
 
 def test_a_forecast_of_a_network_of_one_s_own_is_of_its_start_alone():
     torch.manual_seed(0)
     data = (torch.randn(8, 3), torch.randint(2, (8,)))
     run = Run(network=nn.Linear(3, 2), data=data, cost=nn.functional.cross_entropy, device="cpu", learning_rate=0.1)
+    assert forecast_fully(run, Forecast()) == Prediction(0, 1)
+
+
+def test_a_network_without_second_derivatives_is_tried_too():
+    class Rounded(torch.autograd.Function):
+        """What has a first derivative and no second."""
+
+        @staticmethod
+        def forward(context, x):
+            return x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(context, gradient):
+            return gradient
+
+    class Own(nn.Linear):
+        """A layer that ends in it."""
+
+        def forward(self, x):
+            return Rounded.apply(super().forward(x))
+
+    data = (torch.randn(8, 3), torch.randint(2, (8,)))
+    run = Run(network=Own(3, 2), data=data, cost=nn.functional.cross_entropy, device="cpu", learning_rate=0.1)
+    assert forecast_fully(run, Forecast()) == Prediction(0, 1)
+
+
+def test_a_slow_network_s_forecast_comes_in_pieces_and_begins_no_start_when_time_is_up(monkeypatch):
+    run = Run("question", learning_rate=1e-9, **SMALL)
+    monkeypatch.setattr(divergence, "PIECE", 1e-9)
+    monkeypatch.setattr(divergence, "LONGEST", 0.0)
     forecast = Forecast()
     forecast.measure_piece(run)
-    assert forecast.is_known(run)
-    assert forecast.find_prediction(run).starts == 1
-    assert not forecast.find_prediction(run).diverges
+    assert forecast.trials[0].updates == 1
+    assert not forecast.is_known(run)
+    assert forecast_fully(run, forecast) == Prediction(0, 1)
 
 
 def test_there_is_no_forecast_once_the_run_has_begun():
     run = Run("question", learning_rate=1e-4, **SMALL)
     forecast = Forecast()
-    while not forecast.is_known(run):
-        forecast.measure_piece(run)
+    forecast_fully(run, forecast)
     run.step()
     assert forecast.find_prediction(run) is None
 
@@ -134,12 +182,6 @@ def test_a_network_for_which_nothing_can_be_foretold_has_no_forecast_and_no_erro
 
     monkeypatch.setattr(Problem, "replace_seed", no_other)
     forecast = Forecast()
-    forecast.measure_piece(run)
+    assert forecast_fully(run, forecast) is None
     forecast.measure_piece(run)
     assert forecast.is_known(run)
-    assert forecast.find_prediction(run) is None
-
-
-def test_mini_batches_are_foretold_from_their_first_batch():
-    run = Run("question", batch_size=2, learning_rate=1e-9, **SMALL)
-    assert cnnlab.predict(run).chance < 0.5

@@ -332,6 +332,21 @@ def test_a_search_in_pieces_answers_for_the_weights_at_which_it_began():
     assert found.step == 0
 
 
+def test_a_search_has_the_same_bits_on_any_number_of_threads_and_leaves_that_number():
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            run = Run("question", learning_rate=1e-3)
+            run.advance(2)
+            found.append(critical_learning_rate(run))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].eigenvalue == found[1].eigenvalue
+    assert found[0].vector.equal(found[1].vector)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"), [({"of": "half"}, "of must be one of 'all', 'batch', got 'half'"), ({"most": 0}, "most must be")]
 )

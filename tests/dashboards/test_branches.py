@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from handmade import record_of
 
 import cnnlab
 from cnnlab.diagnosis.summary import before_explosion, difference
@@ -182,27 +181,18 @@ def test_the_browser_s_messages_look_back_and_fork(lab: cnnlab.Lab) -> None:
     assert lab.record.others == ()
 
 
-def test_before_the_explosion_is_the_start_when_the_first_step_was_too_long() -> None:
-    assert before_explosion(record_of([5.6, 1.45e5, 1e24, np.nan])) == 0
+def test_looking_before_the_explosion_of_a_healthy_run_says_that_nothing_went_wrong(lab: cnnlab.Lab) -> None:
+    lab.look_before_explosion()
+    assert lab.look is None
+    assert lab.problem == f"nothing went wrong up to update {len(lab.record)}"
 
 
-def test_before_the_explosion_is_the_last_update_that_left_a_cost_that_was_no_rise() -> None:
-    assert before_explosion(record_of([2.0, 1.0, 0.9, 50.0, 1e9, np.inf])) == 2
-
-
-def test_an_update_ten_times_as_long_as_its_weights_is_wrong_though_no_cost_tells_yet() -> None:
-    ratio = np.ones((5, 3))
-    ratio[3, 1] = 11
-    assert before_explosion(record_of([2.0, 1.0, 0.9, 0.8], update_ratio=ratio)) == 2
-
-
-def test_a_healthy_run_has_nothing_wrong_up_to_its_end() -> None:
-    assert before_explosion(record_of([2.0, 1.0, 0.5])) == 3
-    assert before_explosion(record_of([])) == 0
-
-
-def test_a_cost_that_is_nan_from_the_start_leaves_only_the_start() -> None:
-    assert before_explosion(record_of([np.nan, np.nan])) == 0
+def test_looking_before_an_explosion_says_nothing(lab: cnnlab.Lab) -> None:
+    lab.set(learning_rate=1e3)
+    lab.step(4)
+    lab.look_before_explosion()
+    assert lab.look == before_explosion(lab.record) < len(lab.record)
+    assert lab.problem == ""
 
 
 def test_a_fork_without_a_change_says_so() -> None:

@@ -75,7 +75,7 @@ def test_another_rate_has_another_forecast_and_the_same_curvature(worker, views)
     worker.ask()
     ended(worker)
     before = views[-1]
-    worker.set(worker.settings.replace(learning_rate=100.0))
+    worker.set(worker.settings.replace(learning_rate=1e4))
     worker.ask()
     ended(worker)
     assert views[-1].forecast.chance > before.forecast.chance

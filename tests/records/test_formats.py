@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cnnlab.records.formats import (
-    format_chance,
     format_digits,
     format_duration,
     format_fixed,
@@ -62,13 +61,6 @@ def test_a_watched_weight_takes_at_most_nine_characters(value, text):
 )
 def test_an_exponent_has_neither_plus_nor_leading_zeros(text, short):
     assert shorten_exponent(text) == short
-
-
-@pytest.mark.parametrize(
-    ("chance", "words"), [(0.0, "under 1 %"), (0.5, "50 %"), (0.999, "over 99 %"), (1.0, "over 99 %")]
-)
-def test_a_chance_is_said_without_false_certainty(chance, words):
-    assert format_chance(chance) == words
 
 
 def test_a_time_is_said_in_the_unit_that_fits():

@@ -44,6 +44,13 @@ class ConvNet(nn.Module):
         return self.head(torch.relu(self.conv(x)).mean(dim=(2, 3)))
 
 
+class PickFirst(nn.Module):
+    """The first of several outputs."""
+
+    def forward(self, parts):
+        return parts[0]
+
+
 def mlp(dtype=torch.float32, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).to(dtype)
@@ -312,6 +319,44 @@ def test_weights_are_copies():
     run = small()
     run.weights()["cv0.weight"][:] = 7
     assert not bool((run.parameters == 7).any())
+
+
+def test_activations_are_what_each_layer_puts_out_before_the_relu():
+    run = small(input_scaling="raw")
+    weights, out = run.weights(), run.activations()
+    windows = np.lib.stride_tricks.sliding_window_view(run.patches().astype(float), (3, 3), axis=(1, 2))
+    expected = np.einsum("nijxy,cxy->ncij", windows, weights["cv0.weight"][:, 0])
+    assert tuple(out) == run.record.layers
+    assert out["cv0"].min() < 0
+    np.testing.assert_allclose(out["cv0"], expected, rtol=1e-3, atol=1e-2)
+    expected = np.maximum(out["hid2"], 0) @ weights["softmax.weight"].T
+    np.testing.assert_allclose(out["softmax"], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_looking_at_activations_does_not_change_the_run():
+    watched, unwatched = small(), small()
+    for _ in range(3):
+        watched.step(), unwatched.step()
+        watched.activations()["cv0"][:] = 7
+    assert torch.equal(watched.parameters, unwatched.parameters)
+    assert np.array_equal(watched.record.table, unwatched.record.table, equal_nan=True)
+
+
+def test_activations_after_an_explosion_are_nan_as_they_are():
+    run = exploding()
+    run.advance(6)
+    assert np.isnan(run.activations()["softmax"]).all()
+
+
+def test_activations_of_a_network_of_one_s_own_are_those_before_a_relu_in_place():
+    network = nn.Sequential(nn.Linear(2, 8), nn.ReLU(inplace=True), nn.Dropout(), nn.BatchNorm1d(8), nn.LSTM(8, 2))
+    run = own(nn.Sequential(network, PickFirst()), two_moons())
+    before = copy.deepcopy(run.state.buffers)
+    out = run.activations()
+    assert [name.rpartition(".")[2] for name in out] == ["0", "3", "4"]
+    assert out["0.0"].min() < 0
+    assert out["0.4"].shape == (40, 2)
+    assert all(torch.equal(run.state.buffers[name], buffer) for name, buffer in before.items())
 
 
 def test_watched_weights_are_followed_by_name():

@@ -65,7 +65,7 @@ function header({ model, el }) {
       element("span", { class: "cnnlab-labelled" }, "Look back"),
       button("◀", "Back by one update", () => look(Number(scrubber.value) - 1)), scrubber,
       button("▶", "Forward by one update", () => look(Number(scrubber.value) + 1)), shownStep,
-      button("Before the explosion", "Look at the last update after which nothing was wrong yet", () => send({ do: "before_explosion" })),
+      button("Before the explosion", "Look at the last update after which all was well", () => send({ do: "before_explosion" })),
       button("Fork here", "Begin a new branch after the update shown", () => send({ do: "fork" })),
       button("Rewind to here", "Take the run back to the update shown", () => send({ do: "rewind" }))),
     offer, problem);

@@ -11,7 +11,7 @@ def test_the_first_command_opens_a_dashboard_that_trains_nothing_until_asked(ope
     notebook = open_notebook('import cnnlab\nlab = cnnlab.Lab("question")')
     notebook.errors.clear()
     lab = notebook.lab()
-    assert lab.line.inner_text().startswith("ready at update 0: ")
+    assert lab.line.inner_text().startswith("ready at update 0")
     assert lab.update() == 0
     assert lab.rate.inner_text() == "paused"
     until(lambda: notebook.value("lab.publisher.browser_seen"), "the browser's first answer")

@@ -149,29 +149,23 @@ def test_log_softmax_is_never_silent_nor_does_it_mend():
     assert find_said(r"in (\d+) of the 32 seeds all ReLUs of some layer give 0")[0] == dead.sum()
 
 
-def test_the_autopsy_says_of_both_remedies_that_they_mend_and_one_of_them_learns():
+def test_another_initialisation_only_hides_and_the_one_remedy_that_mends_learns():
     shown = execute(LAB)["cure-trials"]
-    first, last = find_said(r"the cost fell from (\S+) to (\S+), and that was enough")
-    assert (
-        f"mends: another initialisation (init='question_2', init_scale=1): the cost fell from {first} to {last}"
-        in shown
-    )
-    assert "mends: a lower learning rate (learning_rate=0.0003)" in shown
+    first, last = find_said(r"finite: it went from (\S+) to (\S+)\. ")
+    said = "only hides: another initialisation (init='question_2', init_scale=1): the cost is finite, but it went from"
+    assert f"{said} {first} to {last} " in shown
+    assert last < 1
+    assert re.findall(r"^- mends: (.*?) \(", shown, re.MULTILINE) == ["a lower learning rate"]
+    assert "a lower learning rate (learning_rate=0.0003)" in shown
     assert cnnlab.settings("sudden_nan").learning_rate / 100 == pytest.approx(0.0003)
     assert find_said(r"has a cost of log 2 = (\S+)\. ")[0] == pytest.approx(np.log(2), abs=5e-4)
-    assert "The four remedies with the verdict *mends* range from guessing to nearly all right" in read_text(LAB)
-    mending = re.findall(r"^- mends: (.*?) \(", shown, re.MULTILINE)
-    right = {name: find_numbers(LAB, rf"{name}: (\d+)% right", "cure-run")[0] for name in mending}
-    assert len(right) == 4
-    assert max(right, key=right.get) == "a lower learning rate"
-    assert right["a lower learning rate"] > 90
-    assert min(right.values()) < 60
+    assert find_numbers(LAB, r"a lower learning rate: (\d+)% right", "cure-run")[0] > 90
     assert read_measured(LAB, "cure-compare") == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_other_initialisation_has_smaller_weights():
     sizes = [cnnlab.Run("sudden_nan", **changes).record.start.weight_norm for changes in ({}, OTHER)]
-    assert "*another initialisation* mends it, one with smaller weights" in read_text(LAB)
+    assert "*another initialisation*, one with smaller weights" in read_text(LAB)
     assert (sizes[1] < sizes[0]).all()
 
 
@@ -192,7 +186,7 @@ def test_neither_the_epsilon_nor_log_softmax_learns_in_six_epochs():
         assert find_numbers(LAB, rf"{name}: (\d+)% right", "cure-run")[0] < 60
 
 
-def test_over_the_seeds_the_verdict_is_mends_as_often_for_the_one_that_guesses():
+def test_over_the_seeds_the_verdict_is_seldom_mends():
     rate, runs, start, all_runs = find_said(r"learning rate with (\d+) of (\d+) seeds, .* with (\d+) of (\d+)\.")
     for name, count in (("a lower learning rate", rate), ("another initialisation", start)):
         verdicts = read_column("04_learning", f"{name}: mends")

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cnnlab.course.lab_files import find_labs
+from cnnlab.records.formats import format_count
 
 FIRST_LAB = "00_start_here.ipynb"
 """The lab that everyone starts with."""
@@ -90,7 +91,7 @@ def inspect_devices() -> Finding:
     if torch.backends.mps.is_available():
         found.append("mps")
     threads = torch.get_num_threads()
-    return Finding("devices", True, ", ".join([*found, f"cpu ({threads} thread{'s' if threads > 1 else ''})"]))
+    return Finding("devices", True, ", ".join([*found, f"cpu ({format_count(threads, 'thread')})"]))
 
 
 def inspect_memory() -> Finding:
@@ -112,7 +113,7 @@ def inspect_autosaves() -> Finding:
         folder = find_own_folder()
     except (ImportError, OSError) as error:
         return Finding("autosaves", False, f"cannot be looked at: {error}")
-    count = f"{len(sizes)} run{'' if len(sizes) == 1 else 's'}, {sum(sizes) / 1e6:.1f} MB"
+    count = f"{format_count(len(sizes), 'run')}, {sum(sizes) / 1e6:.1f} MB"
     return Finding("autosaves", True, f"{count} in {folder}")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnnlab.config.settings import Knobs
 from cnnlab.diagnosis.early_warning import find_present_warning
-from cnnlab.records.formats import format_number
+from cnnlab.records.formats import format_count, format_number
 from cnnlab.records.record import Record
 
 CALM, RISING, BROKEN = "calm", "rising", "broken"
@@ -58,11 +58,12 @@ def describe_cost(record: Record, short: bool = False) -> str:
     least = int(np.argmin(costs))
     if rises(record):
         value = "" if short else f", to {format_number(costs[-1])}"
-        said = f"cost rose {write_growth(costs[-1], costs[least])} in {count_updates(steps[-1] - steps[least])}{value}"
+        updates = format_count(steps[-1] - steps[least], "update")
+        said = f"cost rose {write_growth(costs[-1], costs[least])} in {updates}{value}"
     elif len(costs) > 1:
         moved = "rose" if costs[-1] > costs[0] else "fell" if costs[-1] < costs[0] else "went"
         first, last = format_number(costs[0]), format_number(costs[-1])
-        said = f"cost {moved} from {first} to {last} in {count_updates(steps[-1] - steps[0])}"
+        said = f"cost {moved} from {first} to {last} in {format_count(steps[-1] - steps[0], 'update')}"
     else:
         said = f"cost is {format_number(costs[0])} at update {steps[0]}"
     return said if steps[-1] == len(record) else f"{said}, not measured since update {steps[-1]}"
@@ -186,7 +187,9 @@ def describe_time_before(steps: NDArray[np.int64], costs: NDArray[np.float64]) -
         return f"after a cost of {format_number(costs[-1])} without a rise"
     if high < low:
         return f"after a cost of {format_number(costs[-1])}"
-    return f"after it rose {write_growth(costs[high], costs[low])} in {count_updates(steps[high] - steps[low])}"
+    return (
+        f"after it rose {write_growth(costs[high], costs[low])} in {format_count(steps[high] - steps[low], 'update')}"
+    )
 
 
 def holds_nonfinite_weights(record: Record) -> bool:
@@ -227,8 +230,3 @@ def write_growth(new: float, old: float) -> str:
         return f"from {format_number(old)}"
     decades = math.log10(new) - math.log10(old)
     return f"{10**decades:.3g} times" if decades < 3 else f"1e{round(decades)} times"
-
-
-def count_updates(updates: int) -> str:
-    """A number of updates in words."""
-    return f"{updates} update{'' if updates == 1 else 's'}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlab.config.settings import KNOB_FIELDS
-from cnnlab.records.formats import format_number
+from cnnlab.records.formats import format_count, format_number
 from cnnlab.records.frame import is_nonfinite
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def describe_record(record: Record) -> str:
     ]
     place = "" if record.branch.parent is None else f", {record.branch}"
     name = (record.network or "own network") if record.own_network else record.settings.preset
-    end = f": {count('update', len(record))}, {describe_end(record)}{place}"
+    end = f": {format_count(len(record), 'update')}, {describe_end(record)}{place}"
     return f"{join_within([name, *changes], MOST - len(end))}{end}"
 
 
@@ -117,8 +117,3 @@ def write_list(parts: list[str], kept: int) -> str:
 def write_value(value: Any) -> str:
     """A setting's value as a call has it, a number in six digits."""
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
-
-
-def count(noun: str, number: int) -> str:
-    """A number of things: 1 update, 20 updates."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

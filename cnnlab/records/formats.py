@@ -31,6 +31,11 @@ def format_fixed(value: float, decimals: int, most: float) -> str:
     return format(value, f".{decimals if abs(value) < most else 2}f")
 
 
+def format_count(number: int, noun: str) -> str:
+    """A number of things, as in 1 update, 20 updates."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """A time, as in 4 s, 12 min, 3.5 h, 20 days."""
     if seconds < 100:

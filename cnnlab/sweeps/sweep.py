@@ -21,7 +21,7 @@ import numpy as np
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import Settings, check_names, quote, settings
 from cnnlab.records.atomic_files import name_errors
-from cnnlab.records.formats import format_duration
+from cnnlab.records.formats import format_count, format_duration
 from cnnlab.records.map import Map, read_map
 from cnnlab.records.map_lines import format_run
 from cnnlab.records.map_plans import (
@@ -100,7 +100,7 @@ def describe_size(start: Settings, runs: int, steps: int) -> str:
     from cnnlab.sweeps.ensemble import time_update  # not above: only computing needs torch
 
     time_needed = format_duration(runs * steps * time_update(start) / count_cores())
-    count = f"{count_cores()} core{'s' if count_cores() > 1 else ''}"
+    count = format_count(count_cores(), "core")
     return f"; it would take about {time_needed} on {count}, and {count_bytes(runs, steps) / 2**30:.1f} GiB of memory"
 
 

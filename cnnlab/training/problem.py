@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.settings import LIMITS, Number, Settings, quote
+from cnnlab.records.formats import format_count
 from cnnlab.training.checkpoints import State
 from cnnlab.training.data import make_patches
 from cnnlab.training.datasets import Examples, Pair, make_examples, mapped
@@ -97,8 +98,8 @@ class Problem:
 
     def describe_own_network(self) -> str:
         """The user's own network by its class and the length of its data; nothing for the question's."""
-        rows = len(self.examples)
-        return f"{name_class(self.network)}, {rows} row{'' if rows == 1 else 's'}" if self.own_network else ""
+        rows = format_count(len(self.examples), "row")
+        return f"{name_class(self.network)}, {rows}" if self.own_network else ""
 
     @property
     def network(self) -> nn.Module:

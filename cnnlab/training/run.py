@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -341,11 +342,8 @@ class Run:
         meanwhile, so that nothing of the run changes.
         """
         with self.determinism(self.updates), evaluation(self.network):
-            outputs = collect_outputs(
-                self.network,
-                self.layout.layers,
-                lambda: self.descent.outputs(self.state, self.problem.data[0]),
-            )
+            forward = functools.partial(self.descent.outputs, self.state, self.problem.data[0])
+            outputs = collect_outputs(self.network, self.layout.layers, forward)
         return {name: output.to("cpu", torch.float64).numpy() for name, output in outputs.items()}
 
     def patches(self) -> np.ndarray | None:

@@ -23,11 +23,10 @@ import collections
 import contextlib
 import dataclasses
 import re
-import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "diagnosis"))
 from posted import CASES
 from posted.case import NAN, Parts, PostedCase, train
+from time_limit import limit_time
 
 import cnnlab
 from cnnlab import Run
@@ -60,22 +60,6 @@ class Said:
     seconds: float = 0.0
     misleads: bool = False
     """Whether a wrong cause came first with a confidence of at least 0.5, whatever came after it."""
-
-
-@contextlib.contextmanager
-def limited(seconds: int) -> Iterator[None]:
-    """TimeoutError after so many seconds."""
-
-    def stop(_number: int, _frame: Any) -> None:
-        raise TimeoutError(f"took more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # -- the three ways
@@ -192,7 +176,7 @@ def ask(case: PostedCase, way: Callable[[PostedCase, Parts], Any], only_runs: bo
     if only_runs and not parts.runs:
         return Said(ABSENT, "")
     try:
-        with limited(SECONDS), warnings.catch_warnings():
+        with limit_time(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = way(case, parts)
     except Exception as error:  # what a user would see

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
-import signal
 import sys
 import time
 import types
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from time_limit import limit_time
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
@@ -152,22 +152,6 @@ def collect(info: Any) -> Iterator[EdgeCase]:
                         yield EdgeCase(name_operation(info), edge, at, phase, call, filled)
 
 
-@contextlib.contextmanager
-def limited(seconds: int) -> Iterator[None]:
-    """TimeoutError after so many seconds."""
-
-    def stop(_number: int, _frame: Any) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def main() -> None:
     """Print how many there are, by operation."""
     torch.set_num_threads(1)
@@ -177,7 +161,7 @@ def main() -> None:
     operations = [one for one in list_operations() if not sys.argv[1:] or one.name in sys.argv[1:]]
     for info in operations:
         try:
-            with limited(SECONDS):
+            with limit_time(SECONDS):
                 cases += collect(info)
         except TimeoutError:
             slow.append(name_operation(info))

@@ -37,11 +37,20 @@ def read_text(path: Path) -> str:
 
 
 def read_sentence(path: Path, name: str, pattern: str) -> tuple[float, ...]:
-    """The numbers that a pattern finds in a text cell of a lab, whose "none" is 0; the sentence must be there."""
-    text = " ".join(read_cell(path, name).source.split())
+    """The numbers that a pattern finds in a text cell of a lab; the sentence must be there."""
+    return find_said(path, pattern, name)
+
+
+def find_said(path: Path, pattern: str, name: str | None = None) -> tuple[float, ...]:
+    """The numbers that a pattern finds in a lab's text, or in one of its text cells; the sentence must be there.
+
+    "none" is 0; thousands may have commas, and the minus may be the typographic one.
+    """
+    text = read_text(path) if name is None else " ".join(read_cell(path, name).source.split())
     found = re.search(pattern, text)
-    assert found, f"{name} says {text!r}"
-    return tuple(0.0 if number == "none" else float(number.replace(",", "")) for number in found.groups())
+    assert found, f"{pattern} is not in {name or path.stem}: {text!r}"
+    said = (number.replace(",", "").replace("\N{MINUS SIGN}", "-") for number in found.groups())
+    return tuple(0.0 if number == "none" else float(number) for number in said)
 
 
 def read_solution(path: Path) -> list[nbformat.NotebookNode]:

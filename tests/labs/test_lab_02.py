@@ -1,7 +1,8 @@
 """The lab on starts shows what its sentences say."""
 
-import re
+from functools import partial
 
+import notebooks
 import numpy as np
 import pytest
 from claims import read_column
@@ -11,16 +12,10 @@ from notebooks import execute, find_lab, find_numbers, read_cell, read_measured,
 import cnnlab
 
 LAB = find_lab("02")
+find_said = partial(notebooks.find_said, LAB)
 HALVING = ("question_2", "glorot_uniform", "lecun_normal")
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
-
-
-def find_said(pattern: str) -> tuple[float, ...]:
-    """The numbers that a pattern finds in the lab's text."""
-    found = re.search(pattern, read_text(LAB))
-    assert found, pattern
-    return tuple(float(number.replace(",", "")) for number in found.groups())
 
 
 def read_rows(name: str) -> dict[str, np.ndarray]:

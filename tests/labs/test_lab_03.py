@@ -1,7 +1,9 @@
 """The lab on penalties and ReLUs shows what its sentences say."""
 
 import re
+from functools import partial
 
+import notebooks
 import numpy as np
 import pytest
 import torch
@@ -11,16 +13,10 @@ from notebooks import execute, find_lab, find_numbers, read_measured, read_solut
 import cnnlab
 
 LAB = find_lab("03")
+find_said = partial(notebooks.find_said, LAB)
 LN_2 = np.log(2)
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
-
-
-def find_said(pattern: str) -> tuple[float, ...]:
-    """The numbers that a pattern finds in the lab's text."""
-    found = re.search(pattern, read_text(LAB))
-    assert found, pattern
-    return tuple(map(float, found.groups()))
 
 
 def test_a_penalty_is_the_same_to_the_bit_in_both_places():

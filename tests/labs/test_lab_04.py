@@ -1,7 +1,9 @@
 """The lab on the epsilon shows what its sentences say."""
 
 import re
+from functools import partial
 
+import notebooks
 import numpy as np
 import pytest
 import torch
@@ -11,16 +13,10 @@ from notebooks import execute, find_lab, find_numbers, read_measured, read_text
 import cnnlab
 
 LAB = find_lab("04")
+find_said = partial(notebooks.find_said, LAB)
 OTHER = {"init": "question_2", "init_scale": 1.0}
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
-
-
-def find_said(pattern):
-    """The numbers that a pattern finds in the lab's text."""
-    found = re.search(pattern, read_text(LAB))
-    assert found, pattern
-    return tuple(float(number.replace("−", "-")) for number in found.groups())
 
 
 def broken():

@@ -1,7 +1,9 @@
 """The lab on the autopsy shows what its sentences say."""
 
 import re
+from functools import partial
 
+import notebooks
 import numpy as np
 import pytest
 from claims import read_column
@@ -10,6 +12,7 @@ from notebooks import ROOT, execute, find_lab, find_numbers, read_measured, read
 import cnnlab
 
 LAB = find_lab("05")
+find_said = partial(notebooks.find_said, LAB)
 REMEDIES = {
     "rate": "learning_rate",
     "clipping": "clip",
@@ -19,13 +22,6 @@ REMEDIES = {
 }
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
-
-
-def find_said(pattern):
-    """The numbers that a pattern finds in the lab's text."""
-    found = re.search(pattern, read_text(LAB))
-    assert found, pattern
-    return tuple(float(number.replace(",", "")) for number in found.groups())
 
 
 def read_row(title, name):

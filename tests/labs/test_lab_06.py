@@ -1,7 +1,9 @@
 """The lab on rewinding shows what its sentences say."""
 
 import re
+from functools import partial
 
+import notebooks
 import numpy as np
 import pytest
 from claims import read_column
@@ -10,6 +12,7 @@ from notebooks import execute, find_lab, find_numbers, read_measured, read_text
 from cnnlab import Run
 
 LAB = find_lab("06")
+find_said = partial(notebooks.find_said, LAB)
 CLAIM = "06_rescue"
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
@@ -24,13 +27,6 @@ def read_film() -> np.ndarray:
 def read_lower() -> np.ndarray:
     """The last costs of the forks with a lower rate, by the update at which they leave."""
     return np.array(re.findall(r"^\d+: cost (\S+)$", execute(LAB)["rate-run"], re.MULTILINE), dtype=float)
-
-
-def find_said(pattern: str) -> tuple[float, ...]:
-    """The numbers of a sentence of the lab."""
-    found = re.search(pattern, read_text(LAB))
-    assert found, pattern
-    return tuple(float(number.replace(",", "")) for number in found.groups())
 
 
 def test_the_run_breaks_where_the_lab_says():

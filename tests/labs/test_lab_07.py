@@ -2,7 +2,9 @@
 
 import ast
 import re
+from functools import partial
 
+import notebooks
 import numpy as np
 import pytest
 from claims import read_column
@@ -11,16 +13,10 @@ from notebooks import execute, find_lab, find_numbers, read_measured, read_text
 import cnnlab
 
 LAB = find_lab("07")
+find_said = partial(notebooks.find_said, LAB)
 OUTER, MIDDLE = "07_outer_rows", "07_middle_row"
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
-
-
-def find_said(pattern: str) -> tuple[float, ...]:
-    """The numbers of a sentence of the lab."""
-    found = re.search(pattern, read_text(LAB))
-    assert found, pattern
-    return tuple(float(number.replace(",", "")) for number in found.groups())
 
 
 def read_rows() -> dict[float, int]:

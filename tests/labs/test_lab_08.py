@@ -2,11 +2,12 @@
 
 import re
 from colorsys import rgb_to_hls
+from functools import partial
 
 import numpy as np
 import pytest
 from claims import read_column
-from notebooks import execute, find_lab, find_numbers, read_cell, read_measured, read_text
+from notebooks import execute, find_lab, find_numbers, find_said, read_cell, read_measured, read_text
 
 import cnnlab
 from cnnlab.dashboards.seeds import OURS, list_default_remedies
@@ -14,6 +15,7 @@ from cnnlab.plots.cost_curves import LABEL_COLOURS
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED
 
 LAB = find_lab("08")
+read_said = partial(find_said, LAB)
 FIRST = 32
 """The seeds for which the lab measures critical learning rates."""
 
@@ -21,14 +23,6 @@ HUES = {"dark orange": (10, 40), "olive": (40, 75), "blue": (190, 250)}
 """Name of a colour -> its hues in degrees."""
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
-
-
-def read_said(pattern: str, name: str) -> tuple[float, ...]:
-    """The numbers that a pattern finds in a text cell of the lab."""
-    said = " ".join(read_cell(LAB, name).source.split())
-    found = re.search(pattern, said)
-    assert found, f"{name} says {said!r}"
-    return tuple(map(float, found.groups()))
 
 
 def score(numbers: np.ndarray, broke: np.ndarray) -> float:

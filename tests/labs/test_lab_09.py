@@ -1,29 +1,23 @@
 """The lab on networks of one's own shows what its sentences say."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from notebooks import execute, find_lab, find_numbers, read_cell, read_measured, read_text
+from notebooks import execute, find_lab, find_numbers, find_said, read_measured, read_text
 from torch.utils.data import DataLoader, TensorDataset
 
 import cnnlab
 from cnnlab.course.exercises import INPUTS, RATES, make_line
 
 LAB = find_lab("09")
+read_said = partial(find_said, LAB)
 CURVATURE = 50_055
 """The sum of the squares of the lab's inputs."""
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]
-
-
-def read_said(pattern: str, name: str) -> tuple[float, ...]:
-    """The numbers that a pattern finds in a text cell of the lab."""
-    said = " ".join(read_cell(LAB, name).source.split())
-    found = re.search(pattern, said)
-    assert found, f"{name} says {said!r}"
-    return tuple(float(text.replace(",", "")) for text in found.groups())
 
 
 def make_slope(divisor: float = 1, learning_rate: float = 0.01) -> cnnlab.Run:

@@ -1,7 +1,7 @@
 """Kernels of Triton: convolutions of many members at once, channels last, each member with kernels of its own.
 
-A member is one axis of the grid, so that members do not meet; sums have a fixed order. Products are those of the matrix
-units, each factor split into three so that they are as exact as float32 (PRECISION).
+A member is one axis of the grid, so that members do not meet; sums have a fixed order. PRECISION says how products are
+as exact as float32.
 """
 
 import triton

@@ -19,8 +19,8 @@ from cnnlab.config.errors import extract_message
 
 Result = TypeVar("Result")
 
-OFTEN = 10
-"""Calls with tensors of the same shapes after which a graph is recorded, which takes as long as several calls."""
+OFTEN = 3
+"""Calls with tensors of the same shapes after which a graph is recorded, which takes as long as a few calls."""
 WARM_UP = 3
 """Calls on a graph's own stream before it is recorded, in which libraries choose their ways and take memory."""
 MOST_GRAPHS = 8
@@ -65,10 +65,6 @@ class Repeated(Generic[Result]):
         self.recording, self.graphs = False, {}
         message = f"updates are launched one operation at a time, which is slower: {extract_message(reason)}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
-
-    def forget_others(self, wanted: Callable[[Any], bool]) -> None:
-        """Let go of the memory of those graphs whose key is not wanted."""
-        self.graphs = {key: graph for key, graph in self.graphs.items() if wanted(key)}
 
 
 class Graph:

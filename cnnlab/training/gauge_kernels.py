@@ -8,15 +8,15 @@ import triton.language as tl
 
 
 @triton.jit
-def measure_length(values, axis: tl.constexpr):
+def measure_length(values):
     """Euclidean norm of float64 values without overflow: inf only if one of them is or the norm is, NaN if one is."""
-    nan = tl.sum((values != values).to(tl.int32), axis)
-    inf = tl.sum((tl.abs(values) == float("inf")).to(tl.int32), axis)
+    nan = tl.sum((values != values).to(tl.int32), 0)
+    inf = tl.sum((tl.abs(values) == float("inf")).to(tl.int32), 0)
     usable = tl.where((values != values) | (tl.abs(values) == float("inf")), 0.0, values)
-    largest = tl.max(tl.abs(usable), axis)
+    largest = tl.max(tl.abs(usable), 0)
     scale = tl.where(largest > 0, largest, 1.0)
     relative = usable / scale
-    length = scale * tl.sqrt(tl.sum(relative * relative, axis))
+    length = scale * tl.sqrt(tl.sum(relative * relative, 0))
     return tl.where(nan > 0, float("nan"), tl.where(inf > 0, float("inf"), length))
 
 
@@ -34,12 +34,12 @@ def survey_chunks(
     new = tl.load(weight + at, mask=there, other=0.0)
     wide = new.to(tl.float64)
     steep = tl.load(gradient + at, mask=there, other=0.0).to(tl.float64)
-    tl.store(partial + chunk, measure_length(wide, 0))
-    tl.store(partial + chunks + chunk, measure_length(steep, 0))
+    tl.store(partial + chunk, measure_length(wide))
+    tl.store(partial + chunks + chunk, measure_length(steep))
     moved = tl.load(update + at, mask=there, other=0.0).to(tl.float64)
-    tl.store(partial + 2 * chunks + chunk, measure_length(moved, 0))
+    tl.store(partial + 2 * chunks + chunk, measure_length(moved))
     met = tl.load(before + at, mask=there, other=0.0).to(tl.float64)
-    tl.store(partial + 3 * chunks + chunk, measure_length(met, 0))
+    tl.store(partial + 3 * chunks + chunk, measure_length(met))
     nan = tl.sum((wide != wide).to(tl.int32), 0)
     largest = tl.max(tl.where(wide != wide, 0.0, tl.abs(wide)), 0)
     tl.store(partial + 4 * chunks + chunk, tl.where(nan > 0, float("nan"), largest))
@@ -66,13 +66,24 @@ def join_chunks(partial, firsts, chunks, joined, count, CLIPS: tl.constexpr, MOS
     last = tl.load(firsts + layer + 1)
     place = tl.arange(0, SIZE)
     for row in tl.static_range(4):
-        lengths = tl.zeros((SIZE,), tl.float64)
+        largest = tl.zeros((SIZE,), tl.float64)
+        nan = tl.zeros((SIZE,), tl.int32)
+        inf = tl.zeros((SIZE,), tl.int32)
         for begin in range(0, MOST, SIZE):
             at = first + begin + place
             part = tl.load(partial + row * chunks + at, mask=at < last, other=0.0)
-            both = tl.join(lengths, part)
-            lengths = measure_length(both, 1)
-        length = measure_length(lengths, 0)
+            nan += (part != part).to(tl.int32)
+            inf += (part == float("inf")).to(tl.int32)
+            largest = tl.maximum(largest, tl.where((part != part) | (part == float("inf")), 0.0, part))
+        scale = tl.max(largest, 0)
+        scale = tl.where(scale > 0, scale, 1.0)
+        squares = tl.zeros((SIZE,), tl.float64)
+        for begin in range(0, MOST, SIZE):
+            at = first + begin + place
+            part = tl.load(partial + row * chunks + at, mask=at < last, other=0.0) / scale
+            squares += part * part
+        length = scale * tl.sqrt(tl.sum(squares, 0))
+        length = tl.where(tl.sum(nan, 0) > 0, float("nan"), tl.where(tl.sum(inf, 0) > 0, float("inf"), length))
         if row < 3:
             tl.store(joined + row * count + layer, length)
         else:

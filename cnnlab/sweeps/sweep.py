@@ -217,6 +217,7 @@ class Survey(Pausable):
                     piece = pending.pop(future)
                     if done := self.take_result(future, piece, workers, failed, file):
                         yield done
+                workers.check()
                 self.spent += time.monotonic() - began
             for future, piece in list(pending.items()):  # after a cancel: what is under way is kept
                 kept = not future.cancel() and (workers.own or future.done()) and future.exception() is None

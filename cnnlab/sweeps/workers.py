@@ -78,6 +78,11 @@ class Workers:
         assert self.executor is not None
         return self.executor.submit(compute_piece, self.start, changes, steps, name_process())
 
+    def check(self) -> None:
+        """RuntimeError where a Dask client has lost its scheduler: what was given to it would never come back."""
+        if getattr(getattr(self.executor, "_client", None), "status", "") in ("closing", "closed"):
+            self.mend(RuntimeError("its Dask client is closed"))
+
     def mend(self, reason: BaseException) -> None:
         """Make new processes for those that were killed; an executor of the user's own is not ours to mend."""
         if not self.own:

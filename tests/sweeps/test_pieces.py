@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,6 +96,21 @@ def test_a_fast_worker_has_most_of_the_runs_and_a_slow_one_gives_back_what_it_ha
     assert sum(fast) > 5 * sum(slow) > 0
     assert max(asked) > 20
     assert max(slow) <= pieces.LONGEST / 0.064 + 1
+
+
+class Lost(ThreadPoolExecutor):
+    """A Dask client whose scheduler is gone: what was given to it is never answered, and no failure either."""
+
+    _client = SimpleNamespace(status="running")
+
+    def submit(self, *work):
+        self._client.status = "closed"
+        return Future()
+
+
+def test_a_sweep_whose_scheduler_is_gone_ends_in_a_sentence(tmp_path):
+    with Lost(2) as executor, pytest.raises(RuntimeError, match=r"broken or shut down: .* Dask client is closed.*kept"):
+        cnnlab.sweep("question", seeds=2, steps=1, executor=executor, path=tmp_path / "map")
 
 
 # On which device.

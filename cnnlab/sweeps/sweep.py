@@ -41,6 +41,8 @@ ATTEMPTS = 5
 """How often a run is given to a worker before a sweep gives up."""
 PROGRESS = 0.2
 """Least seconds between two calls of `progress`."""
+RESTING = 9
+"""The same in times that a call takes: a tenth of the time goes to it at most."""
 
 
 def sweep(
@@ -65,11 +67,12 @@ def sweep(
     called with the map so far. TypeError or ValueError in a sentence for what cannot be computed.
     """
     survey = Survey(planned(preset, seeds, steps, fields), executor, path)
-    shown = 0.0
+    shown, pause = 0.0, PROGRESS
     for _ in survey.pieces():
-        if progress is not None and time.monotonic() - shown > PROGRESS:
-            shown = time.monotonic()
+        if progress is not None and (began := time.monotonic()) - shown > pause:
             progress(survey.map)
+            shown = time.monotonic()
+            pause = max(PROGRESS, RESTING * (shown - began))  # the copy of a large map takes long
     if progress is not None:
         progress(survey.map)
     return survey.map

@@ -95,6 +95,14 @@ def test_progress_is_called_with_the_map_so_far_and_at_last_with_all_of_it():
     assert [part.done.sum() for part in seen] == sorted(part.done.sum() for part in seen)
 
 
+def test_progress_that_takes_long_is_called_seldom(monkeypatch):
+    monkeypatch.setattr(sweeping, "PROGRESS", 0.0)
+    seen = []
+    cnnlab.sweep("question", **ASKED, progress=lambda part: seen.append(part) or time.sleep(0.3))
+    assert len(seen) <= 3  # and not after each of the 12 runs
+    assert seen[-1].done.all()
+
+
 REFUSED = [
     ({"lerning_rate": [1, 2]}, TypeError, "no setting named 'lerning_rate'; did you mean 'learning_rate'"),
     ({"learning_rate": [0.1]}, ValueError, "an axis needs two values or more, and learning_rate has 1"),

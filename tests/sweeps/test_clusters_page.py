@@ -1,5 +1,6 @@
 """The worked page on clusters: what runs without a cluster is run as it stands there, with fewer cells."""
 
+import ast
 import contextlib
 import io
 import re
@@ -28,9 +29,11 @@ def run_code(code, **changes):
 
 
 @pytest.mark.parametrize("code", [LOCAL, SLURM, KUBERNETES, PLAN])
-def test_each_block_of_the_page_is_python_that_fits_into_a_screen(code):
-    compile(code, "docs/clusters.md", "exec")
-    assert max(map(len, code.splitlines())) <= 100
+def test_each_block_of_the_page_gives_a_sweep_an_executor(code):
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    (sweep,) = (call for call in calls if ast.unparse(call.func) == "cnnlab.sweep")
+    assert "executor" in [keyword.arg for keyword in sweep.keywords]
+    assert "client.get_executor(pure=False)" in map(ast.unparse, calls)
 
 
 def test_two_processes_compute_the_page_s_first_map(tmp_path, monkeypatch):

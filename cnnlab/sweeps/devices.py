@@ -55,9 +55,13 @@ def choose_own_device() -> str | None:
 
 
 def list_devices(count_devices: Callable[[], int]) -> list[str]:
-    """The GPUs that this process may use, in its order; counted only where nobody has said which."""
+    """The GPUs that this process may use, in its order; counted only where nobody has said which.
+
+    A number below 0 ends the list, as it does for CUDA.
+    """
     if VISIBLE in os.environ:
-        return [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]
+        names = [name.strip() for name in os.environ[VISIBLE].split(",")]
+        return [name for name in itertools.takewhile(lambda name: not name.startswith("-"), names) if name]
     return [str(number) for number in range(count_devices())]
 
 

@@ -160,7 +160,7 @@ def test_the_jobs_of_a_batch_system_do_not_take_each_other_s_numbers_for_their_o
     assert [take("0,1", SLURM_JOB_ID=job)[1] for job in ("7", "8")] == ["0", "0"]
 
 
-@pytest.mark.parametrize("visible", ["", "5"])
+@pytest.mark.parametrize("visible", ["", "5", "-1"])
 def test_a_process_that_sees_at_most_one_gpu_keeps_it(take, visible):
     assert take(visible)[1] == visible
 
@@ -168,6 +168,8 @@ def test_a_process_that_sees_at_most_one_gpu_keeps_it(take, visible):
 def test_gpus_are_counted_only_where_nobody_has_said_which(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
     assert list_devices(None) == ["3", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,-1,0")
+    assert list_devices(None) == ["2"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert list_devices(lambda: 2) == ["0", "1"]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnlab.config.settings import KNOB_NUMBERS, Settings
 from cnnlab.sweeps.convolutions import convolve
@@ -79,7 +79,7 @@ def count_member_bytes(problem: Problem) -> int:
     passed: Tensor = torch.empty((problem.batch_size or len(x), *x.shape[1:]), device="meta")
     for module in problem.network.children():
         passed = module(passed)
-        kept += passed.numel()
+        kept += 0 if isinstance(module, nn.ReLU) else passed.numel()
     unfolds = find_convolve(problem.device, problem.dtype) is convolve
     numbers = COPIES * sum(problem.layout.sizes) + (UNFOLDED if unfolds else FUSED) * kept
     return int(numbers * x.element_size())

@@ -99,6 +99,7 @@ class FusedActivations(Activations):
         self.wide = wide
         self.widest = 2
         self.constants: dict[tuple[bytes, ...], Tensor] = {}
+        self.masks: dict[tuple[bool, ...], Tensor] = {}
         super().__init__(network, layout)
 
     def clear(self) -> None:
@@ -144,13 +145,13 @@ class FusedActivations(Activations):
         noted, known = self.noted, [bool(units) for units in self.units]
         if noted is None:
             return super().taken()
-        table = noted.to(self.wide)
-        units = self.constant(*(float(max(count, 1)) for count in self.units), like=table)
-        found = {"activation_nan": table[:, 0], "activation_inf": table[:, 1],
-                 "dead_relu": (units - table[:, 2:].sum(dim=1)) / units}  # fmt: skip
+        nan, inf = noted[:, :2].t().to(self.wide, memory_format=torch.contiguous_format)
+        units = self.constant(*(float(max(count, 1)) for count in self.units), like=nan)
+        dead = (units - noted[:, 2:].sum(dim=1)) / units
         relus = [index in self.relus for index in range(self.layers)]
         others = super().taken()
-        return {name: self.choose(found[name], others[name], relus if name == "dead_relu" else known) for name in found}
+        found = {"activation_nan": (nan, known), "activation_inf": (inf, known), "dead_relu": (dead, relus)}
+        return {name: self.choose(values, others[name], which) for name, (values, which) in found.items()}
 
     def choose(self, found: Tensor, others: Numbers, which: list[bool]) -> Numbers:
         """What was found of some layers, and of the rest what was counted otherwise, or not measured."""
@@ -159,8 +160,10 @@ class FusedActivations(Activations):
             return [mine if chosen else other for mine, other, chosen in zip(found, others, which, strict=True)]
         if all(which):
             return found
-        rest = self.constant(*others, like=found)
-        return torch.where(self.constant(*map(float, which), like=found) > 0, found, rest)
+        key = tuple(which)
+        if key not in self.masks:
+            self.masks[key] = torch.tensor(which, device=found.device)
+        return torch.where(self.masks[key], found, self.constant(*others, like=found))
 
     def constant(self, *numbers: float, like: Tensor) -> Tensor:
         """Numbers on the device, where they are brought once."""

@@ -229,7 +229,7 @@ class Gauges:
         """Row and histogram of a step from the parameters `before`; the activations are those of its forward pass."""
         gauges, histogram = self.measure_vectors(before, step)
         gauges |= activations or self.activations.taken()
-        gauges["data_cost"] = gauges["cost"] = step.data_cost
+        gauges["data_cost"] = gauges["cost"] = step.data_cost.to(self.wide)
         gauges["penalty"] = 0.0
         if step.penalty is not None:
             gauges |= {"penalty": step.penalty, "cost": step.data_cost + step.penalty}

@@ -89,6 +89,7 @@ def test_relus_calm_and_at_the_softmax_no_run_diverges():
     assert not read_column("03_relus", "softmax_too").any()
     more, gap = find_said(r"none of the eight diverges; over 32 seeds (\d+) do, against (\d+) with")
     assert (more, gap) == (read_column("03_relus", "every_layer").sum(), read_column("03_relus", "question").sum())
+    assert find_said(r"more runs diverge \((\d+) of 32, against (\d+) with it\)") == (gap, more)
 
 
 def test_at_the_softmax_relus_shut_for_good_some_from_the_start():

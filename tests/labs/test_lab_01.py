@@ -140,7 +140,7 @@ def test_seed_0_ends_near_the_line_of_other_rates_too():
 
 
 def test_plain_seed_0_diverges_and_warm_up_and_clipping_keep_it_alive():
-    warm, clipped = find_numbers(LAB, r"'plain': nan, 'warm-up': (\S+), 'clipped': (\S+)\}", "high-run")
+    warm, clipped = find_numbers(LAB, r"'plain': 'nan', 'warm-up': '(\S+)', 'clipped': '(\S+)'\}", "high-run")
     assert read_measured(LAB, "high-compare") == pytest.approx(clipped / warm, rel=0.01)
 
 

@@ -28,7 +28,7 @@ def test_a_penalty_is_the_same_to_the_bit_in_both_places():
 
 
 def test_momentum_and_clipping_tell_the_places_apart():
-    assert min(find_numbers(LAB, r"'momentum': (\S+), 'clipping': (\S+)\}", "others-run")) > 1e-5
+    assert min(find_numbers(LAB, r"'momentum': '(\S+)', 'clipping': '(\S+)'\}", "others-run")) > 1e-5
     assert min(read_column("03_place", name).min() for name in ("momentum", "clipping")) > 1e-5
 
 

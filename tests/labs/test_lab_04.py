@@ -222,7 +222,7 @@ def test_the_other_initialisation_has_smaller_weights():
 
 def test_over_32_seeds_another_initialisation_guesses_and_a_lower_rate_learns():
     least, gap, most = find_said(
-        r"over 32 seeds at least (\d+) % .* their gap is never above (\d+)\. .* all of 32 \(at most (\d+) % right\)"
+        r"Over 32 seeds at least (\d+) % .* their gap is never above (\d+)\. .* all of 32 \(at most (\d+) % right\)"
     )
     assert round(100 * read_column("04_learning", "another initialisation: right").max()) == most
     assert round(100 * read_column("04_learning", "a lower learning rate: right").min()) == least

@@ -116,16 +116,16 @@ def judge_scale(rate: float, function: Function) -> None:
 
 def list_weakest() -> Iterator[Case]:
     """The seeds of `weakest`."""
-    for seed in (3, 1, 0):
+    for seed in (3, 1, 10):
         yield Case(f"seed {seed}", partial(judge_weakest, seed))
 
 
 def judge_weakest(seed: int, function: Function) -> None:
-    """The L2 is one of 50, 55, ..., survives, and is the first that does."""
+    """The L2 is one of 5, 10, ..., survives, and is the first that does."""
     l2 = check_number(function(seed))
-    expect(50 <= l2 <= 300 and l2 % 5 == 0, "one of 50, 55, 60, ...", l2)
+    expect(5 <= l2 <= 300 and l2 % 5 == 0, "one of 5, 10, 15, ...", l2)
     expect(not breaks(seed=seed, l2=l2), "a strength with which the run survives", l2)
-    earlier = [breaks(seed=seed, l2=float(weaker)) for weaker in range(50, int(l2), 5)]
+    earlier = [breaks(seed=seed, l2=float(weaker)) for weaker in range(5, int(l2), 5)]
     expect(all(earlier), "the first of the strengths with which it survives", l2)
 
 

@@ -50,7 +50,7 @@ def shrink_again(rate, scale=0.9):
 
 
 def strengthen(seed):
-    l2 = 50
+    l2 = 5
     while not survives(seed=seed, l2=l2):
         l2 += 5
     return l2
@@ -186,7 +186,7 @@ RIGHT = {
     "scale_for": (shrink, shrink_by_powers, shrink_again),
     "weakest": (
         strengthen,
-        lambda seed: next(l2 for l2 in range(50, 200, 5) if survives(seed=seed, l2=l2)),
+        lambda seed: next(l2 for l2 in range(5, 200, 5) if survives(seed=seed, l2=l2)),
         lambda seed: np.float64(strengthen(seed)),
     ),
     "left": (share_left, share_left_by_array, share_left_by_division),
@@ -233,6 +233,7 @@ WRONG = {
         lambda seed: 300,
         lambda seed: strengthen(seed) + 5,
         lambda seed: strengthen(seed) - 5,
+        lambda seed: max(50, strengthen(seed)),
         lambda seed: 1,
     ),
     "left": (

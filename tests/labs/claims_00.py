@@ -33,17 +33,6 @@ def measure_rates(seed: int) -> dict[str, float]:
     }
 
 
-def measure_throw(seed: int) -> dict[str, float]:
-    """How often 0.001 holds the critical rate at the start and after two updates, how the cost goes, and the end."""
-    run = cnnlab.Run("question", seed=seed, learning_rate=1e-3)
-    start = cnnlab.critical_learning_rate(run).value
-    run.advance(2)
-    thrown = cnnlab.critical_learning_rate(run).value
-    breaks = find_break(run)
-    first, second, *_ = run.record.cost
-    return {"start": 1e-3 / start, "thrown": 1e-3 / thrown, "rise": second / first, "breaks": breaks}
-
-
 def measure_unit(seed: int) -> dict[str, float]:
     """How many times the critical rate is higher with pixels from 0 to 1, when a seed breaks, and what it comes to."""
     raw, unit = (cnnlab.Run("question", seed=seed, input_scaling=scaling) for scaling in ("raw", "unit"))
@@ -58,6 +47,5 @@ def measure_unit(seed: int) -> dict[str, float]:
 
 CLAIMS: tuple[Claim, ...] = (
     Claim("00_rates", measure_rates, again=(5, 24), tolerance=LOOSE),
-    Claim("00_throw", measure_throw, again=(4, 5)),
     Claim("00_unit", measure_unit),
 )

@@ -28,6 +28,8 @@ def measure_ends(seed: int) -> dict[str, float]:
     for run in (safe_run, exact_run):
         run.advance(4 * EPOCH)
     broke = plain.first_nonfinite or np.inf
+    dead = np.nan_to_num(exact.dead_relu[-1]) == 1
+    reached, behind = np.split(exact.gradient_norm[-1], [np.flatnonzero(dead).max(initial=-1) + 1])
     last = int(min(broke, len(plain) + 1)) - 1  # the last update with a finite cost
     return {
         "broke at": broke,
@@ -46,7 +48,9 @@ def measure_ends(seed: int) -> dict[str, float]:
         "log-softmax above 18.42": exact.cost.max() > 18.42,
         "right with log-softmax": exact.accuracy[-EPOCH:].mean(),
         "right with log-softmax in the sixth epoch": exact_run.record.accuracy[-EPOCH:].mean(),
-        "a layer is dead with log-softmax": np.nan_to_num(exact.dead_relu[-1]).max() == 1,
+        "a layer is dead with log-softmax": dead.any(),
+        "no gradient up to a dead layer": dead.any() and not reached.any(),
+        "gradient behind a dead layer": dead.any() and behind.all(),
     }
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from claims import read_column
+from handmade import record_of
 from notebooks import execute, find_lab, find_numbers, read_measured, read_text
 
 import cnnlab
+from cnnlab.diagnosis.remedies import HIDES, LEAST, MENDS, MOST, USELESS, judge_trial
 
 LAB = find_lab("04")
 find_said = partial(notebooks.find_said, LAB)
@@ -142,32 +144,85 @@ def test_log_softmax_is_never_silent_nor_does_it_mend():
     assert read_column("04_ends", "log-softmax is finite").all()
     assert read_column("04_ends", "log-softmax above 18.42").all()
     dead = read_column("04_ends", "a layer is dead with log-softmax")
-    assert find_said(r"in (\d+) of the 32 seeds all ReLUs of some layer give 0")[0] == dead.sum()
+    assert find_said(r"In (\d+) of the 32 seeds, at the last update with log-softmax, all ReLUs")[0] == dead.sum()
 
 
-def test_another_initialisation_only_hides_and_the_one_remedy_that_mends_learns():
-    shown = execute(LAB)["cure-trials"]
-    first, last = find_said(r"finite: it went from (\S+) to (\S+)\. ")
-    said = "only hides: another initialisation (init='question_2', init_scale=1): the cost is finite, but it went from"
-    assert f"{said} {first} to {last} " in shown
-    assert last < 1
+def test_no_gradient_reaches_a_dead_layer_nor_one_before_it_and_those_behind_it_have_one():
+    dead = read_column("04_ends", "a layer is dead with log-softmax")
+    np.testing.assert_array_equal(read_column("04_ends", "no gradient up to a dead layer"), dead)
+    np.testing.assert_array_equal(read_column("04_ends", "gradient behind a dead layer"), dead)
+
+
+def read_trials():
+    """What the autopsy says, a line a remedy."""
+    return execute(LAB)["cure-trials"].replace("\n  ", " ")
+
+
+def test_the_autopsy_tries_the_six_remedies_that_the_text_names():
+    low, high = find_said(r"on copies of the run, for (\d+) to (\d+) updates each\. Here it tries six")
+    assert (low, high) == (LEAST, MOST)
+    named = re.findall(r"^- [^:]+: (.*?) \((.*?)\): ", read_trials(), re.MULTILINE)
+    text = read_text(LAB)
+    assert len(named) == 6
+    assert all(f"*{name}*" in text for name, _ in named)
+    assert dict(named)["gradient clipping"] == "clip='norm', clip_threshold=1"
+    assert dict(named)["a safe softmax"] == "epsilon=1e-08"
+
+
+def test_mends_asks_for_what_the_text_says():
+    assert "more than 2 % below the first" in read_text(LAB)
+    cost = np.full(20, 10.0)
+    assert judge_end(cost) == HIDES
+    assert judge_end(np.append(cost[:15], 5 * [9.81])) == HIDES
+    assert judge_end(np.append(cost[:15], 5 * [9.79])) == MENDS
+    assert judge_end(np.append(cost[:15], [9, 9, 9, 100, 100])) == MENDS  # the median of the last five
+    assert judge_end(np.append(cost[:15], 5 * [9]), dead_relu=1.0) == HIDES
+    assert judge_end(np.append(cost[:15], 5 * [9]), total_gradient_norm=0.0) == HIDES
+    assert judge_end(np.append(cost[:15], 5 * [9]), total_gradient_norm=0.0, accuracy=1.0) == MENDS
+    assert judge_end(np.append(cost[:15], 4 * [9] + [np.inf])) == USELESS
+
+
+def judge_end(cost, dead_relu=0.5, total_gradient_norm=1.0, accuracy=0.5):
+    """The verdict on a trial with these costs, and with these gauges at all its updates."""
+    gauges = {"dead_relu": dead_relu, "total_gradient_norm": total_gradient_norm, "accuracy": accuracy}
+    return judge_trial(record_of(cost, **gauges), 0)[0]
+
+
+def test_one_remedy_alone_mends_and_it_alone_learns():
+    shown = read_trials()
     assert re.findall(r"^- mends: (.*?) \(", shown, re.MULTILINE) == ["a lower learning rate"]
     assert "a lower learning rate (learning_rate=0.0003)" in shown
     assert cnnlab.settings("sudden_nan").learning_rate / 100 == pytest.approx(0.0003)
-    assert find_said(r"has a cost of log 2 = (\S+)\. ")[0] == pytest.approx(np.log(2), abs=5e-4)
-    assert find_numbers(LAB, r"a lower learning rate: (\d+)% right", "cure-run")[0] > 90
-    assert read_measured(LAB, "cure-compare") == pytest.approx(0.5, abs=0.1)
+    right = dict(re.findall(r"^(.*): (\d+)% right", execute(LAB)["cure-run"], re.MULTILINE))
+    assert [name for name, share in right.items() if int(share) > 80] == ["a lower learning rate"]
+    assert read_measured(LAB, "cure-compare") == 1
+
+
+def test_another_initialisation_only_hides():
+    shown = read_trials()
+    first, last = find_said(r"in the trial it went from (\S+) to (\S+)\. ")
+    said = "only hides: another initialisation (init='question_2', init_scale=1): the cost is finite, but it went from"
+    assert f"{said} {first} to {last} " in shown
+    assert last < 1
+    assert find_said(r"has a cost of ln 2 = (\S+)\. ")[0] == pytest.approx(np.log(2), abs=5e-4)
+
+
+def test_the_two_remedies_that_were_met_before_had_few_answers_right():
+    (most,) = find_said(r"in the second epoch neither had (\d+) % of the answers right")
+    right = [int(share) for share in re.findall(r"(\d+)% right", execute(LAB)["dead-measure"])]
+    assert len(right) == 2
+    assert max(right) < most
 
 
 def test_the_other_initialisation_has_smaller_weights():
     sizes = [cnnlab.Run("sudden_nan", **changes).record.start.weight_norm for changes in ({}, OTHER)]
-    assert "*another initialisation*, one with smaller weights" in read_text(LAB)
+    assert "*another initialisation*, with smaller weights" in read_text(LAB)
     assert (sizes[1] < sizes[0]).all()
 
 
 def test_over_32_seeds_another_initialisation_guesses_and_a_lower_rate_learns():
-    most, least, gap = find_said(
-        r"all of 32 \(at most (\d+) % right\).*over 32 seeds at least (\d+) %\. .* their gap is never above (\d+)\."
+    least, gap, most = find_said(
+        r"Over 32 seeds at least (\d+) % .* their gap is never above (\d+)\. .* all of 32 \(at most (\d+) % right\)"
     )
     assert round(100 * read_column("04_learning", "another initialisation: right").max()) == most
     assert round(100 * read_column("04_learning", "a lower learning rate: right").min()) == least

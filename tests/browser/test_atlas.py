@@ -144,5 +144,7 @@ def test_nothing_beside_show_is_cut_off_where_the_file_browser_takes_its_share_o
             assert button.evaluate("it => it.getBoundingClientRect().right") <= edge
         words = board.locator(".widget-html-content, .jp-HTMLWidget").last
         assert words.evaluate("it => it.getBoundingClientRect().right") <= edge, view
+    plots = board.locator(".main-svg").first
+    until(lambda: plots.evaluate("it => it.getBoundingClientRect().right") <= edge, "the width of the page")
     picture(notebook, "atlas-show")
     notebook.do("atlas.close()")

@@ -52,6 +52,16 @@ def test_the_rate_is_about_a_hundred_times_too_high_at_the_start_and_far_more_on
     assert read_measured(LAB, "critical-compare") == pytest.approx(later, rel=0.05)
 
 
+def test_long_steps_have_led_seed_1_of_lab_01_to_a_flatter_place_where_it_lived():
+    assert "In lab 01 such steps led seed 1 to a flatter place, and it lived." in read_text(LAB)
+    start = cnnlab.critical_learning_rate(cnnlab.Run("question", seed=1))
+    run = cnnlab.Run("question", seed=1, learning_rate=64 * start.value)
+    run.advance(3)
+    assert cnnlab.critical_learning_rate(run).eigenvalue < start.eigenvalue / 2
+    run.advance(17)
+    assert run.record.first_nonfinite is None
+
+
 def test_the_rate_is_below_the_critical_one_with_standardised_pixels_at_the_start_and_one_step_on():
     assert max(read_excess("standardised")) < 1
     assert find_said(r"root mean square of about (\d+)")[0] == pytest.approx(
@@ -150,7 +160,7 @@ def test_the_text_names_the_four_signs_with_their_thresholds():
 
     text = read_text(LAB)
     assert find_said(r"a step more than (\d+) times as long as a layer's weights") == (LONG,)
-    (other,) = find_said(r"Lab 00 asked for (\d+) times; that is the threshold of SageMaker Debugger\. Ours was tuned")
+    (other,) = find_said(r"Lab 00 asked for (\d+) times, which is the threshold of SageMaker Debugger\. Ours was tuned")
     (sagemaker,) = (detector for detector in DETECTORS if detector.name == "SageMaker Debugger")
     assert f"update/weight > {other:.0f} " in sagemaker.rules
     assert f"more than {other:.0f} times as long as the weights" in read_text(find_lab("00"))

@@ -6,12 +6,16 @@ import os
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("cnnlab", deadline=None)
 settings.load_profile("cnnlab")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes test at once, and torch would take all cores for each
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels for a GPU are tried on the CPU; Triton asks when it is opened
 
 LONGEST = ("tests/browser/", "tests/labs/")
 """Beginnings of the tests that take longest, so that they are begun first."""

@@ -44,6 +44,8 @@ OF_ONE = {
     "held-out accuracy": "Of the runs that did not diverge",
 }
 """View of a map -> what it shows where a cell is a single run."""
+MOST_TOLD = 2**14
+"""Most cells, 128 x 128, of which the pointer shows a text: 3 MB for the page, and two seconds for writing them."""
 LEFT, RIGHT = (0.075, 0.56), (0.68, 0.995)
 """Where the map and the curves lie, as shares of the figure's width."""
 
@@ -91,15 +93,15 @@ def refresh_map(
 ) -> None:
     """Draw the map as it is now, and the curves of a cell, into a figure of `map_figure` in one message.
 
-    `hover`: whether the texts that a pointer shows are written anew, too, which takes most of the time; if not, it
-    shows none. `seed`: the place of the seed that was opened.
+    `hover`: whether the texts that a pointer shows are written anew, too, which takes most of the time; if not, or of
+    more than MOST_TOLD cells, it shows none. `seed`: the place of the seed that was opened.
     """
     traces = {trace.name: trace for trace in figure.data}
     values, scale = colour_cells(shown, view)
     nothing = bool(np.isnan(values).all())
     if nothing:  # plotly hears no click where no cell has a number
         values, scale = np.zeros_like(values), Scale([[0, NOT_YET], [1, NOT_YET]], 0.0, 1.0)
-    power = view == "final cost"
+    power, hover = view == "final cost", hover and values.size <= MOST_TOLD
     with figure.batch_update():
         traces["map"].update(
             z=list_rows(values), zmin=scale.low, zmax=scale.high, colorscale=scale.colours,
@@ -208,14 +210,13 @@ def tell_cell(shown: Map, cell: tuple[int, ...]) -> str:
     count = int(shown.done[cell].sum())
     if not count:
         return f"{lines[0]}<br>not computed yet"
-    labels = shown.labels[cell]
+    labels, first = shown.labels[cell], shown.first_nonfinite[cell]
     lines.append(", ".join(f"{(labels == label).sum()} {label}" for label in (CONVERGED, STALLED, DIVERGED)))
-    diverged = shown.diverged[cell]
+    diverged = first > 0  # not `shown.diverged[cell]`, which looks at the whole map for each cell
     if diverged.any():
         low, high = wilson(int(diverged.sum()), count)
         lines.append(f"share that diverged {diverged.sum() / count:.2f}, between {low:.2f} and {high:.2f} (95 %)")
-        first = np.median(shown.first_nonfinite[cell][diverged])
-        lines.append(f"first update that was NaN or infinite {first:g} (median)")
+        lines.append(f"first update that was NaN or infinite {np.median(first[diverged]):g} (median)")
     survived = shown.done[cell] & ~diverged
     if survived.any():
         lines.append(f"final cost {np.median(shown.final_cost[cell][survived]):.3g} (median)")

@@ -150,7 +150,7 @@ class Map:
         said = f"{', '.join([*parts, f'seed {self.seeds[place[-1]]}'])}: "
         if not self.done[place]:
             return said + "not computed yet"
-        if self.diverged[place]:
+        if self.first_nonfinite[place]:  # not `diverged`, which looks at the whole map
             return said + f"diverged at update {self.first_nonfinite[place]}"
         ended = f"cost {self.final_cost[place] + 0.0:.3g}, held-out accuracy {self.held_out_accuracy[place]:.2f}"
         return f"{said}{self.labels[place]}, {ended}"

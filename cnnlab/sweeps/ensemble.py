@@ -7,7 +7,6 @@ widgets, no plots, no processes of its own: `compute` is a function that any exe
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from cnnlab.config.settings import Settings, quote
-from cnnlab.sweeps.batched import WAYS, find_fastest_way, round_count_up, together
+from cnnlab.sweeps.batched import together
 from cnnlab.sweeps.members import Found, accuracy, count_fitting, find_problem, find_structure, locate_patches
 from cnnlab.training.checkpoints import State
 from cnnlab.training.data import updates_per_epoch
@@ -46,20 +45,20 @@ class EnsembleResult(NamedTuple):
 def compute(members: Sequence[Settings], updates: int, way: str = "auto") -> EnsembleResult:
     """Train each member for so many updates, or to its first cost that is NaN or inf.
 
-    `way` is "one by one", or one of WAYS for all members of one structure together; "auto" is one by one on the CPU,
-    and on a GPU the fastest of WAYS there. One by one, the costs of a member are those of a `Run` to the bit. Together
+    `way` is "one by one", or "together" for all members of one structure; "auto" is one by one on the CPU, together on
+    a GPU. One by one, the costs of a member are those of a `Run` to the bit. Together
     its sums are in another order: labels are the same in float64, but in float32 a run that is thrown about beside the
     edge of explosion multiplies the rounding at every update, and may end on the other side of it.
     """
     began = time.perf_counter()
     if way not in ("auto", *METHODS):
-        raise ValueError(f"way must be 'auto', 'one by one' or one of {', '.join(map(repr, WAYS))}, got {quote(way)}")
+        raise ValueError(f"way must be one of 'auto', {', '.join(map(repr, METHODS))}, got {quote(way)}")
     keep_freed_memory()
     tables = [np.full((len(members), updates), np.nan) for _ in range(2)]
     held_out = np.full(len(members), np.nan)
     with use_one_thread(), fix_order_of_sums():
         for batch in batches(members, way):
-            chosen = way if way != "auto" else choose_way(members[batch[0]], len(batch))
+            chosen = way if way != "auto" else choose_way(members[batch[0]])
             found = split_within_memory(METHODS[chosen], [members[place] for place in batch], updates)
             tables[0][batch], tables[1][batch], held_out[batch] = found
     windows = np.array([window(member, updates) for member in members], dtype=int).reshape(-1)
@@ -97,7 +96,7 @@ def batches(members: Sequence[Settings], way: str) -> Iterator[list[int]]:
     for place, member in enumerate(members):
         alike.setdefault((find_structure(member), StepStructure.from_knobs(member.knobs)), []).append(place)
     for places in alike.values():
-        one = way == "one by one" or (way == "auto" and choose_device(members[places[0]]).type != "cuda")
+        one = (choose_way(members[places[0]]) if way == "auto" else way) == "one by one"
         size = len(places) if one else count_fitting(find_problem(members[places[0]]))
         yield from (places[first : first + size] for first in range(0, len(places), size))
 
@@ -126,12 +125,10 @@ def one_by_one(members: Sequence[Settings], updates: int) -> Found:
 
 Method = Callable[[Sequence[Settings], int], Found]
 """Members of one structure and kind of step, and updates -> what was measured of them."""
-METHODS: dict[str, Method] = {"one by one": one_by_one, **{way: functools.partial(together, way=way) for way in WAYS}}
+METHODS: dict[str, Method] = {"one by one": one_by_one, "together": together}
 """All ways of training members."""
 
 
-def choose_way(member: Settings, count: int) -> str:
-    """One by one on the CPU; on a GPU the fastest of WAYS for so many members, as measured once a structure."""
-    if choose_device(member).type != "cuda":
-        return "one by one"
-    return find_fastest_way(find_structure(member), round_count_up(count))
+def choose_way(member: Settings) -> str:
+    """One by one on the CPU, where members together gain nothing; together on a GPU, which one of them cannot fill."""
+    return "together" if choose_device(member).type == "cuda" else "one by one"

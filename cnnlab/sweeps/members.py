@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnlab.config.settings import KNOB_NUMBERS, Settings
+from cnnlab.sweeps.convolutions import convolve
+from cnnlab.sweeps.fastest_convolutions import find_convolve
 from cnnlab.training.datasets import Pair
 from cnnlab.training.problem import Problem
 from cnnlab.training.step import KnobTensors
 
-FREE_SHARE = 0.5
+FREE_SHARE = 0.7
 """Share of a GPU's free memory that a batch of members may take."""
 CPU_BYTES = 2**30
 """Memory that a batch of members may take on the CPU."""
 COPIES = 8
 """How many arrays as long as the parameters a member has at once: parameters, gradient, update, velocity and so on."""
-UNFOLDED = 10
-"""How many times the activations a forward pass keeps at most: each patch of 3x3 unfolded, and what it makes."""
+FUSED, UNFOLDED = 2, 10
+"""How many times a layer's outputs an update keeps at most: outputs and gradients, or the windows of 3x3 as well."""
 PER_MEMBER = {*KNOB_NUMBERS, "seed", "init", "init_scale"}
 """Fields that members of one structure may each have their own of."""
 
@@ -78,7 +80,8 @@ def count_member_bytes(problem: Problem) -> int:
     for module in problem.network.children():
         passed = module(passed)
         kept += passed.numel()
-    numbers = COPIES * sum(problem.layout.sizes) + UNFOLDED * kept
+    unfolds = find_convolve(problem.device, problem.dtype) is convolve
+    numbers = COPIES * sum(problem.layout.sizes) + (UNFOLDED if unfolds else FUSED) * kept
     return int(numbers * x.element_size())
 
 
@@ -98,9 +101,12 @@ def take_batch(problem: Problem, members: Sequence[Settings], alive: Tensor, ste
     """Patches and labels of an update: of all members alike (patches, ..), or each its own (members, patches, ..)."""
     if problem.batch_size is None:
         return problem.data
-    each = [problem.batch(step, members[place]) for place in alive.tolist()]
-    x, y = (torch.stack(parts) for parts in zip(*each, strict=True))
-    return x, y
+    own = [
+        problem.examples.indices(each.batch_size, each.seed, step) for each in map(members.__getitem__, alive.tolist())
+    ]
+    rows = torch.stack([places for places in own if places is not None]).to(problem.device)
+    x, y = problem.data
+    return x[rows], y[rows]
 
 
 def locate_patches(member: Settings, labels: Tensor) -> int:

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from pathlib import Path
@@ -30,23 +30,19 @@ from cnnlab.records.map_plans import (
     check_corners,
     check_seeds,
     check_size,
+    convert_values,
     count_bytes,
     is_axis,
 )
+from cnnlab.sweeps.pieces import LARGEST_BATCH, WAITING, Answer, Queue, Speeds
 from cnnlab.sweeps.workers import Workers, count_cores
 
-LASTING = 0.4
-"""Seconds that a piece of work should take: long beside sending it, short for a user who waits for it."""
-LARGEST_PIECE = 64
-"""Most runs in a piece of work, where runs go one by one."""
-LARGEST_BATCH = 1024
-"""The same where they go together."""
-WAITING = 2
-"""Pieces of work for each worker that wait for it or are being computed."""
 ATTEMPTS = 5
 """How often a run is given to a worker before a sweep gives up."""
 PROGRESS = 0.2
 """Least seconds between two calls of `progress`."""
+RESTING = 9
+"""The same in times that a call takes: a tenth of the time goes to it at most."""
 
 
 def sweep(
@@ -71,11 +67,12 @@ def sweep(
     called with the map so far. TypeError or ValueError in a sentence for what cannot be computed.
     """
     survey = Survey(planned(preset, seeds, steps, fields), executor, path)
-    shown = 0.0
+    shown, pause = 0.0, PROGRESS
     for _ in survey.pieces():
-        if progress is not None and time.monotonic() - shown > PROGRESS:
-            shown = time.monotonic()
+        if progress is not None and (began := time.monotonic()) - shown > pause:
             progress(survey.map)
+            shown = time.monotonic()
+            pause = max(PROGRESS, RESTING * (shown - began))  # the copy of a large map takes long
     if progress is not None:
         progress(survey.map)
     return survey.map
@@ -162,7 +159,7 @@ class Survey(Pausable):
         self.path = path
         self.executor = executor
         self.lock = threading.Lock()
-        self.seconds_a_run: float | None = None
+        self.speeds = Speeds()
         self.workers: Workers | None = None
         self.make_ready()
 
@@ -175,12 +172,8 @@ class Survey(Pausable):
     def make_ready(self) -> None:
         """Have `pieces` compute what is left, after a cancel too."""
         super().make_ready()
-        left = np.flatnonzero(~self.growing.done)
-        # In an order by chance the map fills in everywhere at once, and what is left takes as long as what was.
         size, seeds = self.growing.done[..., 0].size, len(self.growing.seeds)
-        cells = np.argsort(np.random.default_rng(0).permutation(size))
-        rank = cells[left // seeds] + left % seeds * size
-        self.left = deque(int(index) for index in left[np.argsort(rank)])
+        self.left = Queue(np.flatnonzero(~self.growing.done), size, seeds)
 
     @property
     def map(self) -> Map:
@@ -225,63 +218,65 @@ class Survey(Pausable):
                     break
                 for future in finished:
                     piece = pending.pop(future)
-                    if self.take_result(future, piece, workers, failed, file):
-                        yield piece
+                    if done := self.take_result(future, piece, workers, failed, file):
+                        yield done
+                workers.check()
                 self.spent += time.monotonic() - began
             for future, piece in list(pending.items()):  # after a cancel: what is under way is kept
                 kept = not future.cancel() and (workers.own or future.done()) and future.exception() is None
-                if kept and self.take_result(future, piece, workers, failed, file):
-                    yield piece
+                if kept and (done := self.take_result(future, piece, workers, failed, file)):
+                    yield done
 
     def submit(self, workers: Workers, pending: dict[Future[Any], list[int]]) -> None:
         """Give out as much work as the workers should have."""
         while self.left and self.going.is_set() and len(pending) < workers.count * WAITING:
-            piece = [self.left.popleft() for _ in range(min(len(self.left), self.choose_piece_size(workers)))]
-            places = [np.unravel_index(index, self.growing.shape) for index in piece]
-            members = [self.growing.settings_at(*(int(at) for at in place)) for place in places]
+            piece = self.left.take(self.choose_piece_size(workers))
             try:
-                pending[workers.submit(members, self.growing.steps)] = piece
+                pending[workers.submit(self.list_changes(piece), self.growing.steps)] = piece
             except RuntimeError as reason:  # broken, or shut down
-                self.left.extendleft(reversed(piece))
+                self.left.give_back(piece)
                 workers.mend(reason)
                 return
 
     def choose_piece_size(self, workers: Workers) -> int:
         """How many runs make a piece of work."""
-        if workers.together:
-            return LARGEST_BATCH
-        if self.seconds_a_run is None:
-            return 1
-        return max(1, min(int(LASTING / self.seconds_a_run), LARGEST_PIECE))
+        return LARGEST_BATCH if workers.together else self.speeds.choose_size(len(self.left), workers.count)
+
+    def list_changes(self, piece: Sequence[int]) -> list[dict[str, Any]]:
+        """What sets each run of a piece apart from the settings that all share."""
+        *places, seeds = (at.tolist() for at in np.unravel_index(piece, self.growing.shape))
+        axes = zip(self.growing.axes, places, strict=True)
+        columns = [[(name, values[at]) for at in place] for (name, values), place in axes]
+        changes = (convert_values(dict(row)) for row in zip(*columns, strict=True)) if columns else ({} for _ in piece)
+        return [{**change, "seed": self.growing.seeds[at]} for change, at in zip(changes, seeds, strict=True)]
 
     def take_result(
-        self, future: Future[Any], piece: list[int], workers: Workers, failed: Counter[int], file: BinaryIO | None
-    ) -> bool:
-        """Take over a result; False where there is none, and its runs are to be computed again."""
+        self, future: Future[Answer], piece: list[int], workers: Workers, failed: Counter[int], file: BinaryIO | None
+    ) -> list[int]:
+        """Take over a result; gives the runs that are done, the others are to be computed again."""
         try:
-            results = future.result()
+            answer = future.result()
         except Exception as reason:
-            self.left.extendleft(reversed(piece))
+            self.left.give_back(piece)
             failed.update(piece)
             if failed[piece[0]] >= ATTEMPTS:
                 run = self.growing.settings_at(*map(int, np.unravel_index(piece[0], self.growing.shape)))
                 raise RuntimeError(f"{run!r} could not be computed in {ATTEMPTS} attempts: {reason!r}") from reason
             if isinstance(reason, BrokenExecutor):
                 workers.mend(reason)
-            return False
+            return []
+        done, left = piece[: len(answer.cost)], piece[len(answer.cost) :]
+        self.left.give_back(left)
+        self.speeds.note(answer)
         with self.lock:
-            for row, index in enumerate(piece):
-                self.growing.put(
-                    index, results.cost[row], results.began[row], results.ended[row], results.held_out[row]
-                )
-        self.computed += len(piece)
-        self.seconds_a_run = results.seconds / len(piece)
+            for index, *numbers in zip(done, *answer[:4], strict=True):
+                self.growing.put(index, *numbers)
+        self.computed += len(done)
         if file is not None:
-            rows = zip(piece, *results[:4], strict=True)
             with name_errors(self.path or ""):
-                file.write("".join(f"{format_run(*row)}\n" for row in rows).encode())
+                file.write("".join(f"{format_run(*row)}\n" for row in zip(done, *answer[:4], strict=True)).encode())
                 file.flush()
-        return True
+        return done
 
 
 # Where it is kept.

@@ -9,16 +9,20 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from cnnlab.config.settings import Settings
+from cnnlab.sweeps.pieces import Answer, compute_piece, is_on_gpu, name_process
 
 UNKNOWN_WORKERS = 16
 """How many workers an executor is taken to have that does not say so."""
+COUNTING = 5.0
+"""Seconds between two looks at how many workers a cluster has."""
 MAIN_LOCK = threading.Lock()
 """Held while the user's script is hidden."""
 
@@ -29,8 +33,9 @@ class Workers:
     def __init__(self, executor: Executor | None, start: Settings) -> None:
         self.own = executor is None
         self.start = start
-        self.together = self.own and on_a_gpu(start)
+        self.together = self.own and is_on_gpu(start)
         self.executor = executor
+        self.counted, self.count_again = UNKNOWN_WORKERS, 0.0
 
     def __enter__(self) -> Workers:
         if self.own:
@@ -48,8 +53,13 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """How many workers there are."""
-        return 1 if self.together else getattr(self.executor, "_max_workers", UNKNOWN_WORKERS)
+        """How many workers there are; on a cluster some may come and go."""
+        if self.together:
+            return 1
+        if time.monotonic() >= self.count_again:
+            self.counted = count_workers(self.executor) or self.counted
+            self.count_again = time.monotonic() + COUNTING
+        return self.counted
 
     def make(self) -> None:
         """Processes for the cores; a thread where there is only one, or where a GPU computes."""
@@ -63,10 +73,15 @@ class Workers:
                 pool.submit(int)
         self.executor = pool
 
-    def submit(self, members: list[Settings], steps: int) -> Future[Any]:
-        """Have a piece of work done."""
+    def submit(self, changes: Sequence[dict[str, Any]], steps: int) -> Future[Answer]:
+        """Have a piece of work done: runs that differ from the settings in some fields each."""
         assert self.executor is not None
-        return self.executor.submit(compute_members, members, steps)
+        return self.executor.submit(compute_piece, self.start, changes, steps, name_process())
+
+    def check(self) -> None:
+        """RuntimeError where a Dask client has lost its scheduler: what was given to it would never come back."""
+        if getattr(getattr(self.executor, "_client", None), "status", "") in ("closing", "closed"):
+            self.mend(RuntimeError("its Dask client is closed"))
 
     def mend(self, reason: BaseException) -> None:
         """Make new processes for those that were killed; an executor of the user's own is not ours to mend."""
@@ -81,20 +96,15 @@ class Workers:
             self.make()
 
 
-def compute_members(members: list[Settings], steps: int) -> Any:
-    """What a worker does with a piece of work; torch is imported there."""
-    from cnnlab.sweeps.ensemble import compute
-
-    return compute(members, steps)
-
-
-def on_a_gpu(start: Settings) -> bool:
-    """Whether members would go together, on a GPU; torch is only asked where the settings leave it open."""
-    if start.device in ("cpu", "mps"):
-        return False
-    from cnnlab.training.problem import choose_device  # not above: torch is imported where something is computed
-
-    return bool(choose_device(start).type == "cuda")
+def count_workers(executor: Any) -> int | None:
+    """How many pieces of work an executor computes at once: its own word, Dask's or ipyparallel's; None if unknown."""
+    if hasattr(executor, "_max_workers"):
+        return int(executor._max_workers)
+    with contextlib.suppress(Exception):  # a cluster that cannot be asked now
+        if hasattr(executor, "_client"):
+            return max(1, sum(executor._client.nthreads().values()))
+        return max(1, len(executor.view.client.ids))
+    return None
 
 
 def begin_worker() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ Tree = Any
 Pair = tuple[Tree, Tree]
 MOST_BYTES = 2**32
 """Most memory that the examples of a Dataset may take: they are kept, so that an update can come again."""
+CPU = torch.device("cpu")
 AT_ONCE = 256
 """Examples of a Dataset that are put together at once."""
 
@@ -63,17 +65,23 @@ class Examples:
             return 1
         return len(self) // size if self.drop_last else updates_per_epoch(len(self), size)
 
-    def indices(self, size: int | None, seed: int, step: int) -> Tensor | None:
+    def indices(self, size: int | None, seed: int, step: int, device: torch.device = CPU) -> Tensor | None:
         """The examples of update `step` (from 1), an int64 vector, or None for all: a function of seed and step."""
         if size is None or size >= len(self):
             return None
         epoch, batch = divmod(step - 1, self.updates_per_epoch(size))
-        order = order_of_epoch(len(self), seed, epoch) if self.shuffled else torch.arange(len(self))
+        order = place_order(len(self), seed if self.shuffled else None, epoch if self.shuffled else 0, device)
         return order[batch * size : (batch + 1) * size]
 
     def placed(self, place: Callable[[Tensor], Tensor]) -> Examples:
         """The same with each tensor as `place` returns it."""
         return dataclasses.replace(self, x=mapped(place, self.x), y=mapped(place, self.y))
+
+
+@lru_cache(maxsize=64)
+def place_order(count: int, seed: int | None, epoch: int, device: torch.device) -> Tensor:
+    """The order in which an epoch goes through examples, brought to the device once; their own without a seed."""
+    return (torch.arange(count) if seed is None else order_of_epoch(count, seed, epoch)).to(device)
 
 
 def make_examples(name: str, value: Any) -> Examples:

@@ -18,8 +18,9 @@ from cnnlab.records.frame import GAUGES, NOT_MEASURED
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.log import Log
 from cnnlab.records.record import Record
+from cnnlab.training.gauges import make_gauges
 from cnnlab.training.gradients import collect_ids, given
-from cnnlab.training.metrics import Gauges, Numbers, classification, is_classification
+from cnnlab.training.metrics import Numbers, bring_to_host, classification, is_classification
 from cnnlab.training.network import Kernels, Layout
 from cnnlab.training.passes import Classes
 from cnnlab.training.problem import name_class
@@ -71,7 +72,7 @@ class LoopRecorder:
 
     def prepare(self, flat: Tensor) -> None:
         """Measure on the device where the weights are now."""
-        self.gauges = Gauges(self.model, self.layout, flat, self.watched, hooked=False)
+        self.gauges = make_gauges(self.model, self.layout, flat, self.watched, hooked=False)
 
     def flat(self) -> Tensor:
         """All parameters in one vector, copied."""
@@ -140,7 +141,7 @@ class LoopRecorder:
         """Bring the gauges that wait on the device to the host, all at once, but for so many of the last."""
         waiting = self.pending[: len(self.pending) - kept]
         if waiting:
-            parts = (torch.stack(part).cpu().numpy() for part in zip(*waiting, strict=True))
+            parts = bring_to_host([torch.stack(part) for part in zip(*waiting, strict=True)])
             self.pending = self.pending[len(waiting) :]
             self.log.append(*parts)
 

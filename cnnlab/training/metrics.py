@@ -7,10 +7,13 @@ for the device, it is always taken. Both give the same numbers.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.hooks import RemovableHandle
@@ -77,14 +80,18 @@ class Activations:
             tensor = next((part for part in list_parts(output) if part.is_floating_point()), None)
             if tensor is None or not holds_numbers(tensor):
                 return
-            nan, inf = count_nonfinite(tensor.detach())
-            if index in self.seen:
-                nan, inf = nan + self.nan[index], inf + self.inf[index]
+            self.note_output(index, tensor.detach())
             self.last = index
             self.seen.add(index)
-            self.nan[index], self.inf[index] = nan, inf
 
         return count
+
+    def note_output(self, index: int, output: Tensor) -> None:
+        """Count NaN and inf in what a layer put out, beside those of its earlier calls in this pass."""
+        nan, inf = count_nonfinite(output)
+        if index in self.seen:
+            nan, inf = nan + self.nan[index], inf + self.inf[index]
+        self.nan[index], self.inf[index] = nan, inf
 
     def note_relu(self, _module: nn.Module, inputs: Any) -> None:
         """The hook that looks for dead units in what a ReLU is given, on the account of the layer that ran last."""
@@ -93,9 +100,11 @@ class Activations:
         given = next(iter(list_parts(inputs)), None)
         if given is None or not given.numel() or not holds_numbers(given):
             return
-        given = given.detach()
-        units = self.unit_axis[self.last] % max(given.dim(), 1)
-        self.dead[self.last] = measure_dead_share(given, units)
+        self.note_given(self.last, given.detach())
+
+    def note_given(self, index: int, given: Tensor) -> None:
+        """Find the share of dead units in what a ReLU is given on the account of a layer."""
+        self.dead[index] = measure_dead_share(given, self.unit_axis[index] % max(given.dim(), 1))
 
     def taken(self) -> dict[str, Numbers]:
         """The gauges of the last forward pass, where a layer ran; the pass is then forgotten."""
@@ -205,6 +214,7 @@ class Gauges:
         self.widened = torch.empty_like(room, dtype=self.wide)
         self.none = [0.0] * len(layout.layers)
         self.unknown = [NOT_MEASURED] * len(layout.layers)
+        self.constants: dict[bytes, Tensor] = {}
         self.known = parameters, self.norms(parameters)[0]
 
     def start(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,12 +227,8 @@ class Gauges:
         self, before: Tensor, step: Step, targets: Any, activations: dict[str, Numbers] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Row and histogram of a step from the parameters `before`; the activations are those of its forward pass."""
-        norms = self.norms(step.parameters, step.gradient, step.update)
-        met = self.known[1] if before is self.known[0] else self.norms(before)[0]
-        largest, histogram = self.survey(step.parameters)
-        gauges = self.of_weights(step.parameters, largest, norms)
-        gauges |= self.of_update(step, norms, met) | (activations or self.activations.taken())
-        self.known = step.parameters, norms[0]
+        gauges, histogram = self.measure_vectors(before, step)
+        gauges |= activations or self.activations.taken()
         gauges["data_cost"] = gauges["cost"] = step.data_cost
         gauges["penalty"] = 0.0
         if step.penalty is not None:
@@ -231,14 +237,41 @@ class Gauges:
             gauges["accuracy"], gauges["logit_gap"] = classification(step.outputs, targets)
         return self.row(gauges, step.parameters), histogram
 
+    def measure_vectors(self, before: Tensor, step: Step) -> tuple[dict[str, Numbers], Tensor]:
+        """The gauges of weights, gradient and update, and the histogram of the weights."""
+        norms = self.norms(step.parameters, step.gradient, step.update)
+        met = self.known[1] if before is self.known[0] else self.norms(before)[0]
+        largest, histogram = self.survey(step.parameters)
+        gauges = self.of_weights(step.parameters, largest, norms) | self.of_update(step, norms, met)
+        self.known = step.parameters, norms[0]
+        return gauges, histogram
+
     def row(self, gauges: dict[str, Numbers], parameters: Tensor) -> Tensor:
         """One vector in the order of a Record's table; what is not among the gauges was not measured."""
         parts = [gauges.get(name, NOT_MEASURED) for name in GAUGES]
-        parts += [gauges.get(name, self.unknown) for name in LAYER_GAUGES]
-        parts.append(parameters[self.watched])
+        layer_parts = [gauges.get(name, self.unknown) for name in LAYER_GAUGES]
+        watched = parameters[self.watched]
         if is_read_at_once(self.device):
-            return torch.tensor([number for part in parts for number in plain(part)], dtype=self.wide)
-        return torch.cat([on_device(part, self.wide, self.device) for part in parts])
+            every = (*parts, *layer_parts, watched)
+            return torch.tensor([number for part in every for number in plain(part)], dtype=self.wide)
+        return torch.cat([self.on_device(part) for part in (parts, *layer_parts, watched)])
+
+    def on_device(self, part: Numbers) -> Tensor:
+        """One part of a row as a vector on a device that is not the CPU."""
+        if isinstance(part, Tensor):
+            return part.to(self.wide).reshape(-1)
+        numbers = part if isinstance(part, list) else [part]
+        return torch.stack([
+            number.to(self.wide).reshape(()) if isinstance(number, Tensor) else self.constant(number)
+            for number in numbers
+        ])  # fmt: skip
+
+    def constant(self, number: float) -> Tensor:
+        """A number on the device, where it is filled in once: copying it there would wait for the device."""
+        key = struct.pack("<d", number)
+        if key not in self.constants:
+            self.constants[key] = torch.full((), number, dtype=self.wide, device=self.device)
+        return self.constants[key]
 
     def histogram(self, magnitudes: Tensor) -> Tensor:
         """(layers, classes) int64: how many numbers of each layer have each value of the exponent bits. NaN-safe."""
@@ -271,7 +304,7 @@ class Gauges:
         clipped: Numbers = 0.0
         if step.clipped is not step.gradient:
             # What is not finite stays as it was, and differs from itself here.
-            differing = (step.clipped - step.gradient).count_nonzero()
+            differing = (step.clipped - step.gradient).count_nonzero().to(self.wide)
             clipped = (differing - total(nan) - total(inf)) / len(step.gradient)
         return {
             "gradient_norm": norms[1],
@@ -305,23 +338,23 @@ class Gauges:
         return torch.stack([part.sum() for part in nan]), torch.stack([part.sum() for part in inf])
 
 
+def bring_to_host(parts: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """Tensors as numpy arrays, all in one transfer where they lie on a device."""
+    if is_read_at_once(parts[0].device):
+        return [part.numpy() for part in parts]
+    raw = torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts]).cpu().numpy()
+    pieces = np.split(raw, np.cumsum([part.nbytes for part in parts])[:-1])
+    return [
+        piece.view(str(part.dtype).removeprefix("torch.")).reshape(part.shape)
+        for piece, part in zip(pieces, parts, strict=True)
+    ]
+
+
 def plain(part: Numbers) -> list[Any]:
     """Python numbers of one part of a row on the CPU."""
     if isinstance(part, Tensor):
         return part.reshape(-1).tolist()
     return part if isinstance(part, list) else [part]
-
-
-def on_device(part: Numbers, wide: torch.dtype, device: torch.device) -> Tensor:
-    """One part of a row as a vector on a device that is not the CPU."""
-    if isinstance(part, Tensor):
-        return part.to(wide).reshape(-1)
-    # A number is filled in on the device: copying it there would wait for the device.
-    numbers = [
-        number.to(wide) if isinstance(number, Tensor) else torch.full((), number, dtype=wide, device=device)
-        for number in (part if isinstance(part, list) else [part])
-    ]
-    return torch.stack(numbers)
 
 
 def classification(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:

@@ -148,8 +148,7 @@ class Problem:
     def places(self, step: int, member: Settings | None = None) -> Tensor | None:
         """Which examples an update takes, counted from 1: a function of seed and step alone; None for all."""
         chosen = member or self.settings
-        indices = self.examples.indices(chosen.batch_size, chosen.seed, step)
-        return None if indices is None else indices.to(self.device)
+        return self.examples.indices(chosen.batch_size, chosen.seed, step, self.device)
 
     def batch(self, step: int, member: Settings | None = None) -> Pair:
         """The examples of an update, (x, y)."""

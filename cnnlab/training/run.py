@@ -22,15 +22,19 @@ from cnnlab.records.frame import Frame
 from cnnlab.records.log import Log
 from cnnlab.records.record import Branch, Record
 from cnnlab.training.activations import collect_outputs
+from cnnlab.training.capture import Repeated
 from cnnlab.training.checkpoints import History, State, restore_states
+from cnnlab.training.gauges import make_gauges
 from cnnlab.training.malloc import keep_freed_memory
-from cnnlab.training.metrics import Gauges, classification
+from cnnlab.training.metrics import bring_to_host, classification
 from cnnlab.training.network import Kernels, Layout
 from cnnlab.training.problem import Problem, prepare_own_start
 from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
 HISTORY_BYTES = 64 * 2**20
 """Bytes that the states kept for rewinding may take, most of them in files, unless a run is told otherwise."""
+Row = tuple[Tensor, Tensor, Tensor]
+"""Of one update: the gauges in the order of a Record's table, the histogram, and the first kernels."""
 FLUSH_EVERY = 256
 """Updates whose gauges may wait on the device before they cross to the host."""
 
@@ -116,7 +120,10 @@ class Run:
         self.network = copy.deepcopy(self.problem.network)
         self.descent: Descent = dataclasses.replace(self.problem.descent, network=self.network)
         with self.problem.determinism(0):
-            self.gauges = Gauges(self.network, self.layout, self.parameters, self.watched)
+            self.gauges = make_gauges(self.network, self.layout, self.parameters, self.watched)
+        # What a user's own network does besides, in Python, would be done once and never again.
+        device = torch.device("cpu") if self.own_network else self.problem.device
+        self.compute = Repeated(self.compute_update, device)
 
     def check_record(self, record: Record) -> None:
         """ValueError if a record is of another network, or of other data."""
@@ -214,17 +221,22 @@ class Run:
         """
         knobs = self.knobs_in_force
         with self.determinism(self.updates + 1):
-            x, y = self.problem.batch(self.updates + 1)
-            step = self.descent.step(self.state, x, y, *self.prepare_knobs(knobs))
-            measured = self.gauges.measure(self.parameters, step, y)
-        state = State(step.parameters, step.velocity, step.buffers)
-        row = (*measured, self.kernels.read(step.parameters))
+            batch = self.problem.batch(self.updates + 1)
+            state, row = self.compute(self.state, *batch, *self.prepare_knobs(knobs))
         # What comes first may be done again; the last line has no call in it, and so no place for an interrupt.
         self.log.change_knobs(self.updates + 1, knobs)
         self.history.keep(self.updates + 1, state)
         self.state, self.updates, self.pending = state, self.updates + 1, [*self.pending, row]
         if len(self.pending) >= FLUSH_EVERY:
             self.flush()
+
+    def compute_update(
+        self, state: State, x: Any, y: Any, knobs: KnobTensors, structure: StepStructure
+    ) -> tuple[State, Row]:
+        """The state after an update, and all that is measured of it; nothing of the run is changed."""
+        step = self.descent.step(state, x, y, knobs, structure)
+        measured = self.gauges.measure(state.parameters, step, y)
+        return State(step.parameters, step.velocity, step.buffers), (*measured, self.kernels.read(step.parameters))
 
     def rewind(self, step: int) -> None:
         """Back to where the run was after update `step` (0: the start), to the bit; what came later is forgotten.
@@ -298,8 +310,7 @@ class Run:
             return
         waiting = self.pending[self.log.rows - self.updates - 1 :]  # none of those that an interrupted call has brought
         if self.log.rows <= self.updates:
-            rows, histograms, kernels = (torch.stack(parts).cpu().numpy() for parts in zip(*waiting, strict=True))
-            self.log.append(rows, histograms, kernels)
+            self.log.append(*bring_to_host([torch.stack(parts) for parts in zip(*waiting, strict=True)]))
         self.pending = []
 
     def measure_held_out(self) -> float:

@@ -97,7 +97,8 @@ def measured(members: list[Settings], updates: int, rounds: int) -> dict[str, fl
         if not workers.together and count_cores() > 1:
             halves = [members[place :: count_cores()] for place in range(count_cores())]
             ways[f"one by one in {count_cores()} processes"] = lambda: [
-                future.result() for future in [workers.submit(half, updates) for half in halves]
+                future.result()
+                for future in [workers.executor.submit(ensemble.compute, half, updates) for half in halves]
             ]
         for work in ways.values():
             work()

@@ -239,7 +239,7 @@ def test_a_start_right_after_a_cancel_is_not_lost(atlas):
 def test_a_cancel_is_told_while_it_lasts_and_what_was_under_way_is_kept():
     fan = cnnlab.Fan("question", **{**TINY, "steps": 3000}, seeds=3)
     fan.start()
-    while fan.survey.seconds_a_run is None:
+    while not fan.survey.computed:
         pass
     fan.cancel()
     fan.draw()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import cnnlab
-from cnnlab.plots.map import VIEWS, tell_cells
+from cnnlab.plots import map as map_plots
+from cnnlab.plots.map import VIEWS, draw_map, tell_cells
 from cnnlab.records.map import Map
 
 RATES, SCALES = (0.1, 0.2), (1.0, 2.0)
@@ -38,3 +39,22 @@ def test_the_pointer_tells_of_several_seeds_in_the_words_of_the_views():
     assert "2 converged, 0 stalled, 2 diverged" in text
     assert all(view in text for view in VIEWS if view != "what happened")
     assert "share that diverged 0.50, between 0.15 and 0.85 (95 %)" in text
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_the_text_of_a_cell_is_written_without_a_look_at_the_whole_map(seeds, monkeypatch):
+    shown = make_map(seeds, ("learning_rate", RATES), ("init_scale", SCALES))
+    monkeypatch.setattr(Map, "diverged", None)
+    assert len(tell_cells(shown)) == 2
+
+
+def test_of_more_cells_than_a_page_can_hold_the_pointer_shows_no_text(monkeypatch):
+    shown = make_map(4, ("learning_rate", RATES), ("init_scale", SCALES))
+    drawn = draw_map(shown).data[0]
+    assert drawn.hoverinfo == "text"
+    assert "converged" in drawn.text[0][0]
+    monkeypatch.setattr(map_plots, "MOST_TOLD", 3)
+    bare = draw_map(shown).data[0]
+    assert bare.hoverinfo == "none"
+    assert bare.text is None
+    assert bare.z == drawn.z

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from graphs import record_on_the_cpu
 
 import cnnlab
 from cnnlab.sweeps import batched as together
 from cnnlab.sweeps import ensemble
 from cnnlab.sweeps import members as member_groups
+from cnnlab.training import capture
 from cnnlab.training import problem as problems
 from cnnlab.training.problem import Problem
 
@@ -23,7 +25,6 @@ KINDS = {
     "epsilon, sum": {"cost": "softmax_log", "reduction": "sum", "epsilon": 1e-8},
 }
 every_kind = pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
-every_way = pytest.mark.parametrize("way", together.WAYS)
 
 
 def members(**changes):
@@ -50,10 +51,9 @@ def test_one_by_one_is_a_loop_of_runs_to_the_bit(changes, precision):
 
 
 @every_kind
-@every_way
-def test_together_in_float64_each_member_fares_as_one_by_one(changes, way):
+def test_together_in_float64_each_member_fares_as_one_by_one(changes):
     some = members(precision="float64", **changes)
-    alone, along = ensemble.compute(some, 9, "one by one"), ensemble.compute(some, 9, way)
+    alone, along = ensemble.compute(some, 9, "one by one"), ensemble.compute(some, 9, "together")
     assert np.array_equal(np.isfinite(alone.cost), np.isfinite(along.cost))
     explodes = not {"relu", "clip", "epsilon"} & set(changes)
     assert np.isnan(alone.cost[:, -1]).any() == explodes
@@ -62,26 +62,24 @@ def test_together_in_float64_each_member_fares_as_one_by_one(changes, way):
     assert np.array_equal(alone.held_out, along.held_out)
 
 
-@every_way
-def test_together_in_float32_as_many_members_explode(way):
+def test_together_in_float32_as_many_members_explode():
     some = [SMALL.replace(learning_rate=3e-3, init_scale=0.5, seed=seed) for seed in range(24)]
-    alone, along = (np.isnan(ensemble.compute(some, 12, way).cost[:, -1]) for way in ("one by one", way))
+    alone, along = (np.isnan(ensemble.compute(some, 12, way).cost[:, -1]) for way in ("one by one", "together"))
     assert 0 < alone.sum() < 24
     assert abs(int(alone.sum()) - int(along.sum())) <= 3
 
 
-@every_way
-def test_a_member_that_dies_does_not_touch_the_others(way):
+def test_a_member_that_dies_does_not_touch_the_others():
     calm = [SMALL.replace(learning_rate=1e-4, init_scale=0.5, seed=seed, precision="float64") for seed in range(3)]
     wild = [SMALL.replace(learning_rate=1e3, init_scale=2.0, seed=seed, precision="float64") for seed in range(3)]
-    mixed = ensemble.compute([*wild, *calm], 6, way)
+    mixed = ensemble.compute([*wild, *calm], 6, "together")
     assert np.isnan(mixed.cost[:3, -1]).all()
-    np.testing.assert_allclose(mixed.cost[3:], ensemble.compute(calm, 6, way).cost, rtol=1e-12)
+    np.testing.assert_allclose(mixed.cost[3:], ensemble.compute(calm, 6, "together").cost, rtol=1e-12)
 
 
 def test_each_member_has_knobs_of_its_own_when_some_have_a_penalty():
     some = [SMALL.replace(learning_rate=1e-5, init_scale=0.5, l2=l2, precision="float64") for l2 in (0.0, 0.1, 10.0)]
-    alone, along = ensemble.compute(some, 4, "one by one"), ensemble.compute(some, 4, "vmap")
+    alone, along = ensemble.compute(some, 4, "one by one"), ensemble.compute(some, 4, "together")
     np.testing.assert_allclose(along.cost, alone.cost, rtol=1e-9)
     assert len(np.unique(along.cost[:, 1])) == 3
 
@@ -91,19 +89,19 @@ def test_members_of_several_structures_keep_their_places():
         SMALL.replace(channels=channels, learning_rate=1e-6, init_scale=0.5, precision="float64")
         for channels in (2, 5, 2, 3)
     ]
-    along = ensemble.compute(some, 3, "groups")
+    along = ensemble.compute(some, 3, "together")
     np.testing.assert_allclose(along.cost, ensemble.compute(some, 3).cost, rtol=1e-9)
     assert np.array_equal(along.cost[0], along.cost[2])
 
 
 def test_little_memory_makes_small_batches_of_the_same_members(monkeypatch):
     some = members(precision="float64")
-    at_once = ensemble.compute(some, 4, "groups")
+    at_once = ensemble.compute(some, 4, "together")
     problem = member_groups.find_problem(some[0])
     monkeypatch.setattr(member_groups, "CPU_BYTES", 3 * member_groups.count_member_bytes(problem))
     assert member_groups.count_fitting(problem) == 3
-    assert [len(batch) for batch in ensemble.batches(some, "groups")] == [3, 3, 3, 3]
-    np.testing.assert_allclose(ensemble.compute(some, 4, "groups").cost, at_once.cost, rtol=1e-9)
+    assert [len(batch) for batch in ensemble.batches(some, "together")] == [3, 3, 3, 3]
+    np.testing.assert_allclose(ensemble.compute(some, 4, "together").cost, at_once.cost, rtol=1e-9)
 
 
 def test_a_member_is_never_too_large_to_be_computed_alone(monkeypatch):
@@ -118,40 +116,20 @@ def test_where_memory_runs_out_all_the_same_members_go_in_halves(monkeypatch):
         sizes.append(len(members))
         if len(members) > 4:
             raise torch.OutOfMemoryError
-        return together.together(members, updates, "groups")
+        return together.together(members, updates)
 
-    at_once = ensemble.compute(some, 4, "groups")
-    monkeypatch.setitem(ensemble.METHODS, "groups", small)
-    in_halves = ensemble.compute(some, 4, "groups")
+    at_once = ensemble.compute(some, 4, "together")
+    monkeypatch.setitem(ensemble.METHODS, "together", small)
+    in_halves = ensemble.compute(some, 4, "together")
     assert sizes == [12, 6, 3, 3, 6, 3, 3]
     np.testing.assert_allclose(in_halves.cost, at_once.cost, rtol=1e-9)
     np.testing.assert_array_equal(in_halves.held_out, at_once.held_out)
-
-
-def test_a_way_that_needs_too_much_memory_is_never_the_fastest():
-    def full(*_given):
-        raise torch.OutOfMemoryError
-
-    assert together.time_together(member_groups.find_structure(SMALL), 4, "vmap", full) == np.inf
 
 
 def test_memory_that_torch_holds_in_reserve_counts_as_free(monkeypatch):
     for name, value in {"mem_get_info": (60, 100), "memory_reserved": 30, "memory_allocated": 10}.items():
         monkeypatch.setattr(torch.cuda, name, lambda _device, value=value: value)
     assert member_groups.find_free_memory(torch.device("cuda")) == member_groups.FREE_SHARE * 80
-
-
-def test_the_fastest_way_is_one_that_was_measured(monkeypatch):
-    taken = {"vmap": 3.0, "groups": 1.0, "unfold": 2.0}
-    monkeypatch.setattr(together, "time_together", lambda settings, count, way: taken[way])
-    together.find_fastest_way.cache_clear()
-    assert together.find_fastest_way(member_groups.find_structure(SMALL), 8) == "groups"
-    together.find_fastest_way.cache_clear()
-
-
-@every_way
-def test_a_way_can_be_timed(way):
-    assert together.time_together(member_groups.find_structure(SMALL), 4, way) > 0
 
 
 def test_members_that_differ_in_knobs_alone_share_a_draw_and_start_as_a_run_does(monkeypatch):
@@ -166,28 +144,14 @@ def test_members_that_differ_in_knobs_alone_share_a_draw_and_start_as_a_run_does
         assert rate == torch.tensor(member.learning_rate)
 
 
-def replayed(work):
-    """What `together.recorded` does on a GPU, by doing the work anew: results lie where they lay at first."""
-    made = work()
-
-    def replay():
-        for kept, new in zip(made, work(), strict=True):
-            if kept is not None:
-                kept.copy_(new)
-
-    replayed.count += 1
-    return replay, made
-
-
 @pytest.mark.parametrize("kind", ["plain", "momentum", "batches", "adaptive, l2"])
 def test_recorded_updates_are_the_same_and_members_that_die_leave_them(monkeypatch, kind):
     some = members(precision="float64", **KINDS[kind])
-    plainly = ensemble.compute(some, 40, "groups")
-    replayed.count = 0
-    monkeypatch.setattr(together, "is_graph_faster", lambda *_asked: True)
-    monkeypatch.setattr(together, "recorded", replayed)
-    by_graph = ensemble.compute(some, 40, "groups")
-    assert replayed.count >= (2 if kind == "batches" else 1), "the last batch of an epoch is a shape of its own"
+    plainly = ensemble.compute(some, 40, "together")
+    recorded = record_on_the_cpu(monkeypatch)
+    monkeypatch.setattr(together, "Repeated", lambda work, _device: capture.Repeated(work, torch.device("cuda")))
+    by_graph = ensemble.compute(some, 40, "together")
+    assert len(recorded) >= (2 if kind == "batches" else 1), "the last batch of an epoch is a shape of its own"
     for one, other in zip(plainly[:4], by_graph[:4], strict=True):
         np.testing.assert_array_equal(one, other)
     assert np.isnan(plainly.cost[:, -1]).any() == (kind != "adaptive, l2")
@@ -195,8 +159,7 @@ def test_recorded_updates_are_the_same_and_members_that_die_leave_them(monkeypat
 
 
 @every_kind
-@every_way
-def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorded(monkeypatch, changes, way):
+def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorded(monkeypatch, changes):
     # On torch's meta device a tensor has no values: a question to it (a branch, an `item`, a copy to the host) raises.
     monkeypatch.setattr(problems, "choose_device", lambda _settings: torch.device("meta"))
     some = [member for member in members(precision="float64", **changes) if member.learning_rate < 1]
@@ -204,34 +167,29 @@ def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorde
     parameters, knobs = member_groups.starts(problem, some)
     kind = together.StepStructure.from_knobs(some[0].knobs)
     velocity = parameters if kind.momentum else None
-    moved, *_, cost = together.step_together(problem, way, kind, *problem.data, parameters, velocity, knobs)
+    moved, *_, cost = together.step_together(problem, kind, *problem.data, parameters, velocity, knobs)
     assert (moved.device.type, moved.shape, cost.shape) == ("meta", parameters.shape, (len(some),))
 
 
-def test_off_a_gpu_no_graph_is_recorded():
-    assert not together.is_graph_faster(member_groups.find_structure(SMALL), 8, "vmap")
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, which this machine lacks")
-@every_way
-def test_on_a_gpu_a_recorded_update_is_the_one_that_is_not_recorded(way):
+def test_on_a_gpu_a_recorded_update_is_the_one_that_is_not_recorded():
     settings = member_groups.find_structure(SMALL.replace(device="cuda", precision="float64"))
     problem, kind = member_groups.find_problem(settings), together.StepStructure.from_knobs(settings.knobs)
     parameters, knobs = member_groups.starts(problem, [settings] * 4)
-    step, found = together.Recorder(), []
-    for _ in range(together.OFTEN + 3):
-        found.append(step(problem, way, kind, *problem.data, parameters, None, knobs)[0].clone())
+    step, found = capture.Repeated(together.step_together, problem.device), []
+    for _ in range(capture.OFTEN + 3):
+        found.append(step(problem, kind, *problem.data, parameters, None, knobs)[0])
     assert len(step.graphs) == 1
     for moved in found[1:]:
         torch.testing.assert_close(moved, found[0])
 
 
 def test_on_the_cpu_members_go_one_by_one():
-    assert ensemble.choose_way(SMALL, 100) == "one by one"
+    assert ensemble.choose_way(SMALL) == "one by one"
 
 
 def test_an_unknown_way_is_refused():
-    with pytest.raises(ValueError, match="way must be 'auto', 'one by one' or one of 'vmap', 'groups', 'unfold'"):
+    with pytest.raises(ValueError, match="way must be one of 'auto', 'one by one', 'together', got 'fast'"):
         ensemble.compute([SMALL], 1, "fast")
 
 

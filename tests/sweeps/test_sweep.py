@@ -16,8 +16,8 @@ import pytest
 
 import cnnlab
 from cnnlab.records.map import Map
+from cnnlab.sweeps import pieces, workers
 from cnnlab.sweeps import sweep as sweeping
-from cnnlab.sweeps import workers
 from cnnlab.sweeps.sweep import Survey
 from cnnlab.sweeps.workers import count_cores
 
@@ -29,7 +29,7 @@ ASKED = {**TINY, **AXES, "seeds": 2, "steps": 6}
 @pytest.fixture(autouse=True)
 def in_a_thread(monkeypatch, request):
     """One run a piece; one core, so that no processes are made, but for the tests that are about them."""
-    monkeypatch.setattr(sweeping, "LARGEST_PIECE", 1)
+    monkeypatch.setattr(pieces, "LARGEST_PIECE", 1)
     if "processes" not in request.keywords:
         monkeypatch.setattr(workers, "count_cores", lambda: 1)
 
@@ -95,6 +95,14 @@ def test_progress_is_called_with_the_map_so_far_and_at_last_with_all_of_it():
     assert [part.done.sum() for part in seen] == sorted(part.done.sum() for part in seen)
 
 
+def test_progress_that_takes_long_is_called_seldom(monkeypatch):
+    monkeypatch.setattr(sweeping, "PROGRESS", 0.0)
+    seen = []
+    cnnlab.sweep("question", **ASKED, progress=lambda part: seen.append(part) or time.sleep(0.3))
+    assert len(seen) <= 3  # and not after each of the 12 runs
+    assert seen[-1].done.all()
+
+
 REFUSED = [
     ({"lerning_rate": [1, 2]}, TypeError, "no setting named 'lerning_rate'; did you mean 'learning_rate'"),
     ({"learning_rate": [0.1]}, ValueError, "an axis needs two values or more, and learning_rate has 1"),
@@ -154,9 +162,9 @@ def test_a_map_that_was_interrupted_goes_on_where_it_was(tmp_path, expected, mon
     kept = Map.load(path)
     assert 5 <= kept.done.sum() < kept.done.size
     computed = []
-    real = workers.compute_members
+    real = workers.compute_piece
     monkeypatch.setattr(
-        workers, "compute_members", lambda members, steps: computed.extend(members) or real(members, steps)
+        workers, "compute_piece", lambda start, changes, *rest: computed.extend(changes) or real(start, changes, *rest)
     )
     assert same(cnnlab.sweep("question", **ASKED, path=path), expected)
     assert len(computed) == kept.done.size - kept.done.sum()
@@ -174,7 +182,7 @@ def test_a_file_that_was_cut_within_a_line_goes_on_too(tmp_path, expected):
 
 def test_a_complete_file_is_read_and_nothing_is_computed(tmp_path, expected, monkeypatch):
     cnnlab.sweep("question", **ASKED, path=tmp_path / "map")
-    monkeypatch.setattr(workers, "compute_members", None)
+    monkeypatch.setattr(workers, "compute_piece", None)
     assert same(cnnlab.sweep("question", **ASKED, path=tmp_path / "map"), expected)
 
 
@@ -247,10 +255,10 @@ def test_runs_of_a_lost_worker_are_computed_again(expected):
 
 
 def test_a_run_that_fails_again_and_again_ends_the_sweep_in_a_sentence(monkeypatch):
-    def fail(members, steps):
+    def fail(*_piece):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(workers, "compute_members", fail)
+    monkeypatch.setattr(workers, "compute_piece", fail)
     with pytest.raises(RuntimeError, match=r"settings\(.*\) could not be computed in 5 attempts: MemoryError"):
         cnnlab.sweep("question", **ASKED)
 

@@ -17,7 +17,7 @@ from cnnlab.config.errors import describe_error, make_raisable
 from cnnlab.config.settings import quote
 from cnnlab.dashboards.controls import Part, script
 from cnnlab.diagnosis.autopsy import Autopsy, autopsy
-from cnnlab.diagnosis.detectors import DETECTORS
+from cnnlab.diagnosis.detectors import find_alarms
 from cnnlab.diagnosis.early_warning import overflow_clock
 from cnnlab.records.record import Record
 
@@ -212,8 +212,7 @@ def describe_indicators(record: Record) -> list[DetectorState]:
     """An indicator for each detector: when it fired, and how long before the first cost that is not finite."""
     broke = record.first_nonfinite
     lit: list[DetectorState] = []
-    for detector in DETECTORS:
-        step = detector.find_first(record)
+    for detector, step in find_alarms(record):
         if step is None:
             said = "never"
         elif broke is None:

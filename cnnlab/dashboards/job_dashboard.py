@@ -65,7 +65,8 @@ class JobDashboard(CellOutput):
         self.lock = threading.Lock()
         self.actions: deque[Callable[[], None]] = deque()
         self.figure = LiveFigure(figure)
-        self.figure._config = {"doubleClick": False, "displayModeBar": False}
+        self.figure._config = {"doubleClick": False, "displayModeBar": False, "responsive": True}
+        self.figure.layout.update(width=None, autosize=True)  # as wide as the page
         self.button = ipywidgets.Button(description="Start", button_style="primary", layout={"width": "7em"})
         self.stop_button = ipywidgets.Button(description="Cancel", layout={"width": "7em"}, disabled=True)
         self.bar = ipywidgets.FloatProgress(value=0.0, min=0.0, max=1.0, layout={"width": "16em"})

@@ -92,7 +92,7 @@ class Lab(CellOutput):
         own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
         self.own = own
         self.own_network = network is not None
-        self.problem = self.undrawn = ""
+        self.problem = self.note = self.undrawn = ""
         self.problem_at = 0.0
         self.told = 0  # how many failures of the worker were raised here, or are over
         self.heard: list[float] = [0, 0]
@@ -209,6 +209,7 @@ class Lab(CellOutput):
 
         Playing or stepping from there forks: a new branch with the knobs as they are now.
         """
+        self.note = ""
         if step is not None:
             self._check_step(step)
             self.worker.pause()
@@ -220,7 +221,7 @@ class Lab(CellOutput):
         update = before_explosion(self.record)
         self.look_at(update)
         if update == len(self.record):
-            self.problem, self.problem_at = f"nothing went wrong up to update {update}", time.monotonic()
+            self.note = f"nothing went wrong up to update {update}"
             self._redraw()
 
     def rewind(self, step: int | None = None) -> None:
@@ -248,7 +249,7 @@ class Lab(CellOutput):
     def _command(self, order: Callable[[], None]) -> None:
         """Order something of the worker, wait for it, and look at the present; raises what has prevented it."""
         look, run, updates = self.look, self.worker.run, self.worker.run.updates
-        self.look = None
+        self.look, self.note = None, ""
         try:
             order()
             self.settle()
@@ -295,7 +296,8 @@ class Lab(CellOutput):
         self._command(lambda: self.worker.fork(trial.start, new, number))
 
     def _leave_the_past(self) -> None:
-        """If an earlier update is looked at, fork there."""
+        """If an earlier update is looked at, fork there; what was said of the updates so far is over."""
+        self.note = ""
         if self.look is not None:
             self.fork()
 
@@ -385,7 +387,8 @@ class Lab(CellOutput):
         self._redraw()
 
     def forget_problem(self) -> None:
-        """Say no more what was refused; but a click right after what was typed must not hide it."""
+        """Say no more what was told or refused; but a click right after what was typed must not hide it."""
+        self.note = ""
         if time.monotonic() - self.problem_at > READING:
             self.problem = ""
 

@@ -14,7 +14,7 @@ import numpy as np
 from cnnlab.config.settings import Settings, quote
 from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.lab import Lab
-from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS, draw_map, refresh_map
+from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS, draw_map, explain_view, refresh_map
 from cnnlab.records import map as maps
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
 from cnnlab.sweeps.sweep import Survey, planned
@@ -61,13 +61,17 @@ class Atlas(JobDashboard):
         self.cell: tuple[int, ...] | None = None
         self.seed = 0
         self.lab: OpenedLab | None = None
-        self.choice = ipywidgets.Dropdown(options=list(VIEWS), description="Show", layout={"width": "28em"})
+        self.choice = ipywidgets.Dropdown(
+            options=list(VIEWS), description="Show", layout={"width": "28em", "flex": "0 1 auto"}
+        )
         self.choice.observe(self._chosen, "value")
-        self.back_button = ipywidgets.Button(description="Zoom out", layout={"width": "7em"}, disabled=True)
+        self.back_button = ipywidgets.Button(
+            description="Zoom out", layout={"width": "7em", "flex": "0 0 auto"}, disabled=True
+        )
         self.back_button.on_click(lambda _button: self._later(self.back))
         self.key = ipywidgets.HTML(key())
         self.below = ipywidgets.VBox([])
-        self.second = ipywidgets.HBox([self.choice, self.back_button, self.key])
+        self.second = ipywidgets.HBox([self.choice, self.back_button, self.key], layout={"flex_flow": "row wrap"})
         super().__init__(draw_map(self.map), [self.second], [self.below])
         self.figure.data[0].on_click(self._clicked)
         self.figure.layout.on_change(self._boxed, "xaxis.range", "yaxis.range")
@@ -181,9 +185,8 @@ class Atlas(JobDashboard):
         hover = idle or math.prod(shown.shape[:2]) <= BUSY_CELLS
         refresh_map(self.figure, shown, self.view, self.cell, hover, self.seed)
         self.back_button.disabled = not self.outer
-        self.key.value = (
-            key() if self.view == "what happened" else f"&ensp;{VIEWS[self.view]}; grey: none, or not computed"
-        )
+        explained = explain_view(shown, self.view)
+        self.key.value = f"&ensp;{explained}; grey: none, or not computed" if explained else key()
 
 
 def is_place(value: Any) -> bool:

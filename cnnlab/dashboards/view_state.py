@@ -83,6 +83,7 @@ class ControlsState(TypedDict):
     schedule: str
     band: BandState
     problem: str
+    note: str
     branches: list[BranchState]
 
 
@@ -120,6 +121,8 @@ class Moment:
     autosave_problem: str
     problem: str
     """What could not be done, in a sentence."""
+    note: str
+    """What the user asked and is no problem, in a sentence."""
     hints: bool
     """Whether forecast, critical learning rate and early warnings are shown in any case."""
 
@@ -148,7 +151,7 @@ def take_moment(lab: Lab, view: View) -> Moment:
     return Moment(
         view, worker.settings, settings(preset, **follows), coming, worker.length, lab.look, lab.heard, lab.pace,
         publisher.frame, publisher.asks, bool(worker.autosave.offered), worker.autosave.problem, lab.problem,
-        lab.hints,
+        lab.note, lab.hints,
     )  # fmt: skip
 
 
@@ -209,6 +212,7 @@ def describe_controls(moment: Moment) -> ControlsState:
         "schedule": view.schedule,
         "band": describe_stability(moment),
         "problem": moment.problem,
+        "note": moment.note,
         "branches": describe_branches(view.record, moment.coming),
     }
 

@@ -155,5 +155,9 @@ def first_alarms(record: Record) -> dict[str, int | None]:
 
     "cnnlab" is the early warning of this package, which `cnnlab.state_line` shows; the others are published.
     """
-    found = find_record(record)
-    return {detector.name: detector.find_first(found) for detector in DETECTORS}
+    return {detector.name: step for detector, step in find_alarms(find_record(record))}
+
+
+def find_alarms(record: Record) -> list[tuple[Detector, int | None]]:
+    """Each detector with the first update at which it fires, looking as often as its authors say."""
+    return [(detector, detector.find_first(record)) for detector in DETECTORS]

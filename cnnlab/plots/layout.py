@@ -146,12 +146,18 @@ def make_titles(scale: float, lowest: float) -> list[dict[str, Any]]:
 
 
 def resize_dashboard(figure: Any, width: int, scale: float) -> None:
-    """Make the dashboard so many pixels wide, with keys beside its titles where there is room."""
+    """Make the dashboard so many pixels wide, with keys beside its titles where there is room.
+
+    Where there is none, the shares of the width that lie left of the plots are too narrow for 10 to a power of two
+    digits: a margin adds what is missing.
+    """
+    roomy = width >= WIDTH_WITH_KEYS * scale
     with figure.batch_update():
         figure.layout.width = width
+        figure.layout.margin.l = 0 if roomy else round(12 * scale)
         for note in figure.layout.annotations:
             if note.name == KEY:
-                note.visible = width >= WIDTH_WITH_KEYS * scale
+                note.visible = roomy
 
 
 def find_held_axes(layout: dict[str, Any], ranges: dict[str, dict[str, Any]]) -> frozenset[str]:

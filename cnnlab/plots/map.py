@@ -36,6 +36,14 @@ VIEWS = {
     "held-out accuracy": "Mean over the seeds that did not diverge",
 }
 """View of a map -> what it shows of a cell's seeds."""
+OF_ONE = {
+    "what happened": "",
+    "share that diverged": "1 where the cost was NaN or infinite, else 0",
+    "first update that was NaN or infinite": "Of the runs that diverged",
+    "final cost": "Of the runs that did not diverge",
+    "held-out accuracy": "Of the runs that did not diverge",
+}
+"""View of a map -> what it shows where a cell is a single run."""
 MOST_TOLD = 2**14
 """Most cells, 128 x 128, of which the pointer shows a text: 3 MB for the page, and two seconds for writing them."""
 LEFT, RIGHT = (0.075, 0.56), (0.68, 0.995)
@@ -113,6 +121,11 @@ def refresh_map(
             refresh_cost_curves(figure, shown, [(*cell, place) for place in range(len(shown.seeds))])
             traces["chosen"].update(x=[cell[0]], y=[cell[1] if len(cell) == 2 else seed])
             heading.text = f"<b>Cost</b> at {name_cell(shown, cell)}; opened: seed {shown.seeds[seed]}"
+
+
+def explain_view(shown: Map, view: str) -> str:
+    """What a view shows of a cell: of its one run, or of its seeds."""
+    return (VIEWS if len(shown.axes) == 2 and len(shown.seeds) > 1 else OF_ONE)[view]
 
 
 def colour_cells(shown: Map, view: str) -> tuple[NDArray[np.float64], Scale]:

@@ -3,6 +3,8 @@
 import pytest
 from jupyter_page import LONG, until
 
+from cnnlab.plots.map import VIEWS
+
 pytestmark = pytest.mark.timeout(600)
 SMALL = "channels=8, hidden=(64, 32), patch_size=14"
 ATLAS = f"""import cnnlab
@@ -126,3 +128,23 @@ def test_the_fan_and_the_remedies_fill_in(open_notebook, made):
     picture(notebook, made.partition("(")[0].lower())
     assert not notebook.errors
     notebook.do("board.close()")
+
+
+def test_nothing_beside_show_is_cut_off_where_the_file_browser_takes_its_share_of_the_page(open_notebook):
+    notebook = open_notebook(ATLAS, size=(1000, 800))
+    notebook.run()
+    shown(notebook)
+    board = notebook.output().locator(".cnnlab-board")
+    edge = board.evaluate("it => it.getBoundingClientRect().right")
+    for view in VIEWS:
+        notebook.do(f"atlas.choice.value = {view!r}; atlas.draw()")
+        for name in ("Start", "Cancel", "Zoom out"):
+            button = board.get_by_role("button", name=name, exact=True)
+            assert button.evaluate("it => it.scrollWidth <= it.clientWidth"), (view, name)
+            assert button.evaluate("it => it.getBoundingClientRect().right") <= edge
+        words = board.locator(".widget-html-content, .jp-HTMLWidget").last
+        assert words.evaluate("it => it.getBoundingClientRect().right") <= edge, view
+    plots = board.locator(".main-svg").first
+    until(lambda: plots.evaluate("it => it.getBoundingClientRect().right") <= edge, "the width of the page")
+    picture(notebook, "atlas-show")
+    notebook.do("atlas.close()")

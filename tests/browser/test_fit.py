@@ -1,5 +1,7 @@
 """What a person sees: nothing is cut off at 1280x800 and on a projector."""
 
+import re
+
 import pytest
 from jupyter_page import until
 
@@ -92,3 +94,18 @@ def test_a_larger_scale_has_larger_type(notebook, lab):
             ]
         )
     assert sizes[1] == pytest.approx([1.5 * size for size in sizes[0]])
+
+
+def test_no_number_beside_an_axis_is_cut_off_where_the_file_browser_takes_its_share_of_the_page(open_notebook):
+    notebook = open_notebook("import cnnlab\nlab = cnnlab.Lab('question')", size=(1028, 800))
+    lab = notebook.lab()
+    notebook.do("lab.step(20)")
+    lab.wait_until_paused()
+    until(lambda: lab.figure.evaluate("graph => graph._fullLayout.width === graph.layout.width"), "the page's width")
+    numbers = lab.figure.locator(".ytick text")
+    until(lambda: re.search(r"10\W*25", " ".join(numbers.all_text_contents())), "a cost of 10^25")
+    left = lab.figure.bounding_box()["x"]
+    assert numbers.evaluate_all("all => Math.min(...all.map((it) => it.getBoundingClientRect().left))") >= left
+    captions = lab.area.locator("figcaption").evaluate_all("all => all.filter((it) => it.scrollWidth > it.clientWidth)")
+    assert captions == []
+    lab.screenshot("narrow")

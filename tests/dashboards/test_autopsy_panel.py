@@ -68,6 +68,10 @@ def test_a_lamp_for_each_book_says_when_it_fired_and_whether_in_time(exploded):
     assert lit["SageMaker Debugger"]["said"] == "never"
     assert lit["cnnlab"]["early"]
     assert "before" in lit["cnnlab"]["said"]
+    steps = cnnlab.first_alarms(exploded.record)
+    assert {name: f"update {step}" if step else "never" for name, step in steps.items()} == {
+        name: state["said"].partition(",")[0] for name, state in lit.items()
+    }
 
 
 def test_the_lamps_follow_the_run_that_trains_now(exploded):

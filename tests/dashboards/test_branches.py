@@ -1,6 +1,7 @@
 """The lab as a film: look back without training, rewind, fork, and choose among branches."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,10 +182,38 @@ def test_the_browser_s_messages_look_back_and_fork(lab: cnnlab.Lab) -> None:
     assert lab.record.others == ()
 
 
-def test_looking_before_the_explosion_of_a_healthy_run_says_that_nothing_went_wrong(lab: cnnlab.Lab) -> None:
-    lab.look_before_explosion()
+def test_looking_before_the_explosion_of_a_healthy_run_says_that_nothing_went_wrong_and_that_is_no_problem(
+    lab: cnnlab.Lab,
+) -> None:
+    lab.received({"do": "before_explosion"})
     assert lab.look is None
-    assert lab.problem == f"nothing went wrong up to update {len(lab.record)}"
+    state = lab.widgets.controls.state
+    assert state["note"] == f"nothing went wrong up to update {len(lab.record)}"
+    assert state["problem"] == lab.widgets.header.state["problem"] == ""
+
+
+@pytest.mark.parametrize(
+    "go_on",
+    [
+        {"do": "step", "updates": 1},
+        {"do": "reset"},
+        {"look": 1},
+        {"do": "choose_branch", "branch": 7},
+    ],
+)
+def test_what_was_said_of_a_healthy_run_is_over_with_the_next_thing_that_is_done(lab: cnnlab.Lab, go_on: dict) -> None:
+    lab.received({"do": "before_explosion"})
+    lab.received(go_on)
+    lab.wait(10)
+    assert lab.widgets.controls.state["note"] == ""
+
+
+@pytest.mark.parametrize("call", [lambda lab: lab.step(1), lambda lab: lab.reset(), lambda lab: lab.look_at(1)])
+def test_what_was_said_of_a_healthy_run_is_over_with_the_next_call(lab: cnnlab.Lab, call: Any) -> None:
+    lab.look_before_explosion()
+    call(lab)
+    lab.wait(10)
+    assert lab.widgets.controls.state["note"] == ""
 
 
 def test_looking_before_an_explosion_says_nothing(lab: cnnlab.Lab) -> None:
@@ -192,7 +221,7 @@ def test_looking_before_an_explosion_says_nothing(lab: cnnlab.Lab) -> None:
     lab.step(4)
     lab.look_before_explosion()
     assert lab.look == before_explosion(lab.record) < len(lab.record)
-    assert lab.problem == ""
+    assert lab.problem == lab.note == ""
 
 
 def test_a_fork_without_a_change_says_so() -> None:

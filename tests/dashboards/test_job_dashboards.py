@@ -194,6 +194,26 @@ def test_a_view_without_a_number_can_still_be_clicked(atlas):
     assert "did not diverge" in atlas.key.value
 
 
+def test_the_line_beside_show_speaks_of_seeds_only_where_a_cell_has_several():
+    one, several = (cnnlab.Atlas("question", **TINY, **AXES, seeds=seeds) for seeds in (1, 3))
+    for view in list(VIEWS)[1:]:
+        one.choice.value = several.choice.value = view
+        assert not re.search("seed|[Mm]edian|Mean|Share", one.key.value)
+        assert "seeds" in several.key.value
+    for board in (one, several):
+        board.choice.value = "what happened"
+        assert "not computed" in board.key.value
+        assert "grey" not in board.key.value
+        board.close()
+
+
+def test_the_line_beside_show_speaks_of_single_runs_where_each_row_is_a_seed():
+    atlas = cnnlab.Atlas("question", **TINY, learning_rate=[1e-4, 1.0], seeds=3)
+    atlas.choice.value = "final cost"
+    assert atlas.key.value.removeprefix("&ensp;") == "Of the runs that did not diverge; grey: none, or not computed"
+    atlas.close()
+
+
 def test_a_drawn_box_is_the_region_that_is_computed(atlas):
     asked = []
     atlas.zoom = lambda *places: asked.append(places)

@@ -33,11 +33,14 @@ def measure_autopsy(seed: int) -> dict[str, float]:
 
 
 def measure_excess(seed: int) -> dict[str, float]:
-    """How many times the critical learning rate 0.01 is, with raw and with standardised pixels."""
-    return {
-        scaling: 0.01 / cnnlab.critical_learning_rate(cnnlab.Run("question", seed=seed, input_scaling=scaling)).value
-        for scaling in ("raw", "standardised")
-    }
+    """How many times the critical learning rate 0.01 is, with raw and standardised pixels, at the start and later."""
+    found = {}
+    for scaling in ("raw", "standardised"):
+        run = cnnlab.Run("question", seed=seed, input_scaling=scaling)
+        found[scaling] = 0.01 / cnnlab.critical_learning_rate(run).value
+        run.step()
+        found[f"{scaling}, after one update"] = 0.01 / cnnlab.critical_learning_rate(run).value
+    return found
 
 
 CLAIMS = (Claim("05_autopsy", measure_autopsy, again=(3, 5)), Claim("05_excess", measure_excess))

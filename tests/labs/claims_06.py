@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from claims import Claim
 
 import cnnlab
@@ -22,6 +23,9 @@ def measure_rescue(seed: int) -> dict[str, float]:
     lower = [run.fork(step, learning_rate=1e-4) for step in range(len(record))]
     ends = [twin.advance(20, until="nonfinite").cost for twin in lower]
     saved = [step for step, end in enumerate(ends) if end < start]
+    nudged = run.fork(safe, learning_rate=1.001e-3)
+    nudged.advance(20, until="nonfinite")
+    change = nudged.record.cost[: len(record)] / record.cost[: len(nudged.record)]
     before = cnnlab.critical_learning_rate(run.fork(saved[-1])).value
     after = cnnlab.critical_learning_rate(lower[saved[-1]]).value
     run.rewind(safe)
@@ -31,6 +35,9 @@ def measure_rescue(seed: int) -> dict[str, float]:
         "safe": safe,
         "alarm": alarm,
         "different": sum(a.tobytes() != b.tobytes() for a, b in zip(record.cost, run.record.cost, strict=True)),
+        "changed_first": change[safe + 1],
+        "changed_last": change[np.isfinite(change)][-1],
+        "nudged_broke": nudged.record.first_nonfinite or math.inf,
         "early_saved": early < start,
         "late_saved": late < start,
         "late_broke": not math.isfinite(late),

@@ -32,6 +32,12 @@ def measure_other_rates(seed: int) -> Mapping[str, float]:
     return {name: find_end(cnnlab.Run("question", learning_rate=rate, seed=seed)) for name, rate in starts.items()}
 
 
+def measure_digits(seed: int) -> Mapping[str, float]:
+    """The update at which the cost is NaN or infinite in float32 and in float64, and the last cost of the latter."""
+    short, long = (cnnlab.Run("question", learning_rate=RATE, seed=seed, precision=p) for p in ("float32", "float64"))
+    return {"float32": find_end(short), "float64": find_end(long), "last_cost": long.record.cost[-1]}
+
+
 def find_end(run: cnnlab.Run, updates: int = 20) -> float:
     """Train a run to so many updates; the one at which its cost is NaN or infinite, or inf."""
     run.advance(updates - run.updates, until="nonfinite")
@@ -41,4 +47,5 @@ def find_end(run: cnnlab.Run, updates: int = 20) -> float:
 CLAIMS = (
     Claim("08_throw", measure_throw, tuple(range(64)), again=(0, 4)),
     Claim("08_rates", measure_other_rates, tuple(range(64))),
+    Claim("08_digits", measure_digits, again=(13, 24)),
 )

@@ -15,7 +15,7 @@ OURS = sys.stdlib_module_names | {"cnnlab", "numpy"}
 """What a lab may import; the one on networks of one's own may import torch, too."""
 GUESS = re.compile(r'guess = cnnlab\.guess\("[^"]+", \.\.\.(, unit="\w+")?\)(  # .*)?')
 FOLDED = re.compile(r"<details><summary>([^<]*)</summary>\n\n(.*?)\n\n</details>", re.DOTALL)
-STRAY = re.compile(r"Frame\(|Parameter containing|<generator|<function|Ellipsis| object at 0x")
+STRAY = re.compile(r"Frame\(|Parameter containing|<generator|<function|Ellipsis| at 0x")
 """What nobody wants to read below a cell."""
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")]

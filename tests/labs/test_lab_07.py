@@ -32,8 +32,8 @@ def read_fates() -> tuple[np.ndarray, np.ndarray]:
     return np.array(rates), np.array([int(end[1]) if end else 0 for end in ends])
 
 
-def test_the_scale_of_the_other_labs_is_the_one_that_the_head_names():
-    assert find_said(r"A scale of 1 is what the forum's formula gives; the other labs use ([\d.]+)\. ") == (
+def test_the_scale_of_the_preset_is_the_one_that_the_head_names():
+    assert find_said(r"forum's formula gives; the preset `question`, which most labs use, has ([\d.]+)\. ") == (
         cnnlab.settings("question").init_scale,
     )
 
@@ -95,9 +95,19 @@ def test_half_the_scale_makes_the_output_512_times_smaller_and_the_gradient_shor
         assert start.record.total_gradient_norm[0] == pytest.approx(length, rel=0.01)
 
 
+def test_the_cell_of_the_lowest_cost_gets_little_more_than_half_of_the_new_patches_right():
+    low, share = find_numbers(LAB, r"lowest cost (\S+): (\S+) of the new patches right", "learned-run")
+    assert "The cell with the lowest cost gets little more than half of the new patches right" in read_text(LAB)
+    assert 0.5 < share < 0.58
+    assert read_measured(LAB, "learned-compare") == pytest.approx(share, abs=0.01)
+    _, high = find_numbers(LAB, r"most right: (\S+), at cost (\S+)", "learned-run")
+    assert "Its cost is far higher, and most blue cells have a lower one" in read_text(LAB)
+    assert high > 10 * low
+
+
 def test_the_best_blue_cell_gets_two_of_three_new_patches_right_and_guessing_nearly_as_many():
-    best = read_measured(LAB, "learned-compare")
-    assert "The best converged cell gets about two of three new patches right" in read_text(LAB)
+    best, _ = find_numbers(LAB, r"most right: (\S+), at cost (\S+)", "learned-run")
+    assert "Another cell is the best on new patches: it gets about two of three right" in read_text(LAB)
     assert best == pytest.approx(2 / 3, abs=0.04)
     count, patches, lucky = find_said(
         r"If (\d+) networks merely guess on (\d+) patches, the best .* about ([\d.]+) right"
@@ -134,12 +144,17 @@ def test_the_middle_row_is_torn_with_few_starts_and_with_this_one():
     assert found[0]
 
 
-def test_the_rates_close_to_the_edge_lie_above_the_critical_one():
-    (said,) = find_said(
-        r"At scale 1 the critical learning rate of this start is ([\d.]+), below all rates of this region"
+def test_the_rates_close_to_the_edge_lie_above_the_critical_one_in_each_row_but_for_the_first():
+    said = find_said(
+        r"critical learning rate of the start falls from ([\d.]+) in the bottom row to ([\d.]+) in the top row\. All"
     )
-    critical = cnnlab.critical_learning_rate(cnnlab.Run("question", init_scale=1.0)).value
-    assert round(critical, 5) == said < 1e-4
+    starts = [cnnlab.Run("question", init_scale=float(scale)) for scale in np.geomspace(0.5, 2, 9)[[3, 5]]]
+    lowest, highest = (start.settings.init_scale for start in starts)
+    starts = [cnnlab.Run("question", init_scale=float(scale)) for scale in np.geomspace(lowest, highest, 9)]
+    critical = [cnnlab.critical_learning_rate(start).value for start in starts]
+    assert (round(critical[0], 5), round(critical[-1], 5)) == said
+    assert critical == sorted(critical, reverse=True)
+    assert max(critical) < np.geomspace(1e-4, 1e-3, 11)[1]
 
 
 def test_the_ledger_tells_of_the_row_and_of_both_maps():

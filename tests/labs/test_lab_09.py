@@ -151,10 +151,42 @@ def test_the_weight_stays_finite_longer_than_its_cost():
 def test_between_the_two_the_cost_is_infinite_and_the_gradients_are_finite():
     run = make_slope()
     run.advance(13)
+    first, last = read_said(r"infinite at update (\d+), .* finite number, up to update (\d+)", "loop-explain")
+    assert (first, last) == (8, len(run.record))
     for frame in run.record.frames[7:]:
         assert np.isinf(frame.cost)
         assert not np.any([*frame.gradient_nan, *frame.gradient_inf, *frame.weight_nan, *frame.weight_inf])
     assert run.step().gradient_inf.any()
+
+
+def test_the_gradient_overflows_an_update_before_the_weight_would():
+    (step, room) = read_said(
+        r"At update (\d+) it is the gradient .* with more digits, it comes to (-\S+)\.", "loop-explain"
+    )
+    mine = make_line(INPUTS["the inputs of unit 1"])
+    x, y = (part.double() for part in mine["data"])
+    long = cnnlab.Run(**mine | {"network": mine["network"].double(), "data": (x, y)}, learning_rate=0.01)
+    long.advance(int(step))
+    assert long.parameters.item() == pytest.approx(room, rel=0.01)
+    largest = float(np.finfo(np.float32).max)
+    assert abs(long.parameters.item()) < largest < long.record.total_gradient_norm[-1]
+    (times,) = read_said(r"The gradient is the distance times ([\d,]+), so", "loop-explain")
+    assert times == CURVATURE
+
+
+def test_the_watch_ends_the_loop_by_an_exception_that_its_block_catches():
+    assert "it raises an exception there, which leaves `train` and its loop" in read_text(LAB)
+    mine = make_line(INPUTS["the inputs of unit 1"])
+    network, (x, y) = mine["network"], mine["data"]
+    optimizer, steps, after = torch.optim.SGD(network.parameters(), lr=0.01), [], []
+    with cnnlab.watch(network, optimizer, stop_before_nan=True, show=False):
+        while len(steps) < 100:
+            optimizer.zero_grad()
+            mine["cost"](network(x), y).backward()
+            optimizer.step()
+            steps.append(network.weight.item())
+        after.append("the line below the loop")
+    assert (len(steps), after) == (13, [])
 
 
 def test_the_cost_ends_in_about_half_as_many_updates_as_the_weight():
@@ -199,6 +231,8 @@ def train_in_a_loop(watched: bool) -> float:
 
 def test_the_gradient_is_nan_at_once_and_the_cost_one_update_later():
     assert read_measured(LAB, "root-compare") == 2
+    assert "If you expect none in the first three updates, write 0" in read_text(LAB)
+    assert execute(LAB)["root-run"].count("cost") == 3
     (said,) = read_said(r"the first cost is (\d\.\d+)", "root-predict")
     (numbers,) = read_said(r"all (\d+) numbers of the gradient are `NaN` already", "root-explain")
     assert find_numbers(LAB, r"1: cost (\S+), NaN: gradient (\d+), weights (\d+)", "root-run") == (

@@ -116,8 +116,10 @@ def test_a_narrow_figure_shows_no_key_and_all_its_titles() -> None:
     hidden = [note for note in figure.layout.annotations if note.visible is False]
     assert len(hidden) == sum(bool(plot.key) for plot in PLOTS.values()) == 3
     assert {note.name for note in hidden} == {KEY}
+    assert figure.layout.margin.l > 0
     resize_dashboard(figure, 600, 1.0)
     assert all(note.visible is not False for note in figure.layout.annotations)
+    assert figure.layout.margin.l == 0
 
 
 def test_the_pointer_is_told_the_gauge_and_the_layer_in_words() -> None:

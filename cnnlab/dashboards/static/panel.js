@@ -226,6 +226,7 @@ function controls({ model, el }) {
     return element("fieldset", { class: "cnnlab-group" }, element("legend", {}, title), ...numbers, element("div", { class: "cnnlab-choices" }, ...choices));
   };
   const problem = element("div", { class: "cnnlab-problem", role: "alert" });
+  const note = element("div", { class: "cnnlab-note", role: "status" });
   const tree = element("ul", { class: "cnnlab-tree" });
   const branches = element("fieldset", { class: "cnnlab-group" }, element("legend", {}, "Branches"), tree);
   const grow = (branch, several) => {
@@ -236,7 +237,7 @@ function controls({ model, el }) {
       onclick: () => model.send({ do: "delete_branch", branch: branch.number }) }, "✕");
     return element("li", { style: `padding-left: ${Math.min(branch.depth, 5) * 0.9}em` }, choose, ...(several ? [drop] : []));
   };
-  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), problem, branches);
+  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), problem, note, branches);
   el.append(root);
 
   const draw = (heard) => {
@@ -250,6 +251,7 @@ function controls({ model, el }) {
     drawBand(state.band);
     if (document.activeElement !== schedule) schedule.value = state.schedule;
     say(problem, state.problem || "");
+    say(note, state.note || "");
     const drawn = JSON.stringify(state.branches);
     if (tree.dataset.drawn !== drawn) {
       tree.dataset.drawn = drawn;

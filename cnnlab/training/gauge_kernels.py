@@ -6,9 +6,6 @@ Sums are float64, counts are whole numbers, and what is added up in no fixed ord
 import triton
 import triton.language as tl
 
-MOST_COUNTED = tl.constexpr(256)
-"""Most classes that are counted within a program first: of 2,048 Triton 3.6 lost some on an H100."""
-
 
 @triton.jit
 def measure_length(values):
@@ -55,14 +52,10 @@ def survey_chunks(
         # What is not finite stays as it was: its difference is NaN, and differs from 0.
         tl.store(partial + 9 * chunks + chunk, tl.sum(((cut - steep) != 0).to(tl.int32), 0).to(tl.float64))
     exponent = (new.to(INTEGER, bitcast=True) >> SHIFT) & (CLASSES - 1)  # which leaves out the sign, a NaN's too
-    to = histogram + tl.load(layers + chunk) * CLASSES
-    if CLASSES > MOST_COUNTED:
-        tl.atomic_add(to + exponent.to(tl.int32), tl.full((SIZE,), 1, tl.int32), mask=there)
-    else:
-        classes = tl.arange(0, CLASSES)
-        counts = tl.histogram(exponent.to(tl.int32), CLASSES)
-        counts = tl.where(classes == 0, counts - (SIZE - length), counts)  # beyond the chunk there are zeros
-        tl.atomic_add(to + classes, counts, mask=counts > 0)
+    classes = tl.arange(0, CLASSES)
+    counts = tl.histogram(exponent.to(tl.int32), CLASSES)
+    counts = tl.where(classes == 0, counts - (SIZE - length), counts)  # beyond the chunk there are zeros
+    tl.atomic_add(histogram + tl.load(layers + chunk) * CLASSES + classes, counts, mask=counts > 0)
 
 
 @triton.jit

@@ -276,6 +276,8 @@ class Gauges:
     def histogram(self, magnitudes: Tensor) -> Tensor:
         """(layers, classes) int64: how many numbers of each layer have each value of the exponent bits. NaN-safe."""
         torch.bitwise_right_shift(magnitudes.view(self.integer), self.shift, out=self.exponents)
+        if not is_read_at_once(self.device):
+            self.exponents &= self.classes - 1  # CUDA leaves a NaN of float64 its sign
         self.exponents += self.first_class
         count = len(self.layout.layers) * self.classes
         if is_read_at_once(self.device):

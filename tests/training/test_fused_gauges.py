@@ -11,14 +11,14 @@ from cnnlab.training import metrics
 from cnnlab.training import run as runs
 from cnnlab.training.run import Run
 
-SMALL = {"channels": 3, "hidden": (40, 4), "patch_size": 13, "patches": 12, "learning_rate": 3.0}
+SMALL = {"channels": 2, "hidden": (40, 4), "patch_size": 13, "patches": 6, "learning_rate": 3.0}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES = [
     {},
     {"momentum": 0.9, "clip": "norm", "l2": 1.0},
     {"clip": "adaptive", "l1": 1.0, "penalty_in": "update"},
     {"clip": "value", "precision": "float16", "cost": "softmax_log"},
-    {"precision": "float64", "batch_size": 6, "reduction": "sum"},
+    {"precision": "float64", "batch_size": 4, "reduction": "sum"},
     {"precision": "bfloat16", "relu": "none"},
     {"learning_rate": 1e3, "relu": "softmax_too"},
 ]
@@ -35,12 +35,13 @@ def fused():
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of which the interpreter is made, at inf - inf
 @pytest.mark.parametrize("changes", CASES)
 def test_a_run_with_fused_gauges_has_the_record_of_one_with_plain_gauges(monkeypatch, fused, changes):
-    plain = Run("question", device="cpu", **SMALL | changes)
-    plain.advance(8)
+    monkeypatch.setattr(runs, "make_gauges", metrics.Gauges)
+    plain = Run("question", device=DEVICE, **SMALL | changes)
+    plain.advance(5)
     monkeypatch.setattr(metrics, "is_read_at_once", lambda _device: False)
     monkeypatch.setattr(runs, "make_gauges", fused.FusedGauges)
     run = Run("question", device=DEVICE, **SMALL | changes)
-    run.advance(8)
+    run.advance(5)
     np.testing.assert_array_equal(run.record.histograms[0:], plain.record.histograms[0:])
     np.testing.assert_allclose(run.record.table, plain.record.table, rtol=1e-12)
     np.testing.assert_array_equal(is_measured(run.record.table), is_measured(plain.record.table))
@@ -62,6 +63,18 @@ def test_an_output_is_looked_at_once_for_nan_inf_and_dead_units(fused, dtype, ax
     assert noted[:2].tolist() == [int(output.isnan().sum()), int(output.isinf().sum())]
     assert torch.equal(noted[2:] == 0, peaks <= 0)
     assert (peaks <= 0).any()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "float32", "float64"])
+def test_a_nan_is_counted_in_the_last_class_whatever_its_sign(fused, precision):
+    run = Run("question", device=DEVICE, precision=precision, **SMALL)
+    weights = torch.ones_like(run.parameters)
+    weights[:2] = torch.tensor([math.nan, math.inf], dtype=weights.dtype).copysign(torch.tensor(-1.0))
+    counts = run.log.record().histograms.shape_of_one[1]
+    _, histogram = fused.FlatGauges(run.layout, weights, counts).measure(weights, weights, weights, weights, None)
+    assert histogram[:, -1].tolist() == [2] + [0] * (len(run.layout.layers) - 1)
+    assert histogram.sum(dim=1).tolist() == run.layout.layer_sizes
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

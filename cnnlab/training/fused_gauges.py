@@ -68,13 +68,14 @@ class FlatGauges:
         joined = torch.empty(len(MEASURES), layers, dtype=torch.float64, device=weight.device)
         histogram = torch.zeros(layers, self.classes, dtype=torch.int32, device=weight.device)
         clips = clipped is not None
-        survey_chunks[(chunks,)](
-            weight, gradient, update, before, clipped if clips else gradient,
-            self.starts, self.lengths, self.layers, partial, histogram, chunks,
-            clips, CHUNK, self.integer, self.shift, self.classes,
-        )  # fmt: skip
-        size = min(JOINED, triton.next_power_of_2(self.most))
-        join_chunks[(layers,)](partial, self.firsts, chunks, joined, layers, clips, self.most, size)
+        with torch.cuda.device_of(weight):  # Triton launches on the present device, wherever the numbers are
+            survey_chunks[(chunks,)](
+                weight, gradient, update, before, clipped if clips else gradient,
+                self.starts, self.lengths, self.layers, partial, histogram, chunks,
+                clips, CHUNK, self.integer, self.shift, self.classes,
+            )  # fmt: skip
+            size = min(JOINED, triton.next_power_of_2(self.most))
+            join_chunks[(layers,)](partial, self.firsts, chunks, joined, layers, clips, self.most, size)
         return joined, histogram
 
 
@@ -89,7 +90,8 @@ def look_at_output(output: Tensor, units: int, noted: Tensor) -> None:
         column = min(COLUMNS, max(32, triton.next_power_of_2(columns)))
         grid = (triton.cdiv(columns, column), triton.cdiv(rows, ROWS))
         wide = tl.float64 if output.dtype == torch.float64 else tl.float32
-        look_at_rows[grid](output, noted, rows, columns, columns // output.shape[units], wide, ROWS, column)
+        with torch.cuda.device_of(output):
+            look_at_rows[grid](output, noted, rows, columns, columns // output.shape[units], wide, ROWS, column)
 
 
 class FusedActivations(Activations):

@@ -17,6 +17,9 @@ CASES = {
 }
 
 
+pytest.importorskip("triton", reason="needs Triton, which there is for Linux alone")
+
+
 @pytest.fixture(scope="module")
 def fused():
     """The module of the fused convolutions, which opens Triton."""

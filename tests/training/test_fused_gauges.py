@@ -24,6 +24,9 @@ CASES = [
 ]
 
 
+pytest.importorskip("triton", reason="needs Triton, which there is for Linux alone")
+
+
 @pytest.fixture(scope="module")
 def fused():
     """The module of the fused gauges, which opens Triton."""

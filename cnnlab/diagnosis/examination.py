@@ -38,10 +38,34 @@ WITH_TARGETS = {
 def examine_cost(roots: Sequence[Any], inputs: Any = None, outputs: Any = None) -> BatchClues:
     """What a backward pass from these roots tells, before it is made; inputs and outputs are those of the network."""
     found = BatchClues(inputs=measure_figures(next((part for part in list_parts(inputs)), None)))
-    with contextlib.suppress(RuntimeError, AttributeError, IndexError, TypeError, ValueError):
+    with contextlib.suppress(Exception):  # nothing here is worth the user's training
+        found = dataclasses.replace(found, summed=count_summed(roots[0]))
         for node in list(walk(roots)):
             found = examine_node(node, found, outputs)
     return found
+
+
+def count_summed(cost: Tensor) -> float:
+    """How many times a mean the cost is, as far as the nodes that made one number of many tell; 0 for a mean."""
+    node: Any = cost.grad_fn
+    factor = 1.0
+    while type(node).__name__ in ("MulBackward0", "DivBackward0") and node._saved_other is not None:
+        other = node._saved_other
+        number = float(other) if not isinstance(other, Tensor) or other.numel() == 1 else 0.0
+        factor *= number if type(node).__name__ == "MulBackward0" else 1 / number
+        node = node.next_functions[0][0]
+    name = type(node).__name__
+    if name.startswith("SumBackward"):
+        sizes = node._saved_self_sym_sizes
+        return factor * math.prod(sizes) if sizes and sizes[0] > 1 else 0.0
+    if getattr(node, "_saved_reduction", 1) == 2:
+        return factor * node._saved_self.numel() if len(node._saved_self) > 1 else 0.0
+    if name == "MeanBackward0":
+        examples = node._saved_self_sym_sizes[0] if node._saved_self_sym_sizes else 0
+    else:
+        kept = getattr(node, "_saved_target", None)
+        examples = len(kept) if isinstance(kept, Tensor) and kept.dim() else 0
+    return factor if examples and factor == examples else 0.0
 
 
 def walk(roots: Sequence[Any]) -> Iterator[Any]:
@@ -58,7 +82,8 @@ def walk(roots: Sequence[Any]) -> Iterator[Any]:
 
 def examine_node(node: Any, found: BatchClues, outputs: Any) -> BatchClues:
     """What is known already, with what one node adds."""
-    name, changes = type(node).__name__, {}
+    name = type(node).__name__
+    changes: dict[str, Any] = {}
     if name in OF_LOGITS and not found.softmax:
         changes["softmax"] = FROM_PROBABILITIES.get(type(skip_reshapes(node)).__name__, "")
     if not found.broadcast:
@@ -135,7 +160,8 @@ def recover_targets(node: Any, outputs: Any) -> Tensor | None:
     sides = [side for side, _ in above.next_functions]
     for part in list_parts(outputs):
         for place, sign in ((0, -1), (1, 1)):
-            if sides[place] is not None and sides[1 - place] is None and sides[place] is part.grad_fn:
+            ours = sides[place] is not None and sides[1 - place] is None and sides[place] is part.grad_fn
+            if ours and bool(part.isfinite().all()):
                 return part.detach() + sign * node._saved_self.detach()
     return None
 
@@ -179,6 +205,7 @@ def combine_clues(before: BatchClues | None, now: BatchClues) -> BatchClues:
         broadcast=now.broadcast or before.broadcast,
         binary=now.binary or before.binary,
         classes=now.classes or before.classes,
+        summed=now.summed or before.summed,
         constant=before.constant if math.isnan(now.constant) else now.constant,
     )
 

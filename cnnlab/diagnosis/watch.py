@@ -80,7 +80,9 @@ class Watch:
         self.listener = PassListener(self.parameters, check_scaler(scaler), self.drop_update)
         self.pausing = self.warned = False
         self.stopped: str | None = None
-        self.clues = Clues(frozen=list_frozen_layers(self.model))
+        name, epsilon = describe_optimizer(self.optimizers[0])
+        self.clues = Clues(frozen=list_frozen_layers(self.model), optimizer=name, epsilon=epsilon)
+        self.broken = False
         self.seen: tuple[Any, Any] = (None, None)
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
@@ -215,8 +217,9 @@ class Watch:
         """Look at examples and graph of a backward pass: at updates 1, 2, 4, .., and where its cost is not finite."""
         number, (inputs, outputs) = self.recorder.updates + 1, self.seen
         self.seen = inputs, None  # which hold the graph
-        if number & (number - 1) and not any(is_broken(root) for root in roots):
+        if self.broken or (number & (number - 1) and not any(map(is_broken, roots))):
             return
+        self.broken = any(map(is_broken, roots))  # after which the weights themselves are
         batch = combine_clues(self.clues.batch, examine_cost(roots, inputs, outputs))
         self.clues = dataclasses.replace(self.clues, batch=batch)
 
@@ -399,6 +402,12 @@ def is_finite(flat: Tensor) -> bool:
     wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
     # A sum that overflows only costs the longer look.
     return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())
+
+
+def describe_optimizer(optimizer: Any) -> tuple[str, float]:
+    """The name of an optimiser's class, and the epsilon that it divides by; 0 without one."""
+    epsilon = optimizer.param_groups[0].get("eps", 0.0)
+    return type(optimizer).__name__, float(epsilon) if isinstance(epsilon, (int, float)) else 0.0
 
 
 def is_broken(root: Any) -> bool:

@@ -47,6 +47,8 @@ class BatchClues:
     """Whether the cost is a binary cross-entropy, which has a minimum for targets in [0, 1] alone."""
     classes: int = 0
     """How many classes the cost knows; 0: it is not one of classes."""
+    summed: float = 0.0
+    """How many times the mean over the examples the cost is; 0: it is a mean, or that is not known."""
     constant: float = math.nan
     """The least cost of an output that is the same for every example; NaN where that is not known."""
 
@@ -65,6 +67,10 @@ class Clues:
     """Updates whose gradient was added to that of the update before."""
     frozen: tuple[str, ...] = ()
     """Layers whose parameters are not trained, or belong to no optimiser that was watched."""
+    optimizer: str = ""
+    """The class of the optimiser; '' for a Run, which has SGD."""
+    epsilon: float = 0.0
+    """What the optimiser adds to a denominator; 0 without one."""
     error: str = ""
     """What the program raised, in a sentence; '' if nothing."""
     error_step: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 from torch import Tensor
@@ -52,6 +53,8 @@ def find_words(call: Call, name: str) -> str:
         return f"reciprocal: 1 / {write(first)}"
     if first is None:
         return ""
+    if "softmax" in name and first == -math.inf:
+        return f"{name} over -inf alone"
     domain = f", which is defined {DOMAINS[name]}" if name in DOMAINS else ""
     return f"{name} of {write(first)}{domain}"
 

@@ -36,6 +36,8 @@ from cnnlab.training.network import Layout
 
 OVERWRITES = {"copy", "fill", "zero", "set"}
 """Operations that write into a tensor without reading it."""
+CONSTANTS = {"scalar_tensor", "full", "fill", "full_like", "where", "masked_fill"}
+"""Operations by which a function of torch puts in a NaN of its own."""
 PROBABILITIES = {"exp", "_softmax", "softmax", "sigmoid"}
 """Operations that a cost begins with where it forms probabilities."""
 COSTS = {"log", "log2", "log10", "log1p", "_log_softmax", "log_sigmoid_forward", "logsumexp", "pow", "mean"}
@@ -76,6 +78,7 @@ class OperationTracer(TorchDispatchMode):
         self.sources: dict[int, frozenset[int]] = {}
         self.kept: list[Any] = []
         self.layer = self.owner = self.last = self.function = ""
+        self.passed: Any = ()
         self.stage = "activation"
         self.descending = False
         self.starts: list[int] = []
@@ -122,11 +125,11 @@ class OperationTracer(TorchDispatchMode):
         """The network is called once more."""
         self.stage = "activation"
 
-    def note_function(self, function: Any) -> None:
+    def note_function(self, function: Any, passed: Any) -> None:
         """Note a call of a function of torch, whose nodes of the graph will have numbers from now on."""
         name = str(getattr(function, "__name__", "")).strip("_")
         name = {"truediv": "div", "rtruediv": "div", "rdiv": "div", "rpow": "pow"}.get(name, name)
-        self.function = name
+        self.function, self.passed = name, passed
         if torch._C._current_autograd_node() is None and not self.descending:
             self.starts.append(torch._C._autograd._get_sequence_nr())
             self.written.append(Written(name, self.layer, find_place(self.end)))
@@ -202,8 +205,9 @@ class OperationTracer(TorchDispatchMode):
             return result  # it was meant, as in a mask
         nan_in, inf_in = holds_anywhere(torch.isnan, before), holds_anywhere(torch.isinf, before)
         nan_out = holds_anywhere(torch.isnan, bad)
-        if nan_in or passes_number(math.isnan, (args, kwargs)) or (inf_in and not nan_out):
-            self.hand_on(inputs, before, bad, nan_in)
+        came_in = nan_in or passes_number(math.isnan, (args, kwargs)) or (inf_in and not nan_out)
+        if came_in and not self.makes_within_function(inputs):
+            self.hand_on(inputs, before, bad)
             return result
         reached = math.nan if mutable else compute_true_size(func, args, kwargs)
         call = Call(func, name, args, kwargs, before, bad[0], inf_in, reached)
@@ -215,7 +219,13 @@ class OperationTracer(TorchDispatchMode):
         self.note(event, inputs, bad)
         return result
 
-    def hand_on(self, inputs: list[Tensor], before: list[Tensor], bad: list[Tensor], nan_in: bool) -> None:
+    def makes_within_function(self, inputs: list[Tensor]) -> bool:
+        """Whether a NaN that was in no input was put in by torch itself, within a function that was given none."""
+        if not self.function or any(identify(part) in self.sources for part in inputs):
+            return False
+        return not any(holds_nonfinite(part) for part in tree_leaves(self.passed))
+
+    def hand_on(self, inputs: list[Tensor], before: list[Tensor], bad: list[Tensor]) -> None:
         """Mark results with what their inputs came from; what came from no event was a constant."""
         carried = [part for part, was in zip(inputs, before, strict=True) if not was.isfinite().all()]
         sources = self.find_sources(carried)
@@ -237,7 +247,8 @@ class OperationTracer(TorchDispatchMode):
         operation = name_operation(call)
         node = torch._C._current_autograd_node()
         if node is None:
-            function, source = name_function(call), describe_place(find_place(self.end))
+            function = self.function if call.name in CONSTANTS and self.function else name_function(call)
+            source = describe_place(find_place(self.end))
             argument = self.describe(call, function) if operation in (*UNDEFINED_KINDS, "exp overflow") else ""
         else:
             written = self.find_written(node)
@@ -252,7 +263,7 @@ class OperationTracer(TorchDispatchMode):
         """What an operation was asked for, and what it is part of."""
         said = describe_argument(call, function)
         within = self.function
-        if not within or within in function or function in within:
+        if within in ("", function) or function.startswith(f"{within}_"):
             return said
         return f"{said or function}, within {within}"
 
@@ -313,7 +324,7 @@ class FunctionNames(TorchFunctionMode):
         self.tracer = tracer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.tracer.note_function(func)
+        self.tracer.note_function(func, (args, kwargs))
         try:
             return func(*args, **(kwargs or {}))
         finally:
@@ -365,6 +376,13 @@ def list_running_code() -> Iterator[Any]:
 def identify(tensor: Tensor) -> int:
     """What tells the memory of a tensor from that of others."""
     return tensor.untyped_storage()._cdata
+
+
+def holds_nonfinite(value: Any) -> bool:
+    """Whether a number, or a number of a tensor, is NaN or inf."""
+    if isinstance(value, Tensor):
+        return (value.is_floating_point() or value.is_complex()) and not bool(value.detach().isfinite().all())
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def passes_number(test: Callable[[float], bool], value: Any) -> bool:

@@ -84,7 +84,7 @@ def make_rule(operation: str) -> Rule:
 
 def name_logarithm(call: Call) -> str:
     """By what the log was taken of."""
-    return "log(0)" if bool(call.result.isneginf().any()) else "log of a negative number"
+    return "log(0)" if bool(call.result.isinf().any()) else "log of a negative number"
 
 
 def name_root(call: Call) -> str:
@@ -190,8 +190,9 @@ def compute_true_size(function: Any, arguments: Any, keywords: dict[str, Any]) -
 
 
 def find_tensors(value: Any) -> list[Tensor]:
-    """The floating-point tensors in nested tuples, lists and dictionaries."""
-    return [part for part in tree_leaves(value) if isinstance(part, Tensor) and part.is_floating_point()]
+    """The floating-point and complex tensors in nested tuples, lists and dictionaries."""
+    parts = (part for part in tree_leaves(value) if isinstance(part, Tensor))
+    return [part for part in parts if part.is_floating_point() or part.is_complex()]
 
 
 def change_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -5,6 +5,7 @@ What needs torch (the replay, the probes, the trials) is imported when an autops
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -115,8 +116,12 @@ def autopsy(
         from cnnlab.diagnosis.probe import probe_run
         from cnnlab.diagnosis.remedies import try_remedies
 
-        origin = find_origin(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
+        if len(seen) or not np.isfinite(seen.table[0]).any():
+            with contextlib.suppress(Exception):  # the user's own network or cost may raise anything
+                origin = find_origin(run)
         numbers = probe_run(run, before) if len(seen) else None
+    else:
+        origin = seen.clues.origin
     # What does not come again in the replay was there all the same.
     event = read_gauges(seen) if origin is None else origin.first
     causes = rank_causes(seen, event, numbers)

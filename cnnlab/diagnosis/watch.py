@@ -6,7 +6,9 @@ The optimiser's hooks tell when it steps, autograd's backward what is descended.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.config.errors import check_whole_number
+from cnnlab.config.errors import check_whole_number, describe_problem
 from cnnlab.config.settings import quote
+from cnnlab.diagnosis.examination import combine_clues, examine_cost, list_frozen_layers
+from cnnlab.records.clues import Clues
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
 from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
@@ -76,6 +80,10 @@ class Watch:
         self.listener = PassListener(self.parameters, check_scaler(scaler), self.drop_update)
         self.pausing = self.warned = False
         self.stopped: str | None = None
+        name, epsilon = describe_optimizer(self.optimizers[0])
+        self.clues = Clues(frozen=list_frozen_layers(self.model), optimizer=name, epsilon=epsilon)
+        self.broken = False
+        self.seen: tuple[Any, Any] = (None, None)
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
         self.forget()
@@ -111,9 +119,13 @@ class Watch:
         stack.callback(self.forget)
         if self.hooked:
             activations = self.recorder.gauges.activations
-            stack.enter_context(call_hooks(activations.before, activations.after))
+            before, after = [*activations.before, (self.model, self.keep_inputs)], [*activations.after]
+            stack.enter_context(call_hooks(before, [*after, (self.model, self.keep_outputs)]))
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if isinstance(error, Exception):
+            step = self.recorder.updates + 1
+            self.clues = dataclasses.replace(self.clues, error=describe_problem(error), error_step=step)
         if self.block is not None:
             self.block.close()
             self.block = None
@@ -155,7 +167,8 @@ class Watch:
     @property
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
-        return self.recorder.record
+        clues = dataclasses.replace(self.clues, skipped=self.skipped, stopped=self.stopped or "")
+        return dataclasses.replace(self.recorder.record, clues=clues)
 
     @property
     def skipped(self) -> int:
@@ -179,12 +192,36 @@ class Watch:
         self.written: Written = []
         self.told = self.stepping = False
         self.listener.forget()
+        self.seen = None, None
         self.recorder.gauges.activations.clear()
 
-    def drop_update(self) -> None:
+    def drop_update(self, roots: Sequence[Any]) -> None:
         """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
         if not self.stepping:
             self.update, self.written = None, []
+        self.examine(roots)
+
+    # -- what the examples tell
+
+    def keep_inputs(self, _module: nn.Module, inputs: Any) -> None:
+        """The hook before the model's forward pass."""
+        if torch.is_grad_enabled():
+            self.seen = inputs, None
+
+    def keep_outputs(self, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
+        """The hook after it."""
+        if torch.is_grad_enabled():
+            self.seen = self.seen[0], outputs
+
+    def examine(self, roots: Sequence[Any]) -> None:
+        """Look at examples and graph of a backward pass: at updates 1, 2, 4, .., and where its cost is not finite."""
+        number, (inputs, outputs) = self.recorder.updates + 1, self.seen
+        self.seen = inputs, None  # which hold the graph
+        if self.broken or (number & (number - 1) and not any(map(is_broken, roots))):
+            return
+        self.broken = any(map(is_broken, roots))  # after which the weights themselves are
+        batch = combine_clues(self.clues.batch, examine_cost(roots, inputs, outputs))
+        self.clues = dataclasses.replace(self.clues, batch=batch)
 
     def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
@@ -270,6 +307,8 @@ class Watch:
             self.recorder.put_back(met)
             self.check(after, "update")
         self.recorder.add(self.update, after, first=self.steps == 0)
+        if self.listener.adds_up and self.steps == 0:
+            self.clues = dataclasses.replace(self.clues, added_up=self.clues.added_up + 1)
         self.steps += 1
         self.listener.passes, self.told = [], False
         self.written = [] if self.listener.has_heard else gradients(self.parameters)
@@ -363,6 +402,19 @@ def is_finite(flat: Tensor) -> bool:
     wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
     # A sum that overflows only costs the longer look.
     return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())
+
+
+def describe_optimizer(optimizer: Any) -> tuple[str, float]:
+    """The name of an optimiser's class, and the epsilon that it divides by; 0 without one."""
+    epsilon = optimizer.param_groups[0].get("eps", 0.0)
+    return type(optimizer).__name__, float(epsilon) if isinstance(epsilon, (int, float)) else 0.0
+
+
+def is_broken(root: Any) -> bool:
+    """Whether a cost on the CPU is NaN or inf; to ask elsewhere would wait for the device."""
+    if not isinstance(root, Tensor) or root.numel() != 1 or root.device.type != "cpu":
+        return False
+    return not math.isfinite(root.item())
 
 
 def check_scaler(scaler: Any) -> Any:

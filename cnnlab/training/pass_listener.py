@@ -18,7 +18,7 @@ from cnnlab.training.overlay import Overlay, exclude_from_compiling
 class PassListener:
     """A block within which note is taken of each backward pass that comes to some parameters."""
 
-    def __init__(self, parameters: Sequence[Tensor], scaler: Any, on_pass: Callable[[], object]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], scaler: Any, on_pass: Callable[[Sequence[Any]], object]) -> None:
         self.parameters = sorted(parameters, key=Tensor.numel)  # so that a look for one that is not 0 is short
         self.ids = frozenset(map(id, parameters))
         self.scaler = scaler
@@ -29,7 +29,7 @@ class PassListener:
     def forget(self) -> None:
         """Know of no pass."""
         self.passes: list[passes.Noted] = []
-        self.has_heard = False
+        self.has_heard = self.adds_up = False
         self.scale = 1.0
 
     @contextlib.contextmanager
@@ -67,32 +67,41 @@ class PassListener:
             return below(*arguments, **keywords)
         noted = coming.noted(self.present_scale())
         make = functools.partial(below, *arguments, **keywords)
-        return self.record_first(noted, make) if comes else self.record_afterwards(noted, make)
+        if comes:
+            return self.record_first(noted, coming.roots, make)
+        return self.record_afterwards(noted, coming.roots, make)
 
-    def record_first(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
+    def record_first(self, noted: passes.Noted, roots: Sequence[Any], make: Callable[[], Any]) -> Any:
         """A pass that comes to the parameters; within it an optimiser may step."""
-        self.hear(noted)
+        self.hear(noted, roots)
         try:
             return make()
         except BaseException:
             self.passes = [each for each in self.passes if each is not noted]
             raise
 
-    def record_afterwards(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
+    def record_afterwards(self, noted: passes.Noted, roots: Sequence[Any], make: Callable[[], Any]) -> Any:
         """A pass that may come to them by a function written in Python, such as a checkpoint: their gradients tell."""
         written = gradients(self.parameters)
         result = make()
         if have_changed(self.parameters, written):
-            self.hear(noted)
+            self.hear(noted, roots)
         return result
 
-    def hear(self, noted: passes.Noted) -> None:
-        """Take note of a pass; those before it count no more if their gradient has been set to 0 since."""
-        if noted.accumulates and self.passes and not any(map(holds_gradient, self.parameters)):
-            self.passes = []
+    def hear(self, noted: passes.Noted, roots: Sequence[Any]) -> None:
+        """Take note of a pass; those before it count no more if their gradient has been set to 0 since.
+
+        The first one after an update that finds a gradient there adds to that of the update.
+        """
+        if noted.accumulates:
+            holds = any(map(holds_gradient, self.parameters))
+            if self.passes and not holds:
+                self.passes = []
+            if not self.passes:
+                self.adds_up = holds and self.has_heard
         self.passes.append(noted)
         self.has_heard = True
-        self.on_pass()
+        self.on_pass(roots)
 
     @property
     def scales(self) -> bool:

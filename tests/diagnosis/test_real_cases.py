@@ -422,7 +422,7 @@ FOUND = {
     "cubic function": ("initial weights too large", "cost", "", "overflow"),
     "many layers without a norm": ("learning rate above critical", "activation", "4", "overflow"),
     "root of zero": ("undefined operation", "gradient", "embed", "x/0"),
-    "the branch not taken": ("inputs not scaled", "activation", "scale", "exp overflow"),
+    "the branch not taken": ("exp beyond the type", "activation", "scale", "exp overflow"),
     "all keys masked": ("undefined operation", "activation", "query", "inf-inf"),
     "all labels ignored": ("undefined operation", "cost", "", "0/0"),
     "variance without a bound": ("learning rate above critical", "activation", "spread", "exp overflow"),

@@ -84,6 +84,7 @@ class OperationTracer(TorchDispatchMode):
         self.starts: list[int] = []
         self.written: list[Written] = []
         self.parameters = -1
+        self.place: Place | None = None
 
     # -- which phase, layer and line is at work
 
@@ -132,7 +133,11 @@ class OperationTracer(TorchDispatchMode):
         self.function, self.passed = name, passed
         if torch._C._current_autograd_node() is None and not self.descending:
             self.starts.append(torch._C._autograd._get_sequence_nr())
-            self.written.append(Written(name, self.layer, find_place(self.end)))
+            self.written.append(Written(name, self.layer, self.find_line()))
+
+    def find_line(self) -> Place | None:
+        """Where the user's code calls what runs now; in a call that is made again from a tape, where it did."""
+        return find_place(self.end) or self.place
 
     def find_written(self, node: Any) -> Written | None:
         """The call that made a node of the graph."""
@@ -232,7 +237,7 @@ class OperationTracer(TorchDispatchMode):
         unknown = [part for part in carried if identify(part) not in self.sources]
         if torch._C._current_autograd_node() is None and not self.descending and (unknown or not carried):
             made = unknown[0] if unknown else bad[0]
-            source = describe_place(find_place(self.end))
+            source = describe_place(self.find_line())
             event = self.make_given(made, "constant", "", describe_given(made, "a constant in the cost"), source)
             self.note(event, carried, bad)
             if not event.nan:
@@ -248,7 +253,7 @@ class OperationTracer(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         if node is None:
             function = self.function if call.name in CONSTANTS and self.function else name_function(call)
-            source = describe_place(find_place(self.end))
+            source = describe_place(self.find_line())
             argument = self.describe(call, function) if operation in (*UNDEFINED_KINDS, "exp overflow") else ""
         else:
             written = self.find_written(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
@@ -19,13 +20,18 @@ Place = tuple[str, int]
 """A file and a line of it."""
 
 
+@functools.cache
+def is_library(file: str) -> bool:
+    """Whether a file is none of the user's."""
+    return file.startswith((*LIBRARIES, "<frozen", "<string>"))
+
+
 def find_place(end: CodeType | None = None) -> Place | None:
     """File and line of the user's innermost frame; None if there is none within the function whose code is `end`."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not end:
-        name = frame.f_code.co_filename
-        if not name.startswith(LIBRARIES) and not name.startswith("<frozen"):
-            return name, frame.f_lineno
+        if not is_library(frame.f_code.co_filename):
+            return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
     return None
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.errors import check_whole_number, describe_problem
-from cnnlab.config.settings import quote
 from cnnlab.diagnosis.examination import combine_clues, examine_cost, list_frozen_layers
+from cnnlab.diagnosis.origin_finder import OriginFinder
+from cnnlab.diagnosis.watch_arguments import check_scaler, list_optimizers, read_number, unwrap
 from cnnlab.records.clues import Clues
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
@@ -83,6 +84,7 @@ class Watch:
         name, epsilon = describe_optimizer(self.optimizers[0])
         self.clues = Clues(frozen=list_frozen_layers(self.model), optimizer=name, epsilon=epsilon)
         self.broken = False
+        self.finder = OriginFinder(self.model, self.recorder.layout)
         self.seen: tuple[Any, Any] = (None, None)
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
@@ -119,8 +121,10 @@ class Watch:
         stack.callback(self.forget)
         if self.hooked:
             activations = self.recorder.gauges.activations
-            before, after = [*activations.before, (self.model, self.keep_inputs)], [*activations.after]
-            stack.enter_context(call_hooks(before, [*after, (self.model, self.keep_outputs)]))
+            first, last = self.finder.hooks
+            before = [*first, *activations.before, (self.model, self.keep_inputs)]
+            stack.enter_context(call_hooks(before, [*activations.after, (self.model, self.keep_outputs), *last]))
+            stack.callback(self.finder.tape.stop)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if isinstance(error, Exception):
@@ -167,7 +171,9 @@ class Watch:
     @property
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
-        clues = dataclasses.replace(self.clues, skipped=self.skipped, stopped=self.stopped or "")
+        clues = dataclasses.replace(
+            self.clues, origin=self.finder.origin, skipped=self.skipped, stopped=self.stopped or ""
+        )
         return dataclasses.replace(self.recorder.record, clues=clues)
 
     @property
@@ -193,12 +199,14 @@ class Watch:
         self.told = self.stepping = False
         self.listener.forget()
         self.seen = None, None
+        self.finder.tape.forget()
         self.recorder.gauges.activations.clear()
 
     def drop_update(self, roots: Sequence[Any]) -> None:
         """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
         if not self.stepping:
             self.update, self.written = None, []
+        self.finder.hear(roots, self.recorder.updates + 1, any(map(is_broken, roots)), self.recorder.flat)
         self.examine(roots)
 
     # -- what the examples tell
@@ -231,6 +239,7 @@ class Watch:
         closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
         if self.pausing and (closure is not None or self.begins(optimizer)):
             self.stop(f"paused before update {self.recorder.updates + 1}")
+        self.finder.tape.stop()
         self.met = self.recorder.flat()
         self.stepping = False
         if closure is None:
@@ -272,6 +281,7 @@ class Watch:
             self.usual_steps, self.steps = self.steps, 0
         self.stepping = True
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
+            self.look_for_origin(optimizer, self.update, self.met)
             self.check(self.update.gradient, "the gradient of update")
 
     def make_update(self, optimizer: Any, result: Any) -> Update:
@@ -303,6 +313,8 @@ class Watch:
             return
         met, self.met, self.stepping = self.met, None, False
         after = self.recorder.flat()
+        if self.listener.passes or self.steps == 0:
+            self.look_for_origin(optimizer, self.update, after)
         if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
             self.check(after, "update")
@@ -316,6 +328,18 @@ class Watch:
         # Not before all steps of an update: to draw takes the record, from which its row would have to be cut again.
         if self.lab is not None and self.steps >= self.usual_steps and time.monotonic() >= self.draw_due:
             self.draw()
+
+    def look_for_origin(self, optimizer: Any, update: Update, after: Tensor) -> None:
+        """Look for the origin of a gradient or a step that is not finite, at the first update that has one."""
+        step = self.recorder.updates + (self.steps == 0)
+        if self.finder.done or update.gradient.device.type != "cpu":
+            self.finder.tape.drop()
+        elif not is_finite(update.gradient):
+            self.finder.look_at_gradient(update.gradient, step, update.before)
+        elif not is_finite(after):
+            self.finder.look_at_step(optimizer, step, update.before, after)
+        if after is not self.met:
+            self.finder.tape.drop()
 
     def check(self, flat: Tensor, what: str) -> None:
         """End the block if a vector holds NaN or inf, and say where."""
@@ -374,29 +398,6 @@ def do_nothing(*_: Any) -> None:
     """What the copy of a hook does."""
 
 
-def list_optimizers(optimizer: Any) -> list[Any]:
-    """One optimiser or several as a list; TypeError if they have no hooks."""
-    found = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-    for one in found:
-        if not hasattr(one, "register_step_pre_hook") or not getattr(one, "param_groups", None):
-            raise TypeError(f"optimizer must be a torch.optim.Optimizer, or several, got {type(one).__name__}")
-    if not found:
-        raise TypeError("optimizer must be a torch.optim.Optimizer, or several, got none")
-    return found
-
-
-def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
-    """The module within a compiled one, and whether it was compiled: then hooks would break what was compiled.
-
-    ValueError for a module whose parameters have no shapes yet.
-    """
-    lazy = [name for name, part in model.named_parameters() if isinstance(part, nn.parameter.UninitializedParameter)]
-    if lazy:
-        raise ValueError(f"model must have its shapes: pass one batch through it first, {lazy[0]} has none yet")
-    inner = getattr(model, "_orig_mod", None)
-    return (model, False) if inner is None else (inner, True)
-
-
 def is_finite(flat: Tensor) -> bool:
     """Whether all numbers are finite. On a GPU this waits for it."""
     wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
@@ -415,22 +416,3 @@ def is_broken(root: Any) -> bool:
     if not isinstance(root, Tensor) or root.numel() != 1 or root.device.type != "cpu":
         return False
     return not math.isfinite(root.item())
-
-
-def check_scaler(scaler: Any) -> Any:
-    """A GradScaler, or None; TypeError if it is something else."""
-    if scaler is not None and not all(callable(getattr(scaler, name, None)) for name in ("get_scale", "is_enabled")):
-        raise TypeError(f"scaler must be a torch.amp.GradScaler or None, got {type(scaler).__name__}")
-    return scaler
-
-
-def read_number(name: str, value: Any) -> Tensor:
-    """A single number as a tensor without axes; TypeError or ValueError if it is something else."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
-        return value.detach().reshape(())
-    try:
-        return torch.tensor(float(value), dtype=torch.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or a tensor of one, got {quote(value)}") from None

@@ -1,0 +1,229 @@
+"""What an update was computed from: the calls of a model, and of functions of torch between it and the backward pass.
+
+Kept until the optimiser has stepped, so that an update whose cost or gradient is not finite can be made again. The
+graph of autograd is not held, nor anything that is computed within the model.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from cnnlab.diagnosis.source_lines import Place, find_place
+from cnnlab.training.metrics import holds_numbers
+
+MOST_CALLS = 1000
+"""A cost of more calls than this is not kept."""
+MOST_PASSES = 8
+"""Backward passes of one update that are kept, the last ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A tensor that came from elsewhere."""
+
+    tensor: Tensor
+    requires_grad: bool
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter of the model."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tensor that a call on the tape has given."""
+
+    call: int
+    """Which call."""
+    part: int
+    """Which of its tensors; -1: what the call has written into, its first argument."""
+
+
+@dataclass(frozen=True, eq=False)
+class Called:
+    """One call."""
+
+    function: Callable[..., Any] | None
+    """None: the model itself."""
+    arguments: Any
+    """Positional arguments and keywords, in which each tensor is a Given, Weight or Made."""
+    place: Place | None
+    """Where the user's code made the call."""
+    autocast: tuple[bool, torch.dtype]
+    generators: tuple[Tensor, Tensor | None] | None
+    """The states of torch's generators before it, on the CPU and on the model's device; of the model's calls alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Taped:
+    """All that a backward pass was computed from."""
+
+    calls: tuple[Called, ...]
+    roots: tuple[Made, ...]
+    values: tuple[Tensor, ...]
+    """What the roots were."""
+
+
+class Tape(TorchFunctionMode):
+    """Notes the calls of one model, and between these and a backward pass those of functions of torch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.device = next((each.device for each in model.parameters()), torch.device("cpu"))
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.ended = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Know of no call."""
+        self.calls: list[Called] = []
+        self.known: dict[int, tuple[weakref.ref[Tensor], Made]] = {}
+        self.passes: list[Taped] = []
+        self.generators: tuple[Tensor, Tensor | None] | None = None
+        self.listening = self.resumes = False
+
+    def end(self) -> None:
+        """Note nothing any more."""
+        self.stop()
+        self.forget()
+        self.ended = True
+
+    # -- the model's calls
+
+    def before(self, _module: nn.Module, _inputs: Any) -> None:
+        """The hook before the model's forward pass."""
+        if self.ended:
+            return
+        self.resumes = self.listening
+        self.stop()
+        if torch.is_grad_enabled():
+            on_device = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+            self.generators = torch.get_rng_state(), on_device
+
+    def after(self, module: nn.Module, inputs: Any, output: Any, keywords: Any = None) -> None:
+        """The hook after it."""
+        if self.ended:
+            return
+        if torch.is_grad_enabled() and self.generators is not None:
+            parts = [part for part in tree_leaves(output) if isinstance(part, Tensor)]
+            if all(map(holds_numbers, parts)) and any(part.requires_grad for part in parts):
+                self.add(None, (inputs, keywords or {}), parts, None, self.generators)
+                self.resumes = True
+        if self.resumes:
+            self.start()
+
+    after.takes_keywords = True  # type: ignore[attr-defined]
+
+    def start(self) -> None:
+        """Listen to functions of torch, below whatever else listens, so that others find their own on top."""
+        if not self.listening:
+            self.listening = True
+            above = take_modes()
+            put_modes([self, *(mode for mode in above if mode is not self)])
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self.listening = False
+        above = take_modes()
+        put_modes([mode for mode in above if mode is not self])
+
+    # -- functions of torch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if torch.compiler.is_compiling() or not self.listening or not torch.is_grad_enabled():
+            return result
+        if isinstance(result, Tensor):
+            self.add(func, (args, kwargs or {}), [result], find_place())
+        elif isinstance(result, (tuple, list)):
+            parts = [part for part in result if isinstance(part, Tensor)]
+            if parts:
+                self.add(func, (args, kwargs or {}), parts, find_place())
+        elif result is None and getattr(func, "__name__", "") == "__setitem__":
+            self.add(func, (args, {}), [], find_place())
+        return result
+
+    def add(
+        self,
+        function: Callable[..., Any] | None,
+        arguments: Any,
+        parts: Sequence[Tensor],
+        place: Place | None,
+        generators: tuple[Tensor, Tensor | None] | None = None,
+    ) -> None:
+        """Note a call and the tensors that it gave; of an endless row of them the first are forgotten."""
+        if len(self.calls) >= MOST_CALLS:
+            self.calls, self.known = [], {}
+            self.stop()
+            return
+        kind = self.device.type
+        autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        at = len(self.calls)
+        self.calls.append(Called(function, self.pack(arguments), place, autocast, generators))
+        for part, tensor in enumerate(parts):
+            self.known[id(tensor)] = weakref.ref(tensor), Made(at, part)
+        if not parts:
+            self.known[id(arguments[0][0])] = weakref.ref(arguments[0][0]), Made(at, -1)
+
+    def pack(self, value: Any) -> Any:
+        """An argument, in which each tensor is replaced by where it came from."""
+        if isinstance(value, Tensor):
+            made = self.find(value)
+            if made is not None:
+                return made
+            name = self.names.get(id(value))
+            if name is not None:
+                return Weight(name)
+            return Given(value.detach() if value.requires_grad else value, value.requires_grad)
+        if type(value) in (tuple, list):
+            return type(value)([self.pack(each) for each in value])
+        if type(value) is dict:
+            return {key: self.pack(each) for key, each in value.items()}
+        return value
+
+    def find(self, tensor: Tensor) -> Made | None:
+        """The call that a tensor came from."""
+        known = self.known.get(id(tensor))
+        return known[1] if known is not None and known[0]() is tensor else None
+
+    # -- backward passes
+
+    def take(self, roots: Sequence[Any]) -> Taped | None:
+        """All that a backward pass from these roots is computed from, which begins now; None if that is not known."""
+        self.stop()
+        made = [self.find(root) for root in roots if isinstance(root, Tensor)]
+        calls, self.calls, self.known = tuple(self.calls), [], {}
+        found = [each for each in made if each is not None]
+        if self.ended or not found or len(found) < len(roots):
+            return None
+        taped = Taped(calls, tuple(found), tuple(root.detach() for root in roots))
+        self.passes = [*self.passes[1 - MOST_PASSES :], taped]
+        return taped
+
+    def drop(self) -> None:
+        """Forget the passes of an update that is done."""
+        self.passes = []
+
+
+def take_modes() -> list[Any]:
+    """Take all that listens to functions of torch in this thread off, the lowest first."""
+    found = [torch._C._pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())]
+    return found[::-1]
+
+
+def put_modes(modes: Sequence[Any]) -> None:
+    """Have these listen to functions of torch, the lowest first."""
+    for mode in modes:
+        torch._C._push_on_torch_function_stack(mode)

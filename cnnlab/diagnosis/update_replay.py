@@ -1,0 +1,191 @@
+"""An update of a loop of the user's own made again from its tape, with every operation traced; nothing of the loop is
+changed by it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
+
+from cnnlab.diagnosis.events import Origin
+from cnnlab.diagnosis.operation_tracer import OperationTracer
+from cnnlab.diagnosis.operations import find_tensors
+from cnnlab.diagnosis.source_lines import is_library
+from cnnlab.diagnosis.tape import Called, Given, Made, Taped, Weight
+from cnnlab.training.network import Layout
+
+CLOSE = 1e-2
+"""A cost that is computed again may differ by so much of itself: not every sum on a GPU has a fixed order."""
+
+
+def find_origin_on_tape(taped: Taped, step: int, model: nn.Module, layout: Layout, weights: Tensor) -> Origin | None:
+    """Where the first NaN or inf of a backward pass was made; None if it has none, or cannot be made again.
+
+    `weights` are those of the update, in one vector.
+    """
+    try:
+        return Replay(taped, step, model, layout, weights).make()
+    except Exception:  # the user's own code runs here; whatever it does must not end a training
+        return None
+
+
+class Replay:
+    """One backward pass and all that it is computed from, made again."""
+
+    def __init__(self, taped: Taped, step: int, model: nn.Module, layout: Layout, weights: Tensor) -> None:
+        self.taped = taped
+        shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
+        self.model = copy.deepcopy(model, shared)  # so that no state of the user's own modules changes
+        views = layout.views(weights)
+        named = dict(model.named_parameters())
+        self.weights = {
+            name: view.detach().clone().requires_grad_(named[name].requires_grad) for name, view in views.items()
+        }
+        self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self.forget_statistics()
+        self.tracer = OperationTracer(step, self.model, layout.layers, Replay.make.__code__)
+        self.made: list[list[Tensor]] = []
+        self.given: dict[int, Tensor] = {}
+
+    def forget_statistics(self) -> None:
+        """Put aside what batch norms in training have gathered: they do not use it, and the update has spoilt it."""
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
+                for own in ("running_mean", "running_var"):
+                    full = f"{name}.{own}" if name else own
+                    if full in self.buffers:
+                        self.buffers[full].fill_(float(own == "running_var"))
+
+    def make(self) -> Origin | None:
+        """Forward and backward once more; None if what comes out is not what came out before."""
+        self.check_given()
+        with fork_generators(self.weights), torch.enable_grad(), self.tracer.trace():
+            for called in self.taped.calls:
+                self.call(called)
+            self.tracer.place = None
+            roots = [self.find(root) for root in self.taped.roots]
+            if not self.is_same(roots):
+                return None
+            parameters = [weight for weight in self.weights.values() if weight.requires_grad]
+            ones = [torch.ones_like(root) for root in roots]
+            found = torch.autograd.grad(roots, parameters, ones, allow_unused=True)
+        gradients = [part for part in found if part is not None]
+        return self.tracer.find_origin([*self.tracer.outputs, *(root.detach() for root in roots), *gradients])
+
+    def check_given(self) -> None:
+        """Look at what the update was given: weights, buffers, and what came into the calls."""
+        names = name_tensors()
+        for name, weight in self.weights.items():
+            self.tracer.check_given(weight.detach(), "weight", name.rpartition(".")[0])
+        for name, buffer in self.buffers.items():
+            if buffer.is_floating_point():
+                self.tracer.check_given(buffer, "buffer", name, f"buffer {name}")
+        for called in self.taped.calls:
+            for given in find_given(called.arguments):
+                tensor = given.tensor
+                if not find_tensors(tensor) or given.requires_grad or id(tensor) in self.given:
+                    continue
+                name = names.get(tensor.data_ptr(), "")
+                phase = "input" if called.function is None else "target" if name else "constant"
+                self.given[id(tensor)] = tensor.clone()
+                said = f"{phase}s {name}" if name else "a constant in the cost" if phase == "constant" else ""
+                self.tracer.check_given(self.given[id(tensor)], phase, "", said)
+
+    def call(self, called: Called) -> None:
+        """Make one call again."""
+        arguments, keywords = self.unpack(called.arguments)
+        enabled, dtype = called.autocast
+        kind = next(iter(self.weights.values())).device.type
+        self.tracer.place = called.place
+        with torch.autocast(kind, dtype=dtype, enabled=enabled):
+            if called.function is None:
+                self.tracer.begin_layers()
+                set_generators(called.generators, self.weights)
+                tensors = {**self.weights, **self.buffers}
+                result = functional_call(self.model, tensors, tuple(arguments), keywords)
+                self.tracer.begin_cost()
+            else:
+                result = called.function(*arguments, **keywords)
+        parts = [part for part in tree_leaves(result) if isinstance(part, Tensor)]
+        self.made.append(parts or [part for part in arguments[:1] if isinstance(part, Tensor)])
+
+    def unpack(self, value: Any) -> Any:
+        """An argument with its tensors."""
+        if isinstance(value, (Made, Weight, Given)):
+            return self.find(value)
+        if type(value) in (tuple, list):
+            return type(value)([self.unpack(each) for each in value])
+        if type(value) is dict:
+            return {key: self.unpack(each) for key, each in value.items()}
+        return value
+
+    def find(self, value: Made | Weight | Given) -> Tensor:
+        """A tensor of the calls made so far."""
+        if isinstance(value, Made):
+            return self.made[value.call][value.part]
+        if isinstance(value, Weight):
+            return self.weights[value.name]
+        at = id(value.tensor)
+        if at not in self.given:
+            clone = value.tensor.detach().clone()
+            self.given[at] = clone.requires_grad_() if value.requires_grad else clone
+        return self.given[at]
+
+    def is_same(self, roots: list[Tensor]) -> bool:
+        """Whether the costs are those of before."""
+        return all(
+            torch.allclose(root.detach(), was, rtol=CLOSE, equal_nan=True)
+            for root, was in zip(roots, self.taped.values, strict=True)
+        )
+
+
+def find_given(value: Any) -> Iterator[Given]:
+    """The tensors in packed arguments that came from elsewhere."""
+    if isinstance(value, Given):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from find_given(each)
+
+
+@contextlib.contextmanager
+def fork_generators(weights: dict[str, Tensor]) -> Iterator[None]:
+    """A block after which torch's generators are as they were."""
+    device = next(iter(weights.values())).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def set_generators(states: tuple[Tensor, Tensor | None] | None, weights: dict[str, Tensor]) -> None:
+    """Put torch's generators into states that were kept."""
+    if states is not None:
+        torch.set_rng_state(states[0])
+        if states[1] is not None:
+            torch.cuda.set_rng_state(states[1], next(iter(weights.values())).device)
+
+
+def name_tensors() -> dict[int, str]:
+    """What the user calls the tensors that the running functions hold: the place in memory of each -> its name."""
+    found: dict[int, str] = {}
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not is_library(frame.f_code.co_filename):
+            for name, value in list(frame.f_locals.items()):
+                parts = (part for part in tree_leaves(value) if isinstance(part, Tensor)) if is_plain(value) else ()
+                for part in parts:
+                    if not part.requires_grad and part.layout == torch.strided:
+                        found.setdefault(part.data_ptr(), name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a local variable is a tensor, or a container that may hold some."""
+    return isinstance(value, (Tensor, tuple, list, dict)) and (isinstance(value, Tensor) or len(value) < 100)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -242,24 +243,23 @@ class BatchExaminer:
     def forget(self) -> None:
         """Hold no batch."""
         self.inputs: Any = None
-        self.outputs: Any = None
+        self.outputs: list[weakref.ref[Tensor]] = []  # which hold the graph
 
     def keep_inputs(self, _module: nn.Module, inputs: Any) -> None:
         """The hook before the model's forward pass."""
         if torch.is_grad_enabled():
-            self.inputs, self.outputs = inputs, None
+            self.inputs, self.outputs = inputs, []
 
     def keep_outputs(self, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
         """The hook after it."""
         if torch.is_grad_enabled():
-            self.outputs = outputs
+            self.outputs = [weakref.ref(part) for part in list_parts(outputs)]
 
     def look(self, roots: Sequence[Any], number: int) -> None:
         """Look at a backward pass of an update, before it is made."""
-        inputs, outputs = self.inputs, self.outputs
-        self.outputs = None  # which holds the graph
+        outputs = tuple(part for one in self.outputs if (part := one()) is not None)
         broken = any(map(is_broken, roots))
         if self.broken or (number & (number - 1) and not broken):
             return
         self.broken = broken  # after which the weights themselves are
-        self.found = combine_clues(self.found, examine_cost(roots, inputs, outputs))
+        self.found = combine_clues(self.found, examine_cost(roots, self.inputs, outputs))

@@ -22,7 +22,7 @@ from cnnlab.diagnosis.early_warning import overflow_clock
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
-    from cnnlab.diagnosis.remedies import Trial
+    from cnnlab.diagnosis.trials import Trial
     from cnnlab.training.run import Run
 
 CLOSED: dict[str, Any] = {"open": False}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnlab.diagnosis.advice import give_advice
 from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, rank_causes
 from cnnlab.diagnosis.early_warning import LARGEST
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
@@ -22,7 +23,7 @@ from cnnlab.records.record import Record, find_record
 
 if TYPE_CHECKING:
     from cnnlab.diagnosis.nan_tracer import Event, Origin
-    from cnnlab.diagnosis.remedies import Trial
+    from cnnlab.diagnosis.trials import Trial
     from cnnlab.training.run import Run
 
 
@@ -54,6 +55,8 @@ class Autopsy:
     """The last update after which all was well: where remedies begin."""
     remedies: tuple[Trial, ...] = ()
     """The remedies that were tried, those that mend first."""
+    advice: tuple[str, ...] = ()
+    """What to write in a program of one's own, in words with code."""
 
     def __repr__(self) -> str:
         place = "" if self.step is None else f", update {self.step}, {self.phase}, {self.layer!r}, {self.operation}"
@@ -68,6 +71,7 @@ class Autopsy:
             *format_section("Evidence", self.evidence),
             *format_section("Other causes that may hold", others),
             *format_section("In the words of the posted answer", self.rules),
+            *format_section("What to write", self.advice),
             *format_section(f"Remedies, tried from update {self.before} on", map(str, self.remedies)),
         ])  # fmt: skip
 
@@ -114,7 +118,7 @@ def autopsy(
     if run is not None:
         from cnnlab.diagnosis.nan_tracer import find_origin
         from cnnlab.diagnosis.probe import probe_run
-        from cnnlab.diagnosis.remedies import try_remedies
+        from cnnlab.diagnosis.trials import try_remedies
 
         if len(seen) or not np.isfinite(seen.table[0]).any():
             with contextlib.suppress(Exception):  # the user's own network or cost may raise anything
@@ -136,6 +140,7 @@ def autopsy(
         layer=None if event is None else event.layer, operation=None if event is None else event.operation,
         chain=() if event is None else describe_chain(seen, event, origin, causes[0]), causes=causes,
         rules=list_rules(event, causes), before=before, remedies=trials,
+        advice=give_advice(causes, event) if seen.own_network else (),
     )  # fmt: skip
 
 

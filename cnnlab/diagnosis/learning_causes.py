@@ -142,7 +142,7 @@ def judge_broadcast(case: Case) -> Iterator[Cause]:
 def judge_constant(case: Case) -> Iterator[Cause]:
     """A cost that ends no better than the best answer that is the same for all examples, and stands still there."""
     costs, least = case.costs, case.batch.constant
-    if case.event is not None or len(costs) < 20 or not math.isfinite(least) or least <= 0:
+    if case.event is not None or len(costs) < 50 or not math.isfinite(least) or least <= 0:
         return
     count = min(max(5, case.record.updates_per_epoch), len(costs) // 3)
     now, before = float(np.mean(costs[-count:])), float(np.mean(costs[-2 * count : -count]))

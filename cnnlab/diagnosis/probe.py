@@ -17,8 +17,11 @@ from torch import Tensor
 from cnnlab.curvature.hessian import critical_learning_rate
 from cnnlab.diagnosis.examination import examine_cost, measure_figures
 from cnnlab.records.clues import BatchClues
-from cnnlab.training.datasets import Examples, mapped
+from cnnlab.training.datasets import Examples, length, mapped
 from cnnlab.training.run import Run
+
+MOST_BATCHES = 33
+"""Most batches over which a cost is taken."""
 
 
 @dataclass(frozen=True)
@@ -108,30 +111,30 @@ def examine_first_cost(run: Run) -> BatchClues:
 
 
 def measure_constant_cost(run: Run) -> float:
-    """The least cost of an output that is the same for all examples; NaN where it cannot be found."""
-    x, y = run.problem.data
-    state = run.state_at(0)
+    """The least cost of an output that is the same for all examples, over some batches; NaN where it is not found."""
     try:
-        with run.determinism(0):
-            outputs = run.descent.outputs(state, run.problem.batch(1)[0])
+        steps = range(1, min(run.updates_per_epoch, MOST_BATCHES) + 1)
+        pairs = [run.problem.batch(step) for step in steps]
+        with run.determinism(1):
+            outputs = run.descent.outputs(run.state_at(0), pairs[0][0])
             if not isinstance(outputs, Tensor) or outputs.dim() < 2:
                 return math.nan
-            answer = outputs.double().mean(0).detach().requires_grad_()
-            return descend_constant(run, answer, len(join_parts(x)), y)
-    except Exception:
+            answer = outputs.double().mean(0).nan_to_num(0, 0, 0).requires_grad_()
+            return descend_constant(run, answer, pairs)
+    except Exception:  # the user's own network or cost may raise anything
         return math.nan
 
 
-def descend_constant(run: Run, answer: Tensor, count: int, y: Any) -> float:
-    """The least cost over all examples of an answer that all share, by L-BFGS."""
-    target = y.double() if isinstance(y, Tensor) and y.is_floating_point() else y
+def descend_constant(run: Run, answer: Tensor, pairs: list[Any]) -> float:
+    """The least mean cost over batches of an answer that all examples share, by L-BFGS."""
     optimizer = torch.optim.LBFGS([answer], max_iter=40, line_search_fn="strong_wolfe")
+    zero = torch.zeros((), dtype=torch.float64, device=answer.device)
+    targets = [y.double() if isinstance(y, Tensor) and y.is_floating_point() else y for _, y in pairs]
 
     def close() -> Tensor:
-        optimizer.zero_grad()
-        cost = run.descent.cost(answer.expand(count, *answer.shape), target, torch.zeros(()))
-        (gradient,) = torch.autograd.grad(cost, [answer])
-        answer.grad = gradient
+        costs = [run.descent.cost(answer.expand(length(y), *answer.shape), y, zero) for y in targets]
+        cost = torch.stack(costs).mean()
+        (answer.grad,) = torch.autograd.grad(cost, [answer])
         return cost.detach()
 
     with torch.enable_grad():

@@ -95,12 +95,20 @@ def judge_operation(case: Case) -> Iterator[Cause]:
 def judge_exp(case: Case) -> Iterator[Cause]:
     """An exp whose argument was of usual size, and whose result is beyond the type."""
     event = case.event
-    if event is None or not case.record.own_network or event.operation != "exp overflow" or event.largest > CALM:
+    if event is None or not case.record.own_network or event.operation != "exp overflow":
+        return
+    high = bool(len(case.costs)) and case.costs[0] > 1e10  # before any step
+    if event.largest > CALM and not high:
         return
     said = f"update {event.step}, {event.value_name}: {event.function} of {format_number(event.largest)}"
     end = {"float16": "11", "float32": "88", "bfloat16": "88"}.get(event.precision, "709")
-    evidence = (f"{said}: beyond {end} its result leaves {event.precision}", "use logsumexp, log_softmax or softplus")
-    yield Cause(0.5 if case.exploded and not case.before_any_step else 0.95, evidence, ("c",))
+    evidence: tuple[str, ...] = (
+        f"{said}: beyond {end} its result leaves {event.precision}",
+        "use logsumexp or softplus",
+    )
+    if high and case.event is not None and not case.before_any_step:
+        evidence = (f"before any step the cost was {format_number(float(case.costs[0]))} already", *evidence)
+    yield Cause(0.5 if case.exploded and not case.before_any_step and not high else 0.95, evidence, ("c",))
 
 
 def judge_bound(case: Case) -> Iterator[Cause]:

@@ -425,7 +425,7 @@ FOUND = {
     "the branch not taken": ("exp beyond the type", "activation", "scale", "exp overflow"),
     "all keys masked": ("undefined operation", "activation", "query", "inf-inf"),
     "all labels ignored": ("undefined operation", "cost", "", "0/0"),
-    "variance without a bound": ("learning rate above critical", "activation", "spread", "exp overflow"),
+    "variance without a bound": ("exp beyond the type", "activation", "spread", "exp overflow"),
     "targets too long to align": ("undefined operation", "cost", "", "log(0)"),
     "softmax and log apart": ("log(0) by saturation", "cost", "", "log(0)"),
     "half precision overflows": ("overflow of the precision", "logit", "8", "overflow"),

@@ -36,10 +36,12 @@ class OriginFinder:
         if is_broken and not self.done:
             self.done = True
             if taped is not None:
-                self.origin = find_origin_on_tape(taped, step, self.model, self.layout, read_weights())
+                found = find_origin_on_tape(taped, step, self.model, self.layout, read_weights())
+                # Weights that are not finite later than at the start come of what was not seen.
+                self.origin = None if found is not None and found.first.phase == "weight" and step > 1 else found
             self.tape.end()
 
-    def look_at_gradient(self, gradient: Tensor, step: int, weights: Tensor) -> None:
+    def look_at_gradient(self, step: int, weights: Tensor) -> None:
         """The gradient of an update is not finite: look for the origin in each of its backward passes."""
         if self.done:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,27 +21,26 @@ from cnnlab.training.metrics import holds_numbers
 
 MOST_CALLS = 1000
 """A cost of more calls than this is not kept."""
+NUMBERS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device})
+"""Types of arguments that hold no tensor."""
 MOST_PASSES = 8
 """Backward passes of one update that are kept, the last ones."""
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
+class Given(NamedTuple):
     """A tensor that came from elsewhere."""
 
     tensor: Tensor
     requires_grad: bool
 
 
-@dataclass(frozen=True)
-class Weight:
+class Weight(NamedTuple):
     """A parameter of the model."""
 
     name: str
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(NamedTuple):
     """A tensor that a call on the tape has given."""
 
     call: int
@@ -50,8 +49,7 @@ class Made:
     """Which of its tensors; -1: what the call has written into, its first argument."""
 
 
-@dataclass(frozen=True, eq=False)
-class Called:
+class Called(NamedTuple):
     """One call."""
 
     function: Callable[..., Any] | None
@@ -60,7 +58,8 @@ class Called:
     """Positional arguments and keywords, in which each tensor is a Given, Weight or Made."""
     place: Place | None
     """Where the user's code made the call."""
-    autocast: tuple[bool, torch.dtype]
+    autocast: torch.dtype | None
+    """The type of mixed precision at that moment; None without."""
     generators: tuple[Tensor, Tensor | None] | None
     """The states of torch's generators before it, on the CPU and on the model's device; of the model's calls alone."""
 
@@ -89,7 +88,7 @@ class Tape(TorchFunctionMode):
     def forget(self) -> None:
         """Know of no call."""
         self.calls: list[Called] = []
-        self.known: dict[int, tuple[weakref.ref[Tensor], Made]] = {}
+        self.known: dict[int, tuple[weakref.ref[Tensor], Made | Given | Weight]] = {}
         self.passes: list[Taped] = []
         self.generators: tuple[Tensor, Tensor | None] | None = None
         self.listening = self.resumes = False
@@ -117,7 +116,7 @@ class Tape(TorchFunctionMode):
         if self.ended:
             return
         if torch.is_grad_enabled() and self.generators is not None:
-            parts = [part for part in tree_leaves(output) if isinstance(part, Tensor)]
+            parts = [output] if isinstance(output, Tensor) else find_parts(output)
             if all(map(holds_numbers, parts)) and any(part.requires_grad for part in parts):
                 self.add(None, (inputs, keywords or {}), parts, None, self.generators)
                 self.resumes = True
@@ -143,7 +142,7 @@ class Tape(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if torch.compiler.is_compiling() or not self.listening or not torch.is_grad_enabled():
+        if not self.listening or torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return result
         if isinstance(result, Tensor):
             self.add(func, (args, kwargs or {}), [result], find_place())
@@ -169,34 +168,41 @@ class Tape(TorchFunctionMode):
             self.stop()
             return
         kind = self.device.type
-        autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         at = len(self.calls)
-        self.calls.append(Called(function, self.pack(arguments), place, autocast, generators))
+        positional, keywords = arguments
+        packed = tuple([value if type(value) in NUMBERS else self.pack(value) for value in positional])
+        self.calls.append(Called(function, (packed, self.pack(keywords)), place, autocast, generators))
         for part, tensor in enumerate(parts):
             self.known[id(tensor)] = weakref.ref(tensor), Made(at, part)
         if not parts:
-            self.known[id(arguments[0][0])] = weakref.ref(arguments[0][0]), Made(at, -1)
+            self.known[id(positional[0])] = weakref.ref(positional[0]), Made(at, -1)
 
     def pack(self, value: Any) -> Any:
         """An argument, in which each tensor is replaced by where it came from."""
         if isinstance(value, Tensor):
-            made = self.find(value)
-            if made is not None:
-                return made
-            name = self.names.get(id(value))
-            if name is not None:
-                return Weight(name)
-            return Given(value.detach() if value.requires_grad else value, value.requires_grad)
+            known = self.known.get(id(value))
+            if known is not None and known[0]() is value:
+                return known[1]
+            return self.pack_new(value)
         if type(value) in (tuple, list):
             return type(value)([self.pack(each) for each in value])
         if type(value) is dict:
-            return {key: self.pack(each) for key, each in value.items()}
+            return {key: self.pack(each) for key, each in value.items()} if value else value
         return value
+
+    def pack_new(self, tensor: Tensor) -> Given | Weight:
+        """A tensor that no call on the tape has given."""
+        name = self.names.get(id(tensor))
+        wants = tensor.requires_grad
+        packed = Given(tensor.detach() if wants else tensor, wants) if name is None else Weight(name)
+        self.known[id(tensor)] = weakref.ref(tensor), packed
+        return packed
 
     def find(self, tensor: Tensor) -> Made | None:
         """The call that a tensor came from."""
         known = self.known.get(id(tensor))
-        return known[1] if known is not None and known[0]() is tensor else None
+        return known[1] if known is not None and known[0]() is tensor and isinstance(known[1], Made) else None
 
     # -- backward passes
 
@@ -217,10 +223,15 @@ class Tape(TorchFunctionMode):
         self.passes = []
 
 
+def find_parts(output: Any) -> list[Tensor]:
+    """The tensors in what a call gave."""
+    return [part for part in tree_leaves(output) if isinstance(part, Tensor)]
+
+
 def take_modes() -> list[Any]:
     """Take all that listens to functions of torch in this thread off, the lowest first."""
-    found = [torch._C._pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())]
-    return found[::-1]
+    count = torch._C._len_torch_function_stack()
+    return [torch._C._pop_torch_function_stack() for _ in range(count)][::-1] if count else []
 
 
 def put_modes(modes: Sequence[Any]) -> None:

@@ -101,10 +101,9 @@ class Replay:
     def call(self, called: Called) -> None:
         """Make one call again."""
         arguments, keywords = self.unpack(called.arguments)
-        enabled, dtype = called.autocast
         kind = next(iter(self.weights.values())).device.type
         self.tracer.place = called.place
-        with torch.autocast(kind, dtype=dtype, enabled=enabled):
+        with torch.autocast(kind, dtype=called.autocast, enabled=called.autocast is not None):
             if called.function is None:
                 self.tracer.begin_layers()
                 set_generators(called.generators, self.weights)

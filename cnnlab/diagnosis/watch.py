@@ -262,8 +262,9 @@ class Watch:
             self.update = self.make_update(optimizer, result)
             self.usual_steps, self.steps = self.steps, 0
         self.stepping = True
+        if self.update.gradient.device.type == "cpu" and not is_finite(self.update.gradient):
+            self.finder.look_at_gradient(self.number, self.update.before)
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
-            self.look_for_origin(optimizer, self.update, self.met)
             self.check(self.update.gradient, "the gradient of update")
             self.check_cost(self.update.cost)
 
@@ -296,8 +297,9 @@ class Watch:
             return
         met, self.met, self.stepping = self.met, None, False
         after = self.recorder.flat()
-        if self.listener.passes or self.steps == 0:
-            self.look_for_origin(optimizer, self.update, after)
+        if after.device.type == "cpu" and not is_finite(after):
+            self.finder.look_at_step(optimizer, self.number, self.update.before, after)
+        self.finder.tape.drop()
         if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
             self.check(after, "update")
@@ -312,17 +314,10 @@ class Watch:
         if self.lab is not None and self.steps >= self.usual_steps and time.monotonic() >= self.draw_due:
             self.draw()
 
-    def look_for_origin(self, optimizer: Any, update: Update, after: Tensor) -> None:
-        """Look for the origin of a gradient or a step that is not finite, at the first update that has one."""
-        step = self.recorder.updates + (self.steps == 0)
-        if self.finder.done or update.gradient.device.type != "cpu":
-            self.finder.tape.drop()
-        elif not is_finite(update.gradient):
-            self.finder.look_at_gradient(update.gradient, step, update.before)
-        elif not is_finite(after):
-            self.finder.look_at_step(optimizer, step, update.before, after)
-        if after is not self.met:
-            self.finder.tape.drop()
+    @property
+    def number(self) -> int:
+        """The update that is being made."""
+        return self.recorder.updates + (self.steps == 0)
 
     def check_cost(self, cost: Tensor | None) -> None:
         """End the block if the cost of an update is NaN or inf, be its gradient what it may."""
@@ -337,10 +332,8 @@ class Watch:
             return
         bad = [name for name, part in self.recorder.layout.views(flat).items() if not is_finite(part.reshape(-1))]
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        number = self.recorder.updates + (self.steps == 0)
-        self.stop(
-            f"stopped because {what} {number} holds NaN or inf in {bad[0]}{more}; the weights are those before it"
-        )
+        held = f"{what} {self.number} holds NaN or inf in {bad[0]}{more}"
+        self.stop(f"stopped because {held}; the weights are those before it")
 
     def stop(self, why: str) -> None:
         """End the block from within the loop."""

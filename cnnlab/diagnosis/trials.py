@@ -20,7 +20,6 @@ from cnnlab.diagnosis.probe import MOST_BATCHES, measure_constant_cost
 from cnnlab.diagnosis.remedies import Remedy, choose_remedies, read_settings
 from cnnlab.records.formats import format_number
 from cnnlab.records.record import Record
-from cnnlab.training.checkpoints import State
 from cnnlab.training.run import Run
 
 MENDS, HIDES, USELESS, UNREACHED = "mends", "only hides", "does not help", "not reached"
@@ -147,8 +146,9 @@ def describe_failure(run: Run, start: int) -> str:
     begun = run.state_at(start).parameters.double()
     if float((run.parameters.double() - begun).norm()) <= STILL * float(begun.norm()):
         return f"{went}: next to nothing moved"
-    states = (run.state_at(0), run.state_at(start), run.state)
-    untrained, forked, ended = (measure_costs(run, state) for state in states)
+    untrained, forked, ended = (measure_costs(run, step) for step in (0, start, len(run.record)))
+    if len(ended) == 1:  # all examples at every update, whose last one may be out of the ordinary
+        ended = np.median(run.record.data_cost[start:][-5:], keepdims=True)
     here = f"{format_number(float(ended.mean()))} over {count_batches(ended)}"
     if not is_better(ended, untrained):
         return f"{went}: it is {here}, and was {format_number(float(untrained.mean()))} untrained"
@@ -176,8 +176,9 @@ def is_falling(costs: NDArray[np.float64], constant: float, share: float) -> boo
     return bool(len(middle) and np.mean(late) < share * np.mean(middle) and np.mean(late) > 1.05 * constant)
 
 
-def measure_costs(run: Run, state: State) -> NDArray[np.float64]:
-    """The cost of some batches, those of the first updates, at a state, without a penalty."""
+def measure_costs(run: Run, step: int) -> NDArray[np.float64]:
+    """The cost of some batches, those of the first updates, after an update, without a penalty."""
+    state = run.state_at(step)
     count = min(run.updates_per_epoch, MOST_BATCHES)
     found = []
     with run.determinism(1):

@@ -182,10 +182,23 @@ def test_neither_the_epsilon_nor_log_softmax_learns_in_six_epochs():
         assert find_numbers(LAB, rf"{name}: (\d+)% right", "cure-run")[0] < 60
 
 
-def test_over_the_seeds_the_verdict_is_seldom_mends():
-    rate, runs, start, all_runs = find_said(r"learning rate with (\d+) of (\d+) seeds, .* with (\d+) of (\d+)\.")
+def test_over_the_seeds_mends_is_said_only_where_the_copy_learns():
+    rate, runs, start, all_runs, copies = find_said(
+        r"lower rate with (\d+) of (\d+) seeds, .* initialisation with (\d+) of (\d+)\. .* these (\d+) copies"
+    )
     for name, count in (("a lower learning rate", rate), ("another initialisation", start)):
         verdicts = read_column("04_learning", f"{name}: mends")
         assert np.nansum(verdicts) == count
         assert np.isfinite(verdicts).sum() == runs == all_runs
         assert np.isnan(verdicts).sum() == 1
+    mends = read_column("04_learning", "a lower learning rate: mends")
+    assert copies == rate
+    assert "more than half of its answers are right" in read_text(LAB)
+    assert read_column("04_learning", "a lower learning rate: copy right")[mends == 1].min() > 0.5
+    assert "Most of the others break again" in read_text(LAB)
+    assert read_column("04_learning", "a lower learning rate: copy breaks")[mends == 0].mean() > 0.5
+
+
+def test_each_remedy_is_tried_for_two_epochs():
+    assert "tries remedies on copies of the run, for two epochs each" in read_text(LAB)
+    assert re.search(r"mends: a lower learning rate .* in 66 updates", execute(LAB)["cure-trials"])

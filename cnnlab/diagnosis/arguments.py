@@ -8,22 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnlab.diagnosis.operations import Call, find_negative_variance
+from cnnlab.diagnosis.operations import DOMAINS, Call, find_negative_variance
 from cnnlab.records.formats import format_number
 
-DOMAINS = {
-    **dict.fromkeys(("acos", "asin"), "on [-1, 1]"),
-    **dict.fromkeys(("log", "log2", "log10", "rsqrt"), "above 0"),
-    **dict.fromkeys(("lgamma", "digamma", "polygamma", "mvlgamma"), "outside 0, -1, -2, .."),
-    "acosh": "from 1 on",
-    "atanh": "within (-1, 1)",
-    "erfinv": "within (-1, 1)",
-    "log1p": "above -1",
-    "logit": "within (0, 1)",
-    "ndtri": "within (0, 1)",
-    "sqrt": "from 0 on",
-}
-"""Operation -> where it has a finite value."""
 QUOTIENTS = {"div": "/", "true_divide": "/", "fmod": "by", "remainder": "by", "pow": "to the power of", "atan2": "and"}
 """Operations of two numbers -> the word between these."""
 ORDINARY = 2
@@ -69,6 +56,8 @@ def describe_count(call: Call, name: str) -> str:
         return "mean of no values"
     if name in ("std", "var", "std_mean", "var_mean") and each <= 1:
         return f"{name.partition('_')[0]} of {'one value' if each else 'no values'}, which divides by 0"
+    if name.endswith("ctc_loss"):
+        return f"{name} of a target that is too long for its input: no alignment is possible"
     if name in ("nll_loss_forward", "nll_loss2d_forward"):
         return "nll_loss of no labels: all are ignored"
     return ""

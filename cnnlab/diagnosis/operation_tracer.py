@@ -254,23 +254,17 @@ class OperationTracer(TorchDispatchMode):
         if node is None:
             function = self.function if call.name in CONSTANTS and self.function else name_function(call)
             source = describe_place(self.find_line())
-            argument = self.describe(call, function) if operation in (*UNDEFINED_KINDS, "exp overflow") else ""
+            said = describe_argument(call, function) if operation in (*UNDEFINED_KINDS, "exp overflow") else ""
+            argument = add_whole(said, function, self.function)
         else:
             written = self.find_written(node)
             function, source = name_node(node), describe_place(None if written is None else written.place)
-            argument = describe_slope(node, call.result) if operation in UNDEFINED_KINDS else ""
+            said = describe_slope(node, call.result) if operation in UNDEFINED_KINDS else ""
+            argument = add_whole(said, function, "" if written is None else written.name)
         return Event(
             self.step, phase, layer if place is None or self.flat is None else find_layer(self.flat, place), operation,
             function, nan, call.largest, call.reached, name_precision(call.result), argument, source,
         )  # fmt: skip
-
-    def describe(self, call: Call, function: str) -> str:
-        """What an operation was asked for, and what it is part of."""
-        said = describe_argument(call, function)
-        within = self.function
-        if within in ("", function) or function.startswith(f"{within}_"):
-            return said
-        return f"{said or function}, within {within}"
 
     def enter(self, name: str) -> None:
         """Tell probabilities from costs by what the cost calls first."""
@@ -334,6 +328,13 @@ class FunctionNames(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             self.tracer.function = ""
+
+
+def add_whole(said: str, function: str, whole: str) -> str:
+    """What an operation was asked for, and the function of torch that it is a part of, where that has another name."""
+    if whole in ("", function) or function.startswith(f"{whole}_"):
+        return said
+    return f"{said or function}, within {whole}"
 
 
 def name_function(call: Call) -> str:

@@ -88,6 +88,8 @@ def give_advice(causes: tuple[Cause, ...], event: Event | None) -> tuple[str, ..
         if event is not None and cause.name in ("undefined operation", "exp beyond the type"):
             name = event.function.rstrip("_")
             said.append(BRANCH if event.operation == "inf*0" else CODE.get(name) or KINDS.get(event.operation, ""))
+        elif event is not None and event.phase in ("buffer", "constant") and cause.name == "data hold NaN":
+            said.append(f"print the {event.phase} before the first update, and look at where it is written")
         else:
             said.append(OF_CAUSES.get(cause.name, ""))
     return tuple(dict.fromkeys(filter(None, said)))

@@ -33,6 +33,14 @@ class OwnRemedy:
     code: str
     """What to write in one's own program."""
 
+    def fits(self, problem: Problem) -> bool:
+        """Whether a problem can be altered so."""
+        try:
+            self.alter(problem)
+        except Exception:  # the user's own network or cost may raise anything
+            return False
+        return True
+
 
 def keep_examples(problem: Problem, kept: Tensor) -> Problem:
     """The problem with these examples alone; ValueError if none or all are left."""
@@ -78,6 +86,15 @@ def scale_targets(problem: Problem) -> Problem:
     return dataclasses.replace(problem, examples=examples)
 
 
+def clamp_targets(problem: Problem) -> Problem:
+    """Targets of a binary cross-entropy brought to [0, 1], by a division where they are masks of 0 and 255."""
+    y = problem.data[1]
+    if not examine_first_cost(Run(problem)).binary:
+        raise ValueError("the cost is no binary cross-entropy")
+    scaled = y / 255 if y.max() > 2 and y.min() >= 0 else y.clamp(0, 1)
+    return dataclasses.replace(problem, examples=dataclasses.replace(problem.examples, y=scaled))
+
+
 def shrink_weights(problem: Problem) -> Problem:
     """A start with a tenth of the weights; biases stay."""
     assert problem.given is not None
@@ -111,6 +128,7 @@ DROP = OwnRemedy(
 OUTLIER = OwnRemedy("without the outlier", drop_outlier, "leave that example out, or clamp it: x.clamp(low, high)")
 INPUTS = OwnRemedy("standardised inputs", scale_inputs, "x = (x - x.mean(0)) / x.std(0)")
 TARGETS = OwnRemedy("standardised targets", scale_targets, "y = (y - y.mean()) / y.std()")
+CLAMPED = OwnRemedy("targets within [0, 1]", clamp_targets, "y.clamp(0, 1), or y / 255 for a mask of 0 and 255")
 SMALLER = OwnRemedy("a tenth of the initial weights", shrink_weights, "with torch.no_grad(): weight.mul_(0.1)")
 FLOAT32 = OwnRemedy("float32", widen_type, "model.float(), or autocast with a GradScaler")
 MEAN = OwnRemedy("the mean in place of the sum", take_mean, 'reduction="mean", or divide by the number of examples')
@@ -124,5 +142,6 @@ ALTERATIONS: dict[str, tuple[OwnRemedy, ...]] = {
     "exp beyond the type": (SMALLER, INPUTS),
     "overflow of the precision": (FLOAT32,),
     "cost summed": (MEAN,),
+    "cost without a minimum": (CLAMPED,),
 }
 """Cause -> what fits it beside settings."""

@@ -17,6 +17,7 @@ from cnnlab.diagnosis.advice import give_advice
 from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, rank_causes
 from cnnlab.diagnosis.early_warning import LARGEST
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
+from cnnlab.diagnosis.value_causes import UNDEFINED
 from cnnlab.records.formats import format_digits, format_number
 from cnnlab.records.frame import is_measured, is_nonfinite
 from cnnlab.records.record import Record, find_record
@@ -201,7 +202,7 @@ def describe_chain(record: Record, event: Event, origin: Origin | None, cause: C
     said += [
         f"update {step}: {describe_update(record, step)}" for step in range(event.step - 1, max(event.step - 4, 0), -1)
     ]
-    if cause.name != "data hold NaN":
+    if cause.name not in ("data hold NaN", "undefined operation"):
         said.append(f"{cause.name}: {cause.evidence[0]}")
     return tuple(said)
 
@@ -209,11 +210,13 @@ def describe_chain(record: Record, event: Event, origin: Origin | None, cause: C
 def describe_event(event: Event) -> str:
     """What happened first, in words."""
     if event.operation == "given":
-        return f"the {event.phase} holds NaN or inf before anything is computed"
+        return f"the {event.phase} {event.layer}".rstrip() + " holds NaN or inf before anything is computed"
     first = f"the {event.value_name} holds the first {'NaN' if event.nan else 'inf'}"
     if event.operation == "unknown":
         return f"{first}; the operation that made it is unknown, for the update was not replayed"
-    made = f"{first}, made by {event.function} ({event.operation})"
+    made = f"{first}, made by {event.function} ({event.operation}){f', at {event.source}' if event.source else ''}"
+    if event.operation in UNDEFINED and event.argument:
+        return f"{made}: {event.argument}"
     if event.operation == "log(0)":
         return f"{made}: a probability is exactly 0"
     inputs = f"{made}: the largest input is {format_number(event.largest)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -222,3 +223,43 @@ def list_frozen_layers(network: nn.Module) -> tuple[str, ...]:
     """Layers that have parameters of which none is trained."""
     owned = {name: list(part.parameters(recurse=False)) for name, part in network.named_modules()}
     return tuple(name for name, own in owned.items() if own and not any(each.requires_grad for each in own))
+
+
+def is_broken(root: Any) -> bool:
+    """Whether a cost on the CPU is NaN or inf; to ask elsewhere would wait for the device."""
+    if not isinstance(root, Tensor) or root.numel() != 1 or root.device.type != "cpu":
+        return False
+    return not math.isfinite(root.item())
+
+
+class BatchExaminer:
+    """Looks at examples and graph of a watched loop: at updates 1, 2, 4, .., and where a cost is not finite."""
+
+    def __init__(self) -> None:
+        self.found: BatchClues | None = None
+        self.broken = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Hold no batch."""
+        self.inputs: Any = None
+        self.outputs: list[weakref.ref[Tensor]] = []  # which hold the graph
+
+    def keep_inputs(self, _module: nn.Module, inputs: Any) -> None:
+        """The hook before the model's forward pass."""
+        if torch.is_grad_enabled():
+            self.inputs, self.outputs = inputs, []
+
+    def keep_outputs(self, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
+        """The hook after it."""
+        if torch.is_grad_enabled():
+            self.outputs = [weakref.ref(part) for part in list_parts(outputs)]
+
+    def look(self, roots: Sequence[Any], number: int) -> None:
+        """Look at a backward pass of an update, before it is made."""
+        outputs = tuple(part for one in self.outputs if (part := one()) is not None)
+        broken = any(map(is_broken, roots))
+        if self.broken or (number & (number - 1) and not broken):
+            return
+        self.broken = broken  # after which the weights themselves are
+        self.found = combine_clues(self.found, examine_cost(roots, self.inputs, outputs))

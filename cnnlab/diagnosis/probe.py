@@ -111,7 +111,13 @@ def examine_first_cost(run: Run) -> BatchClues:
 
 
 def measure_constant_cost(run: Run) -> float:
-    """The least cost of an output that is the same for all examples, over some batches; NaN where it is not found."""
+    """The least cost of an output that is the same for all examples, over some batches; NaN where it is not found.
+
+    NaN too where all targets are the same, for then it is the right answer.
+    """
+    y = run.problem.data[1]
+    if isinstance(y, Tensor) and len(y) and bool((y == y[0]).all()):
+        return math.nan
     try:
         steps = range(1, min(run.updates_per_epoch, MOST_BATCHES) + 1)
         pairs = [run.problem.batch(step) for step in steps]

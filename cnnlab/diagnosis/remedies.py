@@ -14,6 +14,12 @@ from cnnlab.diagnosis.alterations import ALTERATIONS, Alteration
 from cnnlab.diagnosis.causes import Cause
 from cnnlab.training.run import Run
 
+NO_KNOB = {
+    "undefined operation", "exp beyond the type", "data hold NaN", "error raised", "no weight moved",
+    "shapes broadcast", "every step skipped", "softmax before cross-entropy", "cost without a minimum",
+    "forward pass explodes", "epsilon of the optimiser",
+}  # fmt: skip
+"""Causes in a network of the user's own that neither rate, penalty nor clipping can mend, so that none is tried."""
 RANGE = (5e-324, 1e6)
 """Learning rates that a run may have."""
 
@@ -44,16 +50,20 @@ class Remedy:
 
 
 def choose_remedies(run: Run, causes: tuple[Cause, ...], before: int, critical: float | None = None) -> list[Remedy]:
-    """The remedies to try: for each cause those that fit, and the five of the posted answer, none twice."""
+    """The remedies to try: for each cause those that fit, and the five of the posted answer, none twice.
+
+    For a cause in a network of the user's own that no knob mends: what fits it alone.
+    """
+    hopeless = run.own_network and causes[0].name in NO_KNOB
     now = read_settings(run, before)
     rate = run.record.knobs_at(max(len(run.record), 1)).learning_rate
-    likely = [cause.name for cause in causes if cause.confidence >= 0.3]
+    likely = [cause.name for cause in (causes[:1] if hopeless else causes) if cause.confidence >= 0.3]
     wanted = [remedy for name in likely for remedy in list_remedies(name, rate, critical)]
     if run.own_network:
         wanted += [Remedy(each.name, {}, alter=each.alter, code=each.code) for name in likely
-                   for each in ALTERATIONS.get(name, ())]  # fmt: skip
+                   for each in ALTERATIONS.get(name, ()) if each.fits(run.problem)]  # fmt: skip
     unique: dict[str, Remedy] = {}
-    for remedy in [*wanted, *list_posted_remedies(now)]:
+    for remedy in [*wanted, *(() if hopeless else list_posted_remedies(now))]:
         key = remedy.name if remedy.alter else str(sorted(remedy.changes.items()))
         unique[key] = dataclasses.replace(unique.get(key, remedy), posted=remedy.posted)
     return [

@@ -152,10 +152,14 @@ def describe_failure(run: Run, start: int) -> str:
     here = f"{format_number(float(ended.mean()))} over {count_batches(ended)}"
     if not is_better(ended, untrained):
         return f"{went}: it is {here}, and was {format_number(float(untrained.mean()))} untrained"
+    if ended.mean() < -100 * max(1.0, abs(float(untrained.mean()))):
+        return f"{went}: it is {here}, on its way to minus infinity"
     if start and is_better(forked, ended):
         return f"{went}: it is {here}, and was {format_number(float(forked.mean()))} before"
     constant = measure_constant_cost(run)
-    if constant > 0 and ended.mean() > (1 - LITTLE) * constant and not is_falling(costs, constant):
+    share = 0.98 if run.updates_per_epoch == 1 else 0.9  # batches differ
+    poor = constant > 0 and ended.mean() > (1 - LITTLE) * constant
+    if poor and not is_falling(costs, constant, share):
         return f"{went}: no better than a constant output, whose cost is {format_number(constant)}"
     return ""
 
@@ -165,11 +169,11 @@ def count_batches(costs: NDArray[np.float64]) -> str:
     return "all examples" if len(costs) == 1 else f"{len(costs)} batches"
 
 
-def is_falling(costs: NDArray[np.float64], constant: float) -> bool:
-    """Whether costs that are still above that of a constant output are on their way down."""
+def is_falling(costs: NDArray[np.float64], constant: float, share: float) -> bool:
+    """Whether costs that are still above that of a constant output are on their way down, to less than a share."""
     middle = costs[len(costs) // 4 : len(costs) // 2]
     late = costs[-(len(costs) // 4 or 1) :]
-    return bool(len(middle) and np.mean(late) < 0.9 * np.mean(middle) and np.mean(late) > 1.05 * constant)
+    return bool(len(middle) and np.mean(late) < share * np.mean(middle) and np.mean(late) > 1.05 * constant)
 
 
 def measure_costs(run: Run, state: State) -> NDArray[np.float64]:

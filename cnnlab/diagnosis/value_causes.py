@@ -36,7 +36,8 @@ def judge_saturation(case: Case) -> Iterator[Cause]:
     if event is None or not (case.record.own_network or case.record.settings.cost == "softmax_log"):
         return
     underflow = event.operation == "log(0)" and event.function.startswith("log")
-    steep = event.phase == "gradient" and event.operation in ("overflow", "x/0", "0/0") and event.function == "div"
+    steep = event.phase == "gradient" and event.operation in ("overflow", "x/0", "0/0")
+    steep &= event.function in ("div", "log")
     steep &= not case.record.own_network  # whose quotients may be others than 1/p
     if not (underflow or steep):
         return
@@ -82,12 +83,15 @@ def judge_operation(case: Case) -> Iterator[Cause]:
     event = case.event
     if event is None or not case.record.own_network or event.operation not in UNDEFINED or event.largest > CALM:
         return
-    argument = getattr(event, "argument", "")
-    how = f"{event.function} of {argument}" if argument and event.function not in argument else argument
     reason = UNDEFINED[event.operation]
-    said = f"{how}: {reason}" if how else f"{reason} (in {event.function})"
-    source = getattr(event, "source", "")
-    evidence = [f"update {event.step}, {event.value_name}: {said}{f', at {source}' if source else ''}"]
+    said = f"{reason} (in {event.function})"
+    if event.argument:
+        named = event.function in event.argument
+        reason = reason.partition(", as in")[0]
+        said = f"{event.argument if named else f'{event.function}: {event.argument}'}: {reason}"
+    evidence = [f"update {event.step}, {event.value_name}: {said}"]
+    if event.source:
+        evidence.append(f"at {event.source}")
     evidence.append(f"its largest input is {format_number(event.largest)}")
     yield Cause(0.5 if case.exploded and not case.before_any_step else 0.96, tuple(evidence), ("b",))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.errors import check_whole_number, describe_problem
-from cnnlab.diagnosis.examination import combine_clues, examine_cost, list_frozen_layers
+from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers
 from cnnlab.diagnosis.origin_finder import OriginFinder
-from cnnlab.diagnosis.watch_arguments import check_scaler, list_optimizers, read_number, unwrap
+from cnnlab.diagnosis.watch_arguments import check_scaler, describe_optimizer, list_optimizers, read_number, unwrap
 from cnnlab.records.clues import Clues
+from cnnlab.records.formats import format_number
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
 from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
@@ -83,9 +83,8 @@ class Watch:
         self.stopped: str | None = None
         name, epsilon = describe_optimizer(self.optimizers[0])
         self.clues = Clues(frozen=list_frozen_layers(self.model), optimizer=name, epsilon=epsilon)
-        self.broken = False
         self.finder = OriginFinder(self.model, self.recorder.layout)
-        self.seen: tuple[Any, Any] = (None, None)
+        self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
         self.forget()
@@ -122,8 +121,9 @@ class Watch:
         if self.hooked:
             activations = self.recorder.gauges.activations
             first, last = self.finder.hooks
-            before = [*first, *activations.before, (self.model, self.keep_inputs)]
-            stack.enter_context(call_hooks(before, [*activations.after, (self.model, self.keep_outputs), *last]))
+            before = [*first, *activations.before, (self.model, self.examiner.keep_inputs)]
+            after = [*activations.after, (self.model, self.examiner.keep_outputs), *last]
+            stack.enter_context(call_hooks(before, after))
             stack.callback(self.finder.tape.stop)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
@@ -172,7 +172,11 @@ class Watch:
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
         clues = dataclasses.replace(
-            self.clues, origin=self.finder.origin, skipped=self.skipped, stopped=self.stopped or ""
+            self.clues,
+            batch=self.examiner.found,
+            origin=self.finder.origin,
+            skipped=self.skipped,
+            stopped=self.stopped or "",
         )
         return dataclasses.replace(self.recorder.record, clues=clues)
 
@@ -198,7 +202,7 @@ class Watch:
         self.written: Written = []
         self.told = self.stepping = False
         self.listener.forget()
-        self.seen = None, None
+        self.examiner.forget()
         self.finder.tape.forget()
         self.recorder.gauges.activations.clear()
 
@@ -207,29 +211,7 @@ class Watch:
         if not self.stepping:
             self.update, self.written = None, []
         self.finder.hear(roots, self.recorder.updates + 1, any(map(is_broken, roots)), self.recorder.flat)
-        self.examine(roots)
-
-    # -- what the examples tell
-
-    def keep_inputs(self, _module: nn.Module, inputs: Any) -> None:
-        """The hook before the model's forward pass."""
-        if torch.is_grad_enabled():
-            self.seen = inputs, None
-
-    def keep_outputs(self, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
-        """The hook after it."""
-        if torch.is_grad_enabled():
-            self.seen = self.seen[0], outputs
-
-    def examine(self, roots: Sequence[Any]) -> None:
-        """Look at examples and graph of a backward pass: at updates 1, 2, 4, .., and where its cost is not finite."""
-        number, (inputs, outputs) = self.recorder.updates + 1, self.seen
-        self.seen = inputs, None  # which hold the graph
-        if self.broken or (number & (number - 1) and not any(map(is_broken, roots))):
-            return
-        self.broken = any(map(is_broken, roots))  # after which the weights themselves are
-        batch = combine_clues(self.clues.batch, examine_cost(roots, inputs, outputs))
-        self.clues = dataclasses.replace(self.clues, batch=batch)
+        self.examiner.look(roots, self.recorder.updates + 1)
 
     def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
@@ -284,6 +266,7 @@ class Watch:
             self.finder.look_at_gradient(self.number, self.update.before)
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
             self.check(self.update.gradient, "the gradient of update")
+            self.check_cost(self.update.cost)
 
     def make_update(self, optimizer: Any, result: Any) -> Update:
         """The update that an optimiser begins."""
@@ -335,6 +318,13 @@ class Watch:
     def number(self) -> int:
         """The update that is being made."""
         return self.recorder.updates + (self.steps == 0)
+
+    def check_cost(self, cost: Tensor | None) -> None:
+        """End the block if the cost of an update is NaN or inf, be its gradient what it may."""
+        if cost is None or bool(cost.isfinite()):
+            return
+        number, value = self.recorder.updates + 1, format_number(float(cost))
+        self.stop(f"stopped because the cost of update {number} is {value}; the weights are those before it")
 
     def check(self, flat: Tensor, what: str) -> None:
         """End the block if a vector holds NaN or inf, and say where."""
@@ -396,16 +386,3 @@ def is_finite(flat: Tensor) -> bool:
     wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
     # A sum that overflows only costs the longer look.
     return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())
-
-
-def describe_optimizer(optimizer: Any) -> tuple[str, float]:
-    """The name of an optimiser's class, and the epsilon that it divides by; 0 without one."""
-    epsilon = optimizer.param_groups[0].get("eps", 0.0)
-    return type(optimizer).__name__, float(epsilon) if isinstance(epsilon, (int, float)) else 0.0
-
-
-def is_broken(root: Any) -> bool:
-    """Whether a cost on the CPU is NaN or inf; to ask elsewhere would wait for the device."""
-    if not isinstance(root, Tensor) or root.numel() != 1 or root.device.type != "cpu":
-        return False
-    return not math.isfinite(root.item())

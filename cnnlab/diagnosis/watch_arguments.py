@@ -50,3 +50,9 @@ def read_number(name: str, value: Any) -> Tensor:
         return torch.tensor(float(value), dtype=torch.float64)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number or a tensor of one, got {quote(value)}") from None
+
+
+def describe_optimizer(optimizer: Any) -> tuple[str, float]:
+    """The name of an optimiser's class, and the epsilon that it divides by; 0 without one."""
+    epsilon = optimizer.param_groups[0].get("eps", 0.0)
+    return type(optimizer).__name__, float(epsilon) if isinstance(epsilon, (int, float)) else 0.0

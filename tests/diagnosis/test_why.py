@@ -214,3 +214,36 @@ def test_an_undefined_operation_comes_with_the_code_to_write():
     assert found.advice
     assert "+ 1e-8" in found.advice[0]
     assert "What to write:" in str(found)
+
+
+def stopped_watch(cost) -> cnnlab.Watch:
+    """A watch with `stop_before_nan` around a loop whose third cost is made by `cost`."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, 2, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    x = normal(8, 2)
+    with cnnlab.watch(model, optimizer, stop_before_nan=True) as watch:
+        for update in range(5):
+            out = model(x * 0 if update == 2 else x)
+            loss = cost(out) if update == 2 else out.square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+    return watch
+
+
+def test_a_nan_in_the_cost_alone_ends_the_block_before_it_is_recorded():
+    watch = stopped_watch(lambda out: out.square().mean() + torch.tensor(math.nan))
+    assert watch.stopped == "stopped because the cost of update 3 is NaN; the weights are those before it"
+    assert len(watch.record) == 2
+    found = cnnlab.autopsy(watch.record)
+    assert (found.cause, found.step, found.phase) == ("data hold NaN", 3, "constant")
+
+
+def test_the_autopsy_of_a_block_that_was_stopped_names_the_update_that_was_not_made():
+    watch = stopped_watch(lambda out: out.square().sum(1).sqrt().mean())
+    assert watch.stopped.startswith("stopped because the gradient of update 3 holds NaN or inf in weight")
+    found = cnnlab.autopsy(watch.record)
+    assert (found.cause, found.step, found.phase) == ("undefined operation", 3, "gradient")
+    assert "healthy" not in str(found)

@@ -13,8 +13,9 @@ from cnnlab.records.formats import format_number
 
 QUOTIENTS = {"div": "/", "true_divide": "/", "fmod": "by", "remainder": "by", "pow": "to the power of", "atan2": "and"}
 """Operations of two numbers -> the word between these."""
-ORDINARY = 2
-"""Most values that are shown."""
+PLAIN = {"linalg_vector_norm": "norm", "native_batch_norm": "batch_norm", "native_layer_norm": "layer_norm",
+         "_native_batch_norm_legit": "batch_norm", "_native_batch_norm_legit_no_training": "batch_norm"}  # fmt: skip
+"""Operations whose own name nobody writes."""
 
 
 def describe_argument(call: Call, name: str) -> str:
@@ -85,6 +86,19 @@ def write(value: float | None) -> str:
     """A number as it is written in a sentence."""
     assert value is not None
     return f"{value:g}" if abs(value) < 1e5 and value == round(value, 3) else format_number(value)
+
+
+def add_whole(said: str, function: str, whole: str) -> str:
+    """What an operation was asked for, and the function of torch that it is a part of, where that has another name."""
+    if whole in ("", function) or function.startswith(f"{whole}_"):
+        return said
+    return f"{said or function}, within {whole}"
+
+
+def name_function(call: Call) -> str:
+    """The name of torch's operation, as it is known to users."""
+    name = str(call.function.overloadpacket.__name__)
+    return name.strip("_") if call.name not in PLAIN else PLAIN[call.name]
 
 
 # -- slopes

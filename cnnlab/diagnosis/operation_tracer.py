@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cnnlab.diagnosis.arguments import describe_argument, describe_slope, name_node
+from cnnlab.diagnosis.arguments import add_whole, describe_argument, describe_slope, name_function, name_node
 from cnnlab.diagnosis.events import Event, Origin
 from cnnlab.diagnosis.operations import (
     UNDEFINED_KINDS,
@@ -92,10 +92,12 @@ class OperationTracer(TorchDispatchMode):
     def trace(self) -> Iterator[None]:
         """A block in which all operations are seen."""
         with contextlib.ExitStack() as stack:
+            stack.callback(self.network.register_forward_pre_hook(self.begin_layers).remove)
             for name, module in self.network.named_modules():
                 if name in self.layers or not list(module.children()):
                     stack.callback(module.register_forward_pre_hook(functools.partial(self.enter_layer, name)).remove)
                     stack.callback(module.register_forward_hook(functools.partial(self.leave_layer, name)).remove)
+            stack.callback(self.network.register_forward_hook(self.begin_cost).remove)
             stack.enter_context(FunctionNames(self))
             stack.enter_context(self)
             yield
@@ -118,13 +120,16 @@ class OperationTracer(TorchDispatchMode):
         self.begin_cost()
         return cost(*arguments)
 
-    def begin_cost(self) -> None:
-        """What is computed from now on belongs to the cost."""
+    def begin_cost(self, *_: Any) -> None:
+        """The hook of the network that is done: what is computed from now on belongs to the cost."""
         self.last, self.stage = self.owner, "cost"
 
-    def begin_layers(self) -> None:
-        """The network is called once more."""
+    def begin_layers(self, _module: nn.Module, inputs: Any) -> None:
+        """The hook of the network that is called; what it is given was perhaps taken for targets."""
         self.stage = "activation"
+        for part in find_tensors(inputs):
+            if all(self.events[place].phase == "target" for place in self.find_sources([part])):
+                self.check_given(part, "input")
 
     def note_function(self, function: Any, passed: Any) -> None:
         """Note a call of a function of torch, whose nodes of the graph will have numbers from now on."""
@@ -328,24 +333,6 @@ class FunctionNames(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             self.tracer.function = ""
-
-
-def add_whole(said: str, function: str, whole: str) -> str:
-    """What an operation was asked for, and the function of torch that it is a part of, where that has another name."""
-    if whole in ("", function) or function.startswith(f"{whole}_"):
-        return said
-    return f"{said or function}, within {whole}"
-
-
-def name_function(call: Call) -> str:
-    """The name of torch's operation, as it is known to users."""
-    name = str(call.function.overloadpacket.__name__)
-    return name.strip("_") if call.name not in PLAIN else PLAIN[call.name]
-
-
-PLAIN = {"linalg_vector_norm": "norm", "native_batch_norm": "batch_norm", "native_layer_norm": "layer_norm",
-         "_native_batch_norm_legit": "batch_norm", "_native_batch_norm_legit_no_training": "batch_norm"}  # fmt: skip
-"""Operations whose own name nobody writes."""
 
 
 def describe_given(tensor: Tensor, name: str) -> str:

@@ -26,6 +26,9 @@ NUMBERS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.devic
 MOST_PASSES = 8
 """Backward passes of one update that are kept, the last ones."""
 
+Generators = tuple[Tensor, Tensor | None] | None
+"""States of torch's generators on the CPU and on the model's device; None where they were not kept."""
+
 
 class Given(NamedTuple):
     """A tensor that came from elsewhere."""
@@ -60,7 +63,7 @@ class Called(NamedTuple):
     """Where the user's code made the call."""
     autocast: torch.dtype | None
     """The type of mixed precision at that moment; None without."""
-    generators: tuple[Tensor, Tensor | None] | None
+    generators: Generators
     """The states of torch's generators before it, on the CPU and on the model's device; of the model's calls alone."""
 
 
@@ -90,7 +93,7 @@ class Tape(TorchFunctionMode):
         self.calls: list[Called] = []
         self.known: dict[int, tuple[weakref.ref[Tensor], Made | Given | Weight]] = {}
         self.passes: list[Taped] = []
-        self.generators: tuple[Tensor, Tensor | None] | None = None
+        self.generators: Generators = None
         self.listening = self.resumes = False
 
     def end(self) -> None:
@@ -160,7 +163,7 @@ class Tape(TorchFunctionMode):
         arguments: Any,
         parts: Sequence[Tensor],
         place: Place | None,
-        generators: tuple[Tensor, Tensor | None] | None = None,
+        generators: Generators = None,
     ) -> None:
         """Note a call and the tensors that it gave; of an endless row of them the first are forgotten."""
         if len(self.calls) >= MOST_CALLS:

@@ -57,6 +57,8 @@ def describe_count(call: Call, name: str) -> str:
         return "mean of no values"
     if name in ("std", "var", "std_mean", "var_mean") and each <= 1:
         return f"{name.partition('_')[0]} of {'one value' if each else 'no values'}, which divides by 0"
+    if name == "logsumexp":
+        return "logsumexp over -inf alone"
     if name.endswith("ctc_loss"):
         return f"{name} of a target that is too long for its input: no alignment is possible"
     if name in ("nll_loss_forward", "nll_loss2d_forward"):
@@ -144,3 +146,15 @@ def read_saved(node: Any, name: str) -> Any:
         return getattr(node, name)
     except (RuntimeError, AttributeError):
         return None
+
+
+# -- what came in
+
+
+def describe_given(tensor: Tensor, name: str) -> str:
+    """How much of what came in is not finite, and where first."""
+    bad = ~tensor.isfinite()
+    kind = "NaN" if bool(tensor.isnan().any()) else "inf"
+    count = f"{kind} in {int(bad.sum())} of {tensor.numel()} values"
+    first = f", first in example {int(bad.nonzero()[0][0])}" if tensor.dim() and len(tensor) > 1 else ""
+    return f"{name}: {count}{first}" if name else f"{count}{first}"

@@ -18,7 +18,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cnnlab.diagnosis.arguments import add_whole, describe_argument, describe_slope, name_function, name_node
+from cnnlab.diagnosis.arguments import (
+    add_whole,
+    describe_argument,
+    describe_given,
+    describe_slope,
+    name_function,
+    name_node,
+)
 from cnnlab.diagnosis.events import Event, Origin
 from cnnlab.diagnosis.operations import (
     UNDEFINED_KINDS,
@@ -38,6 +45,8 @@ OVERWRITES = {"copy", "fill", "zero", "set"}
 """Operations that write into a tensor without reading it."""
 CONSTANTS = {"scalar_tensor", "full", "fill", "full_like", "where", "masked_fill"}
 """Operations by which a function of torch puts in a NaN of its own."""
+SATURATING = {"exp", "_softmax", "_safe_softmax", "softmax", "sigmoid", "tanh"}
+"""Operations that round to 0 or 1 far out."""
 PROBABILITIES = {"exp", "_softmax", "softmax", "sigmoid"}
 """Operations that a cost begins with where it forms probabilities."""
 COSTS = {"log", "log2", "log10", "log1p", "_log_softmax", "log_sigmoid_forward", "logsumexp", "pow", "mean"}
@@ -76,6 +85,7 @@ class OperationTracer(TorchDispatchMode):
         self.outputs: list[Tensor] = []
         self.meant: set[int] = set()
         self.sources: dict[int, frozenset[int]] = {}
+        self.saturated: dict[int, str] = {}
         self.kept: list[Any] = []
         self.layer = self.owner = self.last = self.function = ""
         self.passed: Any = ()
@@ -208,6 +218,7 @@ class OperationTracer(TorchDispatchMode):
         before = [part.clone() for part in inputs] if mutable else inputs
         self.enter(name)
         result = func(*args, **kwargs)
+        self.note_saturation(name, inputs, result)
         bad = [part for part in find_tensors(result) if part.numel() and not part.isfinite().all()]
         if not bad or name.startswith(("empty", "new_empty")):
             return result
@@ -216,10 +227,12 @@ class OperationTracer(TorchDispatchMode):
         nan_in, inf_in = holds_anywhere(torch.isnan, before), holds_anywhere(torch.isinf, before)
         nan_out = holds_anywhere(torch.isnan, bad)
         came_in = nan_in or passes_number(math.isnan, (args, kwargs)) or (inf_in and not nan_out)
-        if came_in and not self.makes_within_function(inputs):
+        if came_in and not self.makes_within_function(inputs) and name != "logsumexp":
             self.hand_on(inputs, before, bad)
             return result
         reached = math.nan if mutable else compute_true_size(func, args, kwargs)
+        if mutable and before and args and args[0] is inputs[0]:
+            args = (before[0], *args[1:])
         call = Call(func, name, args, kwargs, before, bad[0], inf_in, reached)
         event = self.make_event(call, nan_out)
         if nan_out and not inf_in and event.operation == "overflow":
@@ -228,6 +241,18 @@ class OperationTracer(TorchDispatchMode):
             event, inputs = dataclasses.replace(event, operation="inf-inf"), bad
         self.note(event, inputs, bad)
         return result
+
+    def note_saturation(self, name: str, inputs: list[Tensor], result: Any) -> None:
+        """Note what gives exactly 0 or 1, and what is computed from that."""
+        if torch._C._current_autograd_node() is not None or self.descending:
+            return
+        found = next((self.saturated[identify(part)] for part in inputs if identify(part) in self.saturated), "")
+        for part in find_tensors(result):
+            if name in SATURATING and bool(((part == 0) | (part == 1)).any()):
+                found = name.strip("_")
+            if found:
+                self.saturated[identify(part)] = found
+                self.kept.append(part)
 
     def makes_within_function(self, inputs: list[Tensor]) -> bool:
         """Whether a NaN that was in no input was put in by torch itself, within a function that was given none."""
@@ -269,6 +294,7 @@ class OperationTracer(TorchDispatchMode):
         return Event(
             self.step, phase, layer if place is None or self.flat is None else find_layer(self.flat, place), operation,
             function, nan, call.largest, call.reached, name_precision(call.result), argument, source,
+            next((self.saturated[identify(part)] for part in call.inputs if identify(part) in self.saturated), ""),
         )  # fmt: skip
 
     def enter(self, name: str) -> None:
@@ -333,15 +359,6 @@ class FunctionNames(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             self.tracer.function = ""
-
-
-def describe_given(tensor: Tensor, name: str) -> str:
-    """How much of what came in is not finite, and where first."""
-    bad = ~tensor.isfinite()
-    kind = "NaN" if bool(tensor.isnan().any()) else "inf"
-    count = f"{kind} in {int(bad.sum())} of {tensor.numel()} values"
-    first = f", first in example {int(bad.nonzero()[0][0])}" if tensor.dim() and len(tensor) > 1 else ""
-    return f"{name}: {count}{first}" if name else f"{count}{first}"
 
 
 def find_layer(layout: Layout, place: int) -> str:

@@ -182,6 +182,7 @@ RULES_WITHOUT_INF: dict[str, Rule] = {
 }
 """The same for inputs that are all finite; what these rules do not tell is left to RULES."""
 RULES_WITH_INF: dict[str, Rule] = {
+    "logsumexp": make_rule("log(0)"),
     **dict.fromkeys(("mul", "addcmul"), make_rule("inf*0")),
     **dict.fromkeys(("_softmax_backward_data", "_log_softmax_backward_data"), name_softmax_gradient),
     **dict.fromkeys(

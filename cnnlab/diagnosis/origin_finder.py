@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,7 @@ class OriginFinder:
 
         It `may_pass` where a scaler of mixed precision leaves the update out.
         """
+        self.look_back()
         taped = self.tape.take(roots)
         if not is_broken or self.done or self.tries >= MOST_TRIES:
             return
@@ -111,9 +113,10 @@ class OriginFinder:
         """Make the backward passes of an update again until one tells; None if none does."""
         for taped in kept.passes:
             found = find_origin_on_tape(taped, kept.step, self.model, self.layout, kept.weights)
-            # Weights that are not finite later than at the start come of what was not seen.
-            if found is not None and not (found.first.phase == "weight" and kept.step > 1):
+            if found is not None and found.first.phase != "weight":
                 return found
+            if found is not None and kept.step == 1:
+                return Origin(dataclasses.replace(found.first, step=0), found.nan)  # they were so at the start
         return None
 
     def end(self, kept: Kept, origin: Origin | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -35,6 +36,8 @@ class Given(NamedTuple):
 
     tensor: Tensor
     requires_grad: bool
+    made_by: str
+    """What gave it, where that is a function of autograd written by hand: its name; '' otherwise."""
 
 
 class Weight(NamedTuple):
@@ -198,7 +201,9 @@ class Tape(TorchFunctionMode):
         """A tensor that no call on the tape has given."""
         name = self.names.get(id(tensor))
         wants = tensor.requires_grad
-        packed = Given(tensor.detach() if wants else tensor, wants) if name is None else Weight(name)
+        packed = (
+            Given(tensor.detach() if wants else tensor, wants, name_maker(tensor)) if name is None else Weight(name)
+        )
         self.known[id(tensor)] = weakref.ref(tensor), packed
         return packed
 
@@ -224,6 +229,12 @@ class Tape(TorchFunctionMode):
     def drop(self) -> None:
         """Forget the passes of an update that is done."""
         self.passes = []
+
+
+def name_maker(tensor: Tensor) -> str:
+    """The name of the function of autograd, written by hand, that gave a tensor; '' for other tensors."""
+    node = tensor.grad_fn
+    return type(node).__name__.removesuffix("Backward") if isinstance(node, BackwardCFunction) else ""
 
 
 def find_parts(output: Any) -> list[Tensor]:

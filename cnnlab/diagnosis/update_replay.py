@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from cnnlab.diagnosis.events import Origin
-from cnnlab.diagnosis.operation_tracer import OperationTracer
+from cnnlab.diagnosis.events import Event, Origin
+from cnnlab.diagnosis.operation_tracer import OperationTracer, name_precision
 from cnnlab.diagnosis.operations import find_tensors
 from cnnlab.diagnosis.source_lines import is_library
 from cnnlab.diagnosis.tape import Called, Generators, Given, Made, Taped, Weight
@@ -69,7 +70,15 @@ class Replay:
             ones = [torch.ones_like(root) for root in roots]
             found = torch.autograd.grad(roots, parameters, ones, allow_unused=True)
         gradients = [part for part in found if part is not None]
-        return self.tracer.find_origin([*self.tracer.outputs, *(root.detach() for root in roots), *gradients])
+        found_here = self.tracer.find_origin([*self.tracer.outputs, *(root.detach() for root in roots), *gradients])
+        return found_here or self.blame_function()
+
+    def blame_function(self) -> Origin | None:
+        """The slope of the only function that was not made again: one of autograd written by hand."""
+        makers = {given.made_by for called in self.taped.calls for given in find_given(called.arguments)} - {""}
+        if len(makers) != 1 or not all(bool(value.isfinite().all()) for value in self.taped.values):
+            return None
+        return Origin(describe_function(self.tracer, makers.pop(), "gradient"), None)
 
     def check_given(self) -> None:
         """Look at what the update was given: weights, buffers, and what came into the calls."""
@@ -82,13 +91,22 @@ class Replay:
         for called in self.taped.calls:
             for given in find_given(called.arguments):
                 tensor = given.tensor
-                if not find_tensors(tensor) or given.requires_grad or id(tensor) in self.given:
+                if not find_tensors(tensor) or id(tensor) in self.given:
+                    continue
+                if given.requires_grad:
+                    self.check_made(given)
                     continue
                 name = names.get(tensor.data_ptr(), "")
                 phase = "input" if called.function is None else "target" if name else "constant"
                 self.given[id(tensor)] = tensor.clone()
                 said = f"{phase}s {name}" if name else "a constant in the cost" if phase == "constant" else ""
                 self.tracer.check_given(self.given[id(tensor)], phase, "", said)
+
+    def check_made(self, given: Given) -> None:
+        """Look at what a function of autograd written by hand gave, which is not called again."""
+        if given.made_by and not bool(given.tensor.isfinite().all()):
+            event = describe_function(self.tracer, given.made_by, "cost")
+            self.tracer.note(event, [], [self.find(given)])
 
     def call(self, called: Called) -> None:
         """Make one call again."""
@@ -133,6 +151,14 @@ class Replay:
             torch.allclose(root.detach(), was, rtol=CLOSE, equal_nan=True)
             for root, was in zip(roots, self.taped.values, strict=True)
         )
+
+
+def describe_function(tracer: OperationTracer, name: str, phase: str) -> Event:
+    """The event of a function of autograd that was written by hand."""
+    said = f"the slope that the backward of {name} gives" if phase == "gradient" else f"what {name} gives"
+    precision = name_precision(next(tracer.network.parameters()))
+    layer = tracer.last if phase == "gradient" else ""
+    return Event(tracer.step, phase, layer, "undefined", name, True, 0.0, math.nan, precision, said)
 
 
 def forget_statistics(model: nn.Module, buffers: dict[str, Tensor]) -> None:

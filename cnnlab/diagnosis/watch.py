@@ -243,7 +243,6 @@ class Watch:
         if self.pausing and (closure is not None or self.begins(optimizer)):
             self.stop(f"paused before update {self.recorder.updates + 1}")
         self.finder.tape.stop()
-        self.finder.look_back()
         self.met = self.recorder.flat()
         self.stepping = False
         if closure is None:

@@ -391,3 +391,60 @@ def test_a_trace_within_the_block_is_refused():
         pytest.raises(RuntimeError, match="leave the watch's block first"),
     ):
         watch.trace(lambda: model(X).mean())
+
+
+class ByHand(torch.autograd.Function):
+    """A root whose slope has no care for 0."""
+
+    @staticmethod
+    def forward(ctx, h):
+        ctx.save_for_backward(h)
+        return h.abs().sqrt()
+
+    @staticmethod
+    def backward(ctx, slope):
+        (h,) = ctx.saved_tensors
+        return slope / (2 * h.abs().sqrt())
+
+
+@pytest.mark.parametrize("phase", ["gradient", "cost"])
+def test_a_function_of_autograd_written_by_hand_is_named(phase):
+    class Broken(ByHand):
+        @staticmethod
+        def forward(ctx, h):
+            return ByHand.forward(ctx, h) * (1 if phase == "gradient" else math.nan)
+
+    event = watched(network(), plain(lambda out, step: out.square().mean() + Broken.apply(out - out.detach()).mean()))
+    assert (event.step, event.phase, event.function) == (1, phase, "Broken")
+    assert "Broken" in event.argument
+
+
+def test_weights_that_are_not_finite_at_the_start_are_those_of_update_0():
+    model = network()
+    model.head.weight.data[0, 1] = math.nan
+    event = watched(model, plain(lambda out, step: out.square().mean()))
+    assert (event.step, event.phase, event.layer, event.operation) == (0, "weight", "head", "given")
+
+
+def test_what_an_operation_in_place_was_given_is_what_was_there_before():
+    def cost(out, step):
+        share = torch.tensor([1.0, 0.0])
+        share /= share.clone()
+        return (out * share).mean()
+
+    event = watched(network(), plain(cost))
+    assert (event.operation, event.argument) == ("0/0", "div: 0 / 0")
+
+
+@pytest.mark.parametrize(
+    ("probability", "named"), [(lambda out: (out * 1e4).softmax(1), "softmax"), (lambda out: out * 0, "")]
+)
+def test_a_log_of_0_knows_what_was_saturated(probability, named):
+    event = watched(network(), plain(lambda out, step: probability(out).log().mean()))
+    assert (event.operation, event.saturated) == ("log(0)", named)
+
+
+def test_a_device_that_would_have_to_be_waited_for_is_asked_at_the_next_step(monkeypatch):
+    monkeypatch.setattr("cnnlab.diagnosis.origin_finder.is_read_at_once", lambda device: False)
+    event = watched(network(), plain(lambda out, step: root_of_nothing(out) if step == 1 else out.square().mean()))
+    assert (event.step, event.function, event.operation) == (2, "sqrt", "x/0")

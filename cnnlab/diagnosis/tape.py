@@ -26,6 +26,8 @@ NUMBERS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.devic
 """Types of arguments that hold no tensor."""
 MOST_PASSES = 8
 """Backward passes of one update that are kept, the last ones."""
+MOST_BYTES = 2**28
+"""Inputs and targets of more than one call of the model are kept up to this size."""
 
 Generators = tuple[Tensor, Tensor | None] | None
 """States of torch's generators on the CPU and on the model's device; None where they were not kept."""
@@ -78,6 +80,8 @@ class Taped:
     roots: tuple[Made, ...]
     values: tuple[Tensor, ...]
     """What the roots were."""
+    size: int
+    """Bytes of the tensors that came from elsewhere."""
 
 
 class Tape(TorchFunctionMode):
@@ -95,6 +99,7 @@ class Tape(TorchFunctionMode):
         """Know of no call."""
         self.calls: list[Called] = []
         self.known: dict[int, tuple[weakref.ref[Tensor], Made | Given | Weight]] = {}
+        self.size = 0
         self.passes: list[Taped] = []
         self.generators: Generators = None
         self.listening = self.resumes = False
@@ -170,9 +175,11 @@ class Tape(TorchFunctionMode):
     ) -> None:
         """Note a call and the tensors that it gave; of an endless row of them the first are forgotten."""
         if len(self.calls) >= MOST_CALLS:
-            self.calls, self.known = [], {}
+            self.clear()
             self.stop()
             return
+        if function is None and self.size > MOST_BYTES:
+            self.clear()  # calls that are never sent backward
         kind = self.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         at = len(self.calls)
@@ -205,6 +212,7 @@ class Tape(TorchFunctionMode):
             Given(tensor.detach() if wants else tensor, wants, name_maker(tensor)) if name is None else Weight(name)
         )
         self.known[id(tensor)] = weakref.ref(tensor), packed
+        self.size += tensor.nbytes if name is None else 0
         return packed
 
     def find(self, tensor: Tensor) -> Made | None:
@@ -218,13 +226,19 @@ class Tape(TorchFunctionMode):
         """All that a backward pass from these roots is computed from, which begins now; None if that is not known."""
         self.stop()
         made = [self.find(root) for root in roots if isinstance(root, Tensor)]
-        calls, self.calls, self.known = tuple(self.calls), [], {}
+        calls, size = tuple(self.calls), self.size
+        self.clear()
         found = [each for each in made if each is not None]
         if self.ended or not found or len(found) < len(roots):
             return None
-        taped = Taped(calls, tuple(found), tuple(root.detach() for root in roots))
-        self.passes = [*self.passes[1 - MOST_PASSES :], taped]
+        taped = Taped(calls, tuple(found), tuple(root.detach() for root in roots), size)
+        before = self.passes[1 - MOST_PASSES :]
+        self.passes = [*(before if sum(each.size for each in before) + size < MOST_BYTES else []), taped]
         return taped
+
+    def clear(self) -> None:
+        """Forget the calls."""
+        self.calls, self.known, self.size = [], {}, 0
 
     def drop(self) -> None:
         """Forget the passes of an update that is done."""

@@ -448,3 +448,19 @@ def test_a_device_that_would_have_to_be_waited_for_is_asked_at_the_next_step(mon
     monkeypatch.setattr("cnnlab.diagnosis.origin_finder.is_read_at_once", lambda device: False)
     event = watched(network(), plain(lambda out, step: root_of_nothing(out) if step == 1 else out.square().mean()))
     assert (event.step, event.function, event.operation) == (2, "sqrt", "x/0")
+
+
+def test_many_forward_passes_without_a_backward_hold_a_bounded_part_of_their_inputs(monkeypatch):
+    monkeypatch.setattr("cnnlab.diagnosis.tape.MOST_BYTES", 3 * X.nbytes)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    held = []
+    with cnnlab.watch(model, optimizer, show=False) as watch:
+        for _ in range(20):
+            given = X.clone()
+            held.append(StorageWeakRef(given.untyped_storage()))
+            model(given)
+        assert sum(not each.expired() for each in held) <= 6
+        root_of_nothing(model(X)).backward()
+        optimizer.step()
+    assert watch.record.clues.origin.first.function == "sqrt"

@@ -8,26 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnlab.diagnosis.operations import Call, find_negative_variance
+from cnnlab.diagnosis.operations import DOMAINS, Call, find_negative_variance
 from cnnlab.records.formats import format_number
 
-DOMAINS = {
-    **dict.fromkeys(("acos", "asin"), "on [-1, 1]"),
-    **dict.fromkeys(("log", "log2", "log10", "rsqrt"), "above 0"),
-    **dict.fromkeys(("lgamma", "digamma", "polygamma", "mvlgamma"), "outside 0, -1, -2, .."),
-    "acosh": "from 1 on",
-    "atanh": "within (-1, 1)",
-    "erfinv": "within (-1, 1)",
-    "log1p": "above -1",
-    "logit": "within (0, 1)",
-    "ndtri": "within (0, 1)",
-    "sqrt": "from 0 on",
-}
-"""Operation -> where it has a finite value."""
 QUOTIENTS = {"div": "/", "true_divide": "/", "fmod": "by", "remainder": "by", "pow": "to the power of", "atan2": "and"}
 """Operations of two numbers -> the word between these."""
-ORDINARY = 2
-"""Most values that are shown."""
+PLAIN = {"linalg_vector_norm": "norm", "native_batch_norm": "batch_norm", "native_layer_norm": "layer_norm",
+         "_native_batch_norm_legit": "batch_norm", "_native_batch_norm_legit_no_training": "batch_norm"}  # fmt: skip
+"""Operations whose own name nobody writes."""
 
 
 def describe_argument(call: Call, name: str) -> str:
@@ -69,6 +57,10 @@ def describe_count(call: Call, name: str) -> str:
         return "mean of no values"
     if name in ("std", "var", "std_mean", "var_mean") and each <= 1:
         return f"{name.partition('_')[0]} of {'one value' if each else 'no values'}, which divides by 0"
+    if name == "logsumexp":
+        return "logsumexp over -inf alone"
+    if name.endswith("ctc_loss"):
+        return f"{name} of a target that is too long for its input: no alignment is possible"
     if name in ("nll_loss_forward", "nll_loss2d_forward"):
         return "nll_loss of no labels: all are ignored"
     return ""
@@ -96,6 +88,19 @@ def write(value: float | None) -> str:
     """A number as it is written in a sentence."""
     assert value is not None
     return f"{value:g}" if abs(value) < 1e5 and value == round(value, 3) else format_number(value)
+
+
+def add_whole(said: str, function: str, whole: str) -> str:
+    """What an operation was asked for, and the function of torch that it is a part of, where that has another name."""
+    if whole in ("", function) or function.startswith(f"{whole}_"):
+        return said
+    return f"{said or function}, within {whole}"
+
+
+def name_function(call: Call) -> str:
+    """The name of torch's operation, as it is known to users."""
+    name = str(call.function.overloadpacket.__name__)
+    return name.strip("_") if call.name not in PLAIN else PLAIN[call.name]
 
 
 # -- slopes
@@ -141,3 +146,15 @@ def read_saved(node: Any, name: str) -> Any:
         return getattr(node, name)
     except (RuntimeError, AttributeError):
         return None
+
+
+# -- what came in
+
+
+def describe_given(tensor: Tensor, name: str) -> str:
+    """How much of what came in is not finite, and where first."""
+    bad = ~tensor.isfinite()
+    kind = "NaN" if bool(tensor.isnan().any()) else "inf"
+    count = f"{kind} in {int(bad.sum())} of {tensor.numel()} values"
+    first = f", first in example {int(bad.nonzero()[0][0])}" if tensor.dim() and len(tensor) > 1 else ""
+    return f"{name}: {count}{first}" if name else f"{count}{first}"

@@ -37,6 +37,8 @@ class Event:
     """What was asked of the operation, in words, such as "acos of 2, which is defined on [-1, 1]"; '' if unknown."""
     source: str = ""
     """File and line of the user's code that called it, and the code there; '' if it was not the user's code."""
+    saturated: str = ""
+    """The softmax, sigmoid or exp that gave exactly 0 or 1, of which this came; '' if none did."""
 
     @property
     def value_name(self) -> str:

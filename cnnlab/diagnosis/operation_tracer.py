@@ -18,7 +18,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cnnlab.diagnosis.arguments import describe_argument, describe_slope, name_node
+from cnnlab.diagnosis.arguments import (
+    add_whole,
+    describe_argument,
+    describe_given,
+    describe_slope,
+    name_function,
+    name_node,
+)
 from cnnlab.diagnosis.events import Event, Origin
 from cnnlab.diagnosis.operations import (
     UNDEFINED_KINDS,
@@ -38,6 +45,8 @@ OVERWRITES = {"copy", "fill", "zero", "set"}
 """Operations that write into a tensor without reading it."""
 CONSTANTS = {"scalar_tensor", "full", "fill", "full_like", "where", "masked_fill"}
 """Operations by which a function of torch puts in a NaN of its own."""
+SATURATING = {"exp", "_softmax", "_safe_softmax", "softmax", "sigmoid", "tanh"}
+"""Operations that round to 0 or 1 far out."""
 PROBABILITIES = {"exp", "_softmax", "softmax", "sigmoid"}
 """Operations that a cost begins with where it forms probabilities."""
 COSTS = {"log", "log2", "log10", "log1p", "_log_softmax", "log_sigmoid_forward", "logsumexp", "pow", "mean"}
@@ -76,6 +85,7 @@ class OperationTracer(TorchDispatchMode):
         self.outputs: list[Tensor] = []
         self.meant: set[int] = set()
         self.sources: dict[int, frozenset[int]] = {}
+        self.saturated: dict[int, str] = {}
         self.kept: list[Any] = []
         self.layer = self.owner = self.last = self.function = ""
         self.passed: Any = ()
@@ -92,10 +102,12 @@ class OperationTracer(TorchDispatchMode):
     def trace(self) -> Iterator[None]:
         """A block in which all operations are seen."""
         with contextlib.ExitStack() as stack:
+            stack.callback(self.network.register_forward_pre_hook(self.begin_layers).remove)
             for name, module in self.network.named_modules():
                 if name in self.layers or not list(module.children()):
                     stack.callback(module.register_forward_pre_hook(functools.partial(self.enter_layer, name)).remove)
                     stack.callback(module.register_forward_hook(functools.partial(self.leave_layer, name)).remove)
+            stack.callback(self.network.register_forward_hook(self.begin_cost).remove)
             stack.enter_context(FunctionNames(self))
             stack.enter_context(self)
             yield
@@ -118,13 +130,16 @@ class OperationTracer(TorchDispatchMode):
         self.begin_cost()
         return cost(*arguments)
 
-    def begin_cost(self) -> None:
-        """What is computed from now on belongs to the cost."""
+    def begin_cost(self, *_: Any) -> None:
+        """The hook of the network that is done: what is computed from now on belongs to the cost."""
         self.last, self.stage = self.owner, "cost"
 
-    def begin_layers(self) -> None:
-        """The network is called once more."""
+    def begin_layers(self, _module: nn.Module, inputs: Any) -> None:
+        """The hook of the network that is called; what it is given was perhaps taken for targets."""
         self.stage = "activation"
+        for part in find_tensors(inputs):
+            if all(self.events[place].phase == "target" for place in self.find_sources([part])):
+                self.check_given(part, "input")
 
     def note_function(self, function: Any, passed: Any) -> None:
         """Note a call of a function of torch, whose nodes of the graph will have numbers from now on."""
@@ -203,6 +218,7 @@ class OperationTracer(TorchDispatchMode):
         before = [part.clone() for part in inputs] if mutable else inputs
         self.enter(name)
         result = func(*args, **kwargs)
+        self.note_saturation(name, inputs, result)
         bad = [part for part in find_tensors(result) if part.numel() and not part.isfinite().all()]
         if not bad or name.startswith(("empty", "new_empty")):
             return result
@@ -211,10 +227,12 @@ class OperationTracer(TorchDispatchMode):
         nan_in, inf_in = holds_anywhere(torch.isnan, before), holds_anywhere(torch.isinf, before)
         nan_out = holds_anywhere(torch.isnan, bad)
         came_in = nan_in or passes_number(math.isnan, (args, kwargs)) or (inf_in and not nan_out)
-        if came_in and not self.makes_within_function(inputs):
+        if came_in and not self.makes_within_function(inputs) and name != "logsumexp":
             self.hand_on(inputs, before, bad)
             return result
         reached = math.nan if mutable else compute_true_size(func, args, kwargs)
+        if mutable and before and args and args[0] is inputs[0]:
+            args = (before[0], *args[1:])
         call = Call(func, name, args, kwargs, before, bad[0], inf_in, reached)
         event = self.make_event(call, nan_out)
         if nan_out and not inf_in and event.operation == "overflow":
@@ -223,6 +241,18 @@ class OperationTracer(TorchDispatchMode):
             event, inputs = dataclasses.replace(event, operation="inf-inf"), bad
         self.note(event, inputs, bad)
         return result
+
+    def note_saturation(self, name: str, inputs: list[Tensor], result: Any) -> None:
+        """Note what gives exactly 0 or 1, and what is computed from that."""
+        if torch._C._current_autograd_node() is not None or self.descending:
+            return
+        found = next((self.saturated[identify(part)] for part in inputs if identify(part) in self.saturated), "")
+        for part in find_tensors(result):
+            if name in SATURATING and bool(((part == 0) | (part == 1)).any()):
+                found = name.strip("_")
+            if found:
+                self.saturated[identify(part)] = found
+                self.kept.append(part)
 
     def makes_within_function(self, inputs: list[Tensor]) -> bool:
         """Whether a NaN that was in no input was put in by torch itself, within a function that was given none."""
@@ -254,23 +284,18 @@ class OperationTracer(TorchDispatchMode):
         if node is None:
             function = self.function if call.name in CONSTANTS and self.function else name_function(call)
             source = describe_place(self.find_line())
-            argument = self.describe(call, function) if operation in (*UNDEFINED_KINDS, "exp overflow") else ""
+            said = describe_argument(call, function) if operation in (*UNDEFINED_KINDS, "exp overflow") else ""
+            argument = add_whole(said, function, self.function)
         else:
             written = self.find_written(node)
             function, source = name_node(node), describe_place(None if written is None else written.place)
-            argument = describe_slope(node, call.result) if operation in UNDEFINED_KINDS else ""
+            said = describe_slope(node, call.result) if operation in UNDEFINED_KINDS else ""
+            argument = add_whole(said, function, "" if written is None else written.name)
         return Event(
             self.step, phase, layer if place is None or self.flat is None else find_layer(self.flat, place), operation,
             function, nan, call.largest, call.reached, name_precision(call.result), argument, source,
+            next((self.saturated[identify(part)] for part in call.inputs if identify(part) in self.saturated), ""),
         )  # fmt: skip
-
-    def describe(self, call: Call, function: str) -> str:
-        """What an operation was asked for, and what it is part of."""
-        said = describe_argument(call, function)
-        within = self.function
-        if within in ("", function) or function.startswith(f"{within}_"):
-            return said
-        return f"{said or function}, within {within}"
 
     def enter(self, name: str) -> None:
         """Tell probabilities from costs by what the cost calls first."""
@@ -334,26 +359,6 @@ class FunctionNames(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             self.tracer.function = ""
-
-
-def name_function(call: Call) -> str:
-    """The name of torch's operation, as it is known to users."""
-    name = str(call.function.overloadpacket.__name__)
-    return name.strip("_") if call.name not in PLAIN else PLAIN[call.name]
-
-
-PLAIN = {"linalg_vector_norm": "norm", "native_batch_norm": "batch_norm", "native_layer_norm": "layer_norm",
-         "_native_batch_norm_legit": "batch_norm", "_native_batch_norm_legit_no_training": "batch_norm"}  # fmt: skip
-"""Operations whose own name nobody writes."""
-
-
-def describe_given(tensor: Tensor, name: str) -> str:
-    """How much of what came in is not finite, and where first."""
-    bad = ~tensor.isfinite()
-    kind = "NaN" if bool(tensor.isnan().any()) else "inf"
-    count = f"{kind} in {int(bad.sum())} of {tensor.numel()} values"
-    first = f", first in example {int(bad.nonzero()[0][0])}" if tensor.dim() and len(tensor) > 1 else ""
-    return f"{name}: {count}{first}" if name else f"{count}{first}"
 
 
 def find_layer(layout: Layout, place: int) -> str:

@@ -24,6 +24,19 @@ UNDEFINED_KINDS = frozenset(OPERATIONS) - {"given", "cast", "overflow", "exp ove
 """Those that have no finite result in any floating-point type."""
 HUGE = 1e18
 """Inputs above this overflow by themselves; a NaN or inf out of smaller ones needs another reason."""
+DOMAINS = {
+    **dict.fromkeys(("acos", "asin"), "on [-1, 1]"),
+    **dict.fromkeys(("log", "log2", "log10", "rsqrt"), "above 0"),
+    **dict.fromkeys(("lgamma", "digamma", "polygamma", "mvlgamma"), "outside 0, -1, -2, .."),
+    "acosh": "from 1 on",
+    "atanh": "within (-1, 1)",
+    "erfinv": "within (-1, 1)",
+    "log1p": "above -1",
+    "logit": "within (0, 1)",
+    **dict.fromkeys(("special_ndtri", "ndtri"), "within (0, 1)"),
+    "sqrt": "from 0 on",
+}
+"""Operation -> where it has a finite value."""
 ARITHMETIC = frozenset({
     "mul", "add", "sub", "rsub", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot", "convolution", "sum",
     "cumsum", "linear", "matmul", "addcmul", "square", "neg", "abs", "prod", "cumprod",
@@ -70,10 +83,9 @@ def name_operation(call: Call) -> str:
 
 def name_rest(call: Call) -> str:
     """Overflow if a longer type would hold the result, or if the inputs are huge; undefined otherwise."""
-    only_inf = not bool(call.result.isnan().any())
     wide = call.result.dtype == torch.float64
     holds = math.isfinite(call.reached) and not wide
-    huge = call.largest > (HUGE**5 if wide else HUGE) and only_inf
+    huge = call.largest > (HUGE**5 if wide else HUGE) and call.name not in DOMAINS
     return "overflow" if call.name in ARITHMETIC or holds or huge else "undefined"
 
 
@@ -104,11 +116,13 @@ def name_division(call: Call) -> str:
 
 
 def name_power(call: Call) -> str:
-    """A negative power of 0, or a root that gives NaN."""
+    """A negative power of 0, a root of a negative number, or a power that is too large."""
     base, exponent = (torch.as_tensor(part) for part in call.arguments[:2])
     if bool(((base == 0) & (exponent < 0)).any()):
         return "x/0"
-    return name_root(call) if bool((base < 0).any()) else ""
+    if bool((call.result.isnan() & (base < 0)).any()):
+        return "root of a negative number"
+    return "overflow" if bool((call.result.isinf() & (base.abs() > 1)).any()) else ""
 
 
 def name_deviation(call: Call) -> str:
@@ -168,6 +182,7 @@ RULES_WITHOUT_INF: dict[str, Rule] = {
 }
 """The same for inputs that are all finite; what these rules do not tell is left to RULES."""
 RULES_WITH_INF: dict[str, Rule] = {
+    "logsumexp": make_rule("log(0)"),
     **dict.fromkeys(("mul", "addcmul"), make_rule("inf*0")),
     **dict.fromkeys(("_softmax_backward_data", "_log_softmax_backward_data"), name_softmax_gradient),
     **dict.fromkeys(

@@ -41,7 +41,7 @@ def describe_place(place: Place | None) -> str:
     if place is None:
         return ""
     name, line = place
-    code = linecache.getline(name, line).strip()
+    code = linecache.getline(name, line).strip().partition("  # ")[0]
     shown = code if len(code) <= LONGEST else f"{code[: LONGEST - 3]}..."
     return f"{name_file(name)}:{line}{f': {shown}' if shown else ''}"
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -25,6 +26,11 @@ NUMBERS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.devic
 """Types of arguments that hold no tensor."""
 MOST_PASSES = 8
 """Backward passes of one update that are kept, the last ones."""
+MOST_BYTES = 2**28
+"""Inputs and targets of more than one call of the model are kept up to this size."""
+
+Generators = tuple[Tensor, Tensor | None] | None
+"""States of torch's generators on the CPU and on the model's device; None where they were not kept."""
 
 
 class Given(NamedTuple):
@@ -32,6 +38,8 @@ class Given(NamedTuple):
 
     tensor: Tensor
     requires_grad: bool
+    made_by: str
+    """What gave it, where that is a function of autograd written by hand: its name; '' otherwise."""
 
 
 class Weight(NamedTuple):
@@ -60,7 +68,7 @@ class Called(NamedTuple):
     """Where the user's code made the call."""
     autocast: torch.dtype | None
     """The type of mixed precision at that moment; None without."""
-    generators: tuple[Tensor, Tensor | None] | None
+    generators: Generators
     """The states of torch's generators before it, on the CPU and on the model's device; of the model's calls alone."""
 
 
@@ -72,6 +80,8 @@ class Taped:
     roots: tuple[Made, ...]
     values: tuple[Tensor, ...]
     """What the roots were."""
+    size: int
+    """Bytes of the tensors that came from elsewhere."""
 
 
 class Tape(TorchFunctionMode):
@@ -89,8 +99,9 @@ class Tape(TorchFunctionMode):
         """Know of no call."""
         self.calls: list[Called] = []
         self.known: dict[int, tuple[weakref.ref[Tensor], Made | Given | Weight]] = {}
+        self.size = 0
         self.passes: list[Taped] = []
-        self.generators: tuple[Tensor, Tensor | None] | None = None
+        self.generators: Generators = None
         self.listening = self.resumes = False
 
     def end(self) -> None:
@@ -160,13 +171,15 @@ class Tape(TorchFunctionMode):
         arguments: Any,
         parts: Sequence[Tensor],
         place: Place | None,
-        generators: tuple[Tensor, Tensor | None] | None = None,
+        generators: Generators = None,
     ) -> None:
         """Note a call and the tensors that it gave; of an endless row of them the first are forgotten."""
         if len(self.calls) >= MOST_CALLS:
-            self.calls, self.known = [], {}
+            self.clear()
             self.stop()
             return
+        if function is None and self.size > MOST_BYTES:
+            self.clear()  # calls that are never sent backward
         kind = self.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         at = len(self.calls)
@@ -195,8 +208,11 @@ class Tape(TorchFunctionMode):
         """A tensor that no call on the tape has given."""
         name = self.names.get(id(tensor))
         wants = tensor.requires_grad
-        packed = Given(tensor.detach() if wants else tensor, wants) if name is None else Weight(name)
+        packed = (
+            Given(tensor.detach() if wants else tensor, wants, name_maker(tensor)) if name is None else Weight(name)
+        )
         self.known[id(tensor)] = weakref.ref(tensor), packed
+        self.size += tensor.nbytes if name is None else 0
         return packed
 
     def find(self, tensor: Tensor) -> Made | None:
@@ -210,17 +226,29 @@ class Tape(TorchFunctionMode):
         """All that a backward pass from these roots is computed from, which begins now; None if that is not known."""
         self.stop()
         made = [self.find(root) for root in roots if isinstance(root, Tensor)]
-        calls, self.calls, self.known = tuple(self.calls), [], {}
+        calls, size = tuple(self.calls), self.size
+        self.clear()
         found = [each for each in made if each is not None]
         if self.ended or not found or len(found) < len(roots):
             return None
-        taped = Taped(calls, tuple(found), tuple(root.detach() for root in roots))
-        self.passes = [*self.passes[1 - MOST_PASSES :], taped]
+        taped = Taped(calls, tuple(found), tuple(root.detach() for root in roots), size)
+        before = self.passes[1 - MOST_PASSES :]
+        self.passes = [*(before if sum(each.size for each in before) + size < MOST_BYTES else []), taped]
         return taped
+
+    def clear(self) -> None:
+        """Forget the calls."""
+        self.calls, self.known, self.size = [], {}, 0
 
     def drop(self) -> None:
         """Forget the passes of an update that is done."""
         self.passes = []
+
+
+def name_maker(tensor: Tensor) -> str:
+    """The name of the function of autograd, written by hand, that gave a tensor; '' for other tensors."""
+    node = tensor.grad_fn
+    return type(node).__name__.removesuffix("Backward") if isinstance(node, BackwardCFunction) else ""
 
 
 def find_parts(output: Any) -> list[Tensor]:

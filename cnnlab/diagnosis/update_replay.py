@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,11 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from cnnlab.diagnosis.events import Origin
-from cnnlab.diagnosis.operation_tracer import OperationTracer
+from cnnlab.diagnosis.events import Event, Origin
+from cnnlab.diagnosis.operation_tracer import OperationTracer, name_precision
 from cnnlab.diagnosis.operations import find_tensors
 from cnnlab.diagnosis.source_lines import is_library
-from cnnlab.diagnosis.tape import Called, Given, Made, Taped, Weight
+from cnnlab.diagnosis.tape import Called, Generators, Given, Made, Taped, Weight
 from cnnlab.training.network import Layout
 
 CLOSE = 1e-2
@@ -49,19 +51,10 @@ class Replay:
             name: view.detach().clone().requires_grad_(named[name].requires_grad) for name, view in views.items()
         }
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        self.forget_statistics()
+        forget_statistics(self.model, self.buffers)
         self.tracer = OperationTracer(step, self.model, layout.layers, Replay.make.__code__)
         self.made: list[list[Tensor]] = []
         self.given: dict[int, Tensor] = {}
-
-    def forget_statistics(self) -> None:
-        """Put aside what batch norms in training have gathered: they do not use it, and the update has spoilt it."""
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
-                for own in ("running_mean", "running_var"):
-                    full = f"{name}.{own}" if name else own
-                    if full in self.buffers:
-                        self.buffers[full].fill_(float(own == "running_var"))
 
     def make(self) -> Origin | None:
         """Forward and backward once more; None if what comes out is not what came out before."""
@@ -77,11 +70,19 @@ class Replay:
             ones = [torch.ones_like(root) for root in roots]
             found = torch.autograd.grad(roots, parameters, ones, allow_unused=True)
         gradients = [part for part in found if part is not None]
-        return self.tracer.find_origin([*self.tracer.outputs, *(root.detach() for root in roots), *gradients])
+        found_here = self.tracer.find_origin([*self.tracer.outputs, *(root.detach() for root in roots), *gradients])
+        return found_here or self.blame_function()
+
+    def blame_function(self) -> Origin | None:
+        """The slope of the only function that was not made again: one of autograd written by hand."""
+        makers = {given.made_by for called in self.taped.calls for given in find_given(called.arguments)} - {""}
+        if len(makers) != 1 or not all(bool(value.isfinite().all()) for value in self.taped.values):
+            return None
+        return Origin(describe_function(self.tracer, makers.pop(), "gradient"), None)
 
     def check_given(self) -> None:
         """Look at what the update was given: weights, buffers, and what came into the calls."""
-        names = name_tensors()
+        names = {tensor.data_ptr(): name for name, tensor in list_named_tensors()}
         for name, weight in self.weights.items():
             self.tracer.check_given(weight.detach(), "weight", name.rpartition(".")[0])
         for name, buffer in self.buffers.items():
@@ -90,13 +91,22 @@ class Replay:
         for called in self.taped.calls:
             for given in find_given(called.arguments):
                 tensor = given.tensor
-                if not find_tensors(tensor) or given.requires_grad or id(tensor) in self.given:
+                if not find_tensors(tensor) or id(tensor) in self.given:
+                    continue
+                if given.requires_grad:
+                    self.check_made(given)
                     continue
                 name = names.get(tensor.data_ptr(), "")
                 phase = "input" if called.function is None else "target" if name else "constant"
                 self.given[id(tensor)] = tensor.clone()
                 said = f"{phase}s {name}" if name else "a constant in the cost" if phase == "constant" else ""
                 self.tracer.check_given(self.given[id(tensor)], phase, "", said)
+
+    def check_made(self, given: Given) -> None:
+        """Look at what a function of autograd written by hand gave, which is not called again."""
+        if given.made_by and not bool(given.tensor.isfinite().all()):
+            event = describe_function(self.tracer, given.made_by, "cost")
+            self.tracer.note(event, [], [self.find(given)])
 
     def call(self, called: Called) -> None:
         """Make one call again."""
@@ -105,11 +115,9 @@ class Replay:
         self.tracer.place = called.place
         with torch.autocast(kind, dtype=called.autocast, enabled=called.autocast is not None):
             if called.function is None:
-                self.tracer.begin_layers()
                 set_generators(called.generators, self.weights)
                 tensors = {**self.weights, **self.buffers}
                 result = functional_call(self.model, tensors, tuple(arguments), keywords)
-                self.tracer.begin_cost()
             else:
                 result = called.function(*arguments, **keywords)
         parts = [part for part in tree_leaves(result) if isinstance(part, Tensor)]
@@ -145,6 +153,24 @@ class Replay:
         )
 
 
+def describe_function(tracer: OperationTracer, name: str, phase: str) -> Event:
+    """The event of a function of autograd that was written by hand."""
+    said = f"the slope that the backward of {name} gives" if phase == "gradient" else f"what {name} gives"
+    precision = name_precision(next(tracer.network.parameters()))
+    layer = tracer.last if phase == "gradient" else ""
+    return Event(tracer.step, phase, layer, "undefined", name, True, 0.0, math.nan, precision, said)
+
+
+def forget_statistics(model: nn.Module, buffers: dict[str, Tensor]) -> None:
+    """Put aside what batch norms in training have gathered: they do not use it, and the update has spoilt it."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.training:
+            for own in ("running_mean", "running_var"):
+                full = f"{name}.{own}" if name else own
+                if full in buffers:
+                    buffers[full].fill_(float(own == "running_var"))
+
+
 def find_given(value: Any) -> Iterator[Given]:
     """The tensors in packed arguments that came from elsewhere."""
     if isinstance(value, Given):
@@ -155,14 +181,14 @@ def find_given(value: Any) -> Iterator[Given]:
 
 
 @contextlib.contextmanager
-def fork_generators(weights: dict[str, Tensor]) -> Iterator[None]:
+def fork_generators(weights: Mapping[str, Tensor]) -> Iterator[None]:
     """A block after which torch's generators are as they were."""
     device = next(iter(weights.values())).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
-def set_generators(states: tuple[Tensor, Tensor | None] | None, weights: dict[str, Tensor]) -> None:
+def set_generators(states: Generators, weights: Mapping[str, Tensor]) -> None:
     """Put torch's generators into states that were kept."""
     if states is not None:
         torch.set_rng_state(states[0])
@@ -170,19 +196,48 @@ def set_generators(states: tuple[Tensor, Tensor | None] | None, weights: dict[st
             torch.cuda.set_rng_state(states[1], next(iter(weights.values())).device)
 
 
-def name_tensors() -> dict[int, str]:
-    """What the user calls the tensors that the running functions hold: the place in memory of each -> its name."""
-    found: dict[int, str] = {}
-    frame = sys._getframe(1)
+def list_named_tensors(compute: Callable[..., Any] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """What the user calls the tensors that a function and the running functions hold, the innermost last."""
+    frame, scopes = sys._getframe(1), []
     while frame is not None:
         if not is_library(frame.f_code.co_filename):
-            for name, value in list(frame.f_locals.items()):
-                parts = (part for part in tree_leaves(value) if isinstance(part, Tensor)) if is_plain(value) else ()
-                for part in parts:
-                    if not part.requires_grad and part.layout == torch.strided:
-                        found.setdefault(part.data_ptr(), name)
+            scopes.append(dict(frame.f_locals))
         frame = frame.f_back  # type: ignore[assignment]
-    return found
+    if compute is not None:
+        scopes.insert(0, {**inspect.getclosurevars(compute).globals, **inspect.getclosurevars(compute).nonlocals})
+    for scope in reversed(scopes):
+        for name, value in reversed(scope.items()):
+            for part in tree_leaves(value) if is_plain(value) else ():
+                if isinstance(part, Tensor) and not part.requires_grad and part.layout == torch.strided:
+                    yield name, part
+
+
+def trace_cost(
+    compute: Callable[[], Tensor], step: int, model: nn.Module, layout: Layout, generators: Generators
+) -> Origin | None:
+    """Where the first NaN or inf of a cost and its gradient is made; buffers and generators are then as they were."""
+    tracer = OperationTracer(step, model, layout.layers, trace_cost.__code__)
+    parameters = dict(model.named_parameters())
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    for name, tensor in list_named_tensors(compute if inspect.isfunction(compute) else None):
+        if find_tensors(tensor):
+            tracer.check_given(tensor, "target", "", f"targets {name}")
+    for name, weight in parameters.items():
+        tracer.check_given(weight.detach(), "weight", name.rpartition(".")[0])
+    try:
+        forget_statistics(model, {name: buffer.data for name, buffer in model.named_buffers()})
+        for name, buffer in model.named_buffers():
+            if buffer.is_floating_point():
+                tracer.check_given(buffer, "buffer", name, f"buffer {name}")
+        with fork_generators(parameters), torch.enable_grad(), tracer.trace():
+            set_generators(generators, parameters)
+            cost = compute()
+            wanted = [weight for weight in parameters.values() if weight.requires_grad]
+            found = torch.autograd.grad(cost, wanted, torch.ones_like(cost), allow_unused=True)
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.data.copy_(buffers[name])
+    return tracer.find_origin([*tracer.outputs, cost.detach(), *(part for part in found if part is not None)])
 
 
 def is_plain(value: Any) -> bool:

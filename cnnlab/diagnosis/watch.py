@@ -17,9 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.errors import check_whole_number, describe_problem
+from cnnlab.diagnosis.events import Origin
 from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers
 from cnnlab.diagnosis.origin_finder import OriginFinder
-from cnnlab.diagnosis.watch_arguments import check_scaler, describe_optimizer, list_optimizers, read_number, unwrap
+from cnnlab.diagnosis.watch_arguments import (
+    check_scaler,
+    describe_optimizer,
+    is_finite,
+    list_optimizers,
+    read_number,
+    unwrap,
+)
 from cnnlab.records.clues import Clues
 from cnnlab.records.formats import format_number
 from cnnlab.records.record import Record
@@ -83,7 +91,7 @@ class Watch:
         self.stopped: str | None = None
         name, epsilon = describe_optimizer(self.optimizers[0])
         self.clues = Clues(frozen=list_frozen_layers(self.model), optimizer=name, epsilon=epsilon)
-        self.finder = OriginFinder(self.model, self.recorder.layout)
+        self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device)
         self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
@@ -160,6 +168,17 @@ class Watch:
         self.recorder.tell(cost)
         self.told = True
 
+    def trace(self, compute: Callable[[], Tensor]) -> Origin | None:
+        """Where the first NaN or inf of the update that broke is made: its cost is computed once more, and traced.
+
+        `watch.trace(lambda: cost(model(x), y))` after the block, with the batch of that update; its weights and the
+        states of torch's generators were kept. Needed only where `watch.record` does not know by itself, as of a model
+        that is compiled. Without such an update the cost is looked at as it is now. All stays as it was.
+        """
+        if self.active:
+            raise RuntimeError("trace looks at a loop that is done: leave the watch's block first")
+        return self.finder.trace(compute, self.recorder)
+
     def show(self) -> Any:
         """A dashboard that draws while the loop goes on, in at most a twenty-fifth of its time."""
         if self.lab is None or self.lab.closed:
@@ -171,6 +190,7 @@ class Watch:
     @property
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
+        self.finder.look_back()
         clues = dataclasses.replace(
             self.clues,
             batch=self.examiner.found,
@@ -210,7 +230,8 @@ class Watch:
         """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
         if not self.stepping:
             self.update, self.written = None, []
-        self.finder.hear(roots, self.recorder.updates + 1, any(map(is_broken, roots)), self.recorder.flat)
+        broken, number = any(map(is_broken, roots)), self.recorder.updates + 1
+        self.finder.hear(roots, number, broken, self.listener.scales, self.recorder.flat)
         self.examiner.look(roots, self.recorder.updates + 1)
 
     def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -262,8 +283,7 @@ class Watch:
             self.update = self.make_update(optimizer, result)
             self.usual_steps, self.steps = self.steps, 0
         self.stepping = True
-        if self.update.gradient.device.type == "cpu" and not is_finite(self.update.gradient):
-            self.finder.look_at_gradient(self.number, self.update.before)
+        self.finder.look_at_gradient(self.number, self.update.gradient, self.update.before)
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
             self.check(self.update.gradient, "the gradient of update")
             self.check_cost(self.update.cost)
@@ -297,9 +317,7 @@ class Watch:
             return
         met, self.met, self.stepping = self.met, None, False
         after = self.recorder.flat()
-        if after.device.type == "cpu" and not is_finite(after):
-            self.finder.look_at_step(optimizer, self.number, self.update.before, after)
-        self.finder.tape.drop()
+        self.finder.look_at_step(optimizer, self.number, self.update, after)
         if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
             self.check(after, "update")
@@ -379,10 +397,3 @@ class StepHook:
 
 def do_nothing(*_: Any) -> None:
     """What the copy of a hook does."""
-
-
-def is_finite(flat: Tensor) -> bool:
-    """Whether all numbers are finite. On a GPU this waits for it."""
-    wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
-    # A sum that overflows only costs the longer look.
-    return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())

@@ -56,3 +56,10 @@ def describe_optimizer(optimizer: Any) -> tuple[str, float]:
     """The name of an optimiser's class, and the epsilon that it divides by; 0 without one."""
     epsilon = optimizer.param_groups[0].get("eps", 0.0)
     return type(optimizer).__name__, float(epsilon) if isinstance(epsilon, (int, float)) else 0.0
+
+
+def is_finite(flat: Tensor) -> bool:
+    """Whether all numbers are finite. On a GPU this waits for it."""
+    wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
+    # A sum that overflows only costs the longer look.
+    return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())

@@ -107,20 +107,31 @@ def test_the_weights_of_the_update_are_used_whatever_the_optimiser(optimizer):
     assert (event.step, event.function) == (3, "sqrt")
 
 
-def test_mixed_precision_with_a_scaler_is_made_again_as_it_was():
-    model, scaler = network(), torch.amp.GradScaler("cpu", init_scale=8.0)
+def scaled_loop(is_bad):
+    """A loop with mixed precision and a scaler."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
 
     def loop(model, optimizer):
         for step in range(3):
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16):
-                loss = model(X).float().square().mean() * (torch.tensor(-1.0).log() if step == 1 else 1)
+                loss = model(X).float().square().mean() * (torch.tensor(-1.0).log() if is_bad(step) else 1)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
 
-    event = watched(model, loop, scaler=scaler)
+    return scaler, loop
+
+
+def test_mixed_precision_with_a_scaler_is_made_again_as_it_was():
+    scaler, loop = scaled_loop(lambda step: step >= 1)
+    event = watched(network(), loop, scaler=scaler)
     assert (event.step, event.operation) == (2, "log of a negative number")
+
+
+def test_an_update_that_a_scaler_leaves_out_is_no_origin_if_the_training_goes_on():
+    scaler, loop = scaled_loop(lambda step: step == 1)
+    assert watched(network(), loop, scaler=scaler) is None
 
 
 def test_the_micro_batch_at_fault_is_found_among_those_that_are_accumulated():
@@ -341,3 +352,115 @@ def test_a_stop_before_a_nan_knows_its_origin():
 
 def test_a_healthy_loop_has_no_origin():
     assert watched(network(), plain(lambda out, step: out.square().mean(), updates=20)) is None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_trace_makes_the_update_that_broke_again_at_its_weights_and_changes_nothing(compiled):
+    model = network(norm=nn.BatchNorm1d(4), drop=nn.Dropout(0.5))
+    used = torch.compile(model, backend="eager") if compiled else model
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    cost = lambda step: lambda out: root_of_nothing(out) if step == 2 else out.square().mean()  # noqa: E731
+    with cnnlab.watch(used, optimizer, show=False) as watch:
+        for step in range(4):
+            optimizer.zero_grad()
+            cost(step)(used(X)).backward()
+            optimizer.step()
+    before = [part.clone() for part in (*model.state_dict().values(), torch.get_rng_state())]
+    found = watch.trace(lambda: cost(2)(model(X)))
+    assert (found.first.step, found.first.function, found.first.phase) == (3, "sqrt", "gradient")
+    assert found.first.source.startswith(line_of(root_of_nothing))
+    after = [*model.state_dict().values(), torch.get_rng_state()]
+    assert all(torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in zip(before, after, strict=True))
+
+
+def test_a_trace_names_targets_and_inputs_that_hold_nan():
+    labels, inputs = torch.full((8, 2), math.nan), X.clone()
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    watch = cnnlab.watch(model, optimizer, show=False)
+    assert watch.trace(lambda: F.mse_loss(model(inputs), labels)).first.phase == "target"
+    inputs[2] = math.nan
+    assert watch.trace(lambda: model(inputs).mean()).first.phase == "input"
+    assert watch.trace(lambda: model(X).mean()) is None
+
+
+def test_a_trace_within_the_block_is_refused():
+    model = network()
+    with (
+        cnnlab.watch(model, torch.optim.SGD(model.parameters(), 0.01), show=False) as watch,
+        pytest.raises(RuntimeError, match="leave the watch's block first"),
+    ):
+        watch.trace(lambda: model(X).mean())
+
+
+class ByHand(torch.autograd.Function):
+    """A root whose slope has no care for 0."""
+
+    @staticmethod
+    def forward(ctx, h):
+        ctx.save_for_backward(h)
+        return h.abs().sqrt()
+
+    @staticmethod
+    def backward(ctx, slope):
+        (h,) = ctx.saved_tensors
+        return slope / (2 * h.abs().sqrt())
+
+
+@pytest.mark.parametrize("phase", ["gradient", "cost"])
+def test_a_function_of_autograd_written_by_hand_is_named(phase):
+    class Broken(ByHand):
+        @staticmethod
+        def forward(ctx, h):
+            return ByHand.forward(ctx, h) * (1 if phase == "gradient" else math.nan)
+
+    event = watched(network(), plain(lambda out, step: out.square().mean() + Broken.apply(out - out.detach()).mean()))
+    assert (event.step, event.phase, event.function) == (1, phase, "Broken")
+    assert "Broken" in event.argument
+
+
+def test_weights_that_are_not_finite_at_the_start_are_those_of_update_0():
+    model = network()
+    model.head.weight.data[0, 1] = math.nan
+    event = watched(model, plain(lambda out, step: out.square().mean()))
+    assert (event.step, event.phase, event.layer, event.operation) == (0, "weight", "head", "given")
+
+
+def test_what_an_operation_in_place_was_given_is_what_was_there_before():
+    def cost(out, step):
+        share = torch.tensor([1.0, 0.0])
+        share /= share.clone()
+        return (out * share).mean()
+
+    event = watched(network(), plain(cost))
+    assert (event.operation, event.argument) == ("0/0", "div: 0 / 0")
+
+
+@pytest.mark.parametrize(
+    ("probability", "named"), [(lambda out: (out * 1e4).softmax(1), "softmax"), (lambda out: out * 0, "")]
+)
+def test_a_log_of_0_knows_what_was_saturated(probability, named):
+    event = watched(network(), plain(lambda out, step: probability(out).log().mean()))
+    assert (event.operation, event.saturated) == ("log(0)", named)
+
+
+def test_a_device_that_would_have_to_be_waited_for_is_asked_at_the_next_step(monkeypatch):
+    monkeypatch.setattr("cnnlab.diagnosis.origin_finder.is_read_at_once", lambda device: False)
+    event = watched(network(), plain(lambda out, step: root_of_nothing(out) if step == 1 else out.square().mean()))
+    assert (event.step, event.function, event.operation) == (2, "sqrt", "x/0")
+
+
+def test_many_forward_passes_without_a_backward_hold_a_bounded_part_of_their_inputs(monkeypatch):
+    monkeypatch.setattr("cnnlab.diagnosis.tape.MOST_BYTES", 3 * X.nbytes)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    held = []
+    with cnnlab.watch(model, optimizer, show=False) as watch:
+        for _ in range(20):
+            given = X.clone()
+            held.append(StorageWeakRef(given.untyped_storage()))
+            model(given)
+        assert sum(not each.expired() for each in held) <= 6
+        root_of_nothing(model(X)).backward()
+        optimizer.step()
+    assert watch.record.clues.origin.first.function == "sqrt"

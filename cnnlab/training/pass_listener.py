@@ -56,9 +56,10 @@ class PassListener:
 
     def around(self, kind: Callable[..., passes.Pass], below: Callable[..., Any], arguments: Any, keywords: Any) -> Any:
         """A backward pass, of which note is taken if it comes to one of the parameters."""
+        if torch.compiler.is_compiling() or passes.is_within_another():
+            return below(*arguments, **keywords)
         thread = threading.get_ident()
-        # What listens to functions of torch has this one call itself, by the name that is laid over.
-        if torch.compiler.is_compiling() or passes.is_within_another() or thread in self.within:
+        if thread in self.within:  # what listens to functions of torch has called this one by its name again
             return below(*arguments, **keywords)
         arguments = [passes.lasting(value) for value in arguments]
         keywords = {name: passes.lasting(value) for name, value in keywords.items()}

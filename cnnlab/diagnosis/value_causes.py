@@ -129,6 +129,10 @@ def judge_bound(case: Case) -> Iterator[Cause]:
         outside = f"the targets of a binary cross-entropy lie between {low} and {high}, outside [0, 1]"
         yield Cause(0.97, (outside, fell))
         return
+    if case.batch.never_negative:
+        name = case.batch.never_negative
+        yield Cause(0.95, (f"{name} is below 0: it wants log-probabilities, as log_softmax gives them", fell))
+        return
     thirds = np.array_split(costs, 3)
     falls = [float(part[0] - part[-1]) for part in thirds]
     if costs[-1] < -100 * max(1.0, abs(costs[0])) and falls[2] > 1.5 * falls[0] > 0:

@@ -5,7 +5,6 @@ What needs torch (the replay, the probes, the trials) is imported when an autops
 
 from __future__ import annotations
 
-import contextlib
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnlab.config.errors import describe_problem
 from cnnlab.diagnosis.advice import give_advice
 from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, rank_causes
 from cnnlab.diagnosis.early_warning import LARGEST
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from cnnlab.diagnosis.nan_tracer import Event, Origin
     from cnnlab.diagnosis.trials import Trial
     from cnnlab.training.run import Run
+
+
+GIVE_AGAIN = (
+    "the record of a network of your own does not hold the network: for the operation and its line give the run, "
+    "autopsy(run), or autopsy(record, network=..., data=..., cost=...)"
+)
+"""What is said where a record alone does not do."""
 
 
 @dataclass(frozen=True)
@@ -110,23 +117,24 @@ def autopsy(
     without states, the place is taken from the gauges and the operation is 'unknown'. `prove=False` tries no remedies,
     which takes a few seconds, and none is begun once `going` says no. Divergence is data: nothing is raised for it.
     """
+    from cnnlab.diagnosis.nan_tracer import find_first_update, find_origin
     from cnnlab.training.run import Run
 
     run = record if isinstance(record, Run) else rebuild_run(find_record(record), network, data, cost)
-    seen = run.record if run is not None else find_record(record)
-    before, origin, numbers = before_explosion(seen), None, None
+    seen = find_record(record)
+    before, origin, numbers, missing = before_explosion(seen), seen.clues.origin, None, ""
     trials: tuple[Trial, ...] = ()
     if run is not None:
-        from cnnlab.diagnosis.nan_tracer import find_origin
         from cnnlab.diagnosis.probe import probe_run
         from cnnlab.diagnosis.trials import try_remedies
 
-        if len(seen) or not np.isfinite(seen.table[0]).any():
-            with contextlib.suppress(Exception):  # the user's own network or cost may raise anything
-                origin = find_origin(run)
+        try:
+            origin = find_origin(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
+        except Exception as error:  # the user's own network or cost may raise anything
+            missing = f"the update could not be made again: {describe_problem(error)}"
         numbers = probe_run(run, before) if len(seen) else None
-    else:
-        origin = seen.clues.origin
+    elif origin is None and seen.own_network and find_first_update(seen) is not None:
+        missing = GIVE_AGAIN
     # What does not come again in the replay was there all the same.
     event = read_gauges(seen) if origin is None else origin.first
     causes = rank_causes(seen, event, numbers)
@@ -134,7 +142,8 @@ def autopsy(
         if event is None and CAUSES[causes[0].name].needs_no_nan:
             before = 0
         trials = try_remedies(run, causes, before, numbers.critical, going) if prove else ()
-    unknown = (UNKNOWN,) if len(seen) and not len(seen.known_costs[0]) else ()
+    costless = len(seen) > 0 and not len(seen.known_costs[0])
+    unknown = tuple(filter(None, (UNKNOWN if costless else "", missing)))
     return Autopsy(
         cause=causes[0].name, confidence=causes[0].confidence, evidence=(*causes[0].evidence, *unknown),
         step=None if event is None else event.step, phase=None if event is None else event.phase,

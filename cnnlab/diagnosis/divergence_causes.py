@@ -17,6 +17,8 @@ USUAL_SIZE = 3.0
 """Root mean square of inputs above which they count as not scaled; standardised ones have 1."""
 USUAL_TARGETS = 100.0
 """The same of targets: those of a regression may be larger than its inputs."""
+FORWARD = ("activation", "logit", "cost")
+"""Phases of a forward pass."""
 FAR = 100.0
 """An example is an outlier if its largest number is so many times that of any other, or of the median."""
 
@@ -155,7 +157,7 @@ def overflows_at_once(case: Case) -> bool:
 def judge_forward(case: Case) -> Iterator[Cause]:
     """A forward pass that leaves the type before any step was taken."""
     event = case.event
-    if event is None or not overflows_at_once(case) or event.phase not in ("activation", "logit") or has_bad_data(case):
+    if event is None or not overflows_at_once(case) or event.phase not in FORWARD or has_bad_data(case):
         return
     if event.operation == "unknown":
         place = case.record.layers.index(event.layer) if event.layer in case.record.layers else 0
@@ -163,9 +165,12 @@ def judge_forward(case: Case) -> Iterator[Cause]:
             return  # a NaN that no inf came before
     elif not max(event.largest, np.nan_to_num(event.reached, nan=0)) > math.sqrt(LARGEST[event.precision]):
         return
-    name = event.layer or "network"
+    name = event.layer or ("the cost" if event.phase == "cost" else "the network")
     evidence = [f"in update 1, before any step, the forward pass reaches {describe_end(case)} in {name}"]
-    evidence.append(f"the weights of {name} multiply what goes through them, at each layer or step: start them smaller")
+    if event.phase != "cost":
+        evidence.append(f"the weights of {name} multiply what passes, at each layer or step: start them smaller")
+    elif event.source:
+        evidence.append(f"at {event.source}")
     yield Cause(0.85 if event.operation != "unknown" else 0.7, tuple(evidence), ("c",))
 
 

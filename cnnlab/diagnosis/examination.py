@@ -34,6 +34,8 @@ WITH_TARGETS = {
     "BinaryCrossEntropyWithLogitsBackward0", "BinaryCrossEntropyBackward0", "KlDivBackward0", "SoftMarginLossBackward0",
 }  # fmt: skip
 """Nodes that keep the targets."""
+NEVER_NEGATIVE = {"NllLossBackward0": "nll_loss", "NllLoss2DBackward0": "nll_loss"}
+"""Costs of log-probabilities, which are below 0 only where they are given something else."""
 
 
 def examine_cost(roots: Sequence[Any], inputs: Any = None, outputs: Any = None) -> BatchClues:
@@ -41,8 +43,11 @@ def examine_cost(roots: Sequence[Any], inputs: Any = None, outputs: Any = None) 
     found = BatchClues(inputs=measure_figures(next((part for part in list_parts(inputs)), None)))
     with contextlib.suppress(Exception):  # nothing here is worth the user's training
         found = dataclasses.replace(found, summed=count_summed(roots[0]))
-        for node in list(walk(roots)):
+        for place, node in enumerate(list(walk(roots))):
+            constant = found.constant
             found = examine_node(node, found, outputs)
+            if place:  # of a part of the cost it tells nothing
+                found = dataclasses.replace(found, constant=constant)
     return found
 
 
@@ -124,7 +129,7 @@ def describe_broadcast(node: Any) -> str:
 def examine_targets(node: Any, name: str) -> dict[str, Any]:
     """What a node that keeps the targets tells."""
     target = node._saved_target
-    changes: dict[str, Any] = {"targets": measure_figures(target)}
+    changes: dict[str, Any] = {"targets": measure_figures(target), "never_negative": NEVER_NEGATIVE.get(name, "")}
     if name.startswith("NllLoss"):
         changes |= {"classes": node._saved_self.shape[1], "constant": measure_label_entropy(node)}
     elif name == "BinaryCrossEntropyWithLogitsBackward0":
@@ -205,6 +210,7 @@ def combine_clues(before: BatchClues | None, now: BatchClues) -> BatchClues:
         softmax=now.softmax or before.softmax,
         broadcast=now.broadcast or before.broadcast,
         binary=now.binary or before.binary,
+        never_negative=now.never_negative or before.never_negative,
         classes=now.classes or before.classes,
         summed=now.summed or before.summed,
         constant=before.constant if math.isnan(now.constant) else now.constant,

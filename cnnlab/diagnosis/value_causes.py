@@ -36,6 +36,7 @@ def judge_saturation(case: Case) -> Iterator[Cause]:
     if event is None or not (case.record.own_network or case.record.settings.cost == "softmax_log"):
         return
     underflow = event.operation == "log(0)" and event.function.startswith("log")
+    underflow &= bool(event.saturated) or not case.record.own_network
     steep = event.phase == "gradient" and event.operation in ("overflow", "x/0", "0/0")
     steep &= event.function in ("div", "log")
     steep &= not case.record.own_network  # whose quotients may be others than 1/p
@@ -43,6 +44,8 @@ def judge_saturation(case: Case) -> Iterator[Cause]:
         return
     gap = case.record.logit_gap[event.step - 1]
     sure = f"the logit gap is {format_number(float(gap))}" if gap == gap else "the network is sure of its answer"
+    if event.saturated:
+        sure += f" ({event.saturated} gave exactly 0 or 1)"
     broken = "log(0) is -inf" if underflow else f"1/p would be {format_number(event.reached)}, beyond {event.precision}"
     long = np.nan_to_num(case.record.update_ratio[: event.step - 1]).max(initial=0)
     evidence = (f"{sure}, so the probability p of a label is next to 0", broken)
@@ -125,6 +128,10 @@ def judge_bound(case: Case) -> Iterator[Cause]:
         low, high = format_number(targets.low), format_number(targets.high)
         outside = f"the targets of a binary cross-entropy lie between {low} and {high}, outside [0, 1]"
         yield Cause(0.97, (outside, fell))
+        return
+    if case.batch.never_negative:
+        name = case.batch.never_negative
+        yield Cause(0.95, (f"{name} is below 0: it wants log-probabilities, as log_softmax gives them", fell))
         return
     thirds = np.array_split(costs, 3)
     falls = [float(part[0] - part[-1]) for part in thirds]

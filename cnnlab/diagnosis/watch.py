@@ -29,7 +29,6 @@ from cnnlab.diagnosis.watch_arguments import (
     unwrap,
 )
 from cnnlab.records.clues import Clues
-from cnnlab.records.formats import format_number
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
 from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
@@ -338,11 +337,10 @@ class Watch:
         return self.recorder.updates + (self.steps == 0)
 
     def check_cost(self, cost: Tensor | None) -> None:
-        """End the block if the cost of an update is NaN or inf, be its gradient what it may."""
-        if cost is None or bool(cost.isfinite()):
-            return
-        number, value = self.recorder.updates + 1, format_number(float(cost))
-        self.stop(f"stopped because the cost of update {number} is {value}; the weights are those before it")
+        """End the block if the cost of an update is NaN, be its gradient what it may; an inf alone does no harm."""
+        if cost is not None and bool(cost.isnan()):
+            number = self.recorder.updates + 1
+            self.stop(f"stopped because the cost of update {number} is NaN; the weights are those before it")
 
     def check(self, flat: Tensor, what: str) -> None:
         """End the block if a vector holds NaN or inf, and say where."""

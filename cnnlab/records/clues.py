@@ -45,6 +45,8 @@ class BatchClues:
     """The shapes that were broadcast against each other, in words; '' where none were."""
     binary: bool = False
     """Whether the cost is a binary cross-entropy, which has a minimum for targets in [0, 1] alone."""
+    never_negative: str = ""
+    """The cost of log-probabilities, such as "nll_loss", which is below 0 only of other inputs; '' for others."""
     classes: int = 0
     """How many classes the cost knows; 0: it is not one of classes."""
     summed: float = 0.0

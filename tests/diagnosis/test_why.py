@@ -247,3 +247,18 @@ def test_the_autopsy_of_a_block_that_was_stopped_names_the_update_that_was_not_m
     found = cnnlab.autopsy(watch.record)
     assert (found.cause, found.step, found.phase) == ("undefined operation", 3, "gradient")
     assert "healthy" not in str(found)
+
+
+def test_a_cost_of_log_probabilities_that_is_given_logits_is_named():
+    nll = torch.nn.functional.nll_loss
+    parts = Parts(linear(4, 3), normal(24, 4), torch.arange(24) % 3, nll, learning_rate=0.1)
+    found = cnnlab.autopsy(watch_parts(parts, 40))
+    assert found.cause == "cost without a minimum"
+    assert found.evidence[0].startswith("nll_loss is below 0: it wants log-probabilities")
+
+
+def test_a_part_of_a_cost_does_not_tell_what_a_constant_output_would_cost():
+    x, y = normal(24, 4), torch.arange(24) % 3
+    parts = Parts(linear(4, 3), x, y, lambda out, y: 100 * ce(out, y) + out.square().mean(), learning_rate=1e-3)
+    found = cnnlab.autopsy(watch_parts(parts, 60))
+    assert (found.cause, found.confidence) == ("healthy", 0.9)

@@ -96,7 +96,7 @@ def explain_rest(case: Case, longest: float) -> str:
     norm = float(np.nan_to_num(case.record.total_gradient_norm).max(initial=0))
     rate = format_number(case.knobs.learning_rate)
     if norm == 0:
-        return "the gradient is 0: the graph between weights and cost is cut (detach, numpy, round, argmax), or all inputs are 0"
+        return "the gradient is 0: the graph between weights and cost is cut (detach, numpy, round), or inputs are 0"
     if longest == 0 and norm * case.knobs.learning_rate > 1e-12:
         return (
             f"the gradient's norm reaches {format_number(norm)} and the learning rate is {rate}: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from cnnlab.diagnosis.operation_tracer import find_layer, name_precision
 from cnnlab.diagnosis.tape import Tape, Taped
 from cnnlab.diagnosis.update_replay import find_origin_on_tape, trace_cost
 from cnnlab.diagnosis.watch_arguments import is_finite
+from cnnlab.records.formats import format_number
 from cnnlab.training.forward_hooks import Hooks
 from cnnlab.training.loop_recorder import LoopRecorder, Update
 from cnnlab.training.metrics import is_read_at_once
@@ -156,17 +158,31 @@ class Answer:
 
 
 def describe_step(optimizer: Any, step: int, layout: Layout, after: Tensor) -> Origin:
-    """The origin of weights that a step makes not finite: it divides by what is 0 in their type, or is too long."""
-    name = type(optimizer).__name__
-    epsilon = optimizer.param_groups[0].get("eps")
-    precision = name_precision(after)
-    nan = bool(after.isnan().any())
-    vanishes = epsilon is not None and float(torch.tensor(float(epsilon), dtype=after.dtype)) == 0
-    said = f"the step of {name} leaves {precision}"
-    if vanishes:
-        said = f"{name} divides by the root of a mean square plus eps, and eps {epsilon:g} is 0 in {precision}"
-    operation = ("0/0" if nan else "x/0") if vanishes else "overflow"
+    """The origin of weights that an optimiser's step makes not finite out of a finite gradient."""
+    nan, precision = bool(after.isnan().any()), name_precision(after)
+    operation, said = explain_step(optimizer, after.dtype, nan)
     largest = float(after[after.isfinite()].abs().max()) if bool(after.isfinite().any()) else 0.0
     layer = find_layer(layout, int((~after.isfinite()).nonzero()[0]))
-    event = Event(step, "update", layer, operation, name, nan, largest, float("nan"), precision, said)
+    event = Event(
+        step, "update", layer, operation, type(optimizer).__name__, nan, largest, float("nan"), precision, said
+    )
     return Origin(event, event if nan else None)
+
+
+def explain_step(optimizer: Any, dtype: torch.dtype, nan: bool) -> tuple[str, str]:
+    """The operation and its argument: what the step was given is not finite, or it divides by 0, or it is too long."""
+    name, precision = type(optimizer).__name__, str(dtype).removeprefix("torch.")
+    groups: list[dict[str, Any]] = optimizer.param_groups
+    rates = [float(group["lr"]) for group in groups if "lr" in group]
+    bad = next((rate for rate in rates if not math.isfinite(rate)), None)
+    if bad is not None:
+        return "undefined", f"the learning rate of {name} is {format_number(bad)}"
+    for state in optimizer.state.values():
+        for key, value in state.items() if isinstance(state, dict) else ():
+            if isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+                return "undefined", f"{name} carries NaN on in its {key}"
+    epsilon = groups[0].get("eps")
+    if epsilon is not None and float(torch.tensor(float(epsilon), dtype=dtype)) == 0:
+        said = f"{name} divides by the root of a mean square plus eps, and eps {epsilon:g} is 0 in {precision}"
+        return ("0/0" if nan else "x/0"), said
+    return "overflow", f"the step of {name} leaves {precision}"

@@ -464,3 +464,28 @@ def test_many_forward_passes_without_a_backward_hold_a_bounded_part_of_their_inp
         root_of_nothing(model(X)).backward()
         optimizer.step()
     assert watch.record.clues.origin.first.function == "sqrt"
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf])
+def test_a_learning_rate_that_is_not_finite_is_named(rate):
+    def loop(model, optimizer):
+        for step in range(3):
+            optimizer.param_groups[0]["lr"] = rate if step == 1 else 0.01
+            optimizer.zero_grad()
+            model(X).square().mean().backward()
+            optimizer.step()
+
+    event = watched(network(), loop)
+    assert (event.step, event.phase, event.function, event.operation) == (2, "update", "SGD", "undefined")
+    assert event.argument == f"the learning rate of SGD is {'NaN' if rate != rate else 'inf'}"
+
+
+def test_an_optimiser_that_carries_nan_on_is_named():
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    model(X).square().mean().backward()
+    optimizer.step()
+    optimizer.state[model.embed.weight]["exp_avg"][0, 0] = math.nan
+    event = watched(model, plain(lambda out, step: out.square().mean()), optimizer)
+    assert (event.step, event.phase, event.layer) == (1, "update", "embed")
+    assert event.argument == "Adam carries NaN on in its exp_avg"

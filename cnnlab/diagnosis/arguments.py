@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from cnnlab.diagnosis.operations import DOMAINS, Call, find_negative_variance
 from cnnlab.records.formats import format_number
@@ -134,7 +135,9 @@ def find_edge(name: str, at: Tensor, held: dict[str, Any]) -> float | None:
 
 
 def name_node(node: Any) -> str:
-    """The forward operation of a node of autograd's graph: `acos` of an AcosBackward0."""
+    """The forward operation of a node of autograd's graph: `acos` of an AcosBackward0; its class if written by hand."""
+    if isinstance(node, BackwardCFunction):
+        return type(node).__name__.removesuffix("Backward")
     name = node.name().partition("Backward")[0].removeprefix("torch::autograd::")
     words = "".join(f"_{each.lower()}" if each.isupper() else each for each in name).strip("_")
     return words.removeprefix("linalg_") if words.startswith("linalg_vector") else words

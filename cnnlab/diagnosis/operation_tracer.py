@@ -33,7 +33,9 @@ from cnnlab.diagnosis.operations import (
     compute_true_size,
     find_tensors,
     holds_anywhere,
+    holds_nonfinite,
     name_operation,
+    passes_number,
 )
 from cnnlab.diagnosis.source_lines import Place, describe_place, find_place
 from cnnlab.training import losses
@@ -287,10 +289,12 @@ class OperationTracer(TorchDispatchMode):
             said = describe_argument(call, function) if operation in (*UNDEFINED_KINDS, "exp overflow") else ""
             argument = add_whole(said, function, self.function)
         else:
-            written = self.find_written(node)
-            function, source = name_node(node), describe_place(None if written is None else written.place)
+            # Of a function of autograd written by hand the user's own backward is running now.
+            own, written = find_place(self.end), self.find_written(node)
+            function, place_there = name_node(node), own or (None if written is None else written.place)
+            source = describe_place(place_there)
             said = describe_slope(node, call.result) if operation in UNDEFINED_KINDS else ""
-            argument = add_whole(said, function, "" if written is None else written.name)
+            argument = add_whole(said, function, "" if written is None or own is not None else written.name)
         return Event(
             self.step, phase, layer if place is None or self.flat is None else find_layer(self.flat, place), operation,
             function, nan, call.largest, call.reached, name_precision(call.result), argument, source,
@@ -386,15 +390,3 @@ def list_running_code() -> Iterator[Any]:
 def identify(tensor: Tensor) -> int:
     """What tells the memory of a tensor from that of others."""
     return tensor.untyped_storage()._cdata
-
-
-def holds_nonfinite(value: Any) -> bool:
-    """Whether a number, or a number of a tensor, is NaN or inf."""
-    if isinstance(value, Tensor):
-        return (value.is_floating_point() or value.is_complex()) and not bool(value.detach().isfinite().all())
-    return isinstance(value, float) and not math.isfinite(value)
-
-
-def passes_number(test: Callable[[float], bool], value: Any) -> bool:
-    """Whether a plain number that is NaN, or inf, was passed."""
-    return any(isinstance(part, float) and test(part) for part in tree_leaves(value))

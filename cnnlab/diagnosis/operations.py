@@ -218,3 +218,15 @@ def change_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def holds_anywhere(test: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> bool:
     """Whether a test holds for a number of any of the tensors."""
     return any(bool(test(part).any()) for part in tensors)
+
+
+def holds_nonfinite(value: Any) -> bool:
+    """Whether a number, or a number of a tensor, is NaN or inf."""
+    if isinstance(value, Tensor):
+        return (value.is_floating_point() or value.is_complex()) and not bool(value.detach().isfinite().all())
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def passes_number(test: Callable[[float], bool], value: Any) -> bool:
+    """Whether a plain number that is NaN, or inf, was passed."""
+    return any(isinstance(part, float) and test(part) for part in tree_leaves(value))

@@ -93,6 +93,7 @@ class OriginFinder:
     def look_at_step(self, optimizer: Any, step: int, update: Update, after: Tensor) -> None:
         """The step of an optimiser is done: look for the origin of weights that it has made not finite."""
         kept = Kept(step, update.before, tuple(self.tape.passes))
+        self.tape.stop()  # a closure has begun it anew
         self.tape.drop()
         if self.done:
             return

@@ -47,9 +47,7 @@ class Replay:
         self.model = copy.deepcopy(model, shared)  # so that no state of the user's own modules changes
         views = layout.views(weights)
         named = dict(model.named_parameters())
-        self.weights = {
-            name: view.detach().clone().requires_grad_(named[name].requires_grad) for name, view in views.items()
-        }
+        self.weights = {name: view.detach().requires_grad_(named[name].requires_grad) for name, view in views.items()}
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         forget_statistics(self.model, self.buffers)
         self.tracer = OperationTracer(step, self.model, layout.layers, Replay.make.__code__)

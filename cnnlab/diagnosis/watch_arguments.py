@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -62,4 +63,4 @@ def is_finite(flat: Tensor) -> bool:
     """Whether all numbers are finite. On a GPU this waits for it."""
     wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
     # A sum that overflows only costs the longer look.
-    return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())
+    return math.isfinite(flat.sum(dtype=wide).item()) or bool(flat.isfinite().all())

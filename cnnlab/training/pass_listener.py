@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ class PassListener:
         self.ids = frozenset(map(id, parameters))
         self.scaler = scaler
         self.on_pass = on_pass
+        self.within: set[int] = set()
         self.skipped = 0
         self.forget()
 
@@ -56,6 +58,9 @@ class PassListener:
         """A backward pass, of which note is taken if it comes to one of the parameters."""
         if torch.compiler.is_compiling() or passes.is_within_another():
             return below(*arguments, **keywords)
+        thread = threading.get_ident()
+        if thread in self.within:  # what listens to functions of torch has called this one by its name again
+            return below(*arguments, **keywords)
         arguments = [passes.lasting(value) for value in arguments]
         keywords = {name: passes.lasting(value) for name, value in keywords.items()}
         try:
@@ -67,9 +72,12 @@ class PassListener:
             return below(*arguments, **keywords)
         noted = coming.noted(self.present_scale())
         make = functools.partial(below, *arguments, **keywords)
-        if comes:
-            return self.record_first(noted, coming.roots, make)
-        return self.record_afterwards(noted, coming.roots, make)
+        self.within.add(thread)
+        try:
+            record = self.record_first if comes else self.record_afterwards
+            return record(noted, coming.roots, make)
+        finally:
+            self.within.discard(thread)
 
     def record_first(self, noted: passes.Noted, roots: Sequence[Any], make: Callable[[], Any]) -> Any:
         """A pass that comes to the parameters; within it an optimiser may step."""

@@ -106,6 +106,7 @@ class Run:
         self.history = History.from_states(states, history_bytes)
         self.log, self.pending = Log.from_record(dataclasses.replace(record, settings=self.settings)), []
         self.updates, self.branch = len(record), record.branch
+        self.raised = record.clues.error_step, record.clues.error
         self.knobs = record.knobs_at(self.updates + 1)
         taken = max(each.branch.number for each in (record, *record.others))
         self.numbers = itertools.count(taken + 1)

@@ -33,6 +33,11 @@ GIVE_AGAIN = (
     "autopsy(run), or autopsy(record, network=..., data=..., cost=...)"
 )
 """What is said where a record alone does not do."""
+TRACE_AGAIN = (
+    "the watch did not see how the update was computed: watch.trace(lambda: cost(model(x), y)), with its batch and the "
+    "model as it is without compiling, names the operation and its line"
+)
+"""What is said of the record of a watch that does not know it by itself."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def autopsy(
             missing = f"the update could not be made again: {describe_problem(error)}"
         numbers = probe_run(run, before) if len(seen) else None
     elif origin is None and seen.own_network and find_first_update(seen) is not None:
-        missing = GIVE_AGAIN
+        missing = TRACE_AGAIN if seen.clues.optimizer else GIVE_AGAIN
     # What does not come again in the replay was there all the same.
     event = read_gauges(seen) if origin is None else origin.first
     causes = rank_causes(seen, event, numbers)

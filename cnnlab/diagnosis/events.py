@@ -40,16 +40,24 @@ class Event:
     saturated: str = ""
     """The softmax, sigmoid or exp that gave exactly 0 or 1, of which this came; '' if none did."""
 
+    def __str__(self) -> str:
+        made = "given" if self.operation == "given" else f"{self.operation} in {self.function}"
+        asked = f": {self.argument}" if self.argument else ""
+        return f"update {self.step}, {self.value_name}, {made}{asked}{f'; {self.source}' if self.source else ''}"
+
     @property
     def value_name(self) -> str:
         """The value in words: its phase, and its layer where it has one."""
         return f"{self.phase} of {self.layer}" if self.layer else self.phase
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Origin:
     """The first non-finite value of a run, and the first NaN of the same update."""
 
     first: Event
     nan: Event | None
     """None if that update made inf alone."""
+
+    def __repr__(self) -> str:
+        return f"Origin({self.first})"

@@ -366,7 +366,11 @@ def test_a_trace_makes_the_update_that_broke_again_at_its_weights_and_changes_no
             cost(step)(used(X)).backward()
             optimizer.step()
     before = [part.clone() for part in (*model.state_dict().values(), torch.get_rng_state())]
+    assert ("watch.trace(lambda: " in str(cnnlab.autopsy(watch.record))) == compiled
     found = watch.trace(lambda: cost(2)(model(X)))
+    assert repr(found).startswith(
+        "Origin(update 3, gradient of head, x/0 in sqrt: the slope of sqrt where its value is 0; "
+    )
     assert (found.first.step, found.first.function, found.first.phase) == (3, "sqrt", "gradient")
     assert found.first.source.startswith(line_of(root_of_nothing))
     after = [*model.state_dict().values(), torch.get_rng_state()]

@@ -118,9 +118,15 @@ class Tape(TorchFunctionMode):
             return
         self.resumes = self.listening
         self.stop()
-        if torch.is_grad_enabled():
-            on_device = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-            self.generators = torch.get_rng_state(), on_device
+        self.generators = self.read_generators() if torch.is_grad_enabled() else None
+
+    def read_generators(self) -> Generators:
+        """The states of torch's generators; None while a graph of CUDA is captured, which must not ask for them."""
+        if self.device.type != "cuda":
+            return torch.get_rng_state(), None
+        if torch.cuda.is_current_stream_capturing():
+            return None
+        return torch.get_rng_state(), torch.cuda.get_rng_state(self.device)
 
     def after(self, module: nn.Module, inputs: Any, output: Any, keywords: Any = None) -> None:
         """The hook after it."""

@@ -22,7 +22,7 @@ from cnnlab.diagnosis.early_warning import overflow_clock
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
-    from cnnlab.diagnosis.remedies import Trial
+    from cnnlab.diagnosis.trials import Trial
     from cnnlab.training.run import Run
 
 CLOSED: dict[str, Any] = {"open": False}
@@ -167,6 +167,7 @@ def describe_panel(record: Record, found: Autopsy | None, error: Exception | Non
         return {"open": True, "busy": False, "problem": describe_error(error)}
     if found is None:
         return {"open": True, "busy": True, "problem": ""}
+    advice = [f"to write: {each}" for each in found.advice]
     return {
         "open": True,
         "busy": False,
@@ -175,8 +176,8 @@ def describe_panel(record: Record, found: Autopsy | None, error: Exception | Non
         "confidence": f"{found.confidence:.2f}",
         "meaning": found.meaning,
         "place": "" if found.step is None else found.place,
-        "chain": list(found.chain),
-        "evidence": list(found.evidence),
+        "chain": [*found.chain, *advice] if found.chain else [],
+        "evidence": [*found.evidence, *advice],
         "others": [[str(cause), "; ".join(cause.evidence)] for cause in found.causes[1:]],
         "rules": list(found.rules),
         "before": found.before,
@@ -193,7 +194,7 @@ def describe_trial(trial: Trial) -> CardState:
                for name, value in trial.remedy.changes.items()]  # fmt: skip
     return {
         "name": trial.remedy.name,
-        "changes": ", ".join(changes),
+        "changes": ", ".join(changes) or trial.remedy.code,
         "verdict": trial.verdict,
         "reason": trial.reason,
         "start": trial.start,

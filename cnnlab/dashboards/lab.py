@@ -288,6 +288,8 @@ class Lab(CellOutput):
     def apply(self, remedy: int) -> None:
         """Apply one of the remedies that `explain` has tried, by its place: as a new branch, or from a new start."""
         trial, number = self.doctor.find_trial(remedy)
+        if trial.remedy.alter is not None:
+            raise ValueError(f"remedy must be a change of settings, got {trial.remedy}: write that in your own program")
         if trial.remedy.restarts:
             self.set(**trial.remedy.changes)
             return

@@ -12,17 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnlab.config.errors import describe_problem
+from cnnlab.diagnosis.advice import give_advice
 from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, rank_causes
 from cnnlab.diagnosis.early_warning import LARGEST
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
+from cnnlab.diagnosis.value_causes import UNDEFINED
 from cnnlab.records.formats import format_digits, format_number
 from cnnlab.records.frame import is_measured, is_nonfinite
 from cnnlab.records.record import Record, find_record
 
 if TYPE_CHECKING:
     from cnnlab.diagnosis.nan_tracer import Event, Origin
-    from cnnlab.diagnosis.remedies import Trial
+    from cnnlab.diagnosis.trials import Trial
     from cnnlab.training.run import Run
+
+
+GIVE_AGAIN = (
+    "the record of a network of your own does not hold the network: for the operation and its line give the run, "
+    "autopsy(run), or autopsy(record, network=..., data=..., cost=...)"
+)
+"""What is said where a record alone does not do."""
+TRACE_AGAIN = (
+    "the watch did not see how the update was computed: watch.trace(lambda: cost(model(x), y)), with its batch and the "
+    "model as it is without compiling, names the operation and its line"
+)
+"""What is said of the record of a watch that does not know it by itself."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,8 @@ class Autopsy:
     """The last update after which all was well: where remedies begin."""
     remedies: tuple[Trial, ...] = ()
     """The remedies that were tried, those that mend first."""
+    advice: tuple[str, ...] = ()
+    """What to write in a program of one's own, in words with code."""
 
     def __repr__(self) -> str:
         place = "" if self.step is None else f", update {self.step}, {self.phase}, {self.layer!r}, {self.operation}"
@@ -67,6 +84,7 @@ class Autopsy:
             *format_section("Evidence", self.evidence),
             *format_section("Other causes that may hold", others),
             *format_section("In the words of the posted answer", self.rules),
+            *format_section("What to write", self.advice),
             *format_section(f"Remedies, tried from update {self.before} on", map(str, self.remedies)),
         ])  # fmt: skip
 
@@ -104,19 +122,24 @@ def autopsy(
     without states, the place is taken from the gauges and the operation is 'unknown'. `prove=False` tries no remedies,
     which takes a few seconds, and none is begun once `going` says no. Divergence is data: nothing is raised for it.
     """
+    from cnnlab.diagnosis.nan_tracer import find_first_update, find_origin
     from cnnlab.training.run import Run
 
     run = record if isinstance(record, Run) else rebuild_run(find_record(record), network, data, cost)
-    seen = run.record if run is not None else find_record(record)
-    before, origin, numbers = before_explosion(seen), None, None
+    seen = find_record(record)
+    before, origin, numbers, missing = before_explosion(seen), seen.clues.origin, None, ""
     trials: tuple[Trial, ...] = ()
     if run is not None:
-        from cnnlab.diagnosis.nan_tracer import find_origin
         from cnnlab.diagnosis.probe import probe_run
-        from cnnlab.diagnosis.remedies import try_remedies
+        from cnnlab.diagnosis.trials import try_remedies
 
-        origin = find_origin(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
+        try:
+            origin = find_origin(run) if len(seen) or not np.isfinite(seen.table[0]).any() else None
+        except Exception as error:  # the user's own network or cost may raise anything
+            missing = f"the update could not be made again: {describe_problem(error)}"
         numbers = probe_run(run, before) if len(seen) else None
+    elif origin is None and seen.own_network and find_first_update(seen) is not None:
+        missing = TRACE_AGAIN if seen.clues.optimizer else GIVE_AGAIN
     # What does not come again in the replay was there all the same.
     event = read_gauges(seen) if origin is None else origin.first
     causes = rank_causes(seen, event, numbers)
@@ -124,13 +147,15 @@ def autopsy(
         if event is None and CAUSES[causes[0].name].needs_no_nan:
             before = 0
         trials = try_remedies(run, causes, before, numbers.critical, going) if prove else ()
-    unknown = (UNKNOWN,) if len(seen) and not len(seen.known_costs[0]) else ()
+    costless = len(seen) > 0 and not len(seen.known_costs[0])
+    unknown = tuple(filter(None, (UNKNOWN if costless else "", missing)))
     return Autopsy(
         cause=causes[0].name, confidence=causes[0].confidence, evidence=(*causes[0].evidence, *unknown),
         step=None if event is None else event.step, phase=None if event is None else event.phase,
         layer=None if event is None else event.layer, operation=None if event is None else event.operation,
         chain=() if event is None else describe_chain(seen, event, origin, causes[0]), causes=causes,
         rules=list_rules(event, causes), before=before, remedies=trials,
+        advice=give_advice(causes, event) if seen.own_network else (),
     )  # fmt: skip
 
 
@@ -191,7 +216,7 @@ def describe_chain(record: Record, event: Event, origin: Origin | None, cause: C
     said += [
         f"update {step}: {describe_update(record, step)}" for step in range(event.step - 1, max(event.step - 4, 0), -1)
     ]
-    if cause.name != "data hold NaN":
+    if cause.name not in ("data hold NaN", "undefined operation"):
         said.append(f"{cause.name}: {cause.evidence[0]}")
     return tuple(said)
 
@@ -199,11 +224,13 @@ def describe_chain(record: Record, event: Event, origin: Origin | None, cause: C
 def describe_event(event: Event) -> str:
     """What happened first, in words."""
     if event.operation == "given":
-        return f"the {event.phase} holds NaN or inf before anything is computed"
+        return f"the {event.phase} {event.layer}".rstrip() + " holds NaN or inf before anything is computed"
     first = f"the {event.value_name} holds the first {'NaN' if event.nan else 'inf'}"
     if event.operation == "unknown":
         return f"{first}; the operation that made it is unknown, for the update was not replayed"
-    made = f"{first}, made by {event.function} ({event.operation})"
+    made = f"{first}, made by {event.function} ({event.operation}){f', at {event.source}' if event.source else ''}"
+    if event.operation in UNDEFINED and event.argument:
+        return f"{made}: {event.argument}"
     if event.operation == "log(0)":
         return f"{made}: a probability is exactly 0"
     inputs = f"{made}: the largest input is {format_number(event.largest)}"

@@ -11,12 +11,36 @@ from numpy.typing import NDArray
 
 from cnnlab.config.settings import Knobs
 from cnnlab.diagnosis.summary import RISE
+from cnnlab.records.clues import BatchClues, Clues
 from cnnlab.records.formats import format_digits
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
     from cnnlab.diagnosis.nan_tracer import Event
     from cnnlab.diagnosis.probe import Probe
+
+
+LONG_STEP = 0.5
+"""An update so many times as long as the weights that it met is long: two of them show a divergence."""
+LEAP = 10.0
+"""One update so many times as long as the weights is enough."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One cause that may hold."""
+
+    confidence: float
+    """From 0 to 1: how well the numbers fit; no probability."""
+    evidence: tuple[str, ...]
+    """What was measured, in sentences."""
+    rules: tuple[str, ...] = ()
+    """Which of `cnnlab.diagnosis.causes.RULES` name it."""
+    name: str = ""
+    """One of `cnnlab.diagnosis.causes.CAUSES`, whose row gives it."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.confidence:.2f})"
 
 
 @dataclass(frozen=True)
@@ -52,6 +76,40 @@ class Case:
         return self.record.cost[self.steps - 1]
 
     @property
+    def clues(self) -> Clues:
+        """What was seen beside the gauges while it trained."""
+        return self.record.clues
+
+    @property
+    def batch(self) -> BatchClues:
+        """What examples and graph tell; empty where neither was looked at."""
+        return (self.probe.batch if self.probe is not None else self.clues.batch) or BatchClues()
+
+    @property
+    def calm_updates(self) -> int:
+        """How many updates there are before the one that made the first NaN or inf, whose own step proves nothing."""
+        return len(self.record) if self.event is None else max(self.event.step - 1, 0)
+
+    @property
+    def climbed(self) -> bool:
+        """Whether the last cost before the trouble is above 3 times the least, and above whatever batches differ by.
+
+        A cost that one batch alone had is no climb: the updates since the least must have moved the weights.
+        """
+        costs = self.costs
+        if len(costs) < 2 or not costs[-1] > 0.1 or not costs[-1] > RISE * costs.min():
+            return False
+        least = int(self.steps[int(np.argmin(costs))])
+        moved = np.nan_to_num(self.ratios[least - 1 :], nan=0.0, posinf=LEAP)
+        return bool(moved.sum() > 0.1)
+
+    @property
+    def ratios(self) -> NDArray[np.float64]:
+        """(updates,): how long each update before the trouble was, over the weights of the layer it changed most."""
+        ratios = self.record.update_ratio[: self.calm_updates]
+        return np.where(np.isnan(ratios), -1, ratios).max(axis=1, initial=-1)
+
+    @property
     def rose(self) -> bool:
         """Whether the cost rose: to 3 times its least before a NaN, else in the end to 3 times the first one.
 
@@ -60,13 +118,24 @@ class Case:
         costs = self.costs
         if self.event is None:
             return len(costs) > 1 and bool(np.median(costs[-5:]) > RISE * costs[0] and costs[-1] > 0.1)
-        climbed = len(costs) > 1 and costs[-1] > RISE * costs.min() and costs[-1] > 0.1
-        return bool(climbed or self.record.longer_than(1, slice(self.finite_updates)).any())
+        return bool(self.climbed or self.record.longer_than(1, slice(self.calm_updates)).any())
+
+    @property
+    def exploded(self) -> bool:
+        """Whether steps were so long that they, and no single operation, explain the trouble.
+
+        Before a NaN: a rise, and two updates at least half as long as the weights, or one ten times as long.
+        """
+        if self.event is None or not self.rose:
+            return self.rose
+        # Weights that start at 0 are as long as the update that leaves 0, whatever its length.
+        longer = [self.record.longer_than(times, slice(self.calm_updates)).any(axis=1) for times in (LONG_STEP, LEAP)]
+        return bool(longer[0].sum() >= 2 or longer[1].any())
 
     @property
     def diverged(self) -> bool:
-        """Whether a NaN was made by steps, not given, or the cost climbs."""
-        return self.rose if self.event is None else self.event.operation != "given"
+        """Whether steps made the numbers grow until they broke, or the cost climbs."""
+        return self.exploded if self.event is None else self.exploded and self.event.operation != "given"
 
     @property
     def before_any_step(self) -> bool:

@@ -16,6 +16,14 @@ from cnnlab.records.record import Record
 
 LONG = 20.0
 """An update so many times as long as the weights of a layer is the first leap of an explosion."""
+VERY_LONG = 1000.0
+"""One so many times as long is a leap even in one layer alone."""
+FEW = 10
+"""A layer of fewer numbers is like a bias: it may be anywhere at the start."""
+NEAR_ZERO = 1e-3
+"""Weights whose root mean square begins below this have no length to compare an update with, until one is beyond 1."""
+MOVED = 0.1
+"""A cost that climbs while no update is so many times as long as the weights has met other data, no explosion."""
 CLIMB = 1e4
 """A cost so many times as high as the first one, and still rising, has left the range from which runs come back."""
 GAP = 60.0
@@ -61,14 +69,52 @@ def find_signs(record: Record, first: int = 0) -> NDArray[np.bool_]:
     with np.errstate(all="ignore"):
         cost = record.cost[rows]
         before = find_previous_costs(record, rows)
-        leap = record.longer_than(LONG, rows).any(axis=1)
+        leap = find_leaps(record, rows)
         floor = max(abs(find_first_cost(record)), 1e-3)  # inf without a cost, above which nothing climbs
-        climb = (cost > CLIMB * floor) & (cost > before)
+        climb = (cost > CLIMB * floor) & (cost > before) & find_moves(record, rows)
         saturated = find_saturation(record, rows)
         scale = np.where(np.isfinite(record.logit_gap[rows]), record.logit_gap[rows], np.sqrt(np.abs(cost)))
         end = math.log10(LARGEST[record.settings.precision] / MARGIN)
         beyond = np.log10(np.maximum(scale, 1e-30)) + measure_growth(record, rows) > end
     return np.array([leap, climb, saturated, beyond])
+
+
+def find_leaps(record: Record, rows: slice) -> NDArray[np.bool_]:
+    """Whether there is the first leap of an explosion, see `leaps_at_once`, or one before that did not lower the cost.
+
+    One layer alone leaps where its bias is far from the targets, and the cost falls by it: the next one is waited for.
+    """
+    first = max(rows.start - 1, 0)
+    wide = slice(first, rows.stop)
+    longer, at_once = find_long_layers(record, wide).any(axis=1), leaps_at_once(record, wide)
+    cost = record.cost[wide]
+    waited = (longer & ~at_once)[:-1] & ~(cost[1:] < cost[:-1])
+    at_once[1:] |= waited
+    return at_once[rows.start - first :]
+
+
+def leaps_at_once(record: Record, rows: slice) -> NDArray[np.bool_]:
+    """Whether each update is a leap whatever comes next: in two layers that are more than a bias, very long, or NaN."""
+    longer, ratio = find_long_layers(record, rows), record.update_ratio[rows]
+    large = longer & (record.histograms[0].sum(axis=1) >= FEW)
+    broken = longer & (np.isnan(ratio) | ~np.isfinite(record.largest_weight[rows]))
+    found: NDArray[np.bool_] = large.sum(axis=1) >= 2
+    return found | (large & (ratio > VERY_LONG)).any(axis=1) | broken.any(axis=1)
+
+
+def find_long_layers(record: Record, rows: slice) -> NDArray[np.bool_]:
+    """(updates, layers): which layers an update is too long for; not those that begin near 0 and stay below 1."""
+    small = record.column("weight_norm")[0] < NEAR_ZERO * np.sqrt(np.maximum(record.histograms[0].sum(axis=1), 1))
+    return record.longer_than(LONG, rows) & ~(small & (record.largest_weight[rows] <= 1))
+
+
+def find_moves(record: Record, rows: slice) -> NDArray[np.bool_]:
+    """Whether one of the three updates before each was long enough to have changed the cost."""
+    first = max(rows.start - 3, 0)
+    long = record.longer_than(MOVED, slice(first, rows.stop)).any(axis=1)
+    padded = np.concatenate([np.zeros(3, dtype=bool), long])
+    near: NDArray[np.bool_] = np.asarray(padded[:-3] | padded[1:-2] | padded[2:-1])
+    return near[rows.start - first :]
 
 
 def find_first_cost(record: Record) -> float:
@@ -106,14 +152,7 @@ def describe_warning(record: Record, step: int) -> EarlyWarning:
     """The warning of an update."""
     leap, climb, saturated, _ = find_signs(record.until(step), step - 1)[:, 0]
     if leap:
-        longer = record.longer_than(LONG, slice(step - 1, step))[0]
-        ratios = np.where(longer, np.nan_to_num(record.update_ratio[step - 1], nan=np.inf, posinf=np.inf), 0)
-        name = record.layers[int(np.argmax(ratios))] or "network"
-        if not np.isfinite(ratios.max()):
-            return EarlyWarning(step, f"update {step} of {name} holds NaN or inf")
-        return EarlyWarning(
-            step, f"update {step} was {format_digits(ratios.max())} times as long as the {name} weights"
-        )
+        return EarlyWarning(step, describe_leap(record, step))
     if climb:
         return EarlyWarning(
             step,
@@ -122,6 +161,18 @@ def describe_warning(record: Record, step: int) -> EarlyWarning:
     if saturated:
         return EarlyWarning(step, f"the logit gap is {format_digits(record.logit_gap[step - 1])}: log(0) is near")
     return EarlyWarning(step, f"the outputs of the next update may overflow {record.settings.precision}")
+
+
+def describe_leap(record: Record, step: int) -> str:
+    """The longest update of a layer, be it the present one or the one before, which was waited for."""
+    if not leaps_at_once(record, slice(step - 1, step))[0]:
+        step -= 1
+    longer = find_long_layers(record, slice(step - 1, step))[0]
+    ratios = np.where(longer, np.nan_to_num(record.update_ratio[step - 1], nan=np.inf, posinf=np.inf), 0)
+    name = record.layers[int(np.argmax(ratios))] or "network"
+    if not np.isfinite(ratios.max()):
+        return f"update {step} of {name} holds NaN or inf"
+    return f"update {step} was {format_digits(ratios.max())} times as long as the {name} weights"
 
 
 def overflow_clock(record: Record) -> dict[str, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,35 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 OPERATIONS = (
     "given", "cast", "overflow", "exp overflow", "log(0)", "log of a negative number", "root of a negative number",
-    "0/0", "x/0", "inf/inf", "inf-inf", "inf*0",
+    "0/0", "x/0", "inf/inf", "inf-inf", "inf*0", "undefined",
 )  # fmt: skip
-"""What makes a NaN or inf. `given`: it was in the data or in the weights before the first update."""
+"""What makes a NaN or inf.
+
+`given`: it was in the data, in a buffer, a constant or the weights before anything was computed. `overflow`: the
+type is too short for the result. `undefined`: there is no finite result, and no other name fits.
+"""
+UNDEFINED_KINDS = frozenset(OPERATIONS) - {"given", "cast", "overflow", "exp overflow"}
+"""Those that have no finite result in any floating-point type."""
+HUGE = 1e18
+"""Inputs above this overflow by themselves; a NaN or inf out of smaller ones needs another reason."""
+DOMAINS = {
+    **dict.fromkeys(("acos", "asin"), "on [-1, 1]"),
+    **dict.fromkeys(("log", "log2", "log10", "rsqrt"), "above 0"),
+    **dict.fromkeys(("lgamma", "digamma", "polygamma", "mvlgamma"), "outside 0, -1, -2, .."),
+    "acosh": "from 1 on",
+    "atanh": "within (-1, 1)",
+    "erfinv": "within (-1, 1)",
+    "log1p": "above -1",
+    "logit": "within (0, 1)",
+    **dict.fromkeys(("special_ndtri", "ndtri"), "within (0, 1)"),
+    "sqrt": "from 0 on",
+}
+"""Operation -> where it has a finite value."""
+ARITHMETIC = frozenset({
+    "mul", "add", "sub", "rsub", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot", "convolution", "sum",
+    "cumsum", "linear", "matmul", "addcmul", "square", "neg", "abs", "prod", "cumprod",
+})  # fmt: skip
+"""Operations that are defined for all numbers, so that they can do no more than overflow."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +60,14 @@ class Call:
     """The first result that is not finite."""
     inf_in: bool
     """Whether an input holds inf; none holds NaN."""
+    reached: float = float("nan")
+    """Largest magnitude of the result in float64; NaN if it has none, or is not known."""
+
+    @property
+    def largest(self) -> float:
+        """Largest finite magnitude that goes in."""
+        finite = [part[part.isfinite()] for part in self.inputs]
+        return max((float(part.abs().max()) for part in finite if part.numel()), default=0.0)
 
 
 Rule = Callable[[Call], str]
@@ -43,7 +78,15 @@ def name_operation(call: Call) -> str:
     """What kind of operation made the values of a result that are not finite: one of OPERATIONS."""
     rules = [(RULES_WITH_INF if call.inf_in else RULES_WITHOUT_INF).get(call.name), RULES.get(call.name)]
     said = (rule(call) for rule in rules if rule is not None)
-    return next(filter(None, said), "inf-inf" if call.inf_in else "overflow")
+    return next(filter(None, said), "inf-inf" if call.inf_in else name_rest(call))
+
+
+def name_rest(call: Call) -> str:
+    """Overflow if a longer type would hold the result, or if the inputs are huge; undefined otherwise."""
+    wide = call.result.dtype == torch.float64
+    holds = math.isfinite(call.reached) and not wide
+    huge = call.largest > (HUGE**5 if wide else HUGE) and call.name not in DOMAINS
+    return "overflow" if call.name in ARITHMETIC or holds or huge else "undefined"
 
 
 def make_rule(operation: str) -> Rule:
@@ -53,7 +96,7 @@ def make_rule(operation: str) -> Rule:
 
 def name_logarithm(call: Call) -> str:
     """By what the log was taken of."""
-    return "log(0)" if bool(call.result.isneginf().any()) else "log of a negative number"
+    return "log(0)" if bool(call.result.isinf().any()) else "log of a negative number"
 
 
 def name_root(call: Call) -> str:
@@ -70,6 +113,33 @@ def name_division(call: Call) -> str:
     if under == 0:
         return "0/0" if over == 0 else "x/0"
     return "inf/inf" if over.isinf() and under.isinf() else "overflow"
+
+
+def name_power(call: Call) -> str:
+    """A negative power of 0, a root of a negative number, or a power that is too large."""
+    base, exponent = (torch.as_tensor(part) for part in call.arguments[:2])
+    if bool(((base == 0) & (exponent < 0)).any()):
+        return "x/0"
+    if bool((call.result.isnan() & (base < 0)).any()):
+        return "root of a negative number"
+    return "overflow" if bool((call.result.isinf() & (base.abs() > 1)).any()) else ""
+
+
+def name_deviation(call: Call) -> str:
+    """Over no more values than its correction takes off; it is finite for all others."""
+    return "0/0" if bool(call.result.isnan().any()) and call.largest < HUGE else ""
+
+
+def name_norm(call: Call) -> str:
+    """A batch norm by a running variance that is below 0."""
+    return "root of a negative number" if find_negative_variance(call) is not None else ""
+
+
+def find_negative_variance(call: Call) -> float | None:
+    """The running variance of a batch norm at which no root exists; None if there is none."""
+    named = zip(call.function._schema.arguments, call.arguments, strict=False)
+    given = next((part for argument, part in named if argument.name in ("running_var", "var")), None)
+    return float(given.min()) if isinstance(given, Tensor) and given.numel() and bool((given < 0).any()) else None
 
 
 def name_mean(call: Call) -> str:
@@ -99,13 +169,20 @@ RULES: dict[str, Rule] = {
 }
 """Operation of torch -> the rule that tells how it failed; one without a rule has overflowed, or taken inf from inf."""
 RULES_WITHOUT_INF: dict[str, Rule] = {
-    **dict.fromkeys(("sqrt", "rsqrt", "pow"), name_root),
+    **dict.fromkeys(("sqrt", "rsqrt"), name_root),
+    "pow": name_power,
+    **dict.fromkeys(("std", "var", "std_mean", "var_mean"), name_deviation),
+    **dict.fromkeys(
+        ("native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm", "_batch_norm_no_update"), name_norm
+    ),
+    **dict.fromkeys(("fmod", "remainder"), make_rule("x/0")),
     **dict.fromkeys(("nll_loss_forward", "nll_loss2d_forward", "mean"), name_mean),
     # A cost that is inf where no alignment is possible, whose probability is 0.
     **dict.fromkeys(("_ctc_loss", "_cudnn_ctc_loss"), make_rule("log(0)")),
 }
 """The same for inputs that are all finite; what these rules do not tell is left to RULES."""
 RULES_WITH_INF: dict[str, Rule] = {
+    "logsumexp": make_rule("log(0)"),
     **dict.fromkeys(("mul", "addcmul"), make_rule("inf*0")),
     **dict.fromkeys(("_softmax_backward_data", "_log_softmax_backward_data"), name_softmax_gradient),
     **dict.fromkeys(
@@ -128,8 +205,9 @@ def compute_true_size(function: Any, arguments: Any, keywords: dict[str, Any]) -
 
 
 def find_tensors(value: Any) -> list[Tensor]:
-    """The floating-point tensors in nested tuples, lists and dictionaries."""
-    return [part for part in tree_leaves(value) if isinstance(part, Tensor) and part.is_floating_point()]
+    """The floating-point and complex tensors in nested tuples, lists and dictionaries."""
+    parts = (part for part in tree_leaves(value) if isinstance(part, Tensor))
+    return [part for part in parts if part.is_floating_point() or part.is_complex()]
 
 
 def change_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -140,3 +218,15 @@ def change_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def holds_anywhere(test: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> bool:
     """Whether a test holds for a number of any of the tensors."""
     return any(bool(test(part).any()) for part in tensors)
+
+
+def holds_nonfinite(value: Any) -> bool:
+    """Whether a number, or a number of a tensor, is NaN or inf."""
+    if isinstance(value, Tensor):
+        return (value.is_floating_point() or value.is_complex()) and not bool(value.detach().isfinite().all())
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def passes_number(test: Callable[[float], bool], value: Any) -> bool:
+    """Whether a plain number that is NaN, or inf, was passed."""
+    return any(isinstance(part, float) and test(part) for part in tree_leaves(value))

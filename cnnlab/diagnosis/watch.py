@@ -6,6 +6,7 @@ The optimiser's hooks tell when it steps, autograd's backward what is descended.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
 import warnings
@@ -15,8 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.config.errors import check_whole_number
-from cnnlab.config.settings import quote
+from cnnlab.config.errors import check_whole_number, describe_problem
+from cnnlab.diagnosis.events import Origin
+from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers
+from cnnlab.diagnosis.origin_finder import OriginFinder
+from cnnlab.diagnosis.watch_arguments import (
+    check_scaler,
+    describe_optimizer,
+    is_finite,
+    list_optimizers,
+    read_number,
+    unwrap,
+)
+from cnnlab.records.clues import Clues
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
 from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
@@ -76,6 +88,10 @@ class Watch:
         self.listener = PassListener(self.parameters, check_scaler(scaler), self.drop_update)
         self.pausing = self.warned = False
         self.stopped: str | None = None
+        name, epsilon = describe_optimizer(self.optimizers[0])
+        self.clues = Clues(frozen=list_frozen_layers(self.model), optimizer=name, epsilon=epsilon)
+        self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device)
+        self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
         self.forget()
@@ -111,9 +127,16 @@ class Watch:
         stack.callback(self.forget)
         if self.hooked:
             activations = self.recorder.gauges.activations
-            stack.enter_context(call_hooks(activations.before, activations.after))
+            first, last = self.finder.hooks
+            before = [*first, *activations.before, (self.model, self.examiner.keep_inputs)]
+            after = [*activations.after, (self.model, self.examiner.keep_outputs), *last]
+            stack.enter_context(call_hooks(before, after))
+            stack.callback(self.finder.tape.stop)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if isinstance(error, Exception):
+            step = self.recorder.updates + 1
+            self.clues = dataclasses.replace(self.clues, error=describe_problem(error), error_step=step)
         if self.block is not None:
             self.block.close()
             self.block = None
@@ -144,6 +167,17 @@ class Watch:
         self.recorder.tell(cost)
         self.told = True
 
+    def trace(self, compute: Callable[[], Tensor]) -> Origin | None:
+        """Where the first NaN or inf of the update that broke is made: its cost is computed once more, and traced.
+
+        `watch.trace(lambda: cost(model(x), y))` after the block, with the batch of that update; its weights and the
+        states of torch's generators were kept. Needed only where `watch.record` does not know by itself, as of a model
+        that is compiled. Without such an update the cost is looked at as it is now. All stays as it was.
+        """
+        if self.active:
+            raise RuntimeError("trace looks at a loop that is done: leave the watch's block first")
+        return self.finder.trace(compute, self.recorder)
+
     def show(self) -> Any:
         """A dashboard that draws while the loop goes on, in at most a twenty-fifth of its time."""
         if self.lab is None or self.lab.closed:
@@ -155,7 +189,15 @@ class Watch:
     @property
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
-        return self.recorder.record
+        self.finder.look_back()
+        clues = dataclasses.replace(
+            self.clues,
+            batch=self.examiner.found,
+            origin=self.finder.origin,
+            skipped=self.skipped,
+            stopped=self.stopped or "",
+        )
+        return dataclasses.replace(self.recorder.record, clues=clues)
 
     @property
     def skipped(self) -> int:
@@ -179,12 +221,17 @@ class Watch:
         self.written: Written = []
         self.told = self.stepping = False
         self.listener.forget()
+        self.examiner.forget()
+        self.finder.tape.forget()
         self.recorder.gauges.activations.clear()
 
-    def drop_update(self) -> None:
+    def drop_update(self, roots: Sequence[Any]) -> None:
         """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
         if not self.stepping:
             self.update, self.written = None, []
+        broken, number = any(map(is_broken, roots)), self.recorder.updates + 1
+        self.finder.hear(roots, number, broken, self.listener.scales, self.recorder.flat)
+        self.examiner.look(roots, self.recorder.updates + 1)
 
     def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
@@ -194,6 +241,7 @@ class Watch:
         closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
         if self.pausing and (closure is not None or self.begins(optimizer)):
             self.stop(f"paused before update {self.recorder.updates + 1}")
+        self.finder.tape.stop()
         self.met = self.recorder.flat()
         self.stepping = False
         if closure is None:
@@ -234,8 +282,10 @@ class Watch:
             self.update = self.make_update(optimizer, result)
             self.usual_steps, self.steps = self.steps, 0
         self.stepping = True
+        self.finder.look_at_gradient(self.number, self.update.gradient, self.update.before)
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
             self.check(self.update.gradient, "the gradient of update")
+            self.check_cost(self.update.cost)
 
     def make_update(self, optimizer: Any, result: Any) -> Update:
         """The update that an optimiser begins."""
@@ -266,10 +316,13 @@ class Watch:
             return
         met, self.met, self.stepping = self.met, None, False
         after = self.recorder.flat()
+        self.finder.look_at_step(optimizer, self.number, self.update, after)
         if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
             self.check(after, "update")
         self.recorder.add(self.update, after, first=self.steps == 0)
+        if self.listener.adds_up and self.steps == 0:
+            self.clues = dataclasses.replace(self.clues, added_up=self.clues.added_up + 1)
         self.steps += 1
         self.listener.passes, self.told = [], False
         self.written = [] if self.listener.has_heard else gradients(self.parameters)
@@ -278,16 +331,25 @@ class Watch:
         if self.lab is not None and self.steps >= self.usual_steps and time.monotonic() >= self.draw_due:
             self.draw()
 
+    @property
+    def number(self) -> int:
+        """The update that is being made."""
+        return self.recorder.updates + (self.steps == 0)
+
+    def check_cost(self, cost: Tensor | None) -> None:
+        """End the block if the cost of an update is NaN, be its gradient what it may; an inf alone does no harm."""
+        if cost is not None and bool(cost.isnan()):
+            number = self.recorder.updates + 1
+            self.stop(f"stopped because the cost of update {number} is NaN; the weights are those before it")
+
     def check(self, flat: Tensor, what: str) -> None:
         """End the block if a vector holds NaN or inf, and say where."""
         if is_finite(flat):
             return
         bad = [name for name, part in self.recorder.layout.views(flat).items() if not is_finite(part.reshape(-1))]
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        number = self.recorder.updates + (self.steps == 0)
-        self.stop(
-            f"stopped because {what} {number} holds NaN or inf in {bad[0]}{more}; the weights are those before it"
-        )
+        held = f"{what} {self.number} holds NaN or inf in {bad[0]}{more}"
+        self.stop(f"stopped because {held}; the weights are those before it")
 
     def stop(self, why: str) -> None:
         """End the block from within the loop."""
@@ -333,52 +395,3 @@ class StepHook:
 
 def do_nothing(*_: Any) -> None:
     """What the copy of a hook does."""
-
-
-def list_optimizers(optimizer: Any) -> list[Any]:
-    """One optimiser or several as a list; TypeError if they have no hooks."""
-    found = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-    for one in found:
-        if not hasattr(one, "register_step_pre_hook") or not getattr(one, "param_groups", None):
-            raise TypeError(f"optimizer must be a torch.optim.Optimizer, or several, got {type(one).__name__}")
-    if not found:
-        raise TypeError("optimizer must be a torch.optim.Optimizer, or several, got none")
-    return found
-
-
-def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
-    """The module within a compiled one, and whether it was compiled: then hooks would break what was compiled.
-
-    ValueError for a module whose parameters have no shapes yet.
-    """
-    lazy = [name for name, part in model.named_parameters() if isinstance(part, nn.parameter.UninitializedParameter)]
-    if lazy:
-        raise ValueError(f"model must have its shapes: pass one batch through it first, {lazy[0]} has none yet")
-    inner = getattr(model, "_orig_mod", None)
-    return (model, False) if inner is None else (inner, True)
-
-
-def is_finite(flat: Tensor) -> bool:
-    """Whether all numbers are finite. On a GPU this waits for it."""
-    wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
-    # A sum that overflows only costs the longer look.
-    return bool(flat.sum(dtype=wide).isfinite()) or bool(flat.isfinite().all())
-
-
-def check_scaler(scaler: Any) -> Any:
-    """A GradScaler, or None; TypeError if it is something else."""
-    if scaler is not None and not all(callable(getattr(scaler, name, None)) for name in ("get_scale", "is_enabled")):
-        raise TypeError(f"scaler must be a torch.amp.GradScaler or None, got {type(scaler).__name__}")
-    return scaler
-
-
-def read_number(name: str, value: Any) -> Tensor:
-    """A single number as a tensor without axes; TypeError or ValueError if it is something else."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
-        return value.detach().reshape(())
-    try:
-        return torch.tensor(float(value), dtype=torch.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or a tensor of one, got {quote(value)}") from None

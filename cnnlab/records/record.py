@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.links import format_link
 from cnnlab.config.settings import Knobs, Settings, nearest, quote
+from cnnlab.records.clues import NO_CLUES, Clues
 from cnnlab.records.description import describe_record
 from cnnlab.records.frame import (
     GAUGES,
@@ -91,6 +92,8 @@ class Record:
     """The user's own network in a few words, such as "Linear, 7 rows"; nothing where that is not known."""
     lineage: Lineage = ()
     """The logs that its rows come from, see `count_shared_rows`; no part of a file."""
+    clues: Clues = NO_CLUES
+    """What was seen of the training beside its gauges; no part of a file."""
 
     def __len__(self) -> int:
         return len(self.table) - 1

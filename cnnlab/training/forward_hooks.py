@@ -40,14 +40,17 @@ def before_forward(module: nn.Module, inputs: Any) -> None:
             hook(module, inputs)
 
 
-def after_forward(module: nn.Module, inputs: Any, output: Any) -> None:
-    """The same after it."""
+def after_forward(module: nn.Module, inputs: Any, keywords: Any, output: Any) -> None:
+    """The same after it; a hook that says that it `takes_keywords` is given these last."""
     if torch.compiler.is_compiling():
         return
     found = AFTER.get(id(module))
     if found is not None and not is_tracing():
         for _, hook in found:
-            hook(module, inputs, output)
+            if getattr(hook, "takes_keywords", False):
+                hook(module, inputs, output, keywords)
+            else:
+                hook(module, inputs, output)
 
 
 @contextlib.contextmanager
@@ -99,6 +102,6 @@ def change(what: Callable[[], object]) -> None:
         wanted = bool(ATTACHED) and not PAUSES
         if wanted and not HANDLES:
             HANDLES.append(modules.register_module_forward_pre_hook(before_forward))
-            HANDLES.append(modules.register_module_forward_hook(after_forward))
+            HANDLES.append(modules.register_module_forward_hook(after_forward, with_kwargs=True))
         while HANDLES and not wanted:
             HANDLES.pop().remove()

@@ -153,11 +153,19 @@ class LoopRecorder:
 
 
 def read_knobs(optimizer: Any) -> Knobs:
-    """Learning rate, momentum and weight decay of an optimiser's first group, within the ranges that knobs have."""
+    """Learning rate, momentum and weight decay of an optimiser's first group, within the ranges that knobs have.
+
+    A knob that is NaN is taken for the least one: the loop goes on, and its weights tell.
+    """
     group = optimizer.param_groups[0]
     betas = group.get("betas") or (0.0,)
     return Knobs(
-        learning_rate=min(max(float(group.get("lr", 1.0)), TINY), 1e6),
-        momentum=min(max(float(group.get("momentum", betas[0])), 0.0), 1.0),
-        l2=min(max(float(group.get("weight_decay", 0.0)), 0.0), 1e6),
+        learning_rate=clamp(group.get("lr", 1.0), TINY, 1e6),
+        momentum=clamp(group.get("momentum", betas[0]), 0.0, 1.0),
+        l2=clamp(group.get("weight_decay", 0.0), 0.0, 1e6),
     )
+
+
+def clamp(value: Any, low: float, high: float) -> float:
+    """A number within a range."""
+    return min(max(low, float(value)), high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,18 +19,19 @@ from cnnlab.training.overlay import Overlay, exclude_from_compiling
 class PassListener:
     """A block within which note is taken of each backward pass that comes to some parameters."""
 
-    def __init__(self, parameters: Sequence[Tensor], scaler: Any, on_pass: Callable[[], object]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], scaler: Any, on_pass: Callable[[Sequence[Any]], object]) -> None:
         self.parameters = sorted(parameters, key=Tensor.numel)  # so that a look for one that is not 0 is short
         self.ids = frozenset(map(id, parameters))
         self.scaler = scaler
         self.on_pass = on_pass
+        self.within: set[int] = set()
         self.skipped = 0
         self.forget()
 
     def forget(self) -> None:
         """Know of no pass."""
         self.passes: list[passes.Noted] = []
-        self.has_heard = False
+        self.has_heard = self.adds_up = False
         self.scale = 1.0
 
     @contextlib.contextmanager
@@ -56,6 +58,9 @@ class PassListener:
         """A backward pass, of which note is taken if it comes to one of the parameters."""
         if torch.compiler.is_compiling() or passes.is_within_another():
             return below(*arguments, **keywords)
+        thread = threading.get_ident()
+        if thread in self.within:  # what listens to functions of torch has called this one by its name again
+            return below(*arguments, **keywords)
         arguments = [passes.lasting(value) for value in arguments]
         keywords = {name: passes.lasting(value) for name, value in keywords.items()}
         try:
@@ -67,32 +72,44 @@ class PassListener:
             return below(*arguments, **keywords)
         noted = coming.noted(self.present_scale())
         make = functools.partial(below, *arguments, **keywords)
-        return self.record_first(noted, make) if comes else self.record_afterwards(noted, make)
+        self.within.add(thread)
+        try:
+            record = self.record_first if comes else self.record_afterwards
+            return record(noted, coming.roots, make)
+        finally:
+            self.within.discard(thread)
 
-    def record_first(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
+    def record_first(self, noted: passes.Noted, roots: Sequence[Any], make: Callable[[], Any]) -> Any:
         """A pass that comes to the parameters; within it an optimiser may step."""
-        self.hear(noted)
+        self.hear(noted, roots)
         try:
             return make()
         except BaseException:
             self.passes = [each for each in self.passes if each is not noted]
             raise
 
-    def record_afterwards(self, noted: passes.Noted, make: Callable[[], Any]) -> Any:
+    def record_afterwards(self, noted: passes.Noted, roots: Sequence[Any], make: Callable[[], Any]) -> Any:
         """A pass that may come to them by a function written in Python, such as a checkpoint: their gradients tell."""
         written = gradients(self.parameters)
         result = make()
         if have_changed(self.parameters, written):
-            self.hear(noted)
+            self.hear(noted, roots)
         return result
 
-    def hear(self, noted: passes.Noted) -> None:
-        """Take note of a pass; those before it count no more if their gradient has been set to 0 since."""
-        if noted.accumulates and self.passes and not any(map(holds_gradient, self.parameters)):
-            self.passes = []
+    def hear(self, noted: passes.Noted, roots: Sequence[Any]) -> None:
+        """Take note of a pass; those before it count no more if their gradient has been set to 0 since.
+
+        The first one after an update that finds a gradient there adds to that of the update.
+        """
+        if noted.accumulates:
+            holds = any(map(holds_gradient, self.parameters))
+            if self.passes and not holds:
+                self.passes = []
+            if not self.passes:
+                self.adds_up = holds and self.has_heard
         self.passes.append(noted)
         self.has_heard = True
-        self.on_pass()
+        self.on_pass(roots)
 
     @property
     def scales(self) -> bool:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnlab.config.errors import check_whole_number
+from cnnlab.config.errors import check_whole_number, describe_problem
 from cnnlab.config.links import Plan, opened
 from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, check_names, quote
+from cnnlab.records.clues import Clues
 from cnnlab.records.frame import Frame
 from cnnlab.records.log import Log
 from cnnlab.records.record import Branch, Record
@@ -92,6 +93,7 @@ class Run:
         self.watched = [layout.index(name) for name in names]
         self.knobs, self.plan = self.settings.knobs, plan
         self.prepared: tuple[Knobs, KnobTensors, StepStructure] | None = None
+        self.raised: tuple[int, str] = 0, ""
         if isinstance(preset, Record):
             self.take_over(preset, history_bytes)
             return
@@ -109,6 +111,7 @@ class Run:
         self.history = History.from_states(states, history_bytes)
         self.log, self.pending = Log.from_record(dataclasses.replace(record, settings=self.settings)), []
         self.updates, self.branch = len(record), record.branch
+        self.raised = record.clues.error_step, record.clues.error
         self.knobs = record.knobs_at(self.updates + 1)
         taken = max(each.branch.number for each in (record, *record.others))
         self.numbers = itertools.count(taken + 1)
@@ -182,6 +185,7 @@ class Run:
             take_snapshots=lambda: history.snapshots(last),
             own_network=self.own_network,
             network=self.problem.describe_own_network(),
+            clues=Clues(error_step=self.raised[0], error=self.raised[1]),
         )
 
     def set(self, **changes: Any) -> None:
@@ -218,8 +222,18 @@ class Run:
     def update(self) -> None:
         """One update whose gauges stay on the device until the record is asked for.
 
-        If the network or the cost raises, or an interrupt comes, the run stays as it was.
+        If the network or the cost raises, or an interrupt comes, the run stays as it was; the record says what was
+        raised.
         """
+        try:
+            self.make_update()
+        except Exception as error:
+            self.raised = self.updates + 1, describe_problem(error)
+            raise
+        self.raised = 0, ""
+
+    def make_update(self) -> None:
+        """One update."""
         knobs = self.knobs_in_force
         with self.determinism(self.updates + 1):
             batch = self.problem.batch(self.updates + 1)
@@ -252,6 +266,7 @@ class Run:
         state, knobs = self.state_at(step), self.log.record().knobs_at(step + 1)
         log, history = self.log.until(step), self.history.until(step)
         self.state, self.knobs, self.log, self.history, self.updates = state, knobs, log, history, step
+        self.raised = 0, ""
 
     def fork(self, step: int | None = None, **changes: Any) -> Run:
         """Another run that shares the past up to update `step` (None: the present), with some knobs changed.
@@ -262,7 +277,7 @@ class Run:
         self.flush()
         twin = copy.copy(self)
         twin.attach_gauges()
-        twin.pending = []
+        twin.pending, twin.raised = [], (0, "")
         twin.log, twin.history = self.log.until(self.updates), self.history.until(self.updates)
         twin.rewind(step)
         twin.set(**changes)

@@ -751,8 +751,8 @@ def test_remedies_of_odd_names_or_fields_are_refused_in_a_sentence(remedies: Any
 # The doctor and the upload.
 
 
-@pytest.mark.parametrize("kind", [*ENDING, Mute()], ids=kind_of)
-def test_what_an_autopsy_raises_is_shown_and_raised_and_the_next_one_works(
+@ending
+def test_what_ends_a_program_within_an_autopsy_is_shown_and_raised_and_the_next_one_works(
     own_lab: cnnlab.Lab, cost: Cost, kind: BaseException
 ) -> None:
     own_lab.set(learning_rate=1e6)
@@ -765,6 +765,18 @@ def test_what_an_autopsy_raises_is_shown_and_raised_and_the_next_one_works(
     assert not own_lab.doctor.state["busy"]
     cost.fail(None)
     assert own_lab.explain().cause
+
+
+@pytest.mark.parametrize("kind", ORDINARY, ids=kind_of)
+def test_an_autopsy_is_made_whatever_the_network_or_cost_raises(
+    own_lab: cnnlab.Lab, cost: Cost, kind: BaseException
+) -> None:
+    own_lab.set(learning_rate=1e6)
+    own_lab.step(3)
+    cost.fail(kind, always=True)
+    found = own_lab.explain()
+    assert found.cause
+    assert not own_lab.doctor.state["problem"]
 
 
 @kinds

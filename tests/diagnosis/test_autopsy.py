@@ -15,7 +15,7 @@ from handmade import record_of
 import cnnlab
 from cnnlab.diagnosis import causes
 from cnnlab.diagnosis.causes import CAUSES
-from cnnlab.diagnosis.remedies import HIDES, MENDS, USELESS, judge_trial
+from cnnlab.diagnosis.trials import HIDES, MENDS, USELESS, judge_trial
 
 SMALL = {"channels": 8, "hidden": (32, 32), "patch_size": 14, "device": "cpu"}
 GOOD = SMALL | {"init": "he_normal", "init_scale": 1.0, "input_scaling": "standardised", "learning_rate": 2e-3}
@@ -60,10 +60,6 @@ def test_the_cause_of_a_sabotaged_run_is_ranked_first(cause, preset, updates, ch
     assert [each.confidence for each in found.causes] == sorted(
         (each.confidence for each in found.causes), reverse=True
     )
-
-
-def test_every_cause_of_the_list_is_explained_and_tried_here():
-    assert set(CAUSES) == {*SABOTAGED, "data hold NaN", "undefined operation", "undecided"}
 
 
 def test_a_cause_that_is_added_as_the_guide_says_is_named_by_an_autopsy(monkeypatch):
@@ -210,11 +206,12 @@ def test_the_last_cost_that_a_reason_names_is_said_to_be_the_median_that_the_ver
 
 
 def test_a_cost_that_went_up_is_told_by_the_same_median():
-    record = trained("sudden_nan", 20, cost="log_softmax").record
-    verdict, reason = judge_trial(record, 0)
+    run = trained("sudden_nan", 20, cost="log_softmax")
+    record = run.record
+    verdict, reason = judge_trial(run, 0)
     assert verdict == HIDES
     usual = float(np.median(record.cost[-5:]))
-    assert reason.endswith(f"went from {record.cost[0]:.4g} to {usual:.4g} (median of the last 5)")
+    assert f"went from {record.cost[0]:.4g} to {usual:.4g} (median of the last 5): it is " in reason
     assert usual != record.cost[-1]
 
 

@@ -236,3 +236,77 @@ def test_no_detector_raises_on_nan_or_on_a_run_that_has_not_begun():
     for record in (record_of([]), record_of([math.nan, math.inf])):
         for detector in DETECTORS:
             detector.find_first(record)
+
+
+X = torch.randn(128, 16, generator=torch.Generator().manual_seed(0))
+FAR = 500 + 10 * X[:, :1]
+mse = torch.nn.functional.mse_loss
+
+
+def mlp(outputs: int, spread: float | None = None) -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, outputs))
+    if spread is not None:
+        torch.nn.init.normal_(model[2].weight, std=spread)
+        torch.nn.init.zeros_(model[2].bias)
+    return model
+
+
+class Offset(torch.nn.Module):
+    """A linear layer and an offset of its own that starts at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.line, self.offset = torch.nn.Linear(16, 1), torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.line(x) + self.offset
+
+
+def reward(update: int) -> torch.Tensor:
+    """Targets of 0 until a reward appears."""
+    return 100 * (X[:, :1] > 0.5).float() if update >= 20 else torch.zeros(128, 1)
+
+
+UNUSUAL = {
+    "head near 0 under Adam": (lambda: mlp(4, 1e-5), torch.optim.Adam, 1e-2,
+                               lambda out, _: torch.nn.functional.cross_entropy(out, torch.arange(128) % 4)),
+    "targets near 500": (lambda: torch.nn.Linear(16, 1), torch.optim.SGD, 5e-2, lambda out, _: mse(out, FAR)),
+    "targets near 500, two layers": (lambda: mlp(1), torch.optim.SGD, 1e-4, lambda out, _: mse(out, FAR)),
+    "an offset from 0": (Offset, torch.optim.SGD, 1e-2, lambda out, _: mse(out, FAR)),
+    "a reward appears": (lambda: mlp(1), torch.optim.Adam, 1e-3, lambda out, update: mse(out, reward(update))),
+    "a reward appears to a head of zeros": (lambda: mlp(1, 0.0), torch.optim.Adam, 1e-3,
+                                            lambda out, update: mse(out, reward(update))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_unusual_program_that_learns_is_not_warned_of(name):
+    make, optimizer_of, rate, cost = UNUSUAL[name]
+    torch.manual_seed(0)
+    model = make()
+    optimizer = optimizer_of(model.parameters(), rate)
+    with cnnlab.watch(model, optimizer) as watch:
+        for update in range(60):
+            loss = cost(model(X), update)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert np.isfinite(watch.record.cost).all()
+    assert find_first_warning(watch.record) is None
+
+
+def test_a_leap_of_one_layer_is_warned_of_once_the_cost_has_not_fallen():
+    ratio = np.full((4, 3), 1e-3)
+    ratio[2, 1] = 50
+    for cost, warned in (([1.0, 1.0, 3.0], 3), ([1.0, 1.0, 0.5], None)):
+        found = find_first_warning(record_of(cost, update_ratio=ratio))
+        assert (found and found.step) == warned
+    assert str(find_first_warning(record_of([1.0, 1.0, 3.0], update_ratio=ratio))).startswith("update 2 was 50 times")
+
+
+def test_a_leap_of_two_layers_is_warned_of_at_once():
+    ratio = np.full((4, 3), 1e-3)
+    ratio[3, :2] = 50
+    assert find_first_warning(record_of([1.0, 1.0, 1.0], update_ratio=ratio)).step == 3

@@ -297,3 +297,96 @@ def test_half_precision_overflows_where_float32_would_not(seed):
     found = find_origin(run)
     assert found.first.operation == "overflow"
     assert 65504 < found.first.reached < 3e38
+
+
+def lying_outside(outputs: Tensor, _targets: Tensor) -> Tensor:
+    return torch.acos(outputs).sum()
+
+
+def flat_at_zero(outputs: Tensor, _targets: Tensor) -> Tensor:
+    return outputs.abs().pow(0.3).sum()
+
+
+def with_a_constant(outputs: Tensor, _targets: Tensor) -> Tensor:
+    return (outputs * torch.tensor(math.nan)).sum()
+
+
+@pytest.mark.parametrize(
+    ("weight", "cost", "phase", "operation", "function", "argument"),
+    [
+        (2.0, lying_outside, "cost", "undefined", "acos", "acos of 2, which is defined on [-1, 1]"),
+        (1.0, lying_outside, "gradient", "x/0", "acos", "the slope of acos at 1"),
+        (0.0, flat_at_zero, "gradient", "x/0", "pow", "the slope of pow at 0, to the power of 0.3"),
+        (1.0, with_a_constant, "constant", "given", "data", "a constant in the cost: NaN in 1 of 1 values"),
+    ],
+)
+def test_the_operation_that_was_written_its_argument_and_its_line_are_named(
+    weight, cost, phase, operation, function, argument
+):
+    run = run_of([weight], 1.0, "float32", cost)
+    run.advance(1)
+    found = find_origin(run).first
+    assert (found.phase, found.operation, found.function, found.argument) == (phase, operation, function, argument)
+    line = cost.__code__.co_firstlineno + 1
+    assert found.source.startswith(f"test_nan_tracer.py:{line}: return ")
+
+
+def test_no_line_is_named_where_none_of_the_user_s_own_is_at_work():
+    run = run_of([1.0, 150.0], 1.0, "float32", "softmax_log", 1)
+    run.advance(1)
+    found = find_origin(run).first
+    assert (found.operation, found.source, found.saturated) == ("log(0)", "", "softmax")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_targets_that_hold_nan_are_said_to(value):
+    run = run_of([1.0], 1.0, "float32", lambda outputs, targets: (outputs - targets).square().sum(), value)
+    run.advance(1)
+    found = find_origin(run).first
+    assert (found.phase, found.operation) == ("target", "given")
+    assert f"{'inf' if value > 1 else 'NaN'} in 1 of 1 values" in found.argument
+
+
+def test_a_buffer_that_holds_nan_is_named_and_one_that_is_negative_too():
+    def make(value: float) -> cnnlab.Run:
+        network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)).eval()
+        network[1].running_var.fill_(value)
+        network.train = lambda mode=True: network  # stays as it is
+        return cnnlab.Run(network=network, data=(torch.ones(2, 1), torch.ones(2, 1)), cost=total, device="cpu")
+
+    run = make(math.nan)
+    run.advance(1)
+    found = find_origin(run).first
+    assert (found.phase, found.layer, found.argument) == (
+        "buffer",
+        "1.running_var",
+        "buffer 1.running_var: NaN in 1 of 1 values",
+    )
+    run = make(-1.0)
+    run.advance(1)
+    found = find_origin(run).first
+    assert (found.phase, found.layer, found.operation) == ("activation", "1", "root of a negative number")
+    assert found.argument == "the root of a negative number in batch_norm: running_var is -1"
+
+
+class SlopeByHand(torch.autograd.Function):
+    """A root whose slope has no care for 0."""
+
+    @staticmethod
+    def forward(ctx, h):
+        ctx.save_for_backward(h)
+        return h.abs().sqrt()
+
+    @staticmethod
+    def backward(ctx, slope):
+        (h,) = ctx.saved_tensors
+        return slope / (2 * h.abs().sqrt())
+
+
+def test_a_backward_that_is_the_user_s_own_is_named_with_its_line():
+    run = run_of([0.0], 1.0, "float32", lambda outputs, _: SlopeByHand.apply(outputs).sum())
+    run.advance(1)
+    found = find_origin(run).first
+    assert (found.phase, found.operation, found.function) == ("gradient", "x/0", "SlopeByHand")
+    assert "return slope / (2 * h.abs().sqrt())" in found.source
+    assert "within" not in found.argument

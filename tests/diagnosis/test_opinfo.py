@@ -54,3 +54,17 @@ def test_no_operation_is_left_out(printed):
     tried, of = map(int, re.search(r"^(\d+) of (\d+) operations tried", printed, re.MULTILINE).groups())
     assert tried == of >= len(WITHOUT)
     assert printed.rstrip().endswith("slow: []; refused: []")
+
+
+@pytest.fixture(scope="module")
+def traced():
+    script = Path(__file__).parent / "opinfo_traced.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_the_tracer_names_every_operation_at_its_edges_and_never_a_wrong_cause(traced):
+    named, of, wrong = map(int, re.search(r"^(\d+) of (\d+) cases named, (\d+) wrong", traced, re.MULTILINE).groups())
+    assert of > 800
+    assert named >= 0.95 * of
+    assert wrong == 0, traced

@@ -410,3 +410,14 @@ def test_a_cost_that_is_no_number_is_refused_in_a_sentence(told, error):
         update(model, optimizer)
         with pytest.raises((TypeError, ValueError), match=error):
             watch.step(told)
+
+
+@pytest.mark.parametrize("send", [torch.autograd.backward, lambda costs: costs[0].backward()])
+def test_a_pass_is_heard_once_while_others_listen_to_functions_of_torch(send):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with cnnlab.watch(model, optimizer) as watch, torch.device("cpu"):
+        cost = ce(model(X), Y)
+        send([cost])
+        optimizer.step()
+    assert watch.record.cost.tolist() == [pytest.approx(float(cost.detach()))]

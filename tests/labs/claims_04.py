@@ -68,17 +68,23 @@ REMEDIES: dict[str, dict[str, Any]] = {
 def measure_learning(seed: int) -> dict[str, float]:
     """What share of the sixth epoch's answers is right with two remedies, and whether the autopsy says that they mend.
 
-    NaN for the verdict on a run that does not break in 20 updates.
+    NaN for the verdict on a run that does not break in 20 updates. The `copy` is the one that the autopsy tried.
     """
-    trials = cnnlab.autopsy(train(seed, 20).record).remedies
+    broken = train(seed, 20)
+    trials = cnnlab.autopsy(broken.record).remedies
     verdicts = {trial.remedy.name: trial.verdict == "mends" for trial in trials}
+    starts = {trial.remedy.name: trial.start for trial in trials}
     found: dict[str, float] = {}
     for name, changes in REMEDIES.items():
         record = train(seed, 6 * EPOCH, **changes).record
         found[f"{name}: mends"] = verdicts.get(name, np.nan)
         found[f"{name}: right"] = record.accuracy[-EPOCH:].mean()
         found[f"{name}: largest gap"] = record.logit_gap.max()
-    return found
+    slow = "a lower learning rate"
+    copy = broken.fork(starts.get(slow, 0), **REMEDIES[slow])
+    copy.advance(6 * EPOCH)
+    found[f"{slow}: copy right"] = copy.record.accuracy[-EPOCH:].mean()
+    return {**found, f"{slow}: copy breaks": copy.record.first_nonfinite is not None}
 
 
 CLAIMS = (

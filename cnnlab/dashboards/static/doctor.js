@@ -79,7 +79,7 @@ function render({ model, el }) {
       ...(state.rules.length ? [list(state.rules, "cnnlab-rules")] : []));
     const cards = element("div", { class: "cnnlab-cards", tabindex: "0" }, ...state.trials.map((trial, place) => card(trial, place, state.broken)));
     const legend = element("div", { class: "cnnlab-legend" },
-      state.trials.length ? `Remedies tried from update ${state.before} on, on copies of the run (grey: as it went; ★: in the posted answer)` : "Nothing to mend.");
+      state.trials.length ? `Remedies tried from update ${state.before} on, on copies of the run (grey: as it went; ★: in the posted answer)` : state.cause === "healthy" ? "Nothing to mend." : "No setting of the run mends this.");
     root.replaceChildren(close, element("div", { class: "cnnlab-columns" }, left, element("div", { class: "cnnlab-remedies" }, legend, cards)), drawIndicators(state));
   };
   const keep = (event) => {

@@ -1,0 +1,95 @@
+"""What to write in one's own program, in words with code: for operations that are not defined no setting helps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnnlab.diagnosis.case import Cause
+    from cnnlab.diagnosis.nan_tracer import Event
+
+INSIDE = "add a small number inside the root, not outside: torch.sqrt(x + 1e-8)"
+QUOTIENT = "keep the divisor from 0: a / (b + 1e-8), or sum / count.clamp(min=1) for a mean over what may be nothing"
+LOGARITHM = (
+    "clamp before the log: torch.log(x.clamp(min=1e-8)); of probabilities take F.log_softmax or F.logsigmoid of logits"
+)
+POWER = "clamp before the power: x.clamp(min=1e-8) ** p; below 0 a power that is no whole number is not defined"
+BORDER = "clamp before it, a little within its borders: torch.{name}(x.clamp(-1 + 1e-6, 1 - 1e-6))"
+SPREAD = "give it more than one value, or torch.var(x, correction=0) + 1e-8, and the root of that"
+MASK = "mask with torch.finfo(x.dtype).min in place of -inf, or leave out rows that are all masked"
+BRANCH = (
+    "put the where on the input, not on the output alone: torch.where(ok, f(torch.where(ok, x, 1.0)), 0.0), for the "
+    "slope of the branch that is not taken is 0 * inf"
+)
+EXP = "take torch.logsumexp, F.log_softmax or F.softplus, or clamp what it is given: x.clamp(max=80).exp()"
+CODE = {
+    **dict.fromkeys(("sqrt", "rsqrt", "square root"), INSIDE),
+    **dict.fromkeys(("norm", "linalg_vector_norm", "vector_norm", "cdist", "hypot", "dist"),
+                    "a norm has no slope at 0: (x.square().sum(1) + 1e-8).sqrt() in its place"),
+    **dict.fromkeys(("div", "true_divide", "reciprocal", "mean", "nanmean"), QUOTIENT),
+    **dict.fromkeys(("log", "log2", "log10", "log1p", "xlogy"), LOGARITHM),
+    **dict.fromkeys(("logdet", "slogdet", "det", "linalg_det"),
+                    "add to the diagonal: torch.linalg.slogdet(a + 1e-6 * torch.eye(n)), and look at its sign"),
+    **dict.fromkeys(("pow", "float_power", "powsum"), POWER),
+    **{name: BORDER.format(name=name) for name in ("acos", "asin", "atanh", "erfinv", "logit")},
+    "acosh": "clamp before it, a little above 1: torch.acosh(x.clamp(min=1 + 1e-6))",
+    **dict.fromkeys(("var", "std", "var_mean", "std_mean"), SPREAD),
+    **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "_softmax", "_log_softmax"), MASK),
+    **dict.fromkeys(("where", "mul", "clamp"), BRANCH),
+    **dict.fromkeys(("exp", "exp2", "expm1", "sinh", "cosh"), EXP),
+    **dict.fromkeys(("fmod", "remainder"), "keep the divisor from 0: torch.fmod(a, b.clamp(min=1e-8))"),
+    **dict.fromkeys(("angle", "atan2", "sgn"), "keep it from 0: torch.atan2(b, a + 1e-8); an angle has no slope at 0"),
+    **dict.fromkeys(("nll_loss", "nll_loss_forward", "nll_loss2d_forward", "cross_entropy"),
+                    "leave out batches of which every label is ignored, or divide the sum by count.clamp(min=1)"),
+    "cosine_similarity": "give it a larger eps: F.cosine_similarity(a, b, eps=1e-6)",
+    "normalize": "give it a larger eps: F.normalize(x, dim=1, eps=1e-6)",
+    **dict.fromkeys(("ctc_loss", "_ctc_loss"), "F.ctc_loss(..., zero_infinity=True), or leave out too long targets"),
+}  # fmt: skip
+"""Operation -> what to write in its place."""
+KINDS = {
+    "0/0": QUOTIENT,
+    "x/0": QUOTIENT,
+    "log(0)": LOGARITHM,
+    "log of a negative number": LOGARITHM,
+    "root of a negative number": INSIDE,
+    "inf-inf": MASK,
+    "inf*0": BRANCH,
+    "exp overflow": EXP,
+}
+"""How an operation failed -> what to write, for one that is not in CODE."""
+OF_CAUSES = {
+    "log(0) by saturation": "take F.cross_entropy of the logits, or F.log_softmax, in place of a log of a softmax",
+    "gradients add up": "optimizer.zero_grad() in each update, before loss.backward()",
+    "shapes broadcast": "loss = cost(outputs.squeeze(1), y), so that both have the same shape",
+    "softmax before cross-entropy": "return the logits from the network, and take the softmax only to look at them",
+    "no weight moved": (
+        "make the optimiser after the network, of model.parameters(); no detach, numpy, item, round or argmax between "
+        "the weights and the cost"
+    ),
+    "cost without a minimum": "bring the targets to where the cost has a minimum: y.clamp(0, 1) or y / 255 for a mask",
+    "data hold NaN": "ok = x.isfinite().all(1) & y.isfinite().all(1); x, y = x[ok], y[ok]",
+    "targets not scaled": "y = (y - y.mean()) / y.std(), and the answers back: out * std + mean",
+    "inputs not scaled": "x = (x - x.mean(0)) / x.std(0)",
+    "outlier": "leave the example out, clamp it, or take F.huber_loss in place of the squares",
+    "forward pass explodes": "start smaller: nn.init.orthogonal_(weight) for a recurrence, or a norm between layers",
+    "epsilon of the optimiser": "torch.optim.Adam(parameters, eps=1e-4), or weights in float32 under torch.autocast",
+    "cost summed": 'take reduction="mean", or divide the sum by the number of examples',
+    "every step skipped": "find the NaN without the scaler: it is not one of its scale",
+}
+"""Cause -> what to write."""
+
+
+def give_advice(causes: tuple[Cause, ...], event: Event | None) -> tuple[str, ...]:
+    """What to write in one's own program for the likely causes."""
+    said: list[str] = []
+    for cause in causes[:2]:
+        if cause.confidence < 0.5:
+            continue
+        if event is not None and cause.name in ("undefined operation", "exp beyond the type"):
+            name = event.function.rstrip("_")
+            said.append(BRANCH if event.operation == "inf*0" else CODE.get(name) or KINDS.get(event.operation, ""))
+        elif event is not None and event.phase in ("buffer", "constant") and cause.name == "data hold NaN":
+            said.append(f"print the {event.phase} before the first update, and look at where it is written")
+        else:
+            said.append(OF_CAUSES.get(cause.name, ""))
+    return tuple(dict.fromkeys(filter(None, said)))

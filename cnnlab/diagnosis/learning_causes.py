@@ -1,0 +1,151 @@
+"""Causes of a training that stays finite and learns nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from cnnlab.diagnosis.case import Case, Cause, find_usual
+from cnnlab.records.formats import format_count, format_number
+from cnnlab.records.record import Record
+
+UNMOVED = {"float64": 1e-16, "float32": 6e-8, "bfloat16": 4e-3, "float16": 5e-4}
+"""Type -> an update so many times as long as the weights is lost in their rounding."""
+
+
+def judge_dead_units(case: Case) -> Iterator[Cause]:
+    """A layer of which every unit is dead, for the whole last batch."""
+    if case.event is not None or not len(case.record):
+        return
+    shares = np.nan_to_num(case.record.dead_relu[-1])
+    worst = int(np.argmax(shares))
+    if shares[worst] >= 0.9:
+        dead = f"{shares[worst]:.0%} of the units of {case.name_layer(worst)} are dead"
+        reached = f"the norm of the first layer's gradient is {format_number(float(case.record.gradient_norm[-1][0]))}"
+        yield Cause(0.98 if shares[worst] == 1 else 0.35, (dead, reached))
+
+
+def judge_gradient(case: Case) -> Iterator[Cause]:
+    """A first layer whose gradient is a thousandth of the last one's, while the cost stands still."""
+    costs = case.costs
+    if case.event is not None or len(case.record) < 5 or len(case.record.layers) < 2 or len(costs) < 2:
+        return
+    norms = [find_usual(column) for column in case.record.gradient_norm.T]
+    ratio = find_usual(case.record.update_ratio[:, 0])
+    flat = abs(costs[-1] - costs[0]) <= 0.1 * abs(costs[0])
+    faint = 0 < max(norms) < 1e-5 and case.ratios.max(initial=0) < 1e-6
+    if not flat or norms[-1] == 0 or (norms[0] > 1e-3 * norms[-1] and not faint):
+        return
+    first, last = format_number(norms[0]), format_number(norms[-1])
+    evidence = (
+        f"the gradient's norm is {first} in the first layer and {last} in the last",
+        f"an update is {format_number(ratio)} times as long as the first layer's weights; 1e-3 is usual",
+        f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])}",
+    )
+    alive = np.nan_to_num(case.record.dead_relu[-1]).max() < 1
+    yield Cause(0.9 if alive else 0.4, evidence)
+
+
+def judge_masking(case: Case) -> Iterator[Cause]:
+    """An epsilon that hides log(0), or a clip that freezes: no NaN, and nothing learnt."""
+    record, knobs = case.record, case.knobs
+    if case.event is not None or len(record) < 3:
+        return
+    if record.settings.cost == "softmax_log" and knobs.epsilon > 0:
+        yield from judge_epsilon(record, knobs.epsilon)
+    ratio = float(np.nan_to_num(record.update_ratio[-5:]).max())
+    stands = bool((case.costs[-1:] > 0.5 * case.costs[:1]).any())
+    if knobs.clip != "off" and record.clipped[-5:].min() > 0.5 and ratio < 1e-6 and stands:
+        clipped = f"clipping makes updates {format_number(ratio)} times as long as the weights"
+        yield Cause(0.9, (clipped, f"the gradient's norm is {format_number(float(record.total_gradient_norm[-1]))}"))
+
+
+def judge_epsilon(record: Record, epsilon: float) -> Iterator[Cause]:
+    """Updates whose batch holds a wrong example of which no gradient is left."""
+    cap = -math.log(epsilon)
+    late = slice(max(0, len(record) - 2 * record.updates_per_epoch), len(record))
+    without = record.total_gradient_norm[late] < 1e-2 * max(float(np.nanmax(record.total_gradient_norm)), 1e-30)
+    found = np.flatnonzero((record.accuracy[late] < 1) & without & (record.logit_gap[late] > 0.9 * cap))
+    if len(found):
+        step = late.start + int(found[-1])
+        gap, norm = (format_number(float(values[step])) for values in (record.logit_gap, record.total_gradient_norm))
+        wrong = f"update {step + 1}: {1 - record.accuracy[step]:.0%} of the batch is wrong, at a logit gap of {gap}"
+        capped = f"epsilon {format_number(epsilon)} caps the cost of an example at {cap:.4g}"
+        yield Cause(0.95, (capped, f"{wrong}, and the gradient's norm is {norm}"))
+
+
+def judge_unmoved(case: Case) -> Iterator[Cause]:
+    """Weights that no update has changed, or of which nothing but a few could."""
+    record = case.record
+    if case.event is not None or len(record) < 3:
+        return
+    longest = float(np.nan_to_num(record.update_ratio).max(initial=0))
+    if longest < UNMOVED[record.settings.precision]:
+        yield Cause(0.98, (f"no weight moved in {format_count(len(record), 'update')}", explain_rest(case, longest)))
+    elif case.clues.frozen and is_stuck(case):
+        names = ", ".join(name or "network" for name in case.clues.frozen)
+        said = f"{names} never moved: frozen, for requires_grad is False"
+        costs = case.costs
+        yield Cause(0.8, (said, f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])}"))
+
+
+def explain_rest(case: Case, longest: float) -> str:
+    """Why no weight moves, as far as gradient and rate tell."""
+    norm = float(np.nan_to_num(case.record.total_gradient_norm).max(initial=0))
+    rate = format_number(case.knobs.learning_rate)
+    if norm == 0:
+        return "the gradient is 0: the graph between weights and cost is cut (detach, numpy, round), or inputs are 0"
+    if longest == 0 and norm * case.knobs.learning_rate > 1e-12:
+        return (
+            f"the gradient's norm reaches {format_number(norm)} and the learning rate is {rate}: "
+            "the optimiser was made for other weights than those of this model"
+        )
+    return (
+        f"the gradient's norm is at most {format_number(norm)} and the learning rate {rate}: either the graph from the "
+        "weights to the cost is cut but for a trace (detach), or the rate is too low"
+    )
+
+
+def is_stuck(case: Case) -> bool:
+    """Whether the cost is in the end where it was at the start, or above."""
+    costs = case.costs
+    return len(costs) >= 5 and bool(np.median(costs[-5:]) > 0.9 * costs[0] > 0)
+
+
+def judge_skipped(case: Case) -> Iterator[Cause]:
+    """Steps that mixed precision left out, all or most of them."""
+    skipped, made = case.clues.skipped, len(case.record)
+    if skipped >= 3 and skipped > made:
+        said = f"the GradScaler skipped {format_count(skipped, 'step')} for an inf in the gradient, and made {made}"
+        evidence = (said, "a scale that falls and falls means a gradient that is NaN or inf whatever the scale")
+        yield Cause(0.98 if not made else 0.9, evidence)
+
+
+def judge_double_softmax(case: Case) -> Iterator[Cause]:
+    """A cost that takes logits, and is given probabilities."""
+    name = case.batch.softmax
+    if name:
+        said = f"the cost is given probabilities after a {name}, and takes a softmax or sigmoid of them again"
+        evidence = (said, f"take the {name} out of the network: the cost wants logits")
+        yield Cause(0.9 if case.event is None else 0.3, evidence)
+
+
+def judge_broadcast(case: Case) -> Iterator[Cause]:
+    """Outputs and targets whose shapes differ, so that every output is compared with every target."""
+    if case.batch.broadcast:
+        evidence = (f"shapes differ: {case.batch.broadcast}", "give both the same shape: outputs.squeeze(1)")
+        yield Cause(0.95 if case.event is None else 0.5, evidence)
+
+
+def judge_constant(case: Case) -> Iterator[Cause]:
+    """A cost that ends no better than the best answer that is the same for all examples, and stands still there."""
+    costs, least = case.costs, case.batch.constant
+    if case.event is not None or len(costs) < 50 or not math.isfinite(least) or least <= 0:
+        return
+    count = min(max(5, case.record.updates_per_epoch), len(costs) // 3)
+    now, before = float(np.mean(costs[-count:])), float(np.mean(costs[-2 * count : -count]))
+    if now > 0.98 * least and now > (0.95 if now < 1.05 * least else 0.999) * before:
+        ends = f"the cost ends at {format_number(now)}, no better than that of a constant output"
+        yield Cause(0.6, (f"{ends}, {format_number(least)}: the answers do not depend on the inputs",))

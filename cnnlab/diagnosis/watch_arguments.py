@@ -1,0 +1,66 @@
+"""What a watch is given, and whether it is what it must be."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnlab.config.settings import quote
+
+
+def list_optimizers(optimizer: Any) -> list[Any]:
+    """One optimiser or several as a list; TypeError if they have no hooks."""
+    found = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    for one in found:
+        if not hasattr(one, "register_step_pre_hook") or not getattr(one, "param_groups", None):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, or several, got {type(one).__name__}")
+    if not found:
+        raise TypeError("optimizer must be a torch.optim.Optimizer, or several, got none")
+    return found
+
+
+def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
+    """The module within a compiled one, and whether it was compiled: then hooks would break what was compiled.
+
+    ValueError for a module whose parameters have no shapes yet.
+    """
+    lazy = [name for name, part in model.named_parameters() if isinstance(part, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"model must have its shapes: pass one batch through it first, {lazy[0]} has none yet")
+    inner = getattr(model, "_orig_mod", None)
+    return (model, False) if inner is None else (inner, True)
+
+
+def check_scaler(scaler: Any) -> Any:
+    """A GradScaler, or None; TypeError if it is something else."""
+    if scaler is not None and not all(callable(getattr(scaler, name, None)) for name in ("get_scale", "is_enabled")):
+        raise TypeError(f"scaler must be a torch.amp.GradScaler or None, got {type(scaler).__name__}")
+    return scaler
+
+
+def read_number(name: str, value: Any) -> Tensor:
+    """A single number as a tensor without axes; TypeError or ValueError if it is something else."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
+        return value.detach().reshape(())
+    try:
+        return torch.tensor(float(value), dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number or a tensor of one, got {quote(value)}") from None
+
+
+def describe_optimizer(optimizer: Any) -> tuple[str, float]:
+    """The name of an optimiser's class, and the epsilon that it divides by; 0 without one."""
+    epsilon = optimizer.param_groups[0].get("eps", 0.0)
+    return type(optimizer).__name__, float(epsilon) if isinstance(epsilon, (int, float)) else 0.0
+
+
+def is_finite(flat: Tensor) -> bool:
+    """Whether all numbers are finite. On a GPU this waits for it."""
+    wide = flat.dtype if flat.dtype == torch.float64 else torch.float32
+    # A sum that overflows only costs the longer look.
+    return math.isfinite(flat.sum(dtype=wide).item()) or bool(flat.isfinite().all())

@@ -172,7 +172,9 @@ def test_clipping_ends_higher_than_warm_up_for_every_seed_and_caps_every_step():
 
 
 def test_at_its_end_a_warm_up_is_still_above_the_critical_rate_but_less():
-    now, before = read_sentence(LAB, "high-explain", r"but by ([\d.]+) times in the median and no longer by ([\d.]+), as at")
+    now, before = read_sentence(
+        LAB, "high-explain", r"but by ([\d.]+) times in the median and no longer by ([\d.]+), as at"
+    )
     used = read_column("01_high", "warm_used")
     assert min(used) > 1
     assert np.median(used) == pytest.approx(now, abs=0.05)

@@ -35,7 +35,7 @@ def test_a_posted_failure_shows_its_symptom_in_plain_pytorch(case):
 def test_each_build_of_a_case_is_the_same_and_shares_nothing(case):
     one, other = case.build(), case.build()
     pairs = list(zip(one.network.parameters(), other.network.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert all(torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in pairs)
     assert all(a is not b for a, b in pairs)
 
 

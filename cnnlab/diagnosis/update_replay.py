@@ -51,6 +51,7 @@ class Replay:
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         forget_statistics(self.model, self.buffers)
         self.tracer = OperationTracer(step, self.model, layout.layers, Replay.make.__code__)
+        self.tracer.name_parameters(self.weights)
         self.made: list[list[Tensor]] = []
         self.given: dict[int, Tensor] = {}
 
@@ -216,6 +217,7 @@ def trace_cost(
     """Where the first NaN or inf of a cost and its gradient is made; buffers and generators are then as they were."""
     tracer = OperationTracer(step, model, layout.layers, trace_cost.__code__)
     parameters = dict(model.named_parameters())
+    tracer.name_parameters(parameters)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for name, tensor in list_named_tensors(compute if inspect.isfunction(compute) else None):
         if find_tensors(tensor):

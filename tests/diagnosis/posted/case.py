@@ -103,8 +103,8 @@ class PostedCase:
     updates: int = 12
     floor: float = 0.9
     """Where nothing is learnt: the cost never goes below so many times the first one."""
-    fresh: bool = False
-    """Whether it was found, and its right answer written, after the causes were built."""
+    found: str = ""
+    """When: as "found anew", once the causes had been built, or "found last", once they had been mended; '': before."""
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -119,8 +119,8 @@ class PostedCase:
     @property
     def half(self) -> str:
         """Its half, by a rule that nobody chooses: the hash of its name. Those of the issue have been seen."""
-        if self.fresh:
-            return "found anew"
+        if self.found:
+            return self.found
         odd = hashlib.sha256(self.name.encode()).digest()[0] % 2
         return "kept apart" if self.is_report and odd else "seen"
 
@@ -164,6 +164,8 @@ def train(parts: Parts, optimizer: torch.optim.Optimizer, scaler: Any, updates: 
             optimizer.step()
         else:
             scaler.scale(loss).backward()
+            if parts.clip is not None:
+                nn.utils.clip_grad_norm_(parts.network.parameters(), parts.clip)
             scaler.step(optimizer)
             scaler.update()
         if schedule is not None:

@@ -634,4 +634,4 @@ FOUND: tuple[PostedCase, ...] = (
     stuck("clipped to nothing", f"{GITHUB}strands-labs/robots/pull/2028", "clipping to a norm of 0", clipped, *UNMOVED,
           "clip", updates=20),
 )  # fmt: skip
-CASES = tuple(dataclasses.replace(case, fresh=True) for case in FOUND)
+CASES = tuple(dataclasses.replace(case, found="found anew") for case in FOUND)

@@ -204,7 +204,8 @@ ABOUT = (
     f"torch {torch.__version__.partition('+')[0]}, one thread; `python tests/benchmarks/autopsy.py --write`, whose",
     "head says what right, partly, wrong and silent mean. No remedy was tried. The cases: tests/diagnosis/posted;",
     "a report's half follows from the hash of its name; those found anew came, with their right answers, after the",
-    "causes had been built, those found last after they had been mended for these. A Run is asked only where plain SGD shows the trouble.",
+    "causes had been built, those found last after they had been mended for these. A Run is asked only where plain SGD",
+    "shows the trouble.",
 )
 
 Answers = dict[str, dict[str, Said]]

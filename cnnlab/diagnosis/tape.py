@@ -209,15 +209,22 @@ class Tape(TorchFunctionMode):
     def pack(self, value: Any) -> Any:
         """An argument, in which each tensor is replaced by where it came from."""
         if isinstance(value, Tensor):
-            known = self.known.get(id(value))
-            if known is not None and known[0]() is value:
-                return known[1]
-            return self.pack_new(value)
+            return self.look_up(value) or self.pack_new(value)
         if type(value) in (tuple, list):
             return type(value)([self.pack(each) for each in value])
         if type(value) is dict:
             return {key: self.pack(each) for key, each in value.items()} if value else value
         return value
+
+    def look_up(self, tensor: Tensor) -> Made | Given | Weight | None:
+        """Where a tensor came from; None if that is not known."""
+        known = self.known.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            return None
+        made = known[1]
+        if isinstance(made, Made) and not self.calls[made.call].grad and name_maker(tensor):
+            return None  # autograd was off only within the function written by hand that gave it
+        return made
 
     def pack_new(self, tensor: Tensor) -> Given | Weight:
         """A tensor that no call on the tape has given."""
@@ -237,8 +244,8 @@ class Tape(TorchFunctionMode):
 
     def find(self, tensor: Tensor) -> Made | None:
         """The call that a tensor came from."""
-        known = self.known.get(id(tensor))
-        return known[1] if known is not None and known[0]() is tensor and isinstance(known[1], Made) else None
+        known = self.look_up(tensor)
+        return known if isinstance(known, Made) else None
 
     # -- backward passes
 

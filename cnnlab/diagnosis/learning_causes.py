@@ -103,7 +103,9 @@ def explain_rest(case: Case, longest: float) -> str:
     if clues.cleared:
         return "a backward pass made gradients, and they were gone at the step: zero_grad stands between the two"
     if norm == 0:
-        return "the gradient is 0: the graph between weights and cost is cut (detach, numpy, round), or inputs are 0"
+        lost = ", or it is clipped or set to 0 before the step" if clues.optimizer else ""
+        cut = "the graph between weights and cost is cut (detach, numpy, round)"
+        return f"the gradient is 0: {cut}, or inputs are 0{lost}"
     if case.knobs.learning_rate < NO_RATE:
         return "the learning rate is 0: a warm-up or schedule that begins with 0, and is stepped too seldom"
     if is_rounded_away(case, norm):

@@ -187,7 +187,7 @@ def sgd(rate: float):
     [
         (stuck(optimizer=sgd(0.0)), "the learning rate is 0"),
         (stuck(zero_grad_late=True), "zero_grad stands between the two"),
-        (stuck(clip=0.0), "the gradient is 0"),
+        (stuck(clip=0.0), "or it is clipped or set to 0 before the step"),
         (stuck(optimizer=lambda network: torch.optim.SGD(hidden(8, 3).parameters(), lr=0.1)), "made for other weights"),
         (stuck(optimizer=sgd(1e-12)), "the rate is too low"),
     ],

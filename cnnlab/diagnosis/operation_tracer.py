@@ -155,10 +155,10 @@ class OperationTracer(TorchDispatchMode):
             self.starts.append(torch._C._autograd._get_sequence_nr())
             self.written.append(Written(name, self.layer, self.find_line()))
 
-    def return_to_forward(self, result: Any) -> None:
-        """Go on with the forward pass or the cost after a slope within it, which has a graph of its own."""
-        if self.descending and torch._C._current_autograd_node() is None:
-            self.descending = not any(part.requires_grad for part in find_tensors(result))
+    def return_to_forward(self, values: Any) -> None:
+        """Go on with the forward pass or the cost after a slope within it, once values have a graph again."""
+        if self.descending and torch._C._current_autograd_node() is None and torch.is_grad_enabled():
+            self.descending = not any(part.requires_grad for part in find_tensors(values))
 
     def find_line(self) -> Place | None:
         """Where the user's code calls what runs now; in a call that is made again from a tape, where it did."""
@@ -389,6 +389,7 @@ class FunctionNames(TorchFunctionMode):
         self.tracer = tracer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.tracer.return_to_forward((args, kwargs))
         self.tracer.note_function(func, (args, kwargs))
         try:
             result = func(*args, **(kwargs or {}))

@@ -205,8 +205,8 @@ ABOUT = (
     "head says what right, partly, wrong and silent mean. No remedy was tried. The cases: tests/diagnosis/posted;",
     "a report's half follows from the hash of its name; those found anew came, with their right answers, after the",
     "causes had been built, those found last after they had been mended for these. A Run is asked only where plain SGD",
-    "shows the trouble. At first sight, before anything was mended for them, right were of those found anew 28 of 30 by",
-    "a Run and 29 of 37 under watch (3 misled), of those found last 10 of 11 and 12 of 13 (1 misled).",
+    "shows the trouble. At first sight, before anything was mended for them, right were of those found anew 28 of 30",
+    "by a Run and 29 of 37 under watch (3 misled), of those found last 10 of 11 and 12 of 13 (1 misled).",
 )
 
 Answers = dict[str, dict[str, Said]]

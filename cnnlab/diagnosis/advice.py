@@ -73,6 +73,10 @@ OF_CAUSES = {
     "outlier": "leave the example out, clamp it, or take F.huber_loss in place of the squares",
     "forward pass explodes": "start smaller: nn.init.orthogonal_(weight) for a recurrence, or a norm between layers",
     "epsilon of the optimiser": "torch.optim.Adam(parameters, eps=1e-4), or weights in float32 under torch.autocast",
+    "step of the optimiser": (
+        "keep its divisors from 0 and its roots from what is below 0: a / (b + eps), x.clamp(min=0).sqrt() + eps; of "
+        "torch's RMSprop take centered=False"
+    ),
     "cost summed": 'take reduction="mean", or divide the sum by the number of examples',
     "every step skipped": "find the NaN without the scaler: it is not one of its scale",
 }

@@ -42,8 +42,9 @@ def find_words(call: Call, name: str) -> str:
         return f"reciprocal: 1 / {write(first)}"
     if first is None:
         return ""
-    if "softmax" in name and first == -math.inf:
-        return f"{name} over -inf alone"
+    if "softmax" in name and call.inf_in:
+        above = any(bool((part == math.inf).any()) for part in call.inputs)
+        return f"{name} over inf" if above else f"{name} over -inf alone"
     domain = f", which is defined {DOMAINS[name]}" if name in DOMAINS else ""
     return f"{name} of {write(first)}{domain}"
 

@@ -104,6 +104,20 @@ class Case:
         return bool(moved.sum() > 0.1)
 
     @property
+    def fell_without_end(self) -> bool:
+        """Whether the cost fell below any bound without ever rising much, so that no step was too long for it."""
+        costs = self.costs
+        if len(costs) < 3 or not costs[-1] < -100 * max(1.0, abs(costs[0])):
+            return False
+        rises = np.maximum(np.diff(costs), 0)
+        return bool(rises.max() < 0.01 * abs(costs[-1]) and costs[-1] == costs.min())
+
+    @property
+    def gains(self) -> NDArray[np.float64]:
+        """(layers,): how many times as large as He's the first weights of each layer were; NaN where not known."""
+        return np.array(self.clues.gains if self.probe is None else self.probe.gains, dtype=float)
+
+    @property
     def ratios(self) -> NDArray[np.float64]:
         """(updates,): how long each update before the trouble was, over the weights of the layer it changed most."""
         ratios = self.record.update_ratio[: self.calm_updates]

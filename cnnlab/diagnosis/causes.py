@@ -23,6 +23,7 @@ from cnnlab.diagnosis.divergence_causes import (
     judge_outlier,
     judge_penalty,
     judge_precision,
+    judge_step,
     judge_sum,
     judge_targets,
 )
@@ -139,6 +140,9 @@ CAUSES = {
     ),
     "epsilon of the optimiser": CauseKind(
         "What keeps the optimiser from dividing by 0 is 0 in the type of the weights.", judge_epsilon_of_optimizer
+    ),
+    "step of the optimiser": CauseKind(
+        "The optimiser's own arithmetic makes NaN of a finite gradient, as in the root of a number below 0.", judge_step
     ),
     "penalty factor beyond 1": CauseKind(
         "L1 or L2 takes off so much that each update turns the weights' signs and makes them larger.",

@@ -19,6 +19,8 @@ USUAL_TARGETS = 100.0
 """The same of targets: those of a regression may be larger than its inputs."""
 FORWARD = ("activation", "logit", "cost")
 """Phases of a forward pass."""
+FAR_TOO_LARGE = 5.0
+"""Weights so many times as large as He's are no choice of a scale."""
 FAR = 100.0
 """An example is an outlier if its largest number is so many times that of any other, or of the median."""
 
@@ -43,6 +45,9 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
     evidence += case.describe_rise() or describe_steps(case)
     if not case.rose:
         confidence *= 0.6
+    if case.fell_without_end:
+        confidence *= 0.5
+        evidence.append("yet the cost fell all the time: a step that is too long makes it rise")
     if case.knobs.clip != "off":
         confidence *= 0.8
     if has_other_cause(case) and rate < USUAL_RATE:
@@ -192,22 +197,31 @@ def judge_initial_weights(case: Case) -> Iterator[Cause]:
     if case.event is not None and case.event.step == 0:
         said = f"weights of {case.event.layer or 'network'} hold NaN or inf before the first update"
         yield Cause(0.99, (said,), ("c",))
-    if case.probe is None or not (case.diverged or overflows_at_once(case)):
+    if not (case.diverged or overflows_at_once(case) or starts_too_far(case)):
         return
-    gains = np.array([gain for gain in case.probe.gains if gain == gain])
-    if not len(gains) or gains.max() < 1.5 or np.exp(np.log(np.maximum(gains, 1e-30)).mean()) < 1.2:
+    gains = case.gains[~np.isnan(case.gains)]
+    least = 1.5 if case.probe is not None else FAR_TOO_LARGE
+    if not len(gains) or gains.max() < least or np.exp(np.log(np.maximum(gains, 1e-30)).mean()) < 1.2:
         return
-    name = case.name_layer(int(np.nanargmax(case.probe.gains)))
+    name = case.name_layer(int(np.nanargmax(case.gains)))
     product = float(np.prod(gains))
     evidence = [
         f"the weights started up to {gains.max():.3g} times as large as He's sqrt(2 / fan_in) ({name}), "
         f"{product:.3g} times over all layers"
     ]
-    he = case.probe.critical_he
+    he = None if case.probe is None else case.probe.critical_he
     confidence = squash(product) if he is None else case.estimate_relief(he)
     if he is not None:
         evidence.append(f"with He's initialisation the critical learning rate would be {format_number(he)}")
     yield Cause(0.98 * confidence, tuple(evidence))
+
+
+def starts_too_far(case: Case) -> bool:
+    """Whether an exp overflows before any step, and would not with He's weights."""
+    event, gains = case.event, case.gains[~np.isnan(case.gains)]
+    if event is None or not case.before_any_step or event.operation != "exp overflow" or not len(gains):
+        return False
+    return bool(gains.max() >= FAR_TOO_LARGE and event.largest / np.prod(gains) < math.log(LARGEST[event.precision]))
 
 
 def judge_sum(case: Case) -> Iterator[Cause]:
@@ -280,6 +294,16 @@ def judge_epsilon_of_optimizer(case: Case) -> Iterator[Cause]:
             f"{clues.optimizer}'s eps {format_number(clues.epsilon)} is 0 in {precision}, so that a step is 0/0 or x/0"
         )
         yield Cause(0.97, (said, f"give eps=1e-4, or keep the weights of {clues.optimizer} in float32"), ("c",))
+
+
+def judge_step(case: Case) -> Iterator[Cause]:
+    """An optimiser that makes NaN out of a gradient that is finite."""
+    event = case.event
+    if event is None or event.phase != "update" or event.function != case.clues.optimizer:
+        return
+    if event.operation not in ("overflow", "unknown"):
+        said = f"update {event.step}, {event.value_name}: {event.argument} ({event.operation})"
+        yield Cause(0.965, (said, "the gradient that the optimiser was given is finite"), ("b",))
 
 
 def judge_penalty(case: Case) -> Iterator[Cause]:

@@ -39,6 +39,8 @@ class Event:
     """File and line of the user's code that called it, and the code there; '' if it was not the user's code."""
     saturated: str = ""
     """The softmax, sigmoid or exp that gave exactly 0 or 1, of which this came; '' if none did."""
+    masked: bool = False
+    """Whether all that was given and not finite is a mask of -inf, which is no fault of the data."""
 
     def __str__(self) -> str:
         made = "given" if self.operation == "given" else f"{self.operation} in {self.function}"

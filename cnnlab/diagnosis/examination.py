@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cnnlab.records.clues import BatchClues, Figures
 from cnnlab.training.metrics import holds_numbers, list_parts
+from cnnlab.training.network import Layout
 
 MOST_NODES = 100
 """Nodes of a graph that are looked at, from the cost on."""
@@ -229,6 +230,18 @@ def list_frozen_layers(network: nn.Module) -> tuple[str, ...]:
     """Layers that have parameters of which none is trained."""
     owned = {name: list(part.parameters(recurse=False)) for name, part in network.named_modules()}
     return tuple(name for name, own in owned.items() if own and not any(each.requires_grad for each in own))
+
+
+def measure_gains(layout: Layout, start: Tensor) -> tuple[float, ...]:
+    """Each layer's deviation of weights over He's (2015), in the order of the layers."""
+    found = dict.fromkeys(layout.layers, math.nan)
+    matrices = {name: view for name, view in layout.views(start).items() if view.dim() >= 2}
+    norms = [torch.linalg.vector_norm(view, dtype=torch.promote_types(view.dtype, torch.float32))
+             for view in matrices.values()]  # fmt: skip
+    # A norm of n numbers over their root is their deviation; He's is the root of 2 / fan_in.
+    for (name, view), norm in zip(matrices.items(), torch.stack(norms).tolist() if norms else [], strict=True):
+        found[name.rpartition(".")[0]] = norm / math.sqrt(2 * len(view)) if view.numel() else math.nan
+    return tuple(found.values())
 
 
 def is_broken(root: Any) -> bool:

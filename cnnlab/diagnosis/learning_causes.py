@@ -14,6 +14,11 @@ from cnnlab.records.record import Record
 UNMOVED = {"float64": 1e-16, "float32": 6e-8, "bfloat16": 4e-3, "float16": 5e-4}
 """Type -> an update so many times as long as the weights is lost in their rounding."""
 
+ROUNDING = {"bfloat16": 2**-7, "float16": 2**-10}
+"""Short type -> the distance from 1 to the next number above."""
+NO_RATE = 1e-250
+"""A learning rate below this stands for 0."""
+
 
 def judge_dead_units(case: Case) -> Iterator[Cause]:
     """A layer of which every unit is dead, for the whole last batch."""
@@ -94,10 +99,23 @@ def judge_unmoved(case: Case) -> Iterator[Cause]:
 def explain_rest(case: Case, longest: float) -> str:
     """Why no weight moves, as far as gradient and rate tell."""
     norm = float(np.nan_to_num(case.record.total_gradient_norm).max(initial=0))
-    rate = format_number(case.knobs.learning_rate)
+    rate, clues = format_number(case.knobs.learning_rate), case.clues
+    if clues.cleared:
+        return "a backward pass made gradients, and they were gone at the step: zero_grad stands between the two"
     if norm == 0:
-        return "the gradient is 0: the graph between weights and cost is cut (detach, numpy, round), or inputs are 0"
-    if longest == 0 and norm * case.knobs.learning_rate > 1e-12:
+        lost = ", or it is clipped or set to 0 before the step" if clues.optimizer else ""
+        cut = "the graph between weights and cost is cut (detach, numpy, round)"
+        return f"the gradient is 0: {cut}, or inputs are 0{lost}"
+    if case.knobs.learning_rate < NO_RATE:
+        return "the learning rate is 0: a warm-up or schedule that begins with 0, and is stepped too seldom"
+    if is_rounded_away(case, norm):
+        precision = case.record.settings.precision
+        next_to_1 = f"{precision} holds 1 and 1 + {ROUNDING[precision]:g}, and nothing between"
+        return (
+            f"steps at a learning rate of {rate} are rounded away: {next_to_1}; keep the weights in float32 under "
+            "torch.autocast"
+        )
+    if longest == 0 and (clues.strangers or not clues.optimizer) and norm * case.knobs.learning_rate > 1e-12:
         return (
             f"the gradient's norm reaches {format_number(norm)} and the learning rate is {rate}: "
             "the optimiser was made for other weights than those of this model"
@@ -106,6 +124,14 @@ def explain_rest(case: Case, longest: float) -> str:
         f"the gradient's norm is at most {format_number(norm)} and the learning rate {rate}: either the graph from the "
         "weights to the cost is cut but for a trace (detach), or the rate is too low"
     )
+
+
+def is_rounded_away(case: Case, norm: float) -> bool:
+    """Whether an optimiser has the weights, and its steps are lost in the rounding of a short type."""
+    precision = case.record.settings.precision
+    if precision not in ROUNDING or case.clues.strangers or not case.clues.optimizer:
+        return False
+    return norm > 0 and case.knobs.learning_rate > NO_RATE
 
 
 def is_stuck(case: Case) -> bool:

@@ -70,6 +70,7 @@ def replay(run: Run, step: int) -> Origin | None:
         if buffer.is_floating_point():
             tracer.check_given(buffer, "buffer", name, f"buffer {name}")
     tracer.check_given(state.parameters, "weight")
+    tracer.name_parameters(run.layout.views(state.parameters))
     traced = dataclasses.replace(run.descent, cost=functools.partial(tracer.compute_cost, run.descent.cost))
     with run.determinism(step), tracer.trace():
         made = Descent.step(traced, state, x, y, numbers, kind)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -49,6 +49,8 @@ CONSTANTS = {"scalar_tensor", "full", "fill", "full_like", "where", "masked_fill
 """Operations by which a function of torch puts in a NaN of its own."""
 SATURATING = {"exp", "_softmax", "_safe_softmax", "softmax", "sigmoid", "tanh"}
 """Operations that round to 0 or 1 far out."""
+SOFTENS = {"_softmax", "_log_softmax", "_safe_softmax", "logsumexp", "exp"}
+"""Operations that take -inf for a probability of 0, so that it is a mask and no fault."""
 PROBABILITIES = {"exp", "_softmax", "softmax", "sigmoid"}
 """Operations that a cost begins with where it forms probabilities."""
 COSTS = {"log", "log2", "log10", "log1p", "_log_softmax", "log_sigmoid_forward", "logsumexp", "pow", "mean"}
@@ -86,6 +88,7 @@ class OperationTracer(TorchDispatchMode):
         self.parents: list[frozenset[int]] = []
         self.outputs: list[Tensor] = []
         self.meant: set[int] = set()
+        self.parameter_names: dict[int, str] = {}
         self.sources: dict[int, frozenset[int]] = {}
         self.saturated: dict[int, str] = {}
         self.kept: list[Any] = []
@@ -152,6 +155,11 @@ class OperationTracer(TorchDispatchMode):
             self.starts.append(torch._C._autograd._get_sequence_nr())
             self.written.append(Written(name, self.layer, self.find_line()))
 
+    def return_to_forward(self, values: Any) -> None:
+        """Go on with the forward pass or the cost after a slope within it, once values have a graph again."""
+        if self.descending and torch._C._current_autograd_node() is None and torch.is_grad_enabled():
+            self.descending = not any(part.requires_grad for part in find_tensors(values))
+
     def find_line(self) -> Place | None:
         """Where the user's code calls what runs now; in a call that is made again from a tape, where it did."""
         return find_place(self.end) or self.place
@@ -182,6 +190,10 @@ class OperationTracer(TorchDispatchMode):
         return self.stage, self.last if self.stage == "probability" else ""
 
     # -- what the operations make
+
+    def name_parameters(self, views: Mapping[str, Tensor]) -> None:
+        """Say what the parameters are called, by the places of their memory."""
+        self.parameter_names = {view.data_ptr(): name for name, view in views.items() if view.numel()}
 
     def check_given(self, tensor: Tensor, phase: str, layer: str = "", name: str = "") -> None:
         """Note what the update was given; if it is not finite, that is the event. `name` is what the user calls it."""
@@ -221,6 +233,7 @@ class OperationTracer(TorchDispatchMode):
         self.enter(name)
         result = func(*args, **kwargs)
         self.note_saturation(name, inputs, result)
+        self.note_mask(name, before)
         bad = [part for part in find_tensors(result) if part.numel() and not part.isfinite().all()]
         if not bad or name.startswith(("empty", "new_empty")):
             return result
@@ -244,6 +257,14 @@ class OperationTracer(TorchDispatchMode):
         self.note(event, inputs, bad)
         return result
 
+    def note_mask(self, name: str, inputs: list[Tensor]) -> None:
+        """Note that what was given is a mask, if it comes to a softmax as -inf and nothing worse."""
+        if name not in SOFTENS or torch._C._current_autograd_node() is not None or self.descending:
+            return
+        sources = self.find_sources(inputs)
+        if sources and not any(bool((part.isnan() | (part == math.inf)).any()) for part in inputs):
+            self.meant |= {at for at in sources if self.events[at].operation == "given" and not self.events[at].nan}
+
     def note_saturation(self, name: str, inputs: list[Tensor], result: Any) -> None:
         """Note what gives exactly 0 or 1, and what is computed from that."""
         if torch._C._current_autograd_node() is not None or self.descending:
@@ -260,6 +281,8 @@ class OperationTracer(TorchDispatchMode):
         """Whether a NaN that was in no input was put in by torch itself, within a function that was given none."""
         if not self.function or any(identify(part) in self.sources for part in inputs):
             return False
+        if torch._C._current_autograd_node() is not None and any(map(holds_nonfinite, inputs)):
+            return False  # a mask that the forward pass has kept for the slope
         return not any(holds_nonfinite(part) for part in tree_leaves(self.passed))
 
     def hand_on(self, inputs: list[Tensor], before: list[Tensor], bad: list[Tensor]) -> None:
@@ -287,7 +310,7 @@ class OperationTracer(TorchDispatchMode):
             function = self.function if call.name in CONSTANTS and self.function else name_function(call)
             source = describe_place(self.find_line())
             said = describe_argument(call, function) if operation in (*UNDEFINED_KINDS, "exp overflow") else ""
-            argument = add_whole(said, function, self.function)
+            argument = self.add_parameter(add_whole(said, function, self.function), layer, call.inputs)
         else:
             # Of a function of autograd written by hand the user's own backward is running now.
             own, written = find_place(self.end), self.find_written(node)
@@ -300,6 +323,11 @@ class OperationTracer(TorchDispatchMode):
             function, nan, call.largest, call.reached, name_precision(call.result), argument, source,
             next((self.saturated[identify(part)] for part in call.inputs if identify(part) in self.saturated), ""),
         )  # fmt: skip
+
+    def add_parameter(self, said: str, layer: str, inputs: list[Tensor]) -> str:
+        """What an operation was asked for, with the parameter that it was given where no layer says whose it is."""
+        named = next(filter(None, (self.parameter_names.get(part.data_ptr()) for part in inputs)), "")
+        return f"{said}, of the parameter {named}" if said and named and not layer else said
 
     def enter(self, name: str) -> None:
         """Tell probabilities from costs by what the cost calls first."""
@@ -343,7 +371,10 @@ class OperationTracer(TorchDispatchMode):
 
     def add_given(self, event: Event) -> Event:
         """An event with a word of what came in that was not finite, though it did not come there itself."""
-        phases = {each.phase for each in self.events if each.operation == "given" and each.phase in ("input", "target")}
+        given = {at: each.phase for at, each in enumerate(self.events) if each.operation == "given"}
+        phases = {phase for at, phase in given.items() if phase in ("input", "target") and at not in self.meant}
+        if given and set(given) <= self.meant:
+            event = dataclasses.replace(event, masked=True)
         if not phases or event.operation not in UNDEFINED_KINDS:
             return event
         held = " and ".join(f"{phase}s" for phase in sorted(phases))
@@ -358,11 +389,14 @@ class FunctionNames(TorchFunctionMode):
         self.tracer = tracer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.tracer.return_to_forward((args, kwargs))
         self.tracer.note_function(func, (args, kwargs))
         try:
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
         finally:
             self.tracer.function = ""
+        self.tracer.return_to_forward(result)
+        return result
 
 
 def find_layer(layout: Layout, place: int) -> str:

@@ -22,6 +22,8 @@ from cnnlab.training.loop_recorder import LoopRecorder, Update
 from cnnlab.training.metrics import is_read_at_once
 from cnnlab.training.network import Layout
 
+CALM = 1e6
+"""Gradients and weights below this do not make a step overflow."""
 MOST_TRIES = 3
 """Updates that a scaler may leave out whose cost is looked at."""
 
@@ -102,7 +104,7 @@ class OriginFinder:
         if not self.at_once:
             self.waiting = kept, Answer(update.gradient.isfinite().all() & after.isfinite().all())
         elif not is_finite(after) and is_finite(update.before):
-            self.end(kept, describe_step(optimizer, step, self.layout, after))
+            self.end(kept, describe_step(optimizer, step, self.layout, after, update))
         else:
             self.origin = None  # what a scaler left out broke nothing
 
@@ -157,12 +159,15 @@ class Answer:
         return bool(self.flag)
 
 
-def describe_step(optimizer: Any, step: int, layout: Layout, after: Tensor) -> Origin:
+def describe_step(optimizer: Any, step: int, layout: Layout, after: Tensor, update: Update) -> Origin:
     """The origin of weights that an optimiser's step makes not finite out of a finite gradient."""
     nan, precision = bool(after.isnan().any()), name_precision(after)
     operation, said = explain_step(optimizer, after.dtype, nan)
     largest = float(after[after.isfinite()].abs().max()) if bool(after.isfinite().any()) else 0.0
     layer = find_layer(layout, int((~after.isfinite()).nonzero()[0]))
+    if operation == "overflow" and nan:
+        explained = explain_own_arithmetic(optimizer, layout, after, update, layer)
+        operation, said = ("undefined", explained) if explained else (operation, said)
     event = Event(
         step, "update", layer, operation, type(optimizer).__name__, nan, largest, float("nan"), precision, said
     )
@@ -181,8 +186,34 @@ def explain_step(optimizer: Any, dtype: torch.dtype, nan: bool) -> tuple[str, st
         for key, value in state.items() if isinstance(state, dict) else ():
             if isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any()):
                 return "undefined", f"{name} carries NaN on in its {key}"
+    least = find_least_variance(optimizer)
+    if least < 0 and nan:
+        said = f"{name}: the root of {format_number(least)}, the mean of squares less the square of the mean"
+        return "root of a negative number", said
     epsilon = groups[0].get("eps")
     if epsilon is not None and float(torch.tensor(float(epsilon), dtype=dtype)) == 0:
         said = f"{name} divides by the root of a mean square plus eps, and eps {epsilon:g} is 0 in {precision}"
         return ("0/0" if nan else "x/0"), said
     return "overflow", f"the step of {name} leaves {precision}"
+
+
+def find_least_variance(optimizer: Any) -> float:
+    """The least mean of squares less the square of the mean that a centred optimiser takes the root of; 0 without."""
+    least = 0.0
+    for state in optimizer.state.values():
+        kept = state if isinstance(state, dict) else {}
+        squares, mean = kept.get("square_avg"), kept.get("grad_avg")
+        if isinstance(squares, Tensor) and isinstance(mean, Tensor):
+            least = min(least, float(squares.addcmul(mean, mean, value=-1).min()))
+    return least
+
+
+def explain_own_arithmetic(optimizer: Any, layout: Layout, after: Tensor, update: Update, layer: str) -> str:
+    """Why a NaN is one of the optimiser's own arithmetic, and no overflow; '' where the numbers are large."""
+    gradient = layout.views(update.gradient)
+    if not max(float(part.abs().max()) for part in (update.gradient, update.before)) < CALM:
+        return ""
+    name = type(optimizer).__name__
+    bad = next(each for each, part in layout.views(after).items() if bool(part.isnan().any()))
+    zero = f"; the gradient of {bad} is 0 throughout" if not bool(gradient[bad].any()) else ""
+    return f"{name} gives NaN in {bad or layer} for a gradient and weights of usual size{zero}"

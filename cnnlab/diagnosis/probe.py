@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnlab.curvature.hessian import critical_learning_rate
-from cnnlab.diagnosis.examination import examine_cost, measure_figures
+from cnnlab.diagnosis.examination import examine_cost, measure_figures, measure_gains
 from cnnlab.records.clues import BatchClues
 from cnnlab.training.datasets import Examples, length, mapped
 from cnnlab.training.run import Run
@@ -67,7 +67,7 @@ def probe_run(run: Run, step: int) -> Probe:
         input_size=float(x[~bad].square().mean().sqrt()) if not bad.all() else math.nan,
         nan_inputs=int(bad.sum()),
         examples=len(x),
-        gains=measure_gains(run, start),
+        gains=measure_gains(run.layout, start),
         weight_size=float(start.square().mean().sqrt()),
         batch=examine_run(run),
     )
@@ -146,15 +146,6 @@ def descend_constant(run: Run, answer: Tensor, pairs: list[Any]) -> float:
     with torch.enable_grad():
         optimizer.step(close)
         return float(close())
-
-
-def measure_gains(run: Run, start: Tensor) -> tuple[float, ...]:
-    """Each layer's deviation of weights over He's (2015), in the order of the layers."""
-    found = dict.fromkeys(run.layout.layers, math.nan)
-    for name, view in run.layout.views(start).items():
-        if view.dim() >= 2:
-            found[name.rpartition(".")[0]] = float(view.square().mean().sqrt()) * math.sqrt(view[0].numel() / 2)
-    return tuple(found.values())
 
 
 def compare_critical_rate(run: Run, critical: float | None, **changes: str | float) -> float | None:

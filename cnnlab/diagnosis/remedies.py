@@ -17,7 +17,7 @@ from cnnlab.training.run import Run
 NO_KNOB = {
     "undefined operation", "exp beyond the type", "data hold NaN", "error raised", "no weight moved",
     "shapes broadcast", "every step skipped", "softmax before cross-entropy", "cost without a minimum",
-    "forward pass explodes", "epsilon of the optimiser",
+    "forward pass explodes", "epsilon of the optimiser", "step of the optimiser",
 }  # fmt: skip
 """Causes in a network of the user's own that neither rate, penalty nor clipping can mend, so that none is tried."""
 RANGE = (5e-324, 1e6)

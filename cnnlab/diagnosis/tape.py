@@ -7,7 +7,7 @@ graph of autograd is not held, nor anything that is computed within the model.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,6 +70,12 @@ class Called(NamedTuple):
     """The type of mixed precision at that moment; None without."""
     generators: Generators
     """The states of torch's generators before it, on the CPU and on the model's device; of the model's calls alone."""
+    grad: bool = True
+    """Whether autograd was on."""
+
+
+UNUSED = Called(None, ((), {}), None, None, None, False)
+"""Stands for a call without autograd of which no backward pass came."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +165,10 @@ class Tape(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self.listening or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if not self.listening or torch.compiler.is_compiling():
             return result
+        if not torch.is_grad_enabled() and not self.comes_of_model(args):
+            return result  # as in another model's forward pass
         if isinstance(result, Tensor):
             self.add(func, (args, kwargs or {}), [result], find_place())
         elif isinstance(result, (tuple, list)):
@@ -191,7 +199,8 @@ class Tape(TorchFunctionMode):
         at = len(self.calls)
         positional, keywords = arguments
         packed = tuple([value if type(value) in NUMBERS else self.pack(value) for value in positional])
-        self.calls.append(Called(function, (packed, self.pack(keywords)), place, autocast, generators))
+        passed = packed, self.pack(keywords)
+        self.calls.append(Called(function, passed, place, autocast, generators, torch.is_grad_enabled()))
         for part, tensor in enumerate(parts):
             self.known[id(tensor)] = weakref.ref(tensor), Made(at, part)
         if not parts:
@@ -200,15 +209,22 @@ class Tape(TorchFunctionMode):
     def pack(self, value: Any) -> Any:
         """An argument, in which each tensor is replaced by where it came from."""
         if isinstance(value, Tensor):
-            known = self.known.get(id(value))
-            if known is not None and known[0]() is value:
-                return known[1]
-            return self.pack_new(value)
+            return self.look_up(value) or self.pack_new(value)
         if type(value) in (tuple, list):
             return type(value)([self.pack(each) for each in value])
         if type(value) is dict:
             return {key: self.pack(each) for key, each in value.items()} if value else value
         return value
+
+    def look_up(self, tensor: Tensor) -> Made | Given | Weight | None:
+        """Where a tensor came from; None if that is not known."""
+        known = self.known.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            return None
+        made = known[1]
+        if isinstance(made, Made) and not self.calls[made.call].grad and name_maker(tensor):
+            return None  # autograd was off only within the function written by hand that gave it
+        return made
 
     def pack_new(self, tensor: Tensor) -> Given | Weight:
         """A tensor that no call on the tape has given."""
@@ -221,10 +237,15 @@ class Tape(TorchFunctionMode):
         self.size += tensor.nbytes if name is None else 0
         return packed
 
+    def comes_of_model(self, arguments: Sequence[Any]) -> bool:
+        """Whether one of a call's arguments was given by a call on the tape."""
+        return any(isinstance(part, Tensor) and self.find(part) is not None
+                   for each in arguments for part in (each if type(each) in (tuple, list) else (each,)))  # fmt: skip
+
     def find(self, tensor: Tensor) -> Made | None:
         """The call that a tensor came from."""
-        known = self.known.get(id(tensor))
-        return known[1] if known is not None and known[0]() is tensor and isinstance(known[1], Made) else None
+        known = self.look_up(tensor)
+        return known if isinstance(known, Made) else None
 
     # -- backward passes
 
@@ -237,7 +258,7 @@ class Tape(TorchFunctionMode):
         found = [each for each in made if each is not None]
         if self.ended or not found or len(found) < len(roots):
             return None
-        taped = Taped(calls, tuple(found), tuple(root.detach() for root in roots), size)
+        taped = Taped(drop_unused(calls, found), tuple(found), tuple(root.detach() for root in roots), size)
         before = self.passes[1 - MOST_PASSES :]
         self.passes = [*(before if sum(each.size for each in before) + size < MOST_BYTES else []), taped]
         return taped
@@ -249,6 +270,26 @@ class Tape(TorchFunctionMode):
     def drop(self) -> None:
         """Forget the passes of an update that is done."""
         self.passes = []
+
+
+def drop_unused(calls: Sequence[Called], roots: Sequence[Made]) -> tuple[Called, ...]:
+    """The calls, without those that autograd did not see and of which no root came, such as measures of accuracy."""
+    if all(called.grad for called in calls):
+        return tuple(calls)
+    needed = {root.call for root in roots}
+    for at in reversed(range(len(calls))):
+        if at in needed or calls[at].grad:
+            needed |= {at, *(made.call for made in find_made(calls[at].arguments))}
+    return tuple(called if at in needed else UNUSED for at, called in enumerate(calls))
+
+
+def find_made(value: Any) -> Iterator[Made]:
+    """The tensors in packed arguments that a call on the tape has given."""
+    if isinstance(value, Made):
+        yield value
+    elif type(value) in (tuple, list, dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from find_made(each)
 
 
 def name_maker(tensor: Tensor) -> str:

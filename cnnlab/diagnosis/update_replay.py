@@ -20,7 +20,7 @@ from cnnlab.diagnosis.events import Event, Origin
 from cnnlab.diagnosis.operation_tracer import OperationTracer, name_precision
 from cnnlab.diagnosis.operations import find_tensors
 from cnnlab.diagnosis.source_lines import is_library
-from cnnlab.diagnosis.tape import Called, Generators, Given, Made, Taped, Weight
+from cnnlab.diagnosis.tape import UNUSED, Called, Generators, Given, Made, Taped, Weight
 from cnnlab.training.network import Layout
 
 CLOSE = 1e-2
@@ -51,6 +51,7 @@ class Replay:
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         forget_statistics(self.model, self.buffers)
         self.tracer = OperationTracer(step, self.model, layout.layers, Replay.make.__code__)
+        self.tracer.name_parameters(self.weights)
         self.made: list[list[Tensor]] = []
         self.given: dict[int, Tensor] = {}
 
@@ -108,10 +109,14 @@ class Replay:
 
     def call(self, called: Called) -> None:
         """Make one call again."""
+        if called is UNUSED:
+            self.made.append([])
+            return
         arguments, keywords = self.unpack(called.arguments)
         kind = next(iter(self.weights.values())).device.type
         self.tracer.place = called.place
-        with torch.autocast(kind, dtype=called.autocast, enabled=called.autocast is not None):
+        autocast = torch.autocast(kind, dtype=called.autocast, enabled=called.autocast is not None)
+        with autocast, torch.set_grad_enabled(called.grad):
             if called.function is None:
                 set_generators(called.generators, self.weights)
                 tensors = {**self.weights, **self.buffers}
@@ -216,6 +221,7 @@ def trace_cost(
     """Where the first NaN or inf of a cost and its gradient is made; buffers and generators are then as they were."""
     tracer = OperationTracer(step, model, layout.layers, trace_cost.__code__)
     parameters = dict(model.named_parameters())
+    tracer.name_parameters(parameters)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for name, tensor in list_named_tensors(compute if inspect.isfunction(compute) else None):
         if find_tensors(tensor):

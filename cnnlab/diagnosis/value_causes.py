@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnnlab.diagnosis.case import Case, Cause
+from cnnlab.diagnosis.divergence_causes import starts_too_far
 from cnnlab.records.formats import format_number
 
 UNDEFINED = {
@@ -59,6 +60,8 @@ def judge_data(case: Case) -> Iterator[Cause]:
         return
     if event.operation == "given" and event.phase in GIVEN:
         yield Cause(1.0, (describe_given(case, event.phase, event.layer),))
+        return
+    if event.masked:
         return
     for phase, figures in (("input", case.batch.inputs), ("target", case.batch.targets)):
         if figures is not None and figures.bad:
@@ -115,7 +118,8 @@ def judge_exp(case: Case) -> Iterator[Cause]:
     )
     if high and case.event is not None and not case.before_any_step:
         evidence = (f"before any step the cost was {format_number(float(case.costs[0]))} already", *evidence)
-    yield Cause(0.5 if case.exploded and not case.before_any_step and not high else 0.95, evidence, ("c",))
+    later = case.exploded and not case.before_any_step and not high
+    yield Cause(0.5 if later or starts_too_far(case) else 0.95, evidence, ("c",))
 
 
 def judge_bound(case: Case) -> Iterator[Cause]:
@@ -136,7 +140,8 @@ def judge_bound(case: Case) -> Iterator[Cause]:
     thirds = np.array_split(costs, 3)
     falls = [float(part[0] - part[-1]) for part in thirds]
     if costs[-1] < -100 * max(1.0, abs(costs[0])) and falls[2] > 1.5 * falls[0] > 0:
-        yield Cause(0.85, (fell, "it falls faster and faster: nothing in it grows when the outputs do"))
+        evidence = (fell, "it falls faster and faster: nothing in it grows when the outputs do")
+        yield Cause(0.97 if case.fell_without_end else 0.85, evidence)
 
 
 def judge_error(case: Case) -> Iterator[Cause]:

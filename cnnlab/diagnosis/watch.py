@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cnnlab.config.errors import check_whole_number, describe_problem
 from cnnlab.diagnosis.events import Origin
-from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers
+from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers, measure_gains
 from cnnlab.diagnosis.origin_finder import OriginFinder
 from cnnlab.diagnosis.watch_arguments import (
     check_scaler,
@@ -89,7 +89,14 @@ class Watch:
         self.pausing = self.warned = False
         self.stopped: str | None = None
         name, epsilon = describe_optimizer(self.optimizers[0])
-        self.clues = Clues(frozen=list_frozen_layers(self.model), optimizer=name, epsilon=epsilon)
+        owned = frozenset().union(*map(collect_ids, self.optimizers))
+        self.clues = Clues(
+            frozen=list_frozen_layers(self.model),
+            optimizer=name,
+            epsilon=epsilon,
+            gains=measure_gains(self.recorder.layout, self.recorder.flat()),
+            strangers=not any(id(each) in owned for each in self.parameters),
+        )
         self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device)
         self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
@@ -281,11 +288,18 @@ class Watch:
         else:
             self.update = self.make_update(optimizer, result)
             self.usual_steps, self.steps = self.steps, 0
+            self.count_cleared()
         self.stepping = True
         self.finder.look_at_gradient(self.number, self.update.gradient, self.update.before)
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
             self.check(self.update.gradient, "the gradient of update")
             self.check_cost(self.update.cost)
+
+    def count_cleared(self) -> None:
+        """Note gradients that a backward pass has made and that are gone before the step."""
+        came = any(each.accumulates for each in self.listener.passes)
+        if came and all(each.grad is None for each in self.parameters):
+            self.clues = dataclasses.replace(self.clues, cleared=self.clues.cleared + 1)
 
     def make_update(self, optimizer: Any, result: Any) -> Update:
         """The update that an optimiser begins."""

@@ -73,6 +73,12 @@ class Clues:
     """The class of the optimiser; '' for a Run, which has SGD."""
     epsilon: float = 0.0
     """What the optimiser adds to a denominator; 0 without one."""
+    gains: tuple[float, ...] = ()
+    """How many times as large as He's each layer's weights were at first; NaN without any, () if not known."""
+    strangers: bool = False
+    """Whether no optimiser that was watched has any of the model's parameters."""
+    cleared: int = 0
+    """Updates whose gradients were gone at the step, though a backward pass had made them."""
     error: str = ""
     """What the program raised, in a sentence; '' if nothing."""
     error_step: int = 0

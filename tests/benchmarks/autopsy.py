@@ -47,6 +47,8 @@ RESULTS = Path(__file__).parent / "results" / "autopsy.md"
 SECONDS = 60
 """Most that one case may take one way."""
 RIGHT, PARTLY, WRONG, SILENT, LATER, ABSENT = "right", "partly", "wrong", "silent", "later", "–"
+FOUND = ("found anew", "found last")
+"""Groups of reports whose right answers were written when the causes had been built, and when they had been mended."""
 VERDICTS = (RIGHT, PARTLY, WRONG, SILENT)
 
 
@@ -201,7 +203,10 @@ ABOUT = (
     "",
     f"torch {torch.__version__.partition('+')[0]}, one thread; `python tests/benchmarks/autopsy.py --write`, whose",
     "head says what right, partly, wrong and silent mean. No remedy was tried. The cases: tests/diagnosis/posted;",
-    "a report's half follows from the hash of its name. A Run is asked only where plain SGD shows the trouble.",
+    "a report's half follows from the hash of its name; those found anew came, with their right answers, after the",
+    "causes had been built, those found last after they had been mended for these. A Run is asked only where plain SGD",
+    "shows the trouble. At first sight, before anything was mended for them, right were of those found anew 28 of 30",
+    "by a Run and 29 of 37 under watch (3 misled), of those found last 10 of 11 and 12 of 13 (1 misled).",
 )
 
 Answers = dict[str, dict[str, Said]]
@@ -218,10 +223,12 @@ def count(answers: Answers, way: str, cases: list[PostedCase]) -> list[str]:
 
 
 def list_groups(cases: list[PostedCase]) -> dict[str, list[PostedCase]]:
-    """The halves of the reports, and the inputs of the issue."""
-    reports = [case for case in cases if case.is_report]
+    """The halves of the reports, those found anew, and the inputs of the issue."""
+    reports = [case for case in cases if case.is_report and not case.found]
     groups = {f"reports, {half}": [case for case in reports if case.half == half] for half in ("seen", "kept apart")}
-    return {**groups, "reports, all": reports, "smallest inputs": [case for case in cases if not case.is_report]}
+    groups["reports, all"] = reports
+    groups |= {f"reports, {found}": [case for case in cases if case.found == found] for found in FOUND}
+    return {**groups, "smallest inputs": [case for case in cases if not case.is_report]}
 
 
 def tabulate_scores(answers: Answers, cases: list[PostedCase]) -> list[str]:

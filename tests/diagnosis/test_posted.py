@@ -35,7 +35,7 @@ def test_a_posted_failure_shows_its_symptom_in_plain_pytorch(case):
 def test_each_build_of_a_case_is_the_same_and_shares_nothing(case):
     one, other = case.build(), case.build()
     pairs = list(zip(one.network.parameters(), other.network.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert all(torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in pairs)
     assert all(a is not b for a, b in pairs)
 
 
@@ -49,6 +49,8 @@ def test_a_loop_without_zero_grad_learns_with_it(case):
 
 def test_names_are_unique_and_sources_are_addresses():
     assert len({case.name for case in CASES}) == len(CASES)
+    reports = [case for case in CASES if case.is_report]
+    assert len({case.source for case in reports}) == len(reports)
     assert all(case.source.startswith("https://") for case in REPORTS)
     assert all(case.source.startswith("https://") or case.source == SMALLEST for case in CASES)
 
@@ -87,3 +89,10 @@ def test_every_case_says_what_is_right_and_rules_out_most_causes():
 def test_a_symptom_is_seen_only_where_it_is(symptom, costs, finite, shown):
     case = PostedCase("x", "", "", lambda: None, (), symptom=symptom)
     assert Seen(costs, finite).shows(case) == shown
+
+
+def test_at_least_thirty_reports_were_found_anew_and_are_in_no_half():
+    fresh = [case for case in CASES if case.found]
+    assert Counter(case.half for case in fresh)["found anew"] >= 30
+    assert {case.half for case in fresh} == {"found anew", "found last"}
+    assert max(Counter(case.operation for case in fresh if case.operation).values()) < len(fresh) / 3

@@ -83,6 +83,7 @@ FOUND = {
     "undefined operation": {"kind: root at 0 after calm updates": ("Run",)},
     "vanishing gradient": {"kind: ten sigmoids": BOTH},
     "epsilon of the optimiser": {"Adam in half with small gradients": ("watch",)},
+    "step of the optimiser": {"centred RMSprop": ("watch",), "step scaled by its own length": ("watch",)},
 }
 """Cause -> the inputs that have it, and the ways in which it is seen."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from posted import kinds, numbers, operations, silent, slopes, steps
+from posted import fresh, fresh_steps, kinds, last, numbers, operations, silent, slopes, steps
 from posted.case import PostedCase
 
 REPORTS: tuple[PostedCase, ...] = (*slopes.CASES, *operations.CASES, *numbers.CASES, *steps.CASES, *silent.CASES)
 """Found in public."""
-CASES: tuple[PostedCase, ...] = (*REPORTS, *kinds.CASES)
+CASES: tuple[PostedCase, ...] = (*REPORTS, *fresh.CASES, *fresh_steps.CASES, *last.CASES, *kinds.CASES)
 """All of them."""

@@ -50,12 +50,16 @@ class Parts:
     scaler: Callable[[], torch.amp.GradScaler] | None = None
     autocast: torch.dtype | None = None
     zero_grad: bool = True
+    zero_grad_late: bool = False
+    """Whether the gradients are cleared between backward and step."""
+    clip: float | None = None
+    """The norm that the gradient is clipped to."""
 
     @property
     def runs(self) -> bool:
         """Whether plain SGD shows the trouble, so that `cnnlab.Run` can."""
         odd = (self.optimizer, self.schedule, self.scaler, self.autocast)
-        return self.zero_grad and all(part is None for part in odd)
+        return self.zero_grad and not self.zero_grad_late and all(part is None for part in (*odd, self.clip))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         if self.optimizer is not None:
@@ -99,6 +103,8 @@ class PostedCase:
     updates: int = 12
     floor: float = 0.9
     """Where nothing is learnt: the cost never goes below so many times the first one."""
+    found: str = ""
+    """When: as "found anew", once the causes had been built, or "found last", once they had been mended; '': before."""
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -113,6 +119,8 @@ class PostedCase:
     @property
     def half(self) -> str:
         """Its half, by a rule that nobody chooses: the hash of its name. Those of the issue have been seen."""
+        if self.found:
+            return self.found
         odd = hashlib.sha256(self.name.encode()).digest()[0] % 2
         return "kept apart" if self.is_report and odd else "seen"
 
@@ -149,9 +157,15 @@ def train(parts: Parts, optimizer: torch.optim.Optimizer, scaler: Any, updates: 
             loss = parts.cost(parts.network(*x) if isinstance(x, tuple) else parts.network(x), y)
         if scaler is None:
             loss.backward()
+            if parts.zero_grad_late:
+                optimizer.zero_grad()
+            if parts.clip is not None:
+                nn.utils.clip_grad_norm_(parts.network.parameters(), parts.clip)
             optimizer.step()
         else:
             scaler.scale(loss).backward()
+            if parts.clip is not None:
+                nn.utils.clip_grad_norm_(parts.network.parameters(), parts.clip)
             scaler.step(optimizer)
             scaler.update()
         if schedule is not None:

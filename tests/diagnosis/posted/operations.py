@@ -314,7 +314,7 @@ CASES = (
     undefined("unit vector of zero", f"{GITHUB}keras-team/keras/pull/23093", "0/0 in a normalisation", unit_vectors,
               "rsqrt", "embed"),
     undefined("embedding without values", f"{GITHUB}sauradip/STALE/issues/16", "0/0 in a normalisation",
-              empty_parameter, DIV, "embed"),
+              empty_parameter, DIV, "background"),
     undefined("batch without positives", f"{GITHUB}pjreddie/darknet/issues/567", "mean of nothing", no_positives,
               DIV),
     undefined("no triplet breaks the margin", f"{GITHUB}KevinMusgrave/pytorch-metric-learning/issues/107",

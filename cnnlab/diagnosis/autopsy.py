@@ -70,6 +70,8 @@ class Autopsy:
     """The remedies that were tried, those that mend first."""
     advice: tuple[str, ...] = ()
     """What to write in a program of one's own, in words with code."""
+    source: str = ""
+    """File and line of the user's code that called the operation, and the code there; '' if that is not known."""
 
     def __repr__(self) -> str:
         place = "" if self.step is None else f", update {self.step}, {self.phase}, {self.layer!r}, {self.operation}"
@@ -156,6 +158,7 @@ def autopsy(
         chain=() if event is None else describe_chain(seen, event, origin, causes[0]), causes=causes,
         rules=list_rules(event, causes), before=before, remedies=trials,
         advice=give_advice(causes, event) if seen.own_network else (),
+        source="" if event is None else event.source,
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def autopsy(
     without states, the place is taken from the gauges and the operation is 'unknown'. `prove=False` tries no remedies,
     which takes a few seconds, and none is begun once `going` says no. Divergence is data: nothing is raised for it.
     """
-    from cnnlab.diagnosis.nan_tracer import find_first_update, find_origin
+    from cnnlab.diagnosis.nan_tracer import find_origin
     from cnnlab.training.run import Run
 
     run = record if isinstance(record, Run) else rebuild_run(find_record(record), network, data, cost)
@@ -140,7 +140,7 @@ def autopsy(
         except Exception as error:  # the user's own network or cost may raise anything
             missing = f"the update could not be made again: {describe_problem(error)}"
         numbers = probe_run(run, before) if len(seen) else None
-    elif origin is None and seen.own_network and find_first_update(seen) is not None:
+    elif origin is None and seen.own_network and find_step(seen) is not None:
         missing = TRACE_AGAIN if seen.clues.optimizer else GIVE_AGAIN
     # What does not come again in the replay was there all the same.
     event = read_gauges(seen) if origin is None else origin.first
@@ -179,18 +179,28 @@ def rebuild_run(record: Record, network: Any, data: Any, cost: Any) -> Run | Non
     return Run(record, network=network, data=data, cost=cost)
 
 
-def read_gauges(record: Record) -> Event | None:
-    """What the gauges alone tell of the first value that is not finite; its operation stays unknown."""
-    from cnnlab.diagnosis.nan_tracer import Event, find_first_update
+def find_step(record: Record) -> int | None:
+    """The update of the first value that is not finite; it is none of the record's where a watch ended before it."""
+    from cnnlab.diagnosis.nan_tracer import find_first_update
 
     step = find_first_update(record)
+    return len(record) + 1 if step is None and record.clues.averted else step
+
+
+def read_gauges(record: Record) -> Event | None:
+    """What the gauges alone tell of the first value that is not finite; its operation stays unknown."""
+    from cnnlab.diagnosis.nan_tracer import Event
+
+    step, unknown, nan = find_step(record), float("nan"), record.clues.averted_nan
     if step is None:
         return None
-    phase, layer = locate_by_gauges(record, step)
-    cost = record.column("cost")[step]
-    counted = (record.column(f"{each}_nan")[step] for each in ("activation", "gradient", "weight"))
-    nan = bool(is_measured(cost) and np.isnan(cost)) or any(bool((counts > 0).any()) for counts in counted)
-    unknown = float("nan")
+    if step > len(record):
+        phase, layer = record.clues.averted, ""
+    else:
+        phase, layer = locate_by_gauges(record, step)
+        cost = record.column("cost")[step]
+        counted = (record.column(f"{each}_nan")[step] for each in ("activation", "gradient", "weight"))
+        nan = bool(is_measured(cost) and np.isnan(cost)) or any(bool((counts > 0).any()) for counts in counted)
     return Event(step, phase, layer, "unknown", "unknown", nan, unknown, unknown, record.settings.precision)
 
 

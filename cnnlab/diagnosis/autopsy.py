@@ -103,8 +103,8 @@ class Autopsy:
 
 
 def format_section(title: str, items: Iterable[str]) -> list[str]:
-    """A title and its items, folded to the width of a terminal; nothing without items."""
-    folded = [textwrap.fill(item, 110, initial_indent="  - ", subsequent_indent="    ") for item in items]
+    """A title and its items, folded to the width of a notebook beside the file browser; nothing without items."""
+    folded = [textwrap.fill(item, 104, initial_indent="  - ", subsequent_indent="    ") for item in items]
     return [f"{title}:", *folded] if folded else []
 
 

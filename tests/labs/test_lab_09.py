@@ -276,7 +276,7 @@ def find_attend(**given: str) -> dict[str, Any]:
     for old, new in given.items():
         assert REPLACED[old] in source
         source = source.replace(REPLACED[old], new)
-    exec(source, made)
+    exec(compile(source, "cells.py", "exec"), made)
     made["lists"] = torch.randint(-3, 9, (3200, 6)).clamp(min=0)
     return made
 
@@ -358,6 +358,7 @@ def test_neither_the_optimizer_nor_the_rate_nor_mixed_precision_is_to_blame(give
     watch = attend(find_attend(**given))
     found = cnnlab.autopsy(watch.record)
     assert (found.cause, found.step, found.layer) == ("undefined operation", 25, "attention")
+    assert found.source == "cells.py:6"
     assert watch.record.clues.origin.first.function == "softmax"
 
 
@@ -391,7 +392,7 @@ def test_bfloat16_reaches_as_far_as_float32_and_float16_does_not():
 
 def test_a_scaler_leaves_the_broken_updates_out_and_the_watch_counts_them():
     out, of, skipped = read_said(
-        r": (\d+) of (\d+) updates are left out, .* its `skipped` is (\d+)\.", "attend-explain"
+        r": (\d+) of (\d+) updates are left out, .* Its `skipped` is then (\d+), and the autopsy", "attend-explain"
     )
     made, scaler = find_attend(), torch.amp.GradScaler("cpu")
     with cnnlab.watch(made["model"], made["adam"], scaler=scaler, stop_before_nan=True, show=False) as watch:
@@ -404,6 +405,8 @@ def test_a_scaler_leaves_the_broken_updates_out_and_the_watch_counts_them():
             scaler.update()
     assert (watch.skipped, len(watch.record) + watch.skipped, watch.stopped) == (skipped, of, None)
     assert out == skipped
+    assert "and the autopsy of its record names the line." in read_text(LAB)
+    assert "inf-inf in softmax: softmax over -inf alone; cells.py:6" in cnnlab.autopsy(watch.record).evidence[-1]
     assert np.isfinite(watch.record.cost).all()
 
 
@@ -424,7 +427,7 @@ def test_the_smallest_number_of_the_type_as_a_mask_mends_it_too():
 
 
 def test_float16_cannot_hold_a_mask_that_many_programs_have():
-    assert "Many programs have -1e9 there, which float16 cannot hold" in read_text(LAB)
+    assert "Many programs have `-1e9` there, which float16 cannot hold: PyTorch then raises an error." in read_text(LAB)
     with pytest.raises(RuntimeError, match="without overflow"):
         torch.zeros(2, dtype=torch.float16).masked_fill(torch.tensor([True, False]), -1e9)
 

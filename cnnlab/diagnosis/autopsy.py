@@ -40,6 +40,10 @@ TRACE_AGAIN = (
 """What is said of the record of a watch that does not know it by itself."""
 
 
+WIDTH = 104
+"""Characters of a line of an autopsy: a notebook beside the file browser has room for them on a small screen."""
+
+
 @dataclass(frozen=True)
 class Autopsy:
     """What was found out about a run; `print` shows it all."""
@@ -80,7 +84,7 @@ class Autopsy:
     def __str__(self) -> str:
         others = [f"{cause}: {'; '.join(cause.evidence)}" for cause in self.causes[1:]]
         return "\n".join([
-            f"Cause: {self.cause} (confidence {self.confidence:.2f}). {self.meaning}",
+            textwrap.fill(f"Cause: {self.cause} (confidence {self.confidence:.2f}). {self.meaning}", WIDTH),
             *([] if self.step is None else [f"First NaN or inf: {self.place}."]),
             *format_section("How it came about", self.chain),
             *format_section("Evidence", self.evidence),
@@ -103,8 +107,8 @@ class Autopsy:
 
 
 def format_section(title: str, items: Iterable[str]) -> list[str]:
-    """A title and its items, folded to the width of a notebook beside the file browser; nothing without items."""
-    folded = [textwrap.fill(item, 104, initial_indent="  - ", subsequent_indent="    ") for item in items]
+    """A title and its items, folded; nothing without items."""
+    folded = [textwrap.fill(item, WIDTH, initial_indent="  - ", subsequent_indent="    ") for item in items]
     return [f"{title}:", *folded] if folded else []
 
 

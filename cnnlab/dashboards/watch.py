@@ -14,9 +14,10 @@ def watch(model: nn.Module, optimizer: Any, *, show: bool | None = None, **optio
 
     `optimizer` is any torch.optim one, or a list of them. `scaler`: the GradScaler of mixed precision, so that the cost
     is known without its scale. `stop_before_nan=True` ends the block before a NaN or inf gets into the weights, which
-    stay the last good ones; `watch.pause()`, or one interrupt, ends it before the next update. `watch` names single
-    weights to follow. `show` draws a dashboard beside the loop; by default in a notebook only. Afterwards
-    `watch.record` holds all of it. A cost whose backward pass is not seen is not measured: `watch.step(loss)` tells it.
+    stay the last good ones, and at a cost that is NaN; `watch.pause()`, or one interrupt, ends it before the next
+    update. `watch` names single weights to follow. `show` draws a dashboard beside the loop; by default in a notebook
+    only. Afterwards `watch.record` holds all of it, and `cnnlab.autopsy(watch.record)` says why. A cost whose backward
+    pass is not seen is not measured: `watch.step(loss)` tells it.
 
     The block is ended by `cnnlab.diagnosis.watch.Stopped`, which an `except Exception` in the loop does not catch; to a
     loop that catches even that it comes again at each step, so that no weight changes any more. TypeError if model,

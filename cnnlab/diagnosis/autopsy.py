@@ -40,6 +40,10 @@ TRACE_AGAIN = (
 """What is said of the record of a watch that does not know it by itself."""
 
 
+WIDTH = 104
+"""Characters of a line of an autopsy: a notebook beside the file browser has room for them on a small screen."""
+
+
 @dataclass(frozen=True)
 class Autopsy:
     """What was found out about a run; `print` shows it all."""
@@ -70,6 +74,8 @@ class Autopsy:
     """The remedies that were tried, those that mend first."""
     advice: tuple[str, ...] = ()
     """What to write in a program of one's own, in words with code."""
+    source: str = ""
+    """File and line of the user's code that called the operation, and the code there; '' if that is not known."""
 
     def __repr__(self) -> str:
         place = "" if self.step is None else f", update {self.step}, {self.phase}, {self.layer!r}, {self.operation}"
@@ -78,7 +84,7 @@ class Autopsy:
     def __str__(self) -> str:
         others = [f"{cause}: {'; '.join(cause.evidence)}" for cause in self.causes[1:]]
         return "\n".join([
-            f"Cause: {self.cause} (confidence {self.confidence:.2f}). {self.meaning}",
+            textwrap.fill(f"Cause: {self.cause} (confidence {self.confidence:.2f}). {self.meaning}", WIDTH),
             *([] if self.step is None else [f"First NaN or inf: {self.place}."]),
             *format_section("How it came about", self.chain),
             *format_section("Evidence", self.evidence),
@@ -101,8 +107,8 @@ class Autopsy:
 
 
 def format_section(title: str, items: Iterable[str]) -> list[str]:
-    """A title and its items, folded to the width of a terminal; nothing without items."""
-    folded = [textwrap.fill(item, 110, initial_indent="  - ", subsequent_indent="    ") for item in items]
+    """A title and its items, folded; nothing without items."""
+    folded = [textwrap.fill(item, WIDTH, initial_indent="  - ", subsequent_indent="    ") for item in items]
     return [f"{title}:", *folded] if folded else []
 
 
@@ -122,7 +128,7 @@ def autopsy(
     without states, the place is taken from the gauges and the operation is 'unknown'. `prove=False` tries no remedies,
     which takes a few seconds, and none is begun once `going` says no. Divergence is data: nothing is raised for it.
     """
-    from cnnlab.diagnosis.nan_tracer import find_first_update, find_origin
+    from cnnlab.diagnosis.nan_tracer import find_origin
     from cnnlab.training.run import Run
 
     run = record if isinstance(record, Run) else rebuild_run(find_record(record), network, data, cost)
@@ -138,7 +144,7 @@ def autopsy(
         except Exception as error:  # the user's own network or cost may raise anything
             missing = f"the update could not be made again: {describe_problem(error)}"
         numbers = probe_run(run, before) if len(seen) else None
-    elif origin is None and seen.own_network and find_first_update(seen) is not None:
+    elif origin is None and seen.own_network and find_step(seen) is not None:
         missing = TRACE_AGAIN if seen.clues.optimizer else GIVE_AGAIN
     # What does not come again in the replay was there all the same.
     event = read_gauges(seen) if origin is None else origin.first
@@ -156,6 +162,7 @@ def autopsy(
         chain=() if event is None else describe_chain(seen, event, origin, causes[0]), causes=causes,
         rules=list_rules(event, causes), before=before, remedies=trials,
         advice=give_advice(causes, event) if seen.own_network else (),
+        source="" if event is None else event.source,
     )  # fmt: skip
 
 
@@ -176,18 +183,28 @@ def rebuild_run(record: Record, network: Any, data: Any, cost: Any) -> Run | Non
     return Run(record, network=network, data=data, cost=cost)
 
 
-def read_gauges(record: Record) -> Event | None:
-    """What the gauges alone tell of the first value that is not finite; its operation stays unknown."""
-    from cnnlab.diagnosis.nan_tracer import Event, find_first_update
+def find_step(record: Record) -> int | None:
+    """The update of the first value that is not finite; it is none of the record's where a watch ended before it."""
+    from cnnlab.diagnosis.nan_tracer import find_first_update
 
     step = find_first_update(record)
+    return len(record) + 1 if step is None and record.clues.averted else step
+
+
+def read_gauges(record: Record) -> Event | None:
+    """What the gauges alone tell of the first value that is not finite; its operation stays unknown."""
+    from cnnlab.diagnosis.nan_tracer import Event
+
+    step, unknown, nan = find_step(record), float("nan"), record.clues.averted_nan
     if step is None:
         return None
-    phase, layer = locate_by_gauges(record, step)
-    cost = record.column("cost")[step]
-    counted = (record.column(f"{each}_nan")[step] for each in ("activation", "gradient", "weight"))
-    nan = bool(is_measured(cost) and np.isnan(cost)) or any(bool((counts > 0).any()) for counts in counted)
-    unknown = float("nan")
+    if step > len(record):
+        phase, layer = record.clues.averted, ""
+    else:
+        phase, layer = locate_by_gauges(record, step)
+        cost = record.column("cost")[step]
+        counted = (record.column(f"{each}_nan")[step] for each in ("activation", "gradient", "weight"))
+        nan = bool(is_measured(cost) and np.isnan(cost)) or any(bool((counts > 0).any()) for counts in counted)
     return Event(step, phase, layer, "unknown", "unknown", nan, unknown, unknown, record.settings.precision)
 
 

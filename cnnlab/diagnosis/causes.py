@@ -45,7 +45,7 @@ from cnnlab.diagnosis.value_causes import (
     judge_operation,
     judge_saturation,
 )
-from cnnlab.records.formats import format_number
+from cnnlab.records.formats import format_count, format_number
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
@@ -100,11 +100,21 @@ def describe_rest(case: Case) -> Cause:
     said = (
         f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])} in {len(record)} updates{measured}"
     )
-    evidence, least = [f"{said}; all numbers are finite"], case.batch.constant
+    evidence, least = [f"{said}; all numbers are finite", *describe_skipped(case)], case.batch.constant
     poor = least > 0 and costs[-1] > 0.98 * least
     if poor:
         evidence.append(f"so far that is no better than a constant output, whose cost would be {format_number(least)}")
     return Cause(0.9 if costs[-1] <= costs[0] and not poor else 0.5, tuple(evidence), name="healthy")
+
+
+def describe_skipped(case: Case) -> Iterator[str]:
+    """What a GradScaler left out of a run that is well without it."""
+    clues = case.clues
+    if clues.skipped:
+        left_out = format_count(clues.skipped, "more update")
+        yield f"the GradScaler left out {left_out}, for NaN or inf in the gradient"
+    if clues.skipped and clues.left_out is not None and clues.left_out.nan is not None:
+        yield f"the cost of one of them was NaN, whatever the scale: {clues.left_out.first}"
 
 
 def describe_calm(case: Case) -> tuple[str, ...]:

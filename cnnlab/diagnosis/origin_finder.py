@@ -43,17 +43,26 @@ class OriginFinder:
     """Keeps the tape of an update, and finds the origin of its first value that is not finite.
 
     On the CPU each update is looked at as it is made. On a device that would have to be waited for it is looked at
-    when the next one steps: by then the answer is there.
+    when the next one steps: by then the answer is there. A watch that stops before a NaN `waits` all the same.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, layout: Layout, device: torch.device, waits: bool) -> None:
         self.model, self.layout = model, layout
-        self.at_once = is_read_at_once(device)
-        self.tape = Tape(model)
+        self.at_once = waits or is_read_at_once(device)
+        self.begin()
+
+    def begin(self) -> None:
+        """Know of no update that broke."""
+        self.tape = Tape(self.model)
         self.origin: Origin | None = None
+        self.left_out: Origin | None = None
         self.broken: Kept | None = None
         self.waiting: tuple[Kept, Answer] | None = None
         self.tries = 0
+
+    def is_averted(self, updates: int) -> bool:
+        """Whether the update that broke was never made, for the loop ended before it; so many updates were."""
+        return self.broken is not None and self.broken.step > updates
 
     @property
     def hooks(self) -> tuple[Hooks, Hooks]:
@@ -85,13 +94,16 @@ class OriginFinder:
         if may_pass:
             self.tries += 1
             self.origin = self.find_in(kept)
+            self.left_out = self.left_out or self.origin
         else:
             self.end(kept, self.find_in(kept))
 
-    def look_at_gradient(self, step: int, gradient: Tensor, weights: Tensor) -> None:
-        """Look for the origin of the gradient that an optimiser is given, if that is not finite."""
-        if self.at_once and not self.done and not is_finite(gradient):
-            kept = Kept(step, weights, tuple(self.tape.passes))
+    def look_at_gradient(self, step: int, update: Update) -> None:
+        """Look for the origin of the gradient that an optimiser is given, or of its cost, if that is not finite."""
+        if not self.at_once or self.done:
+            return
+        if not is_finite(update.gradient) or (update.cost is not None and bool(update.cost.isnan())):
+            kept = Kept(step, update.before, tuple(self.tape.passes))
             self.end(kept, self.find_in(kept))
 
     def look_at_step(self, optimizer: Any, step: int, update: Update, after: Tensor) -> None:

@@ -97,7 +97,7 @@ class Watch:
             gains=measure_gains(self.recorder.layout, self.recorder.flat()),
             strangers=not any(id(each) in owned for each in self.parameters),
         )
-        self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device)
+        self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device, stop_before_nan)
         self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
@@ -129,13 +129,13 @@ class Watch:
             ACTIVE.append(self)
         stack.callback(ACTIVE.remove, self)
         self.recorder.prepare(self.recorder.flat())
-        self.pausing, self.warned, self.stopped = False, False, None
-        self.forget()
+        self.begin_again()
         stack.callback(self.forget)
         if self.hooked:
             activations = self.recorder.gauges.activations
             first, last = self.finder.hooks
-            before = [*first, *activations.before, (self.model, self.examiner.keep_inputs)]
+            before = [(self.model, self.drop_skipped), *first, *activations.before]
+            before.append((self.model, self.examiner.keep_inputs))
             after = [*activations.after, (self.model, self.examiner.keep_outputs), *last]
             stack.enter_context(call_hooks(before, after))
             stack.callback(self.finder.tape.stop)
@@ -202,6 +202,7 @@ class Watch:
             batch=self.examiner.found,
             origin=self.finder.origin,
             skipped=self.skipped,
+            left_out=self.finder.left_out,
             stopped=self.stopped or "",
         )
         return dataclasses.replace(self.recorder.record, clues=clues)
@@ -221,6 +222,15 @@ class Watch:
 
     # -- steps of an optimiser
 
+    def begin_again(self) -> None:
+        """Go on with the record; of an update that broke and was never made nothing is known any more."""
+        self.pausing, self.warned, self.stopped = False, False, None
+        self.clues = dataclasses.replace(self.clues, error="", error_step=0, averted="")
+        if self.finder.is_averted(self.recorder.updates):
+            self.finder.begin()
+            self.examiner = BatchExaminer()
+        self.forget()
+
     def forget(self) -> None:
         """Begin anew: the next step is one of another update, of which nothing is known yet."""
         self.update: Update | None = None
@@ -231,6 +241,11 @@ class Watch:
         self.examiner.forget()
         self.finder.tape.forget()
         self.recorder.gauges.activations.clear()
+
+    def drop_skipped(self, *_: Any) -> None:
+        """Forget the forward passes of an update that a scaler left out, as the next forward pass begins."""
+        if self.listener.drop_skipped():
+            self.recorder.gauges.activations.clear()
 
     def drop_update(self, roots: Sequence[Any]) -> None:
         """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
@@ -290,9 +305,9 @@ class Watch:
             self.usual_steps, self.steps = self.steps, 0
             self.count_cleared()
         self.stepping = True
-        self.finder.look_at_gradient(self.number, self.update.gradient, self.update.before)
+        self.finder.look_at_gradient(self.number, self.update)
         if self.stop_before_nan and not getattr(optimizer, "found_inf", None):
-            self.check(self.update.gradient, "the gradient of update")
+            self.check(self.update.gradient, "gradient", "the gradient of update")
             self.check_cost(self.update.cost)
 
     def count_cleared(self) -> None:
@@ -333,7 +348,7 @@ class Watch:
         self.finder.look_at_step(optimizer, self.number, self.update, after)
         if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
-            self.check(after, "update")
+            self.check(after, "update", "update")
         self.recorder.add(self.update, after, first=self.steps == 0)
         if self.listener.adds_up and self.steps == 0:
             self.clues = dataclasses.replace(self.clues, added_up=self.clues.added_up + 1)
@@ -354,15 +369,19 @@ class Watch:
         """End the block if the cost of an update is NaN, be its gradient what it may; an inf alone does no harm."""
         if cost is not None and bool(cost.isnan()):
             number = self.recorder.updates + 1
-            self.stop(f"stopped because the cost of update {number} is NaN; the weights are those before it")
+            self.avert("cost", True, f"the cost of update {number} is NaN")
 
-    def check(self, flat: Tensor, what: str) -> None:
+    def check(self, flat: Tensor, phase: str, what: str) -> None:
         """End the block if a vector holds NaN or inf, and say where."""
         if is_finite(flat):
             return
         bad = [name for name, part in self.recorder.layout.views(flat).items() if not is_finite(part.reshape(-1))]
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        held = f"{what} {self.number} holds NaN or inf in {bad[0]}{more}"
+        self.avert(phase, bool(flat.isnan().any()), f"{what} {self.number} holds NaN or inf in {bad[0]}{more}")
+
+    def avert(self, phase: str, nan: bool, held: str) -> None:
+        """End the block before an update that would go wrong."""
+        self.clues = dataclasses.replace(self.clues, averted=phase, averted_nan=nan)
         self.stop(f"stopped because {held}; the weights are those before it")
 
     def stop(self, why: str) -> None:

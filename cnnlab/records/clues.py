@@ -65,6 +65,8 @@ class Clues:
     """None where no batch was looked at."""
     skipped: int = 0
     """Updates that a GradScaler left out."""
+    left_out: Any = None
+    """The Origin of the first of them whose cost was not finite; None if there was none."""
     added_up: int = 0
     """Updates whose gradient was added to that of the update before."""
     frozen: tuple[str, ...] = ()
@@ -85,6 +87,10 @@ class Clues:
     """The update in which it was raised."""
     stopped: str = ""
     """Why a watch ended the training, in a sentence; '' if it did not."""
+    averted: str = ""
+    """The phase of the NaN or inf of an update that it ended the training before; '' if there was none."""
+    averted_nan: bool = False
+    """Whether that was a NaN; otherwise inf alone."""
 
 
 NO_CLUES = Clues()

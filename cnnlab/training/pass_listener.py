@@ -117,15 +117,20 @@ class PassListener:
         return self.scaler is not None and bool(self.scaler.is_enabled())
 
     def present_scale(self) -> float:
-        """The scale of mixed precision; where it fell, the passes since the last update had an inf and were skipped."""
+        """The scale of mixed precision; what it has left out is dropped."""
         if not self.scales:
             return 1.0
-        scale = float(self.scaler.get_scale())
-        if self.passes and scale < self.scale:
-            self.skipped += 1
-            self.passes = []
-        self.scale = scale
-        return scale
+        self.drop_skipped()
+        self.scale = float(self.scaler.get_scale())
+        return self.scale
+
+    def drop_skipped(self) -> bool:
+        """Drop the passes since the last update if the scale fell since: they had an inf, and were left out."""
+        if not self.passes or not self.scales or float(self.scaler.get_scale()) >= self.scale:
+            return False
+        self.skipped += 1
+        self.passes = []
+        return True
 
 
 class BackwardOverlay(Overlay):

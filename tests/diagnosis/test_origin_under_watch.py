@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -348,6 +349,109 @@ def test_a_step_that_breaks_finite_gradients_is_the_optimiser_s():
 def test_a_stop_before_a_nan_knows_its_origin():
     event = watched(network(), plain(lambda out, step: root_of_nothing(out)), stop_before_nan=True)
     assert (event.step, event.function) == (1, "sqrt")
+
+
+def nan_at(step: int) -> Callable[[Tensor, int], Tensor]:
+    """A cost that is NaN in one update, and whose gradient is."""
+    return lambda out, at: out.square().mean() + ((out[0, 0] - out[0, 0] - 1).sqrt() if at == step else 0)
+
+
+def stopped(model: nn.Module, loop: object) -> cnnlab.Watch:
+    with cnnlab.watch(model, torch.optim.SGD(model.parameters(), 0.01), stop_before_nan=True, show=False) as watch:
+        loop(model, watch.optimizers[0])
+    assert watch.stopped
+    return watch
+
+
+@pytest.mark.parametrize("finite_gradient", [False, True])
+def test_a_stop_before_a_nan_knows_its_origin_on_a_device_that_is_not_waited_for(monkeypatch, finite_gradient):
+    monkeypatch.setattr("cnnlab.diagnosis.origin_finder.is_read_at_once", lambda _device: False)
+    monkeypatch.setattr("cnnlab.diagnosis.watch.is_broken", lambda _root: False)
+
+    def cost(out: Tensor, step: int) -> Tensor:
+        part = out.detach() if finite_gradient else out
+        return out.square().mean() + ((part[0, 0] - part[0, 0] - 1).sqrt() if step == 2 else 0)
+
+    watch = stopped(network(), plain(cost))
+    assert ("the cost of update 3 is NaN" in watch.stopped) == finite_gradient
+    assert (watch.record.clues.origin.first.step, watch.record.clues.origin.first.function) == (3, "sqrt")
+
+
+@pytest.mark.parametrize("finite_gradient", [False, True])
+def test_an_autopsy_of_a_stop_that_could_not_be_seen_is_not_healthy(finite_gradient):
+    model = network()
+    used = torch.compile(model, backend="eager")
+
+    def loop(_model, optimizer):
+        for step in range(4):
+            optimizer.zero_grad()
+            out = used(X)
+            part = out.detach() if finite_gradient else out
+            (out.square().mean() + part.sum() * (math.nan if step == 2 else 0)).backward()
+            optimizer.step()
+
+    watch = stopped(model, loop)
+    found = cnnlab.autopsy(watch.record)
+    assert (found.cause, found.step, found.operation) == ("undecided", 3, "unknown")
+    assert found.phase == ("cost" if finite_gradient else "gradient")
+    assert "watch.trace(lambda: " in str(found)
+    assert "finite" not in str(found)
+
+
+def test_a_gradient_of_inf_that_a_stop_averts_is_not_called_nan():
+    model = nn.Linear(4, 2)
+    watch = stopped(model, plain(lambda out, step: out.sum() * (1e38 if step else 1e-3), x=100 * X.abs()))
+    assert (len(watch.record), watch.record.clues.averted, watch.record.clues.averted_nan) == (1, "gradient", False)
+
+
+def test_a_watch_that_is_entered_again_after_a_stop_knows_nothing_of_what_it_averted():
+    model = network()
+    watch = stopped(model, plain(nan_at(2)))
+    assert watch.record.clues.origin is not None
+    with watch:
+        plain(nan_at(9), updates=5)(model, watch.optimizers[0])
+    found = cnnlab.autopsy(watch.record)
+    assert (found.cause, found.step, len(watch.record)) == ("healthy", None, 7)
+    with watch:
+        plain(nan_at(1))(model, watch.optimizers[0])
+    assert watch.record.clues.origin.first.step == 9
+
+
+def test_a_watch_that_is_entered_again_after_a_nan_in_its_record_still_knows_its_origin():
+    model = network()
+    with cnnlab.watch(model, torch.optim.SGD(model.parameters(), 0.01), show=False) as watch:
+        plain(nan_at(1), updates=2)(model, watch.optimizers[0])
+    with watch:
+        plain(nan_at(9), updates=2)(model, watch.optimizers[0])
+    assert watch.record.clues.origin.first.step == 2
+
+
+def test_an_error_is_no_cause_any_more_once_the_watch_goes_on():
+    model = network()
+    watch = cnnlab.watch(model, torch.optim.SGD(model.parameters(), 0.01), show=False)
+    with pytest.raises(RuntimeError), watch:
+        model(X[:, :3])
+    assert watch.record.clues.error
+    with watch:
+        plain(nan_at(9))(model, watch.optimizers[0])
+    assert cnnlab.autopsy(watch.record).cause == "healthy"
+
+
+def test_what_a_scaler_leaves_out_is_no_nan_of_the_next_update_and_is_told():
+    model, scaler = network(), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with cnnlab.watch(model, optimizer, scaler=scaler, show=False) as watch:
+        for step in range(6):
+            optimizer.zero_grad()
+            scaler.scale(nan_at(2)(model(X * (math.nan if step == 4 else 1)), step)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert not (watch.record.column("activation_nan") > 0).any()
+    found = cnnlab.autopsy(watch.record)
+    assert (found.cause, found.step, watch.skipped) == ("healthy", None, 2)
+    assert found.evidence[1] == "the GradScaler left out 2 more updates, for NaN or inf in the gradient"
+    assert found.evidence[2].startswith("the cost of one of them was NaN, whatever the scale: update 3, cost, ")
+    assert "in sqrt: " in found.evidence[2]
 
 
 def test_a_healthy_loop_has_no_origin():

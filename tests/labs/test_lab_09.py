@@ -2,11 +2,13 @@
 
 import re
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from notebooks import execute, find_lab, find_numbers, find_said, read_measured, read_text
+from notebooks import execute, find_lab, find_numbers, find_said, read_cell, read_measured, read_text
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import cnnlab
@@ -274,12 +276,182 @@ def test_without_the_pair_that_is_the_same_thing_twice_nothing_breaks():
     assert run.advance(100).cost < run.record.cost[0]
 
 
+# Unit 4.
+
+
+def find_attend(**given: str) -> dict[str, Any]:
+    """What the cells of the unit make, before its loop; some of their text may be replaced."""
+    made: dict[str, Any] = {"torch": torch}
+    source = "\n".join(read_cell(LAB, f"attend-{name}").source for name in ("module", "build", "update"))
+    for old, new in given.items():
+        assert REPLACED[old] in source
+        source = source.replace(REPLACED[old], new)
+    exec(compile(source, "cells.py", "exec"), made)
+    made["lists"] = torch.randint(-3, 9, (3200, 6)).clamp(min=0)
+    return made
+
+
+REPLACED = {
+    "rate": "lr=0.003",
+    "optimizer": "Adam",
+    "precision": 'torch.autocast("cpu", torch.bfloat16)',
+    "low": "-torch.inf",
+}
+
+
+def attend(made: dict[str, Any], **given: Any) -> cnnlab.Watch:
+    """The unit's loop under its watch."""
+    with cnnlab.watch(made["model"], made["adam"], stop_before_nan=True, show=False, **given) as watch:
+        for numbers in made["lists"].split(32):
+            made["update"](made["model"], made["adam"], numbers)
+    return watch
+
+
+def test_the_lists_are_made_as_the_test_makes_them():
+    (first,) = (line for line in read_cell(LAB, "attend-run").source.splitlines() if line.startswith("lists"))
+    assert first == "lists = torch.randint(-3, 9, (3200, 6)).clamp(min=0)"
+    assert "3,200 lists in batches of 32, which are 100 updates" in read_text(LAB)
+    made = find_attend()
+    assert "lists of six numbers from 1 to 8" in read_text(LAB)
+    assert made["lists"].unique().tolist() == list(range(9))
+    assert "on average every third" in read_text(LAB)
+    assert (made["lists"] == 0).double().mean().item() == pytest.approx(1 / 3, abs=0.01)
+    assert not made["model"].embed(torch.tensor(0)).any()
+
+
+def test_the_autopsy_of_the_watch_names_cause_operation_layer_and_line():
+    assert read_measured(LAB, "attend-compare") == 6
+    lines = read_cell(LAB, "attend-module").source.splitlines()
+    assert len(lines) == 6
+    assert "masked_fill" in lines[4]
+    assert "Line 5 is a *mask*" in read_text(LAB)
+    said = " ".join(execute(LAB)["attend-run"].split())
+    assert said.startswith("Cause: undefined operation")
+    assert "First NaN or inf: update 25, activation of attention (inf-inf)." in said
+    assert f"made by softmax (inf-inf), at cell:6: {lines[5].strip()}: softmax over -inf alone" in said
+    assert "What to write: - mask with torch.finfo(x.dtype).min in place of -inf, or leave out rows that are" in said
+
+
+def test_the_cost_falls_until_the_batch_with_the_first_empty_list():
+    first, last, calm, broken = read_said(
+        r"falls from (\S+) to about (\S+) in (\d+) updates\. .* `NaN` of update (\d+)\.", "attend-explain"
+    )
+    among, empty, of = read_said(
+        r"By chance (\d+) of the ([\d,]+) lists are\. - One empty list among (\d+) is enough", "attend-explain"
+    )
+    made = find_attend()
+    holes = (~made["lists"].any(dim=1)).nonzero().flatten()
+    assert (len(holes), len(made["lists"]), int(holes[0]) // 32 + 1, of) == (among, empty, broken, 32)
+    watch = attend(made)
+    assert len(watch.record) == calm == broken - 1
+    assert watch.record.cost[[0, -1]] == pytest.approx([first, last], abs=0.1)
+    assert all(parameter.isfinite().all() for parameter in made["model"].parameters())
+    assert "the weights are those before it" in watch.stopped
+    assert np.isfinite(watch.record.cost).all()
+    assert cnnlab.first_alarms(watch.record)["cnnlab"] is None
+
+
+def test_a_mask_over_some_places_makes_infinities_and_no_nan():
+    made = find_attend()
+    model, full = made["model"], made["lists"][made["lists"].any(dim=1)]
+    assert model(full).isfinite().all()
+    assert not (full != 0).all(dim=1).all()
+    assert model(torch.zeros(1, 6, dtype=torch.long)).isnan().all()
+
+
+@pytest.mark.parametrize(
+    "given", [{"optimizer": "SGD"}, {"rate": "lr=0.000001"}, {"precision": 'torch.autocast("cpu", enabled=False)'}]
+)
+def test_neither_the_optimizer_nor_the_rate_nor_mixed_precision_is_to_blame(given):
+    others = "With SGD, with a learning rate of 0.000001, or without `torch.autocast`"
+    assert f"{others}, it is the same line at the same update" in read_text(LAB)
+    watch = attend(find_attend(**given))
+    found = cnnlab.autopsy(watch.record)
+    assert (found.cause, found.step, found.layer) == ("undefined operation", 25, "attention")
+    assert found.source == "cells.py:6"
+    assert watch.record.clues.origin.first.function == "softmax"
+
+
+def test_a_softmax_subtracts_the_largest_score():
+    assert "infinity minus infinity is not defined" in read_text(LAB)
+    scores = torch.tensor([1000.0, 999.0])
+    assert scores.softmax(0).tolist() == (scores - scores.max()).softmax(0).tolist()
+    assert torch.full((6,), -torch.inf).softmax(0).isnan().all()
+
+
+def test_products_are_of_bfloat16_and_the_weights_stay_in_float32():
+    made = find_attend()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made["model"].embed(made["lists"]).dtype == torch.float32
+        assert made["model"](made["lists"]).dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in made["model"].parameters()} == {torch.float32}
+    assert "half as many bits as float32" in read_text(LAB)
+    assert 2 * torch.finfo(torch.bfloat16).bits == torch.finfo(torch.float32).bits
+
+
+def test_bfloat16_reaches_as_far_as_float32_and_float16_does_not():
+    (far,) = read_said(r"bfloat16 reaches to (\S+), as float32 does", "attend-explain")
+    for kind in (torch.bfloat16, torch.float32):
+        assert torch.finfo(kind).max == pytest.approx(far, rel=0.01)
+    top, small = read_said(
+        r"float16 reaches only to ([\d,]+), and what is smaller than (0\.0+3) becomes 0", "attend-explain"
+    )
+    assert torch.finfo(torch.float16).max == top
+    assert torch.tensor([0.99 * small, 1.01 * small]).half().bool().tolist() == [False, True]
+
+
+def test_a_scaler_leaves_the_broken_updates_out_and_the_watch_counts_them():
+    out, of, skipped = read_said(
+        r": (\d+) of (\d+) updates are left out, .* Its `skipped` is then (\d+), and the autopsy", "attend-explain"
+    )
+    made, scaler = find_attend(), torch.amp.GradScaler("cpu")
+    with cnnlab.watch(made["model"], made["adam"], scaler=scaler, stop_before_nan=True, show=False) as watch:
+        for numbers in made["lists"].split(32):
+            with torch.autocast("cpu", torch.float16):
+                cost = torch.nn.functional.cross_entropy(made["model"](numbers), numbers.amax(dim=1))
+            made["adam"].zero_grad()
+            scaler.scale(cost).backward()
+            scaler.step(made["adam"])
+            scaler.update()
+    assert (watch.skipped, len(watch.record) + watch.skipped, watch.stopped) == (skipped, of, None)
+    assert out == skipped
+    assert "and the autopsy of its record names the line." in read_text(LAB)
+    assert "inf-inf in softmax: softmax over -inf alone; cells.py:6" in cnnlab.autopsy(watch.record).evidence[-1]
+    assert np.isfinite(watch.record.cost).all()
+
+
+def test_without_the_empty_lists_the_loop_goes_on_and_learns():
+    assert find_numbers(LAB, r"lists: (\d+)", "attend-mend") == (3194,)
+    start, end, accuracy = find_numbers(
+        LAB, r"cost fell from (\S+) to (\S+) in 99 updates; accuracy (\S+);", "attend-mend"
+    )
+    assert end < start / 5
+    assert accuracy > 0.95
+
+
+def test_the_smallest_number_of_the_type_as_a_mask_mends_it_too():
+    assert "in line 5, `torch.finfo(scores.dtype).min` in place of `-torch.inf`" in read_text(LAB)
+    watch = attend(find_attend(low="torch.finfo(scores.dtype).min"))
+    assert (len(watch.record), watch.stopped) == (100, None)
+    assert watch.record.cost[-20:].mean() < watch.record.cost[0] / 5
+
+
+def test_float16_cannot_hold_a_mask_that_many_programs_have():
+    assert "Many programs have `-1e9` there, which float16 cannot hold: PyTorch then raises an error." in read_text(LAB)
+    with pytest.raises(RuntimeError, match="without overflow"):
+        torch.zeros(2, dtype=torch.float16).masked_fill(torch.tensor([True, False]), -1e9)
+
+
 # The end.
 
 
-def test_an_own_image_is_learnt():
-    assert "image='own_" in execute(LAB)["ledger"]
-    assert find_numbers(LAB, r"the cost after \d+ updates is (\S+)", "image-run")[0] < 0.1
+def test_an_own_image_is_learnt(tmp_path):
+    (call,) = re.findall(r"`(cnnlab\.Run\([^`]*own_image[^`]*)`", read_text(LAB))
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 240), dtype=np.uint8)
+    pixels[:60] = np.arange(240) % 8 * 32
+    Image.fromarray(pixels).save(tmp_path / "leaf.png")
+    run = eval(call.replace("leaf.png", str(tmp_path / "leaf.png")))
+    assert run.advance(100).cost < 0.1
 
 
 def test_the_check_has_the_networks_and_rates_that_are_told_and_no_rate_is_right_for_all():

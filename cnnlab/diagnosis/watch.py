@@ -20,6 +20,7 @@ from cnnlab.config.errors import check_whole_number, describe_problem
 from cnnlab.diagnosis.events import Origin
 from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers
 from cnnlab.diagnosis.origin_finder import OriginFinder
+from cnnlab.diagnosis.steering import Steering
 from cnnlab.diagnosis.watch_arguments import (
     check_scaler,
     describe_optimizer,
@@ -80,6 +81,7 @@ class Watch:
         self.model, compiled = unwrap(model)
         self.hooked = not compiled
         self.optimizers = list_optimizers(optimizer)
+        self.steering = Steering(self.optimizers)
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
         epoch = check_whole_number("updates_per_epoch", updates_per_epoch, 1)
@@ -149,6 +151,16 @@ class Watch:
         Entering the same watch again goes on with its record.
         """
         self.pausing = True
+
+    def set(self, **changes: float | None) -> None:
+        """Change learning_rate, momentum (the first of Adam's betas) or l2 (weight decay) from the next update on.
+
+        The value is that of the first group, and every other group, of each optimiser, keeps its ratio to it. It holds,
+        over a scheduler or a loop that sets its own, until `set(learning_rate=None)` lets go: from then on the loop's
+        own lines act again. It stands in `record.schedule` from the update on that it was first in force at. May be
+        called from any thread; TypeError or ValueError in a sentence, and nothing changed, for what does not fit.
+        """
+        self.steering.ask(changes)
 
     def obey_interrupt(self, below: Any, number: int, frame: Any) -> None:
         """Pause at the first interrupt (■ in JupyterLab, Ctrl-C), between two updates; obey a second one at once."""
@@ -241,6 +253,8 @@ class Watch:
         closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
         if self.pausing and (closure is not None or self.begins(optimizer)):
             self.stop(f"paused before update {self.recorder.updates + 1}")
+        if self.steering.held and (closure is not None or self.begins(optimizer)):
+            self.steering.write()
         self.finder.tape.stop()
         self.met = self.recorder.flat()
         self.stepping = False

@@ -23,6 +23,7 @@ from cnnlab.diagnosis.origin_finder import OriginFinder
 from cnnlab.diagnosis.steering import Steering
 from cnnlab.diagnosis.watch_arguments import (
     check_scaler,
+    describe_groups,
     describe_optimizer,
     is_finite,
     list_optimizers,
@@ -90,8 +91,7 @@ class Watch:
         self.listener = PassListener(self.parameters, check_scaler(scaler), self.drop_update)
         self.pausing = self.warned = False
         self.stopped: str | None = None
-        name, epsilon = describe_optimizer(self.optimizers[0])
-        self.clues = Clues(frozen=list_frozen_layers(self.model), optimizer=name, epsilon=epsilon)
+        self.clues = Clues(frozen=list_frozen_layers(self.model), **describe_optimizer(self.optimizers[0]))
         self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device)
         self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
@@ -208,6 +208,7 @@ class Watch:
             origin=self.finder.origin,
             skipped=self.skipped,
             stopped=self.stopped or "",
+            **describe_groups(self.optimizers, self.model),
         )
         return dataclasses.replace(self.recorder.record, clues=clues)
 

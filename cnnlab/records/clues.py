@@ -73,6 +73,12 @@ class Clues:
     """The class of the optimiser; '' for a Run, which has SGD."""
     epsilon: float = 0.0
     """What the optimiser adds to a denominator; 0 without one."""
+    decay: float = 0.0
+    """What share of its mean square of gradients the optimiser keeps from update to update (beta2); 0 without one."""
+    fastest: str = ""
+    """The layer whose group has the highest learning rate; '' where all groups have the same."""
+    fastest_rate: float = 0.0
+    """That rate, over the one that the record holds."""
     error: str = ""
     """What the program raised, in a sentence; '' if nothing."""
     error_step: int = 0

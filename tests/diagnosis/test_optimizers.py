@@ -155,3 +155,23 @@ def test_a_schedule_that_divides_by_zero_is_told_what_to_print():
     found, _ = train(model, optimizer, 10, grow(optimizer, lambda step: 1.0 if step < 3 else float("nan")))
     assert "the learning rate of SGD is NaN" in str(found)
     assert any("get_last_lr" in each for each in found.advice)
+
+
+def test_a_gradient_that_vanishes_is_named_when_the_last_layer_has_come_to_rest_too():
+    torch.manual_seed(0)
+    parts = [part for _ in range(10) for part in (nn.Linear(16, 16), nn.Sigmoid())]
+    model = nn.Sequential(nn.Linear(6, 16), *parts, nn.Linear(16, 2))
+    labels = (X[:, 0] > 0).long()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    found, _ = train(model, optimizer, 200, cost=lambda: nn.functional.cross_entropy(model(X), labels))
+    assert found.cause == "vanishing gradient"
+    first, last = re.search(r"norm is (\S+) in the first layer and (\S+) in the last", str(found)).groups()
+    assert float(first) < 1e-3 * float(last)
+
+
+def test_a_first_layer_that_learns_beside_a_cost_that_stands_is_not_said_to_have_no_gradient():
+    model = mlp()
+    target = torch.randn(24, 3, generator=torch.Generator().manual_seed(3))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    found, _ = train(model, optimizer, 60, cost=lambda: 1e-2 * mse(model(X), target))
+    assert "vanishing gradient" not in [cause.name for cause in found.causes]

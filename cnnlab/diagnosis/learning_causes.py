@@ -31,7 +31,7 @@ def judge_dead_units(case: Case) -> Iterator[Cause]:
 
 
 def judge_gradient(case: Case) -> Iterator[Cause]:
-    """A first layer whose gradient is a thousandth of the last one's, now or at its height, while the cost stands still.
+    """A first layer whose gradient is a thousandth of the last one's, now or at its height, beside a cost that stands.
 
     Once the last layer has found the best constant answer its own gradient is faint, too.
     """

@@ -45,7 +45,6 @@ class WatchLab:
         self.watch = watch
         self.closed = False
         self.made = time.monotonic()
-        self.reachable = threading.current_thread() is not threading.main_thread()
         record = watch.record
         self.figure = LiveFigure(draw_dashboard(record, FIRST_GOAL, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
@@ -76,6 +75,11 @@ class WatchLab:
     def __repr__(self) -> str:
         return f"WatchLab({'closed, ' if self.closed else ''}{self.watch.record!r})"
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the loop leaves the kernel's own thread free, so that it hears what is pressed and set."""
+        return self.watch.thread is not threading.main_thread()
+
     def draw(self) -> None:
         """Show the record as it is now, in one message."""
         if self.closed:
@@ -94,7 +98,6 @@ class WatchLab:
         mood = BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else tone(record)
         place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")
         self.line.value = f"<b style='color:{COLOURS[mood]}'>{html.escape(said)}</b> &nbsp;({place})"
-        self.reachable = threading.current_thread() is not threading.main_thread()
         self.button.layout.display = None if self.reachable and self.watch.active else "none"
         self.knobs = record.knobs_at(max(len(record), 1))
         self.draw_controls()

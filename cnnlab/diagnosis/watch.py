@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -97,6 +98,7 @@ class Watch:
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
         self.forget()
+        self.thread = threading.current_thread()  # in which its block is run
         self.lab: Any = None
         self.draw_due = 0.0
 
@@ -122,6 +124,7 @@ class Watch:
             if any(one.model is self.model for one in ACTIVE):
                 raise ValueError("the model is watched already: leave the other watch first")
             ACTIVE.append(self)
+            self.thread = threading.current_thread()
         stack.callback(ACTIVE.remove, self)
         self.recorder.prepare(self.recorder.flat())
         self.pausing, self.warned, self.stopped = False, False, None

@@ -68,18 +68,21 @@ def describe_optimizer(optimizer: Any) -> dict[str, Any]:
 
 
 def describe_groups(optimizers: list[Any], model: nn.Module) -> dict[str, Any]:
-    """The fields of Clues that tell of the group with the highest rate, where it is not that of the record."""
+    """The fields of Clues that tell of the model's group with the highest rate, where it is not that of the record."""
     leading = read_leading_value(optimizers[0].param_groups, "learning_rate") or 0.0
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups if group["params"]]
-    rated = [(rate, group) for group in groups if (rate := read_value(group, "learning_rate")) is not None]
-    if not rated:
-        return {}
-    highest, group = max(rated, key=lambda each: each[0])
+    highest = max((rate for rate, _ in list_rates(optimizers)), default=0.0)
     if not highest > 1.01 * leading > 0:
         return {}
-    held = {id(parameter) for parameter in group["params"]}
-    names = (name.rpartition(".")[0] for name, parameter in model.named_parameters() if id(parameter) in held)
-    return {"fastest": next(names, ""), "fastest_rate": highest / leading}
+    rates = {id(parameter): rate for rate, group in list_rates(optimizers) for parameter in group["params"]}
+    own = [(rates[id(part)], name) for name, part in model.named_parameters() if id(part) in rates]
+    fastest, name = max(own, key=lambda each: each[0], default=(0.0, ""))
+    return {"fastest": name.rpartition(".")[0], "fastest_rate": fastest / leading} if fastest > leading else {}
+
+
+def list_rates(optimizers: list[Any]) -> list[tuple[float, dict[str, Any]]]:
+    """The learning rate of each group that has one, and the group."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return [(rate, group) for group in groups if (rate := read_value(group, "learning_rate")) is not None]
 
 
 def is_finite(flat: Tensor) -> bool:

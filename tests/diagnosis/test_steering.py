@@ -10,6 +10,8 @@ from loops import mlp, one_for_each, update
 
 import cnnlab
 from cnnlab.dashboards.watch_dashboard import BLOCKED, WatchLab
+from cnnlab.training import loop_recorder
+from cnnlab.training.metrics import bring_to_host
 
 
 def schedule(watch, name="learning_rate"):
@@ -209,6 +211,50 @@ def test_another_thread_may_steer():
         other.join()
         update(model, optimizer)
     assert schedule(watch) == [(1, 0.1), (2, 0.03)]
+
+
+def test_a_record_that_is_taken_in_two_threads_at_once_has_each_update_once(monkeypatch):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with cnnlab.watch(model, optimizer) as watch:
+        costs = [update(model, optimizer) for _ in range(5)]
+    others = []
+
+    def bring(parts):
+        """While one thread has rows in its hands, another asks for the record."""
+        if not others:
+            others.append(threading.Thread(target=lambda: watch.record))
+            others[0].start()
+            others[0].join(0.3)
+        return bring_to_host(parts)
+
+    monkeypatch.setattr(loop_recorder, "bring_to_host", bring)
+    assert watch.record.cost == pytest.approx(costs, rel=1e-6)
+    others[0].join()
+    assert watch.record.cost == pytest.approx(costs, rel=1e-6)
+
+
+def test_a_dashboard_shown_from_elsewhere_knows_that_the_loop_runs_in_a_thread():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    watch, shown, done = cnnlab.watch(model, optimizer), threading.Event(), threading.Event()
+
+    def train():
+        with watch:
+            update(model, optimizer)
+            shown.set()
+            done.wait(30)
+
+    other = threading.Thread(target=train)
+    other.start()
+    shown.wait(30)
+    lab = watch.show()
+    said, button = lab.controls.state["note"], lab.button.layout.display
+    done.set()
+    other.join()
+    lab.close()
+    assert said == ""
+    assert button is None
 
 
 def test_a_loop_that_nobody_steers_keeps_what_it_sets_itself():

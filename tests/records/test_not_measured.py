@@ -26,7 +26,7 @@ from cnnlab.records.archive import Stored
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, is_measured, name_columns
 from cnnlab.records.record import Record
 from cnnlab.records.storage import convert_to_double
-from cnnlab.training.metrics import on_device, plain
+from cnnlab.training.metrics import bring_to_host
 
 HOLES = [4.0, NOT_MEASURED, 2.0, NOT_MEASURED]
 LOST = {"weight_nan": np.array([[0, 0, 0]] * 3 + [[0, 5, 0]])}
@@ -59,7 +59,7 @@ def watched(updates: int = 3, factor: float = 1.0, precision: torch.dtype = torc
     lambda value: torch.tensor([value] * 9, dtype=torch.float64).numpy()[3],
     lambda value: torch.tensor([value] * 9).double().tolist()[3],
     lambda value: torch.stack([torch.full((), value)] * 2).double()[1].item(),
-    lambda value: plain(on_device(value, torch.float64, torch.device("cpu")))[0],
+    lambda value: bring_to_host([torch.full((1,), value, dtype=torch.float64)])[0][0],
     lambda value: pickle.loads(pickle.dumps(value)),
     copy.deepcopy,
     lambda value: np.array([1.0, value, 2.0])[::-1][1],

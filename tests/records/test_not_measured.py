@@ -239,7 +239,7 @@ def test_the_autopsy_says_that_the_cost_was_not_measured_and_invents_no_cause():
 def test_the_autopsy_of_a_run_that_broke_unseen_finds_the_place_by_the_weights():
     found = cnnlab.autopsy(watched(3, factor=math.nan))
     assert (found.step, found.phase) == (1, "gradient")
-    assert found.evidence[-1] == "the cost is not measured (give it with watch.step(loss))"
+    assert "the cost is not measured (give it with watch.step(loss))" in found.evidence
     assert "healthy" not in str(found)
     found = cnnlab.autopsy(unknown(3, **LOST))
     assert (found.step, found.phase, found.layer) == (3, "weight", "second")

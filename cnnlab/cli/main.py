@@ -23,6 +23,8 @@ from cnnlab.course.lab_files import PACKAGE, copy_labs, find_labs
 if TYPE_CHECKING:
     from cnnlab.training.run import Run
 
+SERVER_OPTIONS = ("--port", "--ip", "--no-browser")
+"""Options of `cnnlab lab` that `cnnlab` alone takes, too."""
 NEWS = "@jupyterlab/apputils-extension:announcements"
 """The extension of JupyterLab that asks 'Would you like to get notified about official Jupyter news?'"""
 
@@ -61,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def carry_out(arguments: Sequence[str] | None) -> int:
     """Carry out one command line; what cannot be written is an OSError."""
-    given, rest = make_parser().parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0].partition("=")[0] in SERVER_OPTIONS:
+        words.insert(0, "lab")
+    given, rest = make_parser().parse_known_args(words)
     match given.command:
         case "run":
             start, plan = read_settings(given, rest)

@@ -40,7 +40,7 @@ def describe_band(record: Record, settings: Settings, no_curvature: str) -> dict
     if math.isinf(critical):
         return {"edges": None, "said": "no critical rate: λ is not above 0", "title": title}
     times = settings.learning_rate / critical
-    here = f"yours {times:.2g} ×" if times < 1000 else f"yours {format_number(times)} ×"
+    here = f"yours {float(f'{times:.2g}'):g} ×" if times < 1000 else f"yours {format_number(times)} ×"
     return {
         "edges": [critical, AMBER * critical],
         "said": f"critical {format_number(critical)}, {here}",

@@ -28,6 +28,8 @@ def test_why_is_asked_and_a_remedy_applied(open_notebook):
         "found => found.filter((it) => it.scrollWidth > it.clientWidth + 1).map((it) => it.className)"
     )
     assert cut == []
+    reasons = panel.locator(".cnnlab-reason")
+    assert reasons.evaluate_all("found => found.filter((it) => it.scrollHeight > it.clientHeight + 1).length") == 0
     panel.get_by_role("button", name="Apply: gradient clipping").click()
     until(lambda: notebook.value("lab.settings.clip") == "norm", "the remedy to be applied")
     assert notebook.value("lab.record.branch.forked_at") == notebook.value("lab.doctor.found.before")

@@ -330,6 +330,21 @@ def test_lab_passes_on_what_jupyter_lab_understands(launched):
     assert given[2:] == ["--port=9", "--ip=0.0.0.0", "--no-browser", "--allow-root", "--ServerApp.token=x"]
 
 
+@pytest.mark.parametrize("words", [["--no-browser"], ["--port", "9"], ["--port=9", "--no-browser"], ["--ip=0.0.0.0"]])
+def test_the_server_s_options_need_no_command(words, launched):
+    assert main(words) == 0
+    alone = launched[0][0]
+    assert main(["lab", *words]) == 0
+    assert launched[0][0] == alone
+    assert len(alone) > 2
+
+
+def test_other_words_without_a_command_are_refused(launched, capsys):
+    assert main(["--prot=9"]) == 2
+    assert "not understood: --prot=9" in capsys.readouterr().err
+    assert not launched
+
+
 def test_the_news_extension_is_disabled_besides_those_that_were():
     page = command.disable_news(None, {"disabledExtensions": ["other"], "devMode": False})
     assert page == {"disabledExtensions": sorted([command.NEWS, "other"]), "devMode": False}

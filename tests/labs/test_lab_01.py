@@ -130,10 +130,10 @@ def test_over_32_seeds_the_curvature_begins_where_is_said():
 
 
 def test_seed_0_ends_near_the_line_of_other_rates_too():
-    said = read_sentence(LAB, "stability-explain", r"at another height, ([\d.]+) and ([\d.]+) times that of \*its\*")
+    said = read_sentence(LAB, "stability-explain", r"has another value, ([\d.]+) and ([\d.]+) times that of \*its\*")
     ends = [read_column("01_stability", f"at_{rate}")[0] for rate in (1e-4, 4e-4)]
     assert said == pytest.approx(ends, abs=0.01)
-    assert ends[0] * 2 / 1e-4 > 2 * ends[1] * 2 / 4e-4  # so the heights themselves are not alike
+    assert ends[0] * 2 / 1e-4 > 2 * ends[1] * 2 / 4e-4  # so the values themselves are not alike
 
 
 # 4. How does a run come to a high learning rate?
@@ -172,7 +172,9 @@ def test_clipping_ends_higher_than_warm_up_for_every_seed_and_caps_every_step():
 
 
 def test_at_its_end_a_warm_up_is_still_above_the_critical_rate_but_less():
-    now, before = read_sentence(LAB, "high-explain", r"but by ([\d.]+) times in the median and no longer by ([\d.]+)\.")
+    now, before = read_sentence(
+        LAB, "high-explain", r"but by ([\d.]+) times in the median and no longer by ([\d.]+), as at"
+    )
     used = read_column("01_high", "warm_used")
     assert min(used) > 1
     assert np.median(used) == pytest.approx(now, abs=0.05)

@@ -64,6 +64,16 @@ def test_100_hides_the_explosion_in_each_seed_and_150_in_few():
     )
 
 
+def test_with_100_the_weights_are_smaller_than_a_millionth_from_the_update_that_is_named_on():
+    (first,) = find_said(r"From update (\d+) on, each of the \*watched weights\* is smaller than a millionth")
+    run, largest = cnnlab.Run("question", l2=100), []
+    while run.updates < 20:
+        run.step()
+        largest.append(max(np.abs(run.weights()[f"{layer}.weight"]).max() for layer in run.record.layers))
+    assert next(update for update, size in enumerate(largest, start=1) if size < 1e-6) == first
+    assert max(largest[int(first) - 1 :]) < 1e-6
+
+
 def test_the_weakest_penalty_that_survives_leaves_nothing_to_learn_with():
     (cost,) = find_said(r"the weakest strength that stops the explosion leaves the cost at (\S+), too")
     np.testing.assert_allclose(read_column("03_weakest", "cost"), cost, atol=5e-4)
@@ -106,6 +116,14 @@ def test_at_the_softmax_relus_shut_for_good_some_from_the_start():
     assert (shut_at <= last).sum() == np.isfinite(shut_at).sum() == shut
     assert not read_column("03_relus", "open_again").any()
     np.testing.assert_allclose(read_column("03_relus", "cost")[np.isfinite(shut_at)], LN_2, atol=1e-6)
+
+
+def test_seed_0_with_relus_at_the_softmax_has_a_level_cost_and_no_gradient():
+    (cost,) = find_said(r"\*\*Cost\*\* is a level line at ([\d.]+), and")
+    run = cnnlab.Run("question", relu="softmax_too", learning_rate=1e-3)
+    run.advance(20)
+    np.testing.assert_allclose(run.record.cost, cost, atol=5e-4)
+    assert not run.record.total_gradient_norm.any()
 
 
 def test_a_relu_takes_half_of_the_mean_square_and_raises_the_critical_rate():

@@ -138,6 +138,8 @@ def test_log_softmax_is_never_silent_nor_does_it_mend():
     silent, highest = find_numbers(LAB, r"\n(\d+) lost, cost up to (\S+),", "dead-measure")
     assert silent == 0
     assert highest > 10 * 18.42
+    find_said(r"cost, which goes far above 18\.42, and its answers are little better than guesses")
+    assert 45 < find_numbers(LAB, r"\n0 lost, .*, (\d+)% right", "dead-measure")[0] < 60
     assert not read_column("04_ends", "silent with log-softmax").any()
     assert read_column("04_ends", "log-softmax is finite").all()
     assert read_column("04_ends", "log-softmax above 18.42").all()

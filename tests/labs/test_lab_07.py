@@ -33,14 +33,14 @@ def read_fates() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_scale_of_the_preset_is_the_one_that_the_head_names():
-    assert find_said(r"forum's formula gives; the preset `question`, which most labs use, has ([\d.]+)\. ") == (
+    assert find_said(r"question's formula gives; the preset `question`, which most labs use, has ([\d.]+)\. ") == (
         cnnlab.settings("question").init_scale,
     )
 
 
-def test_the_forum_s_rate_is_where_the_lab_says_it_is():
+def test_the_rate_of_the_question_is_where_the_lab_says_it_is():
     rates, _ = read_fates()
-    assert "the forum's rate, 0.01, is the ninth" in read_text(LAB)
+    assert "the question's rate, 0.01, is the ninth" in read_text(LAB)
     assert rates[9 - 1] == 0.01
     assert rates[1:] / rates[:-1] == pytest.approx(10**0.5, rel=0.01)
 

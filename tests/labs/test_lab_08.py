@@ -12,6 +12,7 @@ from notebooks import execute, find_lab, find_numbers, find_said, read_cell, rea
 import cnnlab
 from cnnlab.dashboards.seeds import OURS, list_default_remedies
 from cnnlab.plots.cost_curves import LABEL_COLOURS
+from cnnlab.plots.seeds import find_quantiles
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, label_runs
 
 LAB = find_lab("08")
@@ -64,6 +65,11 @@ def test_the_three_kinds_of_run_are_those_of_the_map():
     ]
     assert "the stalled ones have the paler beige" in said
     assert "**Beige**: *stalled*" in read_cell(find_lab("07"), "map-how").source
+
+
+def test_a_cost_that_is_nan_counts_as_infinite_in_the_band():
+    assert "the middle 80 % of the seeds; a cost that is `NaN` counts as infinite there" in read_text(LAB)
+    assert find_quantiles(np.array([[1.0], [2.0], [np.nan], [np.nan]]))[-1] == np.inf
 
 
 # Unit 1.

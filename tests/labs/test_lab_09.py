@@ -159,6 +159,16 @@ def test_between_the_two_the_cost_is_infinite_and_the_gradients_are_finite():
     assert run.step().gradient_inf.any()
 
 
+def test_the_dashboard_shows_the_weight_broken_from_that_update_on_if_it_plays_on():
+    update, broken = read_said(
+        r"\*\*Play\*\* now goes on to update (\d+): .* is red from update (\d+) on", "loop-explain"
+    )
+    run = make_slope()
+    run.advance(int(update))
+    lost = [step for step, frame in enumerate(run.record.frames, 1) if frame.weight_nan[0] or frame.weight_inf[0]]
+    assert lost == list(range(int(broken), int(update) + 1))
+
+
 def test_the_gradient_overflows_an_update_before_the_weight_would():
     (step, room) = read_said(
         r"At update (\d+) it is the gradient .* with more digits, it comes to (-\S+)\.", "loop-explain"

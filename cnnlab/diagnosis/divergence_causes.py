@@ -104,6 +104,8 @@ def describe_adaptive_step(case: Case) -> list[str]:
     mean = float(((1 - clues.decay) * clues.decay**ages * squares).sum())
     if "RMS" not in clues.optimizer:  # all others take off that v begins with 0
         mean /= 1 - clues.decay ** len(squares)
+    if not math.isfinite(mean):  # gradients that were not measured at every update
+        return []
     times, name = format_digits(float(ratios[longest])), case.name_layer(layer)
     step = f"{clues.optimizer}'s step of update {longest + 1} was {times} times as long as the weights of {name}"
     held = f"eps {format_number(clues.epsilon)} against v of {format_number(mean)}, the mean square of the gradients"

@@ -99,6 +99,7 @@ class Watch:
         self.block: contextlib.ExitStack | None = None
         self.forget()
         self.thread = threading.current_thread()  # in which its block is run
+        self.lock = threading.Lock()  # a record may be taken in another
         self.lab: Any = None
         self.draw_due = 0.0
 
@@ -179,7 +180,8 @@ class Watch:
         cost = read_number("loss", loss)
         if self.recorder.updates == 0:
             raise ValueError("step(loss) follows an update of the optimizer, and there was none yet")
-        self.recorder.tell(cost)
+        with self.lock:
+            self.recorder.tell(cost)
         self.told = True
 
     def trace(self, compute: Callable[[], Tensor]) -> Origin | None:
@@ -213,7 +215,8 @@ class Watch:
             stopped=self.stopped or "",
             **describe_groups(self.optimizers, self.model),
         )
-        return dataclasses.replace(self.recorder.record, clues=clues)
+        with self.lock:
+            return dataclasses.replace(self.recorder.record, clues=clues)
 
     @property
     def skipped(self) -> int:
@@ -338,7 +341,8 @@ class Watch:
         if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
             self.check(after, "update")
-        self.recorder.add(self.update, after, first=self.steps == 0)
+        with self.lock:
+            self.recorder.add(self.update, after, first=self.steps == 0)
         if self.listener.adds_up and self.steps == 0:
             self.clues = dataclasses.replace(self.clues, added_up=self.clues.added_up + 1)
         self.steps += 1

@@ -6,7 +6,6 @@ Knows no hooks, plots or widgets.
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +71,6 @@ class LoopRecorder:
         self.prepare(flat)
         self.pending = [(*self.gauges.start(flat), self.kernels.read(flat))]
         self.updates = 0
-        self.lock = threading.Lock()
 
     def prepare(self, flat: Tensor) -> None:
         """Measure on the device where the weights are now."""
@@ -116,18 +114,12 @@ class LoopRecorder:
             values |= dict(zip(("accuracy", "logit_gap"), classification(*update.classes), strict=True))
         for gauge, value in values.items():
             row[GAUGES.index(gauge)] = value
-        measured = row, histogram, self.kernels.read(after)
-        with self.lock:
-            self.write_row(measured, update.knobs, first)
-
-    def write_row(self, measured: tuple[Tensor, Tensor, Tensor], knobs: Knobs, first: bool) -> None:
-        """Write down what was measured of an update; in place of its row if this is a further step of it."""
         if first:
             self.updates += 1
         else:
             self.drop_last()
-        self.pending.append(measured)
-        self.log.change_knobs(self.updates, knobs)
+        self.pending.append((row, histogram, self.kernels.read(after)))
+        self.log.change_knobs(self.updates, update.knobs)
         if len(self.pending) > FLUSH_EVERY:
             self.flush(kept=1)  # to which a further step may belong
 
@@ -140,11 +132,6 @@ class LoopRecorder:
 
     def tell(self, cost: Tensor) -> None:
         """Write down the cost of the last update."""
-        with self.lock:
-            self.write_cost(cost)
-
-    def write_cost(self, cost: Tensor) -> None:
-        """Write it into its row, be that on the device or in the log."""
         for gauge, value in {"cost": cost, "data_cost": cost, "penalty": torch.zeros(())}.items():
             if self.pending:
                 row = self.pending[-1][0]
@@ -163,10 +150,8 @@ class LoopRecorder:
     @property
     def record(self) -> Record:
         """Everything so far."""
-        with self.lock:  # the loop may go on in another thread
-            self.flush()
-            taken = self.log.record()
-        return dataclasses.replace(taken, own_network=True, network=name_class(self.model))
+        self.flush()
+        return dataclasses.replace(self.log.record(), own_network=True, network=name_class(self.model))
 
 
 def read_knobs(optimizer: Any) -> Knobs:

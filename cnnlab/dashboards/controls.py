@@ -6,15 +6,13 @@ Each is one widget with native inputs; what the user does arrives as a message. 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 import anywidget
-import ipywidgets
 import traitlets
 
-from cnnlab.config.schedules import SCHEDULE
 from cnnlab.config.settings import (
     KNOB_FIELDS,
     LIMITS,
@@ -30,6 +28,8 @@ from cnnlab.config.settings import (
 from cnnlab.records.formats import format_fixed, shorten_exponent
 from cnnlab.records.record import Record
 
+AT_NEXT = "In force at the next update"
+"""Title of the controls of what may change while it trains."""
 LIVE = KNOB_FIELDS
 """Fields in force at the next update."""
 RESTART = ("init_scale", "seed", "batch_size", "init", "input_scaling", "cost", "reduction", "relu", "precision")
@@ -88,16 +88,21 @@ class Controls(Part):
         received: Callable[[dict[str, Any]], None],
         scale: float,
         state: Mapping[str, Any],
-        own_network: bool,
-        layout: ipywidgets.Layout,
+        groups: Mapping[str, Sequence[str]],
+        schedules: Sequence[str] = (),
+        **traits: Any,
     ) -> None:
-        restart = RESTART_OWN if own_network else RESTART
-        groups = [["In force at the next update", list(LIVE)], ["Starts again from update 0", list(restart)]]
-        limits = {name: described(name) for name in (*LIVE, *restart)}
+        limits = {name: described(name) for names in groups.values() for name in names}
+        listed = [[title, list(names)] for title, names in groups.items()]
         super().__init__(
-            received, part="controls", scale=scale, state=state, limits=limits, groups=groups, layout=layout,
-            schedules=list(SCHEDULE.options),
+            received, part="controls", scale=scale, state=state, limits=limits, groups=listed,
+            schedules=list(schedules), **traits,
         )  # fmt: skip
+
+
+def group_fields(own_network: bool) -> dict[str, Sequence[str]]:
+    """The fields that have controls in a Lab, by the title above them."""
+    return {AT_NEXT: LIVE, "Starts again from update 0": RESTART_OWN if own_network else RESTART}
 
 
 class Strip(Part):

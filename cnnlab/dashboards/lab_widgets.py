@@ -9,10 +9,11 @@ from typing import Any, cast
 import ipywidgets
 
 from cnnlab.config.errors import catch_all
+from cnnlab.config.schedules import SCHEDULE
 from cnnlab.config.settings import quote
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
 from cnnlab.dashboards.cell import close_widgets
-from cnnlab.dashboards.controls import Controls, Header, Strip
+from cnnlab.dashboards.controls import Controls, Header, Strip, group_fields
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.view_state import (
@@ -62,7 +63,10 @@ class LabWidgets:
         zoomable = [f"{axis}.autorange" for axis in find_ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: zoomed(), *zoomable)
         self.header = Header(received, scale, describe_header(moment))
-        self.controls = Controls(received, scale, describe_controls(moment), own_network, make_column_layout(wide))
+        self.controls = Controls(
+            received, scale, describe_controls(moment), group_fields(own_network), SCHEDULE.options,
+            layout=make_column_layout(wide),
+        )  # fmt: skip
         self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment))
         self.upload = Upload(received)
         self.doctor = AutopsyPanel(received, scale)

@@ -1,4 +1,5 @@
-"""The dashboard beside a training loop of the user's own: state line, live figure, Pause where it can be heard.
+"""The dashboard beside a training loop of the user's own: state line, live figure, and Pause and sliders where they
+can be heard.
 
 It is drawn by the loop's own thread, from what the watch has measured; it trains nothing and imports no torch.
 """
@@ -12,7 +13,9 @@ from typing import Any
 
 import ipywidgets
 
+from cnnlab.config.errors import describe_problem
 from cnnlab.dashboards.cell import close_widgets, display_widget
+from cnnlab.dashboards.controls import AT_NEXT, Controls, typed
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, state_line, tone
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
@@ -24,6 +27,15 @@ SETTLING = 15.0
 """Seconds within which a page should show the figure; until then every frame is complete."""
 COLOURS = {CALM: "#1B7837", RISING: "#B35806", BROKEN: "#B2182B"}
 """Tone of the state line -> its colour."""
+BLOCKED = (
+    "While a cell trains, the kernel is busy, and what is set here acts only when the cell has ended. To steer, put "
+    "the loop with its watch into a function, and run it in a thread: threading.Thread(target=train).start()"
+)
+"""What is said where the loop runs in the kernel's own thread."""
+HELD = "What was set here holds at every update, over the loop's own values and its scheduler's, until Let go."
+"""What is said where something is held."""
+SLIDERS = ("learning_rate", "momentum")
+"""What has a slider, where the optimiser has it."""
 
 
 class WatchLab:
@@ -42,14 +54,31 @@ class WatchLab:
             layout=ipywidgets.Layout(width="96px", flex="0 0 auto"),
         )  # fmt: skip
         self.button.on_click(lambda _button: watch.pause())
+        self.heard: list[float] = [0, 0]
+        self.problem = ""
+        self.knobs = record.knobs_at(1)
+        self.names = [name for name in SLIDERS if name in watch.steering.names]
+        self.controls = Controls(self.obey, 1.0, self.describe_controls(), {AT_NEXT: self.names},
+                                 layout=ipywidgets.Layout(width="360px"))  # fmt: skip
+        self.release = ipywidgets.Button(
+            description="Let go", tooltip="The loop sets these again itself, its scheduler too",
+            layout=ipywidgets.Layout(width="96px", flex="0 0 auto"),
+        )  # fmt: skip
+        self.release.on_click(lambda _button: self.let_go())
+        self.sliders = ipywidgets.HBox([self.controls, self.release], layout=ipywidgets.Layout(align_items="center"))
         self.header = ipywidgets.HBox([self.button, self.line], layout=ipywidgets.Layout(align_items="center"))
-        self.box = ipywidgets.VBox([self.header, self.figure])
+        self.box = ipywidgets.VBox([self.header, self.sliders, self.figure])
         self.box.add_class("cnnlab-watch")
         self.draw()
         display_widget(self.box)
 
     def __repr__(self) -> str:
         return f"WatchLab({'closed, ' if self.closed else ''}{self.watch.record!r})"
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the loop leaves the kernel's own thread free, so that it hears what is pressed and set."""
+        return self.watch.thread is not threading.main_thread()
 
     def draw(self) -> None:
         """Show the record as it is now, in one message."""
@@ -69,9 +98,40 @@ class WatchLab:
         mood = BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else tone(record)
         place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")
         self.line.value = f"<b style='color:{COLOURS[mood]}'>{html.escape(said)}</b> &nbsp;({place})"
-        # While a cell runs in the kernel's own thread no press of a button reaches it: the kernel's interrupt does.
-        reachable = threading.current_thread() is not threading.main_thread()
-        self.button.layout.display = None if reachable and self.watch.active else "none"
+        self.button.layout.display = None if self.reachable and self.watch.active else "none"
+        self.knobs = record.knobs_at(max(len(record), 1))
+        self.draw_controls()
+
+    def draw_controls(self) -> None:
+        """Show the knobs as they are now."""
+        self.controls.state = self.describe_controls()
+        self.release.layout.display = None if self.watch.steering.held and self.watch.active else "none"
+
+    def describe_controls(self) -> dict[str, Any]:
+        """What the sliders show: what was asked for, else what the update drawn last had."""
+        held = self.watch.steering.held
+        blocked = self.watch.active and not self.reachable
+        return {
+            "heard": self.heard,
+            "values": {name: held.get(name, getattr(self.knobs, name)) for name in self.names},
+            "problem": self.problem,
+            "note": BLOCKED if blocked else HELD if held else "",
+        }
+
+    def obey(self, message: Any) -> None:
+        """Do what the page asks, or say why not."""
+        try:
+            self.watch.set(**typed(message["set"]))
+            self.problem = ""
+        except (TypeError, ValueError) as error:
+            self.problem = describe_problem(error)
+        self.heard = message["hand"]
+        self.draw_controls()
+
+    def let_go(self) -> None:
+        """Give the loop back what was set here."""
+        self.watch.set(**dict.fromkeys(self.watch.steering.held))
+        self.draw_controls()
 
     def close(self) -> None:
         """End the dashboard; the watch goes on."""
@@ -79,6 +139,7 @@ class WatchLab:
             return
         self.closed = True
         close_widgets(self.header)
+        close_widgets(self.sliders)
         self.box.layout.close()
         self.box.close()
         self.figure.close()

@@ -46,6 +46,11 @@ CODE = {
     **dict.fromkeys(("ctc_loss", "_ctc_loss"), "F.ctc_loss(..., zero_infinity=True), or leave out too long targets"),
 }  # fmt: skip
 """Operation -> what to write in its place."""
+OF_STEPS = {
+    "the learning rate": "print(scheduler.get_last_lr()) in each update: a schedule over 0 updates divides by 0",
+    "carries NaN on": "make the optimiser anew after a NaN, or end before it: cnnlab.watch(..., stop_before_nan=True)",
+}
+"""What the words on a step of an optimiser hold -> what to write."""
 KINDS = {
     "0/0": QUOTIENT,
     "x/0": QUOTIENT,
@@ -91,6 +96,7 @@ def give_advice(causes: tuple[Cause, ...], event: Event | None) -> tuple[str, ..
             continue
         if event is not None and cause.name in ("undefined operation", "exp beyond the type"):
             name = event.function.rstrip("_")
+            said += [step for words, step in OF_STEPS.items() if event.phase == "update" and words in event.argument]
             said.append(BRANCH if event.operation == "inf*0" else CODE.get(name) or KINDS.get(event.operation, ""))
         elif event is not None and event.phase in ("buffer", "constant") and cause.name == "data hold NaN":
             said.append(f"print the {event.phase} before the first update, and look at where it is written")

@@ -38,6 +38,8 @@ TRACE_AGAIN = (
     "model as it is without compiling, names the operation and its line"
 )
 """What is said of the record of a watch that does not know it by itself."""
+PAGE = "all causes, with code that is wrong and right, in docs/nan.md"
+"""What is said of the page on a cost that is NaN."""
 
 
 WIDTH = 104
@@ -90,7 +92,7 @@ class Autopsy:
             *format_section("Evidence", self.evidence),
             *format_section("Other causes that may hold", others),
             *format_section("In the words of the posted answer", self.rules),
-            *format_section("What to write", self.advice),
+            *format_section("What to write", self.advice and (*self.advice, f"{PAGE}: {self.cause}")),
             *format_section(f"Remedies, tried from update {self.before} on", map(str, self.remedies)),
         ])  # fmt: skip
 

@@ -9,10 +9,12 @@ import numpy as np
 
 from cnnlab.diagnosis.case import Case, Cause, squash
 from cnnlab.diagnosis.early_warning import LARGEST
-from cnnlab.records.formats import format_count, format_number
+from cnnlab.records.formats import format_count, format_digits, format_number
 
 USUAL_RATE = 1e-2
 """A learning rate above this is unusual by itself (the threshold of UMLAUT's rule)."""
+LEAST_RATE = 1e-200
+"""A learning rate below this stands for 0, with which a warm-up may begin."""
 USUAL_SIZE = 3.0
 """Root mean square of inputs above which they count as not scaled; standardised ones have 1."""
 USUAL_TARGETS = 100.0
@@ -42,7 +44,10 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
         said = f"{excess:.3g} times the critical one {where}, {format_number(case.probe.critical)}"
         momentum = f" (times 1 + {case.knobs.momentum:g} for momentum)" if case.knobs.momentum else ""
         evidence = [f"the learning rate {format_number(rate)} was {said}{momentum}"]
-    evidence += case.describe_rise() or describe_steps(case)
+    adaptive = describe_adaptive_step(case)
+    evidence += describe_groups(case)
+    evidence += case.describe_rise() or ([] if adaptive else describe_steps(case))
+    evidence += adaptive
     if not case.rose:
         confidence *= 0.6
     if case.fell_without_end:
@@ -65,12 +70,52 @@ def is_single_leap(case: Case) -> bool:
 
 
 def describe_rate(case: Case) -> str:
-    """The learning rate in force, and how it came to be where it rose."""
-    rate, last = case.knobs.learning_rate, max(case.calm_updates, 1)
-    first = case.record.knobs_at(1).learning_rate
-    if rate > 1.5 * first:
-        return f"the learning rate rose from {format_number(first)} to {format_number(rate)} in {last} updates"
+    """The learning rate in force, and how it came to be where it rose: since it was lowest."""
+    now = max(1, case.calm_updates + (case.event is not None))
+    spans = [(first, knobs.learning_rate) for first, knobs in case.record.schedule if first <= now]
+    ends = [first - 1 for first, _ in spans[1:]] + [now]
+    least, minus_end = min((each, -end) for (_, each), end in zip(spans, ends, strict=True))
+    rate = spans[-1][1]
+    if rate > 1.5 * least:
+        start = "0" if least < LEAST_RATE else format_number(least)
+        return (
+            f"the learning rate rose from {start} to {format_number(rate)} in {format_count(now + minus_end, 'update')}"
+        )
     return f"the learning rate is {format_number(rate)}"
+
+
+def describe_groups(case: Case) -> list[str]:
+    """That another group of the optimiser has a higher rate, in a sentence."""
+    times, layer = case.clues.fastest_rate, case.clues.fastest
+    if not times:
+        return []
+    rate = format_number(times * case.knobs.learning_rate)
+    return [f"the group of {layer or 'network'} has a higher one: {rate}, {format_digits(times)} times as high"]
+
+
+def describe_adaptive_step(case: Case) -> list[str]:
+    """The longest step of an optimiser that divides by the root of a mean square v, with v and epsilon, in a sentence.
+
+    The mean of v over a layer is that of its squared gradients, which the record holds.
+    """
+    record, clues, ratios = case.record, case.clues, case.ratios
+    if not clues.decay or not len(ratios) or not 0.1 < ratios.max() < math.inf:
+        return []
+    longest = int(np.argmax(ratios))
+    layer = int(np.nanargmax(record.update_ratio[longest]))
+    numbers = float(np.asarray(record.histograms[0])[layer].sum())
+    squares = np.square(record.gradient_norm[: longest + 1, layer]) / max(numbers, 1.0)
+    ages = np.arange(len(squares))[::-1]
+    mean = float(((1 - clues.decay) * clues.decay**ages * squares).sum())
+    if "RMS" not in clues.optimizer:  # all others take off that v begins with 0
+        mean /= 1 - clues.decay ** len(squares)
+    if not math.isfinite(mean):  # gradients that were not measured at every update
+        return []
+    times, name = format_digits(float(ratios[longest])), case.name_layer(layer)
+    step = f"{clues.optimizer}'s step of update {longest + 1} was {times} times as long as the weights of {name}"
+    held = f"eps {format_number(clues.epsilon)} against v of {format_number(mean)}, the mean square of the gradients"
+    moved = ": each weight moves by about the rate" if math.sqrt(mean) > clues.epsilon else ""
+    return [f"{step} ({held}){moved}"]
 
 
 def describe_steps(case: Case) -> list[str]:
@@ -283,17 +328,18 @@ def judge_precision(case: Case) -> Iterator[Cause]:
 
 
 def judge_epsilon_of_optimizer(case: Case) -> Iterator[Cause]:
-    """An Adam whose epsilon is 0 in the type of the weights, or far below the gradients that it divides by."""
+    """An Adam whose epsilon is 0, as it is or in the type of the weights."""
     event, clues, precision = case.event, case.clues, case.record.settings.precision
-    if event is None or not clues.epsilon > 0 or event.phase not in ("weight", "update"):
+    if event is None or not clues.optimizer or event.phase not in ("weight", "update"):
         return
     least = {"float16": 6e-8, "bfloat16": 9e-41}.get(precision, 1e-45)
     bad = case.record.gradient_nan[event.step - 1] + case.record.gradient_inf[event.step - 1]
-    if clues.epsilon < least / 2 and not np.nansum(bad):
-        said = (
-            f"{clues.optimizer}'s eps {format_number(clues.epsilon)} is 0 in {precision}, so that a step is 0/0 or x/0"
-        )
-        yield Cause(0.97, (said, f"give eps=1e-4, or keep the weights of {clues.optimizer} in float32"), ("c",))
+    lost = 0 < clues.epsilon < least / 2 and not np.nansum(bad)
+    if lost or event.operation in ("0/0", "x/0"):
+        eps = f"eps {format_number(clues.epsilon)} is 0 in {precision}" if clues.epsilon else "eps is 0"
+        said = f"{clues.optimizer}'s {eps}, so that a step is 0/0 or x/0"
+        remedy = f"give eps=1e-4, or keep the weights of {clues.optimizer} in float32" if lost else "give eps=1e-8"
+        yield Cause(0.97, (said, remedy), ("c",))
 
 
 def judge_step(case: Case) -> Iterator[Cause]:

@@ -18,6 +18,8 @@ ROUNDING = {"bfloat16": 2**-7, "float16": 2**-10}
 """Short type -> the distance from 1 to the next number above."""
 NO_RATE = 1e-250
 """A learning rate below this stands for 0."""
+UNTRAINED = 0.01
+"""A layer whose updates come to no more than this share of its weights has not been trained."""
 
 
 def judge_dead_units(case: Case) -> Iterator[Cause]:
@@ -33,7 +35,10 @@ def judge_dead_units(case: Case) -> Iterator[Cause]:
 
 
 def judge_gradient(case: Case) -> Iterator[Cause]:
-    """A first layer whose gradient is a thousandth of the last one's, while the cost stands still."""
+    """A first layer whose gradient is a thousandth of the last one's, now or at its height, beside a cost that stands.
+
+    Once the last layer has found the best constant answer its own gradient is faint, too.
+    """
     costs = case.costs
     if case.event is not None or len(case.record) < 5 or len(case.record.layers) < 2 or len(costs) < 2:
         return
@@ -41,8 +46,12 @@ def judge_gradient(case: Case) -> Iterator[Cause]:
     ratio = find_usual(case.record.update_ratio[:, 0])
     flat = abs(costs[-1] - costs[0]) <= 0.1 * abs(costs[0])
     faint = 0 < max(norms) < 1e-5 and case.ratios.max(initial=0) < 1e-6
-    if not flat or norms[-1] == 0 or (norms[0] > 1e-3 * norms[-1] and not faint):
+    heights = np.nan_to_num(case.record.gradient_norm).max(axis=0)
+    never = 0 < heights[0] < 1e-3 * heights[-1] and np.nansum(case.record.update_ratio[:, 0]) < UNTRAINED
+    if not flat or norms[-1] == 0 or (norms[0] > 1e-3 * norms[-1] and not faint and not never):
         return
+    if never:
+        norms = list(heights)
     first, last = format_number(norms[0]), format_number(norms[-1])
     evidence = (
         f"the gradient's norm is {first} in the first layer and {last} in the last",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,8 +21,10 @@ from cnnlab.config.errors import check_whole_number, describe_problem
 from cnnlab.diagnosis.events import Origin
 from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers, measure_gains
 from cnnlab.diagnosis.origin_finder import OriginFinder
+from cnnlab.diagnosis.steering import Steering
 from cnnlab.diagnosis.watch_arguments import (
     check_scaler,
+    describe_groups,
     describe_optimizer,
     is_finite,
     list_optimizers,
@@ -80,6 +83,7 @@ class Watch:
         self.model, compiled = unwrap(model)
         self.hooked = not compiled
         self.optimizers = list_optimizers(optimizer)
+        self.steering = Steering(self.optimizers)
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
         epoch = check_whole_number("updates_per_epoch", updates_per_epoch, 1)
@@ -88,20 +92,20 @@ class Watch:
         self.listener = PassListener(self.parameters, check_scaler(scaler), self.drop_update)
         self.pausing = self.warned = False
         self.stopped: str | None = None
-        name, epsilon = describe_optimizer(self.optimizers[0])
         owned = frozenset().union(*map(collect_ids, self.optimizers))
         self.clues = Clues(
             frozen=list_frozen_layers(self.model),
-            optimizer=name,
-            epsilon=epsilon,
             gains=measure_gains(self.recorder.layout, self.recorder.flat()),
             strangers=not any(id(each) in owned for each in self.parameters),
+            **describe_optimizer(self.optimizers[0]),
         )
         self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device, stop_before_nan)
         self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
         self.block: contextlib.ExitStack | None = None
         self.forget()
+        self.thread = threading.current_thread()  # in which its block is run
+        self.lock = threading.Lock()  # a record may be taken in another
         self.lab: Any = None
         self.draw_due = 0.0
 
@@ -127,6 +131,7 @@ class Watch:
             if any(one.model is self.model for one in ACTIVE):
                 raise ValueError("the model is watched already: leave the other watch first")
             ACTIVE.append(self)
+            self.thread = threading.current_thread()
         stack.callback(ACTIVE.remove, self)
         self.recorder.prepare(self.recorder.flat())
         self.begin_again()
@@ -157,6 +162,16 @@ class Watch:
         """
         self.pausing = True
 
+    def set(self, **changes: float | None) -> None:
+        """Change learning_rate, momentum (the first of Adam's betas) or l2 (weight decay) from the next update on.
+
+        The value is that of the first group, and every other group, of each optimiser, keeps its ratio to it. It holds,
+        over a scheduler or a loop that sets its own, until `set(learning_rate=None)` lets go: from then on the loop's
+        own lines act again. It stands in `record.schedule` from the update on that it was first in force at. May be
+        called from any thread; TypeError or ValueError in a sentence, and nothing changed, for what does not fit.
+        """
+        self.steering.ask(changes)
+
     def obey_interrupt(self, below: Any, number: int, frame: Any) -> None:
         """Pause at the first interrupt (■ in JupyterLab, Ctrl-C), between two updates; obey a second one at once."""
         if self.pausing:
@@ -171,7 +186,8 @@ class Watch:
         cost = read_number("loss", loss)
         if self.recorder.updates == 0:
             raise ValueError("step(loss) follows an update of the optimizer, and there was none yet")
-        self.recorder.tell(cost)
+        with self.lock:
+            self.recorder.tell(cost)
         self.told = True
 
     def trace(self, compute: Callable[[], Tensor]) -> Origin | None:
@@ -204,8 +220,10 @@ class Watch:
             skipped=self.skipped,
             left_out=self.finder.left_out,
             stopped=self.stopped or "",
+            **describe_groups(self.optimizers, self.model),
         )
-        return dataclasses.replace(self.recorder.record, clues=clues)
+        with self.lock:
+            return dataclasses.replace(self.recorder.record, clues=clues)
 
     @property
     def skipped(self) -> int:
@@ -263,6 +281,8 @@ class Watch:
         closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
         if self.pausing and (closure is not None or self.begins(optimizer)):
             self.stop(f"paused before update {self.recorder.updates + 1}")
+        if self.steering.held and (closure is not None or self.begins(optimizer)):
+            self.steering.write()
         self.finder.tape.stop()
         self.met = self.recorder.flat()
         self.stepping = False
@@ -349,7 +369,8 @@ class Watch:
         if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
             self.check(after, "update", "update")
-        self.recorder.add(self.update, after, first=self.steps == 0)
+        with self.lock:
+            self.recorder.add(self.update, after, first=self.steps == 0)
         if self.listener.adds_up and self.steps == 0:
             self.clues = dataclasses.replace(self.clues, added_up=self.clues.added_up + 1)
         self.steps += 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.settings import quote
+from cnnlab.training.loop_recorder import read_leading_value, read_value
 
 
 def list_optimizers(optimizer: Any) -> list[Any]:
@@ -53,10 +54,35 @@ def read_number(name: str, value: Any) -> Tensor:
         raise TypeError(f"{name} must be a number or a tensor of one, got {quote(value)}") from None
 
 
-def describe_optimizer(optimizer: Any) -> tuple[str, float]:
-    """The name of an optimiser's class, and the epsilon that it divides by; 0 without one."""
-    epsilon = optimizer.param_groups[0].get("eps", 0.0)
-    return type(optimizer).__name__, float(epsilon) if isinstance(epsilon, (int, float)) else 0.0
+def describe_optimizer(optimizer: Any) -> dict[str, Any]:
+    """The fields of Clues that tell of an optimiser: its class, epsilon and decay of the mean square of gradients."""
+    group = optimizer.param_groups[0]
+    betas = group.get("betas") or (0.0, 0.0)
+    decay = betas[1] if "betas" in group else group.get("alpha", 0.0) if "centered" in group else 0.0
+    epsilon = group.get("eps", 0.0)
+    return {
+        "optimizer": type(optimizer).__name__,
+        "epsilon": float(epsilon) if isinstance(epsilon, (int, float)) else 0.0,
+        "decay": float(decay) if isinstance(decay, (int, float)) else 0.0,
+    }
+
+
+def describe_groups(optimizers: list[Any], model: nn.Module) -> dict[str, Any]:
+    """The fields of Clues that tell of the model's group with the highest rate, where it is not that of the record."""
+    leading = read_leading_value(optimizers[0].param_groups, "learning_rate") or 0.0
+    highest = max((rate for rate, _ in list_rates(optimizers)), default=0.0)
+    if not highest > 1.01 * leading > 0:
+        return {}
+    rates = {id(parameter): rate for rate, group in list_rates(optimizers) for parameter in group["params"]}
+    own = [(rates[id(part)], name) for name, part in model.named_parameters() if id(part) in rates]
+    fastest, name = max(own, key=lambda each: each[0], default=(0.0, ""))
+    return {"fastest": name.rpartition(".")[0], "fastest_rate": fastest / leading} if fastest > leading else {}
+
+
+def list_rates(optimizers: list[Any]) -> list[tuple[float, dict[str, Any]]]:
+    """The learning rate of each group that has one, and the group."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return [(rate, group) for group in groups if (rate := read_value(group, "learning_rate")) is not None]
 
 
 def is_finite(flat: Tensor) -> bool:

@@ -81,6 +81,12 @@ class Clues:
     """Whether no optimiser that was watched has any of the model's parameters."""
     cleared: int = 0
     """Updates whose gradients were gone at the step, though a backward pass had made them."""
+    decay: float = 0.0
+    """What share of its mean square of gradients the optimiser keeps from update to update (beta2); 0 without one."""
+    fastest: str = ""
+    """The layer whose group has the highest learning rate; '' where all groups have the same."""
+    fastest_rate: float = 0.0
+    """That rate, over the one that the record holds."""
     error: str = ""
     """What the program raised, in a sentence; '' if nothing."""
     error_step: int = 0

@@ -27,6 +27,8 @@ from cnnlab.training.problem import name_class
 from cnnlab.training.run import FLUSH_EVERY
 from cnnlab.training.step import Step
 
+STEERED = {"learning_rate": "lr", "momentum": "momentum", "l2": "weight_decay"}
+"""Knob -> what torch's optimisers call it; those with betas have their first one for momentum."""
 TINY = 1e-300
 """Stands for a learning rate of 0, which a Knobs does not hold: a warm-up may begin with it."""
 
@@ -153,19 +155,33 @@ class LoopRecorder:
 
 
 def read_knobs(optimizer: Any) -> Knobs:
-    """Learning rate, momentum and weight decay of an optimiser's first group, within the ranges that knobs have.
+    """Learning rate, momentum and weight decay of an optimiser, within the ranges that knobs have.
 
-    A knob that is NaN is taken for the least one: the loop goes on, and its weights tell.
+    Each is that of the first group where it is not 0: a group of biases without weight decay may be the first. A knob
+    that is NaN is taken for the least one: the loop goes on, and its weights tell.
     """
-    group = optimizer.param_groups[0]
-    betas = group.get("betas") or (0.0,)
+    rate, momentum, decay = (read_leading_value(optimizer.param_groups, name) for name in STEERED)
     return Knobs(
-        learning_rate=clamp(group.get("lr", 1.0), TINY, 1e6),
-        momentum=clamp(group.get("momentum", betas[0]), 0.0, 1.0),
-        l2=clamp(group.get("weight_decay", 0.0), 0.0, 1e6),
+        learning_rate=clamp(1.0 if rate is None else rate, TINY, 1e6),
+        momentum=clamp(momentum or 0.0, 0.0, 1.0),
+        l2=clamp(decay or 0.0, 0.0, 1e6),
     )
 
 
-def clamp(value: Any, low: float, high: float) -> float:
+def read_leading_value(groups: Sequence[dict[str, Any]], name: str) -> float | None:
+    """A knob of the first group where it is not 0; None where no group has it."""
+    values = [value for group in groups if (value := read_value(group, name)) is not None]
+    return next(filter(None, values), values[0] if values else None)
+
+
+def read_value(group: dict[str, Any], name: str) -> float | None:
+    """A knob of one group of an optimiser; None where the group has none such."""
+    value = group.get(STEERED[name])
+    if value is None and name == "momentum":
+        value = (group.get("betas") or (None,))[0]
+    return None if value is None else float(value)
+
+
+def clamp(value: float, low: float, high: float) -> float:
     """A number within a range."""
-    return min(max(low, float(value)), high)
+    return min(max(low, value), high)

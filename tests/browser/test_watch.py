@@ -20,6 +20,17 @@ with cnnlab.watch(model, optimizer) as watch:
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
 """
+THREAD = """import threading
+watch = cnnlab.watch(model, optimizer)
+def train():
+    with watch:
+        for _ in range(100_000):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+threading.Thread(target=train).start()
+"""
+"""The end of the same program, with the loop in a thread."""
 
 
 @pytest.fixture
@@ -56,6 +67,57 @@ def test_the_dashboard_draws_while_the_cell_trains_and_an_interrupt_pauses_it(fi
     assert notebook.value("bool(watch.record.first_nonfinite)") is False
     plots.scroll_into_view_if_needed()
     shot(notebook, "watch")
+
+
+def set_rate(notebook, text: str) -> None:
+    """Write a learning rate into its box beside the slider."""
+    box = notebook.output().get_by_role("textbox", name="Learning rate, value", exact=True)
+    box.fill(text)
+    box.press("Enter")
+
+
+def rates(notebook) -> list[float]:
+    """The learning rates of the record, one after the other."""
+    return notebook.value("[float(knobs.learning_rate) for _, knobs in watch.record.schedule]")
+
+
+def test_a_slider_steers_a_loop_in_a_thread_and_a_bad_value_is_refused_in_a_sentence(open_notebook):
+    notebook = open_notebook(LOOP.partition("with cnnlab")[0] + THREAD)
+    notebook.run(0)
+    box, plots = notebook.output().locator(".cnnlab-watch"), notebook.output().locator(".js-plotly-plot")
+    plots.wait_for(timeout=60_000)
+    until(lambda: points(plots) > 10, "a curve")
+    assert "a thread" not in box.inner_text()
+    set_rate(notebook, "-1")
+    until(lambda: "learning_rate must lie in (0, 1e6], got -1" in box.inner_text(), "the refusal")
+    set_rate(notebook, "1e-2")
+    until(lambda: rates(notebook) == [1e-3, 1e-2], "the rate to be in force")
+    until(lambda: "until Let go" in box.inner_text(), "the dashboard to say so")
+    assert "must lie in" not in box.inner_text()
+    slider = notebook.output().get_by_role("slider", name="Learning rate", exact=True)
+    before = len(rates(notebook))
+    slider.press("ArrowLeft")
+    until(lambda: len(rates(notebook)) > before and rates(notebook)[-1] == 0.00891, "the slider to act")
+    box.get_by_role("button", name="Let go").click()
+    until(lambda: notebook.value("watch.steering.held") == {}, "the loop to be let go")
+    shot(notebook, "steering")
+    box.get_by_role("button", name="Pause").click()
+    until(lambda: "paused before update" in box.inner_text(), "the loop to end")
+    assert notebook.errors == []
+
+
+def test_where_a_cell_trains_the_dashboard_says_that_nothing_is_steered_and_how_to_go_on(figure):
+    notebook, plots = figure
+    until(lambda: points(plots) > 10, "a curve beside the running cell")
+    box = notebook.output().locator(".cnnlab-watch")
+    assert "threading.Thread(target=train).start()" in box.inner_text()
+    set_rate(notebook, "1e-2")
+    seen = points(plots)
+    until(lambda: points(plots) > seen + 10, "a curve that grows")
+    notebook.interrupt()
+    until(lambda: "paused before update" in box.inner_text(), "the loop to end")
+    assert rates(notebook) == [1e-3]
+    assert "threading.Thread" not in box.inner_text()
 
 
 def shot(notebook, name: str) -> None:

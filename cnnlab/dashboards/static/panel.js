@@ -189,7 +189,7 @@ function controls({ model, el }) {
     const row = element("div", { class: "cnnlab-row", title: limit.meaning }, element("span", { class: "cnnlab-name" }, limit.label), slider, box);
     if (name !== "learning_rate") return row;
     place = (value) => (100 * Math.min(Math.max(Math.log(value / low) / Math.log(high / low), 0), 1));
-    return element("div", {}, row, band);
+    return element("div", {}, row, ...(model.get("schedules").length ? [band] : []));
   };
 
   // Under the learning rate's slider: green up to the critical rate, amber up to ten times that, red beyond.
@@ -237,7 +237,8 @@ function controls({ model, el }) {
       onclick: () => model.send({ do: "delete_branch", branch: branch.number }) }, "✕");
     return element("li", { style: `padding-left: ${Math.min(branch.depth, 5) * 0.9}em` }, choose, ...(several ? [drop] : []));
   };
-  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), problem, note, branches);
+  const forks = model.get("state").branches ? [branches] : []; // a loop of the user's own has none
+  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), problem, note, ...forks);
   el.append(root);
 
   const draw = (heard) => {
@@ -248,10 +249,11 @@ function controls({ model, el }) {
       row.show(state.values[name], name in waiting);
       delete waiting[name];
     }
-    drawBand(state.band);
-    if (document.activeElement !== schedule) schedule.value = state.schedule;
     say(problem, state.problem || "");
     say(note, state.note || "");
+    if (!state.branches) return;
+    drawBand(state.band);
+    if (document.activeElement !== schedule) schedule.value = state.schedule;
     const drawn = JSON.stringify(state.branches);
     if (tree.dataset.drawn !== drawn) {
       tree.dataset.drawn = drawn;

@@ -265,9 +265,10 @@ class BatchExaminer:
         self.outputs: list[weakref.ref[Tensor]] = []  # which hold the graph
 
     def keep_inputs(self, _module: nn.Module, inputs: Any) -> None:
-        """The hook before the model's forward pass."""
+        """The hook before the model's forward pass; what a model is given of its own making is no data."""
         if torch.is_grad_enabled():
-            self.inputs, self.outputs = inputs, []
+            given = not any(part.requires_grad for part in list_parts(inputs))
+            self.inputs, self.outputs = inputs if given or self.inputs is None else self.inputs, []
 
     def keep_outputs(self, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
         """The hook after it."""

@@ -32,7 +32,12 @@ SETUPS = {
     "inputs not scaled": f"x = x * 100 + 50; {SLOW}",
     "targets not scaled": f"y = x[:, :2].exp() * 1e5; {NETWORK}; {SLOW}",
     "outlier": f"y = torch.randn(64, 2); y[17, 0] = 1e8; {NETWORK}; {SLOW}",
-    "forward pass explodes": "deep = [nn.Linear(64, 64) for _ in range(50)]; x, y = torch.randn(2, 64, 64)",
+    "step of the optimiser": "warm_up = torch.tensor(0.0)",
+    "initial weights too large": "deep = [nn.Linear(64, 64) for _ in range(50)]; x, y = torch.randn(2, 64, 64)",
+    "forward pass explodes": (
+        "x, y = torch.randn(2, 64, 64); model = nn.Linear(64, 64); nn.init.orthogonal_(model.weight, 1.5)\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.001)"
+    ),
     "cost without a minimum": "pixels = 255.0 * (x[:, :2] > 0)",
     "every step skipped": "y = model(x).detach(); scaler = torch.amp.GradScaler('cpu')",
     "shapes broadcast": f"values = x[:, 0]; model = nn.Linear(4, 1); {SLOW}",
@@ -41,7 +46,7 @@ SETUPS = {
 """Section -> what a program of its kind has before; nothing where the page's own lines do."""
 OF_CLASSES = ("vanishing gradient", "no better than a constant")
 """Sections whose blocks are trained by the cost of classes."""
-NOT_SEEN = ("error raised", "initial weights too large", "masked, not mended")
+NOT_SEEN = ("error raised", "masked, not mended")
 """Causes without a block: a watch sees no such cause, or no code mends it."""
 
 

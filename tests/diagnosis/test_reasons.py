@@ -258,3 +258,18 @@ def test_a_cost_below_zero_that_swings_is_not_one_that_falls_for_ever():
     found = cnnlab.autopsy(record_of(swings, update_ratio=np.full((len(swings) + 1, 3), 2.0)))
     assert found.cause != "cost without a minimum"
     assert not [cause for cause in found.causes if "yet the cost fell all the time" in str(cause.evidence)]
+
+
+def test_a_state_that_explodes_is_no_data_though_the_model_is_given_it():
+    model = torch.nn.Linear(8, 8)
+    torch.nn.init.orthogonal_(model.weight, 1.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with cnnlab.watch(model, optimizer) as watch:
+        state = torch.ones(4, 8)
+        for _ in range(400):
+            state = model(state)
+        state.square().mean().backward()
+        optimizer.step()
+    found = cnnlab.autopsy(watch.record)
+    assert found.cause == "forward pass explodes"
+    assert "data hold NaN" not in [each.name for each in found.causes]

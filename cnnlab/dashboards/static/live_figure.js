@@ -28,7 +28,11 @@ export default () => {
     widget.initialize({ model: {
       get: (name) => (name in played ? played[name] : model.get(name)),
       set: (name, value) => model.set(name, value),
-      save_changes: () => model.save_changes(),
+      save_changes: () => {
+        try {
+          model.save_changes();
+        } catch { /* a figure that was closed meanwhile, and still told of its new width */ }
+      },
       on: (event, handler) => {
         handlers[event] = handler;
         model.on(event, handler);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,12 +11,22 @@ import torch
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from cnnlab.training.determinism import use_one_thread
+
 settings.register_profile("cnnlab", deadline=None)
 settings.load_profile("cnnlab")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes test at once, and torch would take all cores for each
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels for a GPU are tried on the CPU; Triton asks when it is opened
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads of the processor as a Run of the question's network has."""
+    with use_one_thread():
+        yield
+
 
 LONGEST = ("tests/browser/", "tests/labs/")
 """Beginnings of the tests that take longest, so that they are begun first."""

@@ -181,16 +181,17 @@ def measure_figures(values: Any) -> Figures | None:
     each = each.to("cpu", torch.float64)
     finite = each.isfinite()
     bad = ~finite.all(dim=1)
+    first_bad = int(bad.nonzero()[0]) if bad.any() else -1
     held = each[finite]
     if not len(held):
-        return Figures(len(each), int(bad.sum()), int(bad.nonzero()[0]) if bad.any() else -1)
+        return Figures(len(each), int(bad.sum()), first_bad)
     peaks, places = each.abs().where(finite, -1).max(dim=1)
     at = int(peaks.argmax())
     others = torch.cat([peaks[:at], peaks[at + 1 :]])
     return Figures(
         examples=len(each),
         bad=int(bad.sum()),
-        first_bad=int(bad.nonzero()[0]) if bad.any() else -1,
+        first_bad=first_bad,
         size=float(held.square().mean().sqrt()),
         median=float(peaks[peaks >= 0].median()),
         largest=float(each[at, places[at]]),

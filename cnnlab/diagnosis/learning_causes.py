@@ -117,7 +117,7 @@ def explain_rest(case: Case, longest: float) -> str:
         return f"the gradient is 0: {cut}, or inputs are 0{lost}"
     if case.knobs.learning_rate < NO_RATE:
         return "the learning rate is 0: a warm-up or schedule that begins with 0, and is stepped too seldom"
-    if is_rounded_away(case, norm):
+    if is_lost_in_rounding(case, norm):
         precision = case.record.settings.precision
         next_to_1 = f"{precision} holds 1 and 1 + {ROUNDING[precision]:g}, and nothing between"
         return (
@@ -135,7 +135,7 @@ def explain_rest(case: Case, longest: float) -> str:
     )
 
 
-def is_rounded_away(case: Case, norm: float) -> bool:
+def is_lost_in_rounding(case: Case, norm: float) -> bool:
     """Whether an optimiser has the weights, and its steps are lost in the rounding of a short type."""
     precision = case.record.settings.precision
     if precision not in ROUNDING or case.clues.strangers or not case.clues.optimizer:

@@ -243,7 +243,7 @@ class OperationTracer(TorchDispatchMode):
         nan_out = holds_anywhere(torch.isnan, bad)
         came_in = nan_in or passes_number(math.isnan, (args, kwargs)) or (inf_in and not nan_out)
         if came_in and not self.makes_within_function(inputs) and name != "logsumexp":
-            self.hand_on(inputs, before, bad)
+            self.mark_carried(inputs, before, bad)
             return result
         reached = math.nan if mutable else compute_true_size(func, args, kwargs)
         if mutable and before and args and args[0] is inputs[0]:
@@ -285,7 +285,7 @@ class OperationTracer(TorchDispatchMode):
             return False  # a mask that the forward pass has kept for the slope
         return not any(holds_nonfinite(part) for part in tree_leaves(self.passed))
 
-    def hand_on(self, inputs: list[Tensor], before: list[Tensor], bad: list[Tensor]) -> None:
+    def mark_carried(self, inputs: list[Tensor], before: list[Tensor], bad: list[Tensor]) -> None:
         """Mark results with what their inputs came from; what came from no event was a constant."""
         carried = [part for part, was in zip(inputs, before, strict=True) if not was.isfinite().all()]
         sources = self.find_sources(carried)

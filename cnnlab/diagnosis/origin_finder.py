@@ -93,10 +93,10 @@ class OriginFinder:
         kept = Kept(step, read_weights(), () if taped is None else (taped,))
         if may_pass:
             self.tries += 1
-            self.origin = self.find_in(kept)
+            self.origin = self.replay_passes(kept)
             self.left_out = self.left_out or self.origin
         else:
-            self.end(kept, self.find_in(kept))
+            self.end(kept, self.replay_passes(kept))
 
     def look_at_gradient(self, step: int, update: Update) -> None:
         """Look for the origin of the gradient that an optimiser is given, or of its cost, if that is not finite."""
@@ -104,7 +104,7 @@ class OriginFinder:
             return
         if not is_finite(update.gradient) or (update.cost is not None and bool(update.cost.isnan())):
             kept = Kept(step, update.before, tuple(self.tape.passes))
-            self.end(kept, self.find_in(kept))
+            self.end(kept, self.replay_passes(kept))
 
     def look_at_step(self, optimizer: Any, step: int, update: Update, after: Tensor) -> None:
         """The step of an optimiser is done: look for the origin of weights that it has made not finite."""
@@ -124,9 +124,9 @@ class OriginFinder:
         """Look for the origin in the update before, if the device says that it was not finite."""
         waiting, self.waiting = self.waiting, None
         if waiting is not None and not self.done and not waiting[1].read():
-            self.end(waiting[0], self.find_in(waiting[0]))
+            self.end(waiting[0], self.replay_passes(waiting[0]))
 
-    def find_in(self, kept: Kept) -> Origin | None:
+    def replay_passes(self, kept: Kept) -> Origin | None:
         """Make the backward passes of an update again until one tells; None if none does."""
         for taped in kept.passes:
             found = find_origin_on_tape(taped, kept.step, self.model, self.layout, kept.weights)

@@ -153,13 +153,13 @@ class Tape(TorchFunctionMode):
         if not self.listening:
             self.listening = True
             above = take_modes()
-            put_modes([self, *(mode for mode in above if mode is not self)])
+            push_modes([self, *(mode for mode in above if mode is not self)])
 
     def stop(self) -> None:
         """Listen no more."""
         self.listening = False
         above = take_modes()
-        put_modes([mode for mode in above if mode is not self])
+        push_modes([mode for mode in above if mode is not self])
 
     # -- functions of torch
 
@@ -309,7 +309,7 @@ def take_modes() -> list[Any]:
     return [torch._C._pop_torch_function_stack() for _ in range(count)][::-1] if count else []
 
 
-def put_modes(modes: Sequence[Any]) -> None:
+def push_modes(modes: Sequence[Any]) -> None:
     """Have these listen to functions of torch, the lowest first."""
     for mode in modes:
         torch._C._push_on_torch_function_stack(mode)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
-import warnings
 from functools import lru_cache
 
 import torch
 
-from cnnlab.config.errors import extract_message
 from cnnlab.sweeps.convolutions import Convolution, Convolve, convolve
+from cnnlab.training.fused import make_fused
 
 
 @lru_cache(maxsize=16)
 def find_convolve(device: torch.device, dtype: torch.dtype) -> Convolve:
     """The fastest way on a device: kernels of Triton in float32 on a GPU, where Triton can compile them."""
-    if device.type != "cuda" or dtype != torch.float32 or importlib.util.find_spec("triton") is None:
+    if dtype != torch.float32:
         return convolve
-    try:
+
+    def make() -> Convolve:
         from cnnlab.sweeps.fused_convolutions import convolve as fused  # not above: Triton is there for a GPU alone
 
         try_out(fused, device)
-    except Exception as reason:  # whatever Triton's compiler lacks on this machine
-        message = f"members take more time together, as Triton cannot compile their kernels: {extract_message(reason)}"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-        return convolve
-    return fused
+        return fused
+
+    return (
+        make_fused(make, device, "members take more time together, as Triton cannot compile their kernels") or convolve
+    )
 
 
 def try_out(way: Convolve, device: torch.device) -> None:

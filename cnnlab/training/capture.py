@@ -52,7 +52,7 @@ class Repeated(Generic[Result]):
         if key not in self.graphs:
             try:
                 graph = Graph(lambda given: self.function(*tree_unflatten(given, form)), leaves)
-            except (RuntimeError, torch.OutOfMemoryError) as reason:
+            except RuntimeError as reason:  # an operation that a graph cannot hold, or too little memory
                 self.stop_recording(reason)
                 return self.function(*arguments)
             self.graphs[key] = graph

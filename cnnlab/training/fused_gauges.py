@@ -7,7 +7,6 @@ are the same.
 from __future__ import annotations
 
 import itertools
-import struct
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from cnnlab.training.clipping import safe_norm
 from cnnlab.training.gauge_kernels import join_chunks, look_at_rows, survey_chunks
-from cnnlab.training.metrics import EXPONENT_SHIFT, Activations, Gauges, Numbers
+from cnnlab.training.metrics import EXPONENT_SHIFT, Activations, Constants, Gauges, Numbers
 from cnnlab.training.network import Layout
 from cnnlab.training.step import Step
 
@@ -97,10 +96,9 @@ def look_at_output(output: Tensor, units: int, noted: Tensor) -> None:
 class FusedActivations(Activations):
     """Looks once at each layer's output, for NaN, inf and dead units alike, where all of it lies in one piece."""
 
-    def __init__(self, network: nn.Module, layout: Layout, wide: torch.dtype) -> None:
-        self.wide = wide
+    def __init__(self, network: nn.Module, layout: Layout, constants: Constants) -> None:
+        self.constants = constants
         self.widest = 2
-        self.constants: dict[tuple[bytes, ...], Tensor] = {}
         self.masks: dict[tuple[bool, ...], Tensor] = {}
         super().__init__(network, layout)
 
@@ -115,7 +113,7 @@ class FusedActivations(Activations):
     def note_output(self, index: int, output: Tensor) -> None:
         """Look at a layer's output."""
         axis = self.unit_axis[index] % max(output.dim(), 1)
-        elsewhere = self.noted is not None and self.noted.device != output.device
+        elsewhere = output.device != self.constants.device
         if elsewhere or not output.dim() or not output.is_contiguous() or not output.shape[axis]:
             super().note_output(index, output)
             return
@@ -147,8 +145,8 @@ class FusedActivations(Activations):
         noted, known = self.noted, [bool(units) for units in self.units]
         if noted is None:
             return super().taken()
-        nan, inf = noted[:, :2].t().to(self.wide, memory_format=torch.contiguous_format)
-        units = self.constant(*(float(max(count, 1)) for count in self.units), like=nan)
+        nan, inf = noted[:, :2].t().to(self.constants.dtype, memory_format=torch.contiguous_format)
+        units = self.constants.take(*(float(max(count, 1)) for count in self.units))
         dead = (units - noted[:, 2:].sum(dim=1)) / units
         relus = [index in self.relus for index in range(self.layers)]
         others = super().taken()
@@ -165,14 +163,7 @@ class FusedActivations(Activations):
         key = tuple(which)
         if key not in self.masks:
             self.masks[key] = torch.tensor(which, device=found.device)
-        return torch.where(self.masks[key], found, self.constant(*others, like=found))
-
-    def constant(self, *numbers: float, like: Tensor) -> Tensor:
-        """Numbers on the device, where they are brought once."""
-        key = tuple(struct.pack("<d", number) for number in numbers)
-        if key not in self.constants:
-            self.constants[key] = torch.tensor(numbers, dtype=like.dtype, device=like.device)
-        return self.constants[key]
+        return torch.where(self.masks[key], found, self.constants.take(*others))
 
 
 class FusedGauges(Gauges):
@@ -182,7 +173,7 @@ class FusedGauges(Gauges):
         self, network: nn.Module, layout: Layout, parameters: Tensor, watched: Sequence[int], hooked: bool = True
     ) -> None:
         super().__init__(network, layout, parameters, watched, hooked=False)
-        self.activations = FusedActivations(network, layout, self.wide)
+        self.activations = FusedActivations(network, layout, self.constants)
         self.vectors = FlatGauges(layout, parameters, self.classes)
         self.vectors.measure(parameters, parameters, parameters, parameters, None)  # which compiles what it needs
         if hooked:

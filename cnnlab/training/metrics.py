@@ -188,6 +188,21 @@ def choose_wide_type(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+class Constants:
+    """Numbers on a device, brought there once: to copy them at every update would wait for the device."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
+        self.known: dict[bytes, Tensor] = {}
+
+    def take(self, *numbers: float) -> Tensor:
+        """The numbers as a vector."""
+        key = struct.pack(f"<{len(numbers)}d", *numbers)
+        if key not in self.known:
+            self.known[key] = torch.tensor(numbers, dtype=self.dtype, device=self.device)
+        return self.known[key]
+
+
 class Gauges:
     """Measures steps of one network: each becomes a row of numbers and a histogram, both still on the device."""
 
@@ -214,7 +229,7 @@ class Gauges:
         self.widened = torch.empty_like(room, dtype=self.wide)
         self.none = [0.0] * len(layout.layers)
         self.unknown = [NOT_MEASURED] * len(layout.layers)
-        self.constants: dict[bytes, Tensor] = {}
+        self.constants = Constants(self.wide, self.device)
         self.known = parameters, self.norms(parameters)[0]
 
     def start(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,16 +277,9 @@ class Gauges:
             return part.to(self.wide).reshape(-1)
         numbers = part if isinstance(part, list) else [part]
         return torch.stack([
-            number.to(self.wide).reshape(()) if isinstance(number, Tensor) else self.constant(number)
+            number.to(self.wide).reshape(()) if isinstance(number, Tensor) else self.constants.take(number)[0]
             for number in numbers
         ])  # fmt: skip
-
-    def constant(self, number: float) -> Tensor:
-        """A number on the device, where it is filled in once: copying it there would wait for the device."""
-        key = struct.pack("<d", number)
-        if key not in self.constants:
-            self.constants[key] = torch.full((), number, dtype=self.wide, device=self.device)
-        return self.constants[key]
 
     def histogram(self, magnitudes: Tensor) -> Tensor:
         """(layers, classes) int64: how many numbers of each layer have each value of the exponent bits. NaN-safe."""

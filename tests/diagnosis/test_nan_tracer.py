@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from loops import SlopeByHand
 from torch import Tensor, nn
 
 import cnnlab
@@ -367,20 +368,6 @@ def test_a_buffer_that_holds_nan_is_named_and_one_that_is_negative_too():
     found = find_origin(run).first
     assert (found.phase, found.layer, found.operation) == ("activation", "1", "root of a negative number")
     assert found.argument == "the root of a negative number in batch_norm: running_var is -1"
-
-
-class SlopeByHand(torch.autograd.Function):
-    """A root whose slope has no care for 0."""
-
-    @staticmethod
-    def forward(ctx, h):
-        ctx.save_for_backward(h)
-        return h.abs().sqrt()
-
-    @staticmethod
-    def backward(ctx, slope):
-        (h,) = ctx.saved_tensors
-        return slope / (2 * h.abs().sqrt())
 
 
 def test_a_backward_that_is_the_user_s_own_is_named_with_its_line():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from loops import SlopeByHand
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
@@ -501,26 +502,12 @@ def test_a_trace_within_the_block_is_refused():
         watch.trace(lambda: model(X).mean())
 
 
-class ByHand(torch.autograd.Function):
-    """A root whose slope has no care for 0."""
-
-    @staticmethod
-    def forward(ctx, h):
-        ctx.save_for_backward(h)
-        return h.abs().sqrt()
-
-    @staticmethod
-    def backward(ctx, slope):
-        (h,) = ctx.saved_tensors
-        return slope / (2 * h.abs().sqrt())
-
-
 @pytest.mark.parametrize("phase", ["gradient", "cost"])
 def test_a_function_of_autograd_written_by_hand_is_named(phase):
-    class Broken(ByHand):
+    class Broken(SlopeByHand):
         @staticmethod
         def forward(ctx, h):
-            return ByHand.forward(ctx, h) * (1 if phase == "gradient" else math.nan)
+            return SlopeByHand.forward(ctx, h) * (1 if phase == "gradient" else math.nan)
 
     event = watched(network(), plain(lambda out, step: out.square().mean() + Broken.apply(out - out.detach()).mean()))
     assert (event.step, event.phase, event.function) == (1, phase, "Broken")

@@ -12,13 +12,7 @@ from posted import CASES, REPORTS
 from posted.case import NAN, RAISES, SMALLEST, STUCK, UNBOUNDED, PostedCase, Seen, watch_plainly
 from posted.steps import ADDING_UP
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.filterwarnings("ignore:Using a target size", "ignore:var..:UserWarning", "ignore:std..:UserWarning")

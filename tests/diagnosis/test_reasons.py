@@ -19,13 +19,7 @@ import cnnlab
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.tape import UNUSED, Tape
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def examine(way: str, parts: Parts, updates: int = 5) -> Autopsy:

@@ -19,12 +19,7 @@ ce = torch.nn.functional.cross_entropy
 SLOW = Remedy("a lower learning rate", {"learning_rate": 0.03})
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rare_row(place: int) -> cnnlab.Run:

@@ -25,12 +25,7 @@ from cnnlab.records.clues import Clues
 ce = torch.nn.functional.cross_entropy
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def find_case(name: str) -> PostedCase:

@@ -20,13 +20,7 @@ ROUNDING = {"float32": 2e-5, "float64": 1e-11}
 """Relative difference allowed after 12 updates: sums are taken in another order, and clip_grad_norm_ adds 1e-6."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """The oracle on as many threads as a Run of the question's network."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")  # the oracle on as many as a Run
 
 
 def test_a_step_takes_each_knob_that_is_a_number() -> None:

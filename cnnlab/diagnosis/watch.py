@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.errors import check_whole_number, describe_problem
+from cnnlab.diagnosis.budget import Budget
 from cnnlab.diagnosis.events import Origin
 from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers
 from cnnlab.diagnosis.origin_finder import OriginFinder
@@ -60,6 +61,9 @@ class Watch:
     backward pass between them are one update. Gradients are those that the optimiser was given, so after clipping;
     `clipped` is not measured. Accuracy and logit gap are known where the cost is torch's cross-entropy of (examples,
     classes). No module carries a hook meanwhile, and no copy of one is watched.
+
+    With a budget the gauges of some updates are not measured, but for their cost; those of an update that holds NaN or
+    inf, of one whose cost leaps, and of the last one always are, as far as its forward pass need not be seen for them.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Watch:
         stop_before_nan: bool = False,
         show: bool = False,
         updates_per_epoch: int = 1,
+        budget: float | None = None,
         dashboard: Callable[[Watch], Any] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -82,6 +87,7 @@ class Watch:
         self.optimizers = list_optimizers(optimizer)
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
+        self.budget = Budget(budget)
         epoch = check_whole_number("updates_per_epoch", updates_per_epoch, 1)
         self.recorder = LoopRecorder(self.model, watch, read_knobs(self.optimizers[0]), epoch)
         self.parameters = self.recorder.parameters
@@ -93,6 +99,7 @@ class Watch:
         self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device)
         self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
+        self.has_broken = False
         self.block: contextlib.ExitStack | None = None
         self.forget()
         self.lab: Any = None
@@ -190,6 +197,7 @@ class Watch:
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
         self.finder.look_back()
+        self.complete_last()
         clues = dataclasses.replace(
             self.clues,
             batch=self.examiner.found,
@@ -217,6 +225,8 @@ class Watch:
     def forget(self) -> None:
         """Begin anew: the next step is one of another update, of which nothing is known yet."""
         self.update: Update | None = None
+        self.after: Tensor | None = None
+        self.recorder.gauges.activations.active = self.budget.allows()
         self.met: Tensor | None = None
         self.written: Written = []
         self.told = self.stepping = False
@@ -228,7 +238,7 @@ class Watch:
     def drop_update(self, roots: Sequence[Any]) -> None:
         """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
         if not self.stepping:
-            self.update, self.written = None, []
+            self.update, self.after, self.written = None, None, []
         broken, number = any(map(is_broken, roots)), self.recorder.updates + 1
         self.finder.hear(roots, number, broken, self.listener.scales, self.recorder.flat)
         self.examiner.look(roots, self.recorder.updates + 1)
@@ -301,7 +311,16 @@ class Watch:
             cost=cost,
             classes=next((each.classes for each in self.listener.passes if each.classes is not None), None),
             activations=self.recorder.gauges.activations.taken(),
+            full=self.is_wanted(cost),
         )
+
+    def is_wanted(self, cost: Tensor | None) -> bool:
+        """Whether an update is to be measured in full: its forward pass was looked at, or its cost leaps.
+
+        To ask a device for the cost would be to wait for it.
+        """
+        unusual = self.finder.at_once and cost is not None and self.budget.is_unusual(float(cost))
+        return unusual or self.recorder.gauges.activations.active
 
     def find_scaled(self, optimizer: Any) -> frozenset[int]:
         """The ids of parameters whose gradients still have the scale of mixed precision: those of other optimisers."""
@@ -320,7 +339,7 @@ class Watch:
         if self.stop_before_nan and not is_finite(after) and is_finite(met):
             self.recorder.put_back(met)
             self.check(after, "update")
-        self.recorder.add(self.update, after, first=self.steps == 0)
+        self.add(after)
         if self.listener.adds_up and self.steps == 0:
             self.clues = dataclasses.replace(self.clues, added_up=self.clues.added_up + 1)
         self.steps += 1
@@ -330,6 +349,28 @@ class Watch:
         # Not before all steps of an update: to draw takes the record, from which its row would have to be cut again.
         if self.lab is not None and self.steps >= self.usual_steps and time.monotonic() >= self.draw_due:
             self.draw()
+
+    def add(self, after: Tensor) -> None:
+        """Measure the update after a step, in full if the budget allows that, or it broke."""
+        assert self.update is not None
+        broke = self.finder.done and not self.has_broken
+        self.has_broken = self.finder.done
+        if broke and not self.update.full:
+            self.update = dataclasses.replace(self.update, full=True)
+        began = time.perf_counter()
+        activations = self.recorder.gauges.activations
+        self.recorder.add(self.update, after, first=self.steps == 0)
+        if self.update.full:
+            self.budget.spend(time.perf_counter() - began + activations.spent)
+        self.after = None if self.update.full else after
+        activations.spent, activations.active = 0.0, self.budget.allows()
+
+    def complete_last(self) -> None:
+        """Measure what a budget has left out of the last update, as long as its vectors are there."""
+        if self.update is not None and self.after is not None:
+            self.update = dataclasses.replace(self.update, full=True)
+            self.recorder.add(self.update, self.after, first=False)
+            self.after = None
 
     @property
     def number(self) -> int:

@@ -27,6 +27,9 @@ from cnnlab.training.problem import name_class
 from cnnlab.training.run import FLUSH_EVERY
 from cnnlab.training.step import Step
 
+COSTS = [GAUGES.index("cost"), GAUGES.index("data_cost")]
+PENALTY = GAUGES.index("penalty")
+"""Columns of a row: those that hold the cost, and that of the penalty."""
 TINY = 1e-300
 """Stands for a learning rate of 0, which a Knobs does not hold: a warm-up may begin with it."""
 
@@ -47,6 +50,8 @@ class Update:
     """What accuracy and logit gap are of, if that is known."""
     activations: dict[str, Numbers]
     """Of its forward passes."""
+    full: bool = True
+    """Whether all its gauges are wanted; else its cost alone."""
 
 
 class LoopRecorder:
@@ -68,6 +73,8 @@ class LoopRecorder:
         self.log = Log(recipe, self.layout.layers, names, updates_per_epoch, self.kernels.shape)
         self.prepare(flat)
         self.pending = [(*self.gauges.start(flat), self.kernels.read(flat))]
+        row, histogram, _ = self.pending[0]
+        self.nothing = torch.full_like(row, NOT_MEASURED), torch.zeros_like(histogram)
         self.updates = 0
 
     def prepare(self, flat: Tensor) -> None:
@@ -102,6 +109,18 @@ class LoopRecorder:
 
         A step that is not its `first` is measured together with those before it, in the same row.
         """
+        row, histogram = self.measure(update, after) if update.full else self.note_cost(update)
+        if first:
+            self.updates += 1
+        else:
+            self.drop_last()
+        self.pending.append((row, histogram, self.kernels.read(after)))
+        self.log.change_knobs(self.updates, update.knobs)
+        if len(self.pending) > FLUSH_EVERY:
+            self.flush(kept=1)  # to which a further step may belong
+
+    def measure(self, update: Update, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and histogram of an update."""
         unknown = torch.full((), NOT_MEASURED, dtype=self.gauges.wide, device=after.device)
         cost = unknown if update.cost is None else update.cost
         moved = update.before - after
@@ -112,14 +131,15 @@ class LoopRecorder:
             values |= dict(zip(("accuracy", "logit_gap"), classification(*update.classes), strict=True))
         for gauge, value in values.items():
             row[GAUGES.index(gauge)] = value
-        if first:
-            self.updates += 1
-        else:
-            self.drop_last()
-        self.pending.append((row, histogram, self.kernels.read(after)))
-        self.log.change_knobs(self.updates, update.knobs)
-        if len(self.pending) > FLUSH_EVERY:
-            self.flush(kept=1)  # to which a further step may belong
+        return row, histogram
+
+    def note_cost(self, update: Update) -> tuple[Tensor, Tensor]:
+        """The same of an update of which only the cost is wanted."""
+        row, histogram = self.nothing[0].clone(), self.nothing[1]
+        if update.cost is not None:
+            row[COSTS[0]] = row[COSTS[1]] = update.cost.to(row.dtype)
+            row[PENALTY] = 0.0
+        return row, histogram
 
     def drop_last(self) -> None:
         """Take the last update off the record; records taken earlier keep it."""

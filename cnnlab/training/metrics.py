@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,10 @@ class Activations:
         relus = [module for module in network.modules() if isinstance(module, nn.ReLU)]
         self.before: Hooks = [(relu, self.note_relu) for relu in relus]
 
+        self.active = True
+        """Whether forward passes are looked at; set by whoever measures some updates alone."""
+        self.spent = 0.0
+        """Seconds that looking has taken, on the host."""
         self.handles: list[RemovableHandle] = []
 
     def hook(self) -> None:
@@ -75,14 +80,16 @@ class Activations:
         """The hook that counts NaN and inf in a layer's output."""
 
         def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if not torch.is_grad_enabled():  # a look at held-out examples, or what checkpointing will run again
+            if not self.active or not torch.is_grad_enabled():  # a look at held-out examples, or a checkpoint's
                 return
+            began = time.perf_counter()
             tensor = next((part for part in list_parts(output) if part.is_floating_point()), None)
             if tensor is None or not holds_numbers(tensor):
                 return
             self.note_output(index, tensor.detach())
             self.last = index
             self.seen.add(index)
+            self.spent += time.perf_counter() - began
 
         return count
 
@@ -95,12 +102,14 @@ class Activations:
 
     def note_relu(self, _module: nn.Module, inputs: Any) -> None:
         """The hook that looks for dead units in what a ReLU is given, on the account of the layer that ran last."""
-        if self.last is None or not torch.is_grad_enabled():
+        if self.last is None or not self.active or not torch.is_grad_enabled():
             return
         given = next(iter(list_parts(inputs)), None)
         if given is None or not given.numel() or not holds_numbers(given):
             return
+        began = time.perf_counter()
         self.note_given(self.last, given.detach())
+        self.spent += time.perf_counter() - began
 
     def note_given(self, index: int, given: Tensor) -> None:
         """Find the share of dead units in what a ReLU is given on the account of a layer."""

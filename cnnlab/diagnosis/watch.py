@@ -34,7 +34,7 @@ from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
 from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
 from cnnlab.training.loop_recorder import LoopRecorder, Update, read_knobs
-from cnnlab.training.overlay import LOCK, InterruptOverlay, exclude_from_compiling, handles_interrupts
+from cnnlab.training.overlay import LOCK, InterruptOverlay, Overlay, exclude_from_compiling, handles_interrupts
 from cnnlab.training.pass_listener import PassListener
 from cnnlab.training.passes import sum_costs
 
@@ -139,6 +139,7 @@ class Watch:
             after = [*activations.after, (self.model, self.examiner.keep_outputs), *last]
             stack.enter_context(call_hooks(before, after))
             stack.callback(self.finder.tape.stop)
+            stack.enter_context(Overlay(torch.Tensor, "backward", self.finder.tape.call_backward))
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if isinstance(error, Exception):
@@ -241,7 +242,7 @@ class Watch:
             self.update, self.after, self.written = None, None, []
         broken, number = any(map(is_broken, roots)), self.recorder.updates + 1
         self.finder.hear(roots, number, broken, self.listener.scales, self.recorder.flat)
-        self.examiner.look(roots, self.recorder.updates + 1)
+        self.examiner.look(roots, number, broken)
 
     def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
@@ -303,7 +304,7 @@ class Watch:
         assert met is not None
         if cost is None and result is not None:
             with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
-                cost = read_number("loss", result)
+                cost = read_number("loss", result).clone()
         return Update(
             before=met,
             gradient=self.recorder.gradient(optimizer, self.find_scaled(optimizer)),
@@ -426,9 +427,10 @@ class StepHook:
 
     def __call__(self, *arguments: Any) -> Any:
         """Do what it was made for."""
-        if torch.compiler.is_compiling() and self.call is self.plain:
-            return None  # a step compiled by what was not there when the block was entered: it is not seen
-        return self.call(*arguments)
+        if not torch.compiler.is_compiling():
+            return self.plain(*arguments)
+        # A step compiled by what was not there when the block was entered is not seen.
+        return None if self.call is self.plain else self.call(*arguments)
 
     def __reduce__(self) -> Any:
         return StepHook, (do_nothing,)

@@ -6,6 +6,7 @@ Knows no hooks, plots or widgets.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,17 @@ class Update:
     """Whether all its gauges are wanted; else its cost alone."""
 
 
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """What was measured of an update, as long as it is on the device."""
+
+    row: Tensor
+    histogram: Tensor
+    kernels: Tensor
+    cost: Tensor | None = None
+    """What is to be written over that of the row; None: nothing."""
+
+
 class LoopRecorder:
     """The record of the updates of a model."""
 
@@ -72,8 +84,8 @@ class LoopRecorder:
         recipe = settings("question", precision=precision, **dataclasses.asdict(knobs))
         self.log = Log(recipe, self.layout.layers, names, updates_per_epoch, self.kernels.shape)
         self.prepare(flat)
-        self.pending = [(*self.gauges.start(flat), self.kernels.read(flat))]
-        row, histogram, _ = self.pending[0]
+        row, histogram = self.gauges.start(flat)
+        self.pending = [Waiting(row, histogram, self.kernels.read(flat))]
         self.nothing = torch.full_like(row, NOT_MEASURED), torch.zeros_like(histogram)
         self.updates = 0
 
@@ -83,7 +95,7 @@ class LoopRecorder:
 
     def flat(self) -> Tensor:
         """All parameters in one vector, copied."""
-        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
+        return join(self.parameters)
 
     def put_back(self, flat: Tensor) -> None:
         """Give the model these weights again."""
@@ -93,9 +105,8 @@ class LoopRecorder:
 
     def gradient(self, optimizer: Any, left_out: Collection[int]) -> Tensor:
         """What an optimiser is given, in one vector, copied; 0 for parameters whose ids are left out."""
-        parts = [given(each, optimizer) if id(each) not in left_out else torch.zeros_like(each)
-                 for each in self.parameters]  # fmt: skip
-        return torch.cat([part.detach().reshape(-1) for part in parts])
+        return join([given(each, optimizer) if id(each) not in left_out else torch.zeros_like(each)
+                     for each in self.parameters])  # fmt: skip
 
     def give(self, gradient: Tensor, optimizer: Any) -> None:
         """Write what an optimiser is given for its own parameters into the gradient of an update."""
@@ -109,12 +120,13 @@ class LoopRecorder:
 
         A step that is not its `first` is measured together with those before it, in the same row.
         """
-        row, histogram = self.measure(update, after) if update.full else self.note_cost(update)
+        row, histogram = self.measure(update, after) if update.full else self.nothing
         if first:
             self.updates += 1
         else:
             self.drop_last()
-        self.pending.append((row, histogram, self.kernels.read(after)))
+        cost = None if update.full else update.cost
+        self.pending.append(Waiting(row, histogram, self.kernels.read(after), cost))
         self.log.change_knobs(self.updates, update.knobs)
         if len(self.pending) > FLUSH_EVERY:
             self.flush(kept=1)  # to which a further step may belong
@@ -133,14 +145,6 @@ class LoopRecorder:
             row[GAUGES.index(gauge)] = value
         return row, histogram
 
-    def note_cost(self, update: Update) -> tuple[Tensor, Tensor]:
-        """The same of an update of which only the cost is wanted."""
-        row, histogram = self.nothing[0].clone(), self.nothing[1]
-        if update.cost is not None:
-            row[COSTS[0]] = row[COSTS[1]] = update.cost.to(row.dtype)
-            row[PENALTY] = 0.0
-        return row, histogram
-
     def drop_last(self) -> None:
         """Take the last update off the record; records taken earlier keep it."""
         if self.pending:
@@ -150,18 +154,24 @@ class LoopRecorder:
 
     def tell(self, cost: Tensor) -> None:
         """Write down the cost of the last update."""
+        if self.pending:
+            self.pending[-1] = dataclasses.replace(self.pending[-1], cost=cost.clone())
+            return
         for gauge, value in {"cost": cost, "data_cost": cost, "penalty": torch.zeros(())}.items():
-            if self.pending:
-                row = self.pending[-1][0]
-                row[GAUGES.index(gauge)] = value.to(row.dtype)
-            else:
-                self.log.write_gauge(gauge, self.updates, float(value))
+            self.log.write_gauge(gauge, self.updates, float(value))
 
     def flush(self, kept: int = 0) -> None:
         """Bring the gauges that wait on the device to the host, all at once, but for so many of the last."""
         waiting = self.pending[: len(self.pending) - kept]
         if waiting:
-            parts = bring_to_host([torch.stack(part) for part in zip(*waiting, strict=True)])
+            rows = torch.stack([each.row for each in waiting])
+            known = [place for place, each in enumerate(waiting) if each.cost is not None]
+            if known:
+                costs = torch.stack([waiting[place].cost.to(rows) for place in known])
+                rows[known, COSTS[0]] = rows[known, COSTS[1]] = costs
+                rows[known, PENALTY] = 0.0
+            others = [torch.stack([getattr(each, name) for each in waiting]) for name in ("histogram", "kernels")]
+            parts = bring_to_host([rows, *others])
             self.pending = self.pending[len(waiting) :]
             self.log.append(*parts)
 
@@ -172,6 +182,19 @@ class LoopRecorder:
         return dataclasses.replace(self.log.record(), own_network=True, network=name_class(self.model))
 
 
+def join(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers of some tensors in one vector, copied."""
+    with torch.no_grad():
+        if len(tensors) == 1:
+            return tensors[0].detach().reshape(-1).clone()
+        joined: Tensor = torch._C._nn.flatten_dense_tensors(tensors)
+        return joined
+
+
+make_knobs = functools.lru_cache(Knobs)
+"""Knobs of these numbers, made and checked once."""
+
+
 def read_knobs(optimizer: Any) -> Knobs:
     """Learning rate, momentum and weight decay of an optimiser's first group, within the ranges that knobs have.
 
@@ -179,7 +202,7 @@ def read_knobs(optimizer: Any) -> Knobs:
     """
     group = optimizer.param_groups[0]
     betas = group.get("betas") or (0.0,)
-    return Knobs(
+    return make_knobs(
         learning_rate=clamp(group.get("lr", 1.0), TINY, 1e6),
         momentum=clamp(group.get("momentum", betas[0]), 0.0, 1.0),
         l2=clamp(group.get("weight_decay", 0.0), 0.0, 1e6),

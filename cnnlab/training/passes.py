@@ -45,7 +45,9 @@ class Pass:
     def noted(self, scale: float) -> Noted:
         """What is kept of it, the cost without its scale."""
         cost = self.cost
-        return Noted(None if cost is None else cost / scale, find_classes(self.roots[0]), self.accumulates)
+        if cost is not None:
+            cost = cost.clone() if scale == 1 else cost / scale
+        return Noted(cost, find_classes(self.roots[0]), self.accumulates)
 
     @property
     def cost(self) -> Tensor | None:
@@ -54,7 +56,7 @@ class Pass:
         for root, weight in zip(self.roots, self.weights or [None] * len(self.roots), strict=False):
             if not self.is_a_cost or not isinstance(root, Tensor) or root.numel() != 1:
                 return None
-            part = root.detach().reshape(())
+            part = root.detach() if root.dim() == 0 else root.detach().reshape(())
             if isinstance(weight, Tensor):
                 part = part * weight.detach().reshape(())
             total = part if total is None else total + part.to(total.device)

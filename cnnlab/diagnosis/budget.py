@@ -33,10 +33,13 @@ class Budget:
             self.due = time.perf_counter() + seconds * (1 / self.share - 1)
 
     def is_unusual(self, cost: float) -> bool:
-        """Whether a cost is far above those before it, or NaN; it then counts among them."""
+        """Whether a cost is far above those before it, or the first NaN; it then counts among them."""
         size, before = abs(cost), self.usual
-        self.usual = size if math.isnan(before) else KEPT * before + (1 - KEPT) * size
-        return not size <= JUMP * (size if math.isnan(before) else before)
+        if math.isnan(before):
+            self.usual = size
+            return False
+        self.usual = KEPT * before + (1 - KEPT) * size
+        return not size <= JUMP * before
 
 
 def check_share(share: Any) -> float | None:

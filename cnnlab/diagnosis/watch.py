@@ -145,6 +145,7 @@ class Watch:
         if isinstance(error, Exception):
             step = self.recorder.updates + 1
             self.clues = dataclasses.replace(self.clues, error=describe_problem(error), error_step=step)
+        self.complete_last()
         if self.block is not None:
             self.block.close()
             self.block = None

@@ -21,7 +21,7 @@ from cnnlab.records.log import Log
 from cnnlab.records.record import Record
 from cnnlab.training.gauges import make_gauges
 from cnnlab.training.gradients import collect_ids, given
-from cnnlab.training.metrics import Numbers, bring_to_host, classification, is_classification
+from cnnlab.training.metrics import Numbers, bring_to_host, classification, is_classification, is_read_at_once
 from cnnlab.training.network import Kernels, Layout
 from cnnlab.training.passes import Classes
 from cnnlab.training.problem import name_class
@@ -135,9 +135,11 @@ class LoopRecorder:
         """Row and histogram of an update."""
         unknown = torch.full((), NOT_MEASURED, dtype=self.gauges.wide, device=after.device)
         cost = unknown if update.cost is None else update.cost
-        moved = update.before - after
-        step = Step(after, None, update.gradient, update.gradient, moved, None, cost, None, {})
-        row, histogram = self.gauges.measure(update.before, step, None, update.activations)
+        before, known = update.before, self.gauges.known[0]
+        if is_read_at_once(after.device) and torch.equal(before, known):
+            before = known  # whose norms are
+        step = Step(after, None, update.gradient, update.gradient, before - after, None, cost, None, {})
+        row, histogram = self.gauges.measure(before, step, None, update.activations)
         values = {"clipped": unknown} | ({} if update.cost is not None else {"penalty": unknown})
         if update.classes is not None and is_classification(*update.classes):
             values |= dict(zip(("accuracy", "logit_gap"), classification(*update.classes), strict=True))
@@ -165,11 +167,11 @@ class LoopRecorder:
         waiting = self.pending[: len(self.pending) - kept]
         if waiting:
             rows = torch.stack([each.row for each in waiting])
-            known = [place for place, each in enumerate(waiting) if each.cost is not None]
+            known = {place: each.cost.to(rows) for place, each in enumerate(waiting) if each.cost is not None}
             if known:
-                costs = torch.stack([waiting[place].cost.to(rows) for place in known])
-                rows[known, COSTS[0]] = rows[known, COSTS[1]] = costs
-                rows[known, PENALTY] = 0.0
+                places = list(known)
+                rows[places, COSTS[0]] = rows[places, COSTS[1]] = torch.stack(list(known.values()))
+                rows[places, PENALTY] = 0.0
             others = [torch.stack([getattr(each, name) for each in waiting]) for name in ("histogram", "kernels")]
             parts = bring_to_host([rows, *others])
             self.pending = self.pending[len(waiting) :]
@@ -182,7 +184,7 @@ class LoopRecorder:
         return dataclasses.replace(self.log.record(), own_network=True, network=name_class(self.model))
 
 
-def join(tensors: Sequence[Tensor]) -> Tensor:
+def join(tensors: list[Tensor]) -> Tensor:
     """All numbers of some tensors in one vector, copied."""
     with torch.no_grad():
         if len(tensors) == 1:

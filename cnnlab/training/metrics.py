@@ -179,6 +179,14 @@ def total(parts: Numbers) -> Any:
     return parts.sum() if isinstance(parts, Tensor) else sum(parts)  # type: ignore[arg-type]
 
 
+def divide_norms(norms: Tensor, others: Tensor) -> Numbers:
+    """Norms over others; 0 where the first is 0, whatever the other."""
+    if not is_read_at_once(norms.device):
+        return torch.where(norms == 0, 0, norms / others)
+    pairs = zip(norms.tolist(), others.tolist(), strict=True)
+    return [(one / other if other else one * math.inf) if one else 0.0 for one, other in pairs]
+
+
 def total_norm(norms: Tensor) -> Numbers:
     """Norm of the whole from the norms of its layers, formed so that it does not overflow; NaN if one of them is."""
     if not is_read_at_once(norms.device):
@@ -322,7 +330,7 @@ class Gauges:
             "total_gradient_norm": total_norm(norms[1]),
             "gradient_nan": nan,
             "gradient_inf": inf,
-            "update_ratio": torch.where(norms[2] == 0, 0, norms[2] / met),
+            "update_ratio": divide_norms(norms[2], met),
             "clipped": clipped,
         }
 
@@ -343,7 +351,7 @@ class Gauges:
 
     def nonfinite(self, flat: Tensor, norms: Tensor) -> tuple[Numbers, Numbers]:
         """Counts of NaN and of inf in each layer, whose norm is finite only where the layer is."""
-        if is_read_at_once(self.device) and bool(norms.isfinite().all()):
+        if is_read_at_once(self.device) and all(map(math.isfinite, norms.tolist())):
             return self.none, self.none
         nan, inf = self.layout.by_layer(flat.isnan()), self.layout.by_layer(flat.isinf())
         return torch.stack([part.sum() for part in nan]), torch.stack([part.sum() for part in inf])

@@ -184,12 +184,12 @@ class LoopRecorder:
         return dataclasses.replace(self.log.record(), own_network=True, network=name_class(self.model))
 
 
-def join(tensors: list[Tensor]) -> Tensor:
+def join(tensors: Sequence[Tensor]) -> Tensor:
     """All numbers of some tensors in one vector, copied."""
     with torch.no_grad():
         if len(tensors) == 1:
             return tensors[0].detach().reshape(-1).clone()
-        joined: Tensor = torch._C._nn.flatten_dense_tensors(tensors)
+        joined: Tensor = torch._C._nn.flatten_dense_tensors(list(tensors))
         return joined
 
 

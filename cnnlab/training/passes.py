@@ -117,6 +117,8 @@ def optional(value: Any) -> list[Any] | None:
 
 def lasting(value: Any) -> Any:
     """What may be looked at more than once: an iterator as a list."""
+    if value is None or isinstance(value, (Tensor, bool)):  # before it is asked whether it is one, which takes longer
+        return value
     return list(value) if isinstance(value, Iterator) else value
 
 
@@ -125,6 +127,8 @@ def find_classes(loss: Any) -> Classes | None:
     node: Any = getattr(loss, "grad_fn", None)
     with contextlib.suppress(AttributeError, RuntimeError, IndexError):
         for _ in range(4):  # a scale of mixed precision, a share of accumulation
+            if node is None:
+                return None
             if type(node).__name__ == "NllLossBackward0":
                 return node._saved_self.detach(), node._saved_target
             node = node.next_functions[0][0]

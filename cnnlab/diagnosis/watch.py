@@ -321,6 +321,8 @@ class Watch:
 
         To ask a device for the cost would be to wait for it.
         """
+        if self.budget.share is None:
+            return True
         unusual = self.finder.at_once and cost is not None and self.budget.is_unusual(float(cost))
         return unusual or self.recorder.gauges.activations.active
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from cnnlab.config.errors import check_whole_number, describe_problem
 from cnnlab.diagnosis.budget import Budget
@@ -140,6 +141,8 @@ class Watch:
             stack.enter_context(call_hooks(before, after))
             stack.callback(self.finder.tape.stop)
             stack.enter_context(Overlay(torch.Tensor, "backward", self.finder.tape.call_backward))
+            stack.callback(register_optimizer_step_pre_hook(self.finder.tape.pause).remove)
+            stack.callback(register_optimizer_step_post_hook(self.finder.tape.resume).remove)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if isinstance(error, Exception):

@@ -209,3 +209,36 @@ def test_a_budget_that_is_no_number_is_refused(share: object) -> None:
     model = mlp()
     with pytest.raises(TypeError, match=r"^budget must be None or a number in \(0, 1\], got "):
         cnnlab.watch(model, torch.optim.SGD(model.parameters(), 0.1), show=False, budget=share)
+
+
+def test_the_step_of_another_optimiser_is_no_part_of_the_tape_and_the_cost_after_it_is() -> None:
+    model, other = mlp(), mlp()
+    optimizer, another = (torch.optim.Adam(each.parameters(), 0.01) for each in (model, other))
+    heard = []
+    with cnnlab.watch(model, optimizer, show=False, budget=LEAST) as watch:
+        for step in range(1, 7):
+            optimizer.zero_grad()
+            outputs = model(X)
+            update(other, another)  # between the model and its cost
+            heard.append([call.function.__name__ for call in watch.finder.tape.calls if call.function is not None])
+            loss = ce(outputs, Y)
+            if step == 5:
+                loss = loss + torch.sqrt(loss.detach() - 100)
+            loss.backward()
+            optimizer.step()
+    origin = watch.record.clues.origin
+
+    assert origin is not None
+    assert (origin.first.step, origin.first.function) == (5, "sqrt")
+    assert not any("lerp" in name or "addcdiv" in name or "foreach" in name for each in heard for name in each)
+    assert "__get__" not in heard[1]
+
+
+def test_torch_is_left_as_it_was() -> None:
+    from torch.optim import optimizer as optimizers
+
+    before = torch.Tensor.backward, dict(optimizers._global_optimizer_pre_hooks)
+    train(2, LEAST)
+
+    assert (torch.Tensor.backward, dict(optimizers._global_optimizer_pre_hooks)) == before
+    assert not optimizers._global_optimizer_post_hooks

@@ -19,8 +19,8 @@ def watch(model: nn.Module, optimizer: Any, *, show: bool | None = None, **optio
     `watch.record` holds all of it. A cost whose backward pass is not seen is not measured: `watch.step(loss)` tells it.
 
     Every gauge is measured at every update. `budget=0.05` leaves out gauges where updates are short: to measure them
-    then takes at most that share of the loop's time, beside the 0.1 ms or so that each update needs for its cost, for a
-    look for NaN and for what the place of the first one is found from. No NaN is missed: the update that breaks is
+    then takes at most that share of the loop's time, beside the 0.1 to 0.2 ms that each update needs for its cost, a
+    look for NaN, and what the place of the first one is found from. No NaN is missed: the update that breaks is
     measured whatever it takes, and so are those whose cost leaps, and the last one. `record.is_measured(gauge)` tells
     which were.
 

@@ -262,6 +262,8 @@ def describe_event(event: Event) -> str:
 def describe_update(record: Record, step: int) -> str:
     """What an update before the trouble did: its cost, its gradient and the layer whose weights grew most."""
     norms = record.column("weight_norm")
+    if not is_measured(norms[[step - 1, step]]).any(axis=1).all():
+        return f"the cost was {format_number(float(record.cost[step - 1]))}; not all else was measured"
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.nan_to_num(norms[step] / norms[step - 1], nan=0.0)
     layer = int(np.argmax(growth))

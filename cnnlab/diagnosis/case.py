@@ -13,6 +13,7 @@ from cnnlab.config.settings import Knobs
 from cnnlab.diagnosis.summary import RISE
 from cnnlab.records.clues import BatchClues, Clues
 from cnnlab.records.formats import format_digits
+from cnnlab.records.frame import is_measured
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
@@ -195,5 +196,6 @@ def squash(ratio: float) -> float:
 
 def find_usual(values: NDArray[np.float64]) -> float:
     """The median of the last 5 that are not 0: optimisers may take turns, and a layer stand still at another's."""
-    moved = values[-10:][values[-10:] != 0]
+    known = values[is_measured(values)][-10:]
+    moved = known[known != 0]
     return float(np.median(moved[-5:])) if len(moved) else 0.0

@@ -51,6 +51,11 @@ def measure_mean(record: Record, gauge: str) -> NDArray[np.float64]:
     return record.column(f"{gauge}_norm")[1:] / np.sqrt(record.histograms[0].sum(axis=1))
 
 
+def find_measured(record: Record) -> Fired:
+    """At which updates the gauges of layers were measured."""
+    return np.asarray(record.is_measured("update_ratio").any(axis=1))
+
+
 def find_nonfinite(record: Record) -> Fired:
     """NaN or inf in cost, activations, gradients or weights."""
     bad = is_nonfinite(record.cost)
@@ -75,8 +80,8 @@ def detect_deepdiagnosis(record: Record) -> Fired:
     gradient = (measure_mean(record, "gradient") < 1e-7).any(axis=1)
     dead = (np.nan_to_num(record.dead_relu) >= 0.7).any(axis=1)
     variance = measure_mean(record, "weight") ** 2
-    spread = ((variance < 1e-5) | ~(variance <= 10)).any(axis=1)
-    band = ~((record.update_ratio >= 1e-5) & (record.update_ratio <= 1e-1)).all(axis=1)
+    spread = ((variance < 1e-5) | ~(variance <= 10)).any(axis=1) & find_measured(record)
+    band = ~((record.update_ratio >= 1e-5) & (record.update_ratio <= 1e-1)).all(axis=1) & find_measured(record)
     return np.asarray(gradient | dead | spread | band, dtype=bool)
 
 
@@ -89,11 +94,12 @@ def detect_umlaut(record: Record) -> Fired:
 
 def detect_sagemaker(record: Record) -> Fired:
     """NaN, updates far too long or short, vanishing gradient, layers of unlike variance, dead layers, no decrease."""
-    long = ~((record.update_ratio <= 10) & (record.update_ratio >= 1e-8)).all(axis=1)
+    known = find_measured(record)
+    long = ~((record.update_ratio <= 10) & (record.update_ratio >= 1e-8)).all(axis=1) & known
     gradient = (measure_mean(record, "gradient") < 1e-7).any(axis=1)
     variance = measure_mean(record, "weight") ** 2
     early = np.arange(len(record)) < 10
-    unlike = ~(variance.max(axis=1) / variance.min(axis=1) <= 10) & early
+    unlike = ~(variance.max(axis=1) / variance.min(axis=1) <= 10) & early & known
     dead = (np.nan_to_num(record.dead_relu) > 0.5).any(axis=1)
     stuck = np.zeros(len(record), dtype=bool)
     stuck[10:] = record.cost[10:] >= record.cost[:-10]
@@ -104,9 +110,10 @@ def detect_thedeepchecker(record: Record) -> Fired:
     """A loss twice its recent least, weights and gradients that are large or double, updates outside a band."""
     fired = is_nonfinite(record.cost)
     weights, gradient = measure_mean(record, "weight"), measure_mean(record, "gradient")
-    fired |= ~(weights <= 1e8).all(axis=1) | ~((gradient <= 1e6) & (gradient >= 1e-6)).all(axis=1)
+    known = find_measured(record)
+    fired |= (~(weights <= 1e8).all(axis=1) | ~((gradient <= 1e6) & (gradient >= 1e-6)).all(axis=1)) & known
     powers = np.log10(record.update_ratio)
-    fired |= ~((powers >= -4) & (powers <= -1)).all(axis=1)
+    fired |= ~((powers >= -4) & (powers <= -1)).all(axis=1) & known
     recent = np.where(record.is_measured("cost"), record.cost, np.inf)
     for step in range(5, len(record)):
         fired[step] |= record.cost[step] >= 2 * recent[step - 5 : step].min()

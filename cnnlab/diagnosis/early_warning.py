@@ -112,6 +112,7 @@ def find_moves(record: Record, rows: slice) -> NDArray[np.bool_]:
     """Whether one of the three updates before each was long enough to have changed the cost."""
     first = max(rows.start - 3, 0)
     long = record.longer_than(MOVED, slice(first, rows.stop)).any(axis=1)
+    long |= ~record.is_measured("update_ratio")[first : rows.stop].any(axis=1)  # which is not known to have been short
     padded = np.concatenate([np.zeros(3, dtype=bool), long])
     near: NDArray[np.bool_] = np.asarray(padded[:-3] | padded[1:-2] | padded[2:-1])
     return near[rows.start - first :]

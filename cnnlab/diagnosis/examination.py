@@ -276,11 +276,10 @@ class BatchExaminer:
         if torch.is_grad_enabled():
             self.outputs = [weakref.ref(part) for part in list_parts(outputs)]
 
-    def look(self, roots: Sequence[Any], number: int) -> None:
-        """Look at a backward pass of an update, before it is made."""
-        outputs = tuple(part for one in self.outputs if (part := one()) is not None)
-        broken = any(map(is_broken, roots))
+    def look(self, roots: Sequence[Any], number: int, broken: bool) -> None:
+        """Look at a backward pass of an update, before it is made; `broken`: its cost is not finite."""
         if self.broken or (number & (number - 1) and not broken):
             return
+        outputs = tuple(part for one in self.outputs if (part := one()) is not None)
         self.broken = broken  # after which the weights themselves are
         self.found = combine_clues(self.found, examine_cost(roots, self.inputs, outputs))

@@ -26,11 +26,12 @@ def judge_dead_units(case: Case) -> Iterator[Cause]:
     """A layer of which every unit is dead, for the whole last batch."""
     if case.event is not None or not len(case.record):
         return
-    shares = np.nan_to_num(case.record.dead_relu[-1])
+    shares = np.nan_to_num(case.record.last_measured("dead_relu"))
     worst = int(np.argmax(shares))
     if shares[worst] >= 0.9:
         dead = f"{shares[worst]:.0%} of the units of {case.name_layer(worst)} are dead"
-        reached = f"the norm of the first layer's gradient is {format_number(float(case.record.gradient_norm[-1][0]))}"
+        norm = format_number(float(case.record.last_measured("gradient_norm")[0]))
+        reached = f"the norm of the first layer's gradient is {norm}"
         yield Cause(0.98 if shares[worst] == 1 else 0.35, (dead, reached))
 
 
@@ -58,7 +59,7 @@ def judge_gradient(case: Case) -> Iterator[Cause]:
         f"an update is {format_number(ratio)} times as long as the first layer's weights; 1e-3 is usual",
         f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])}",
     )
-    alive = np.nan_to_num(case.record.dead_relu[-1]).max() < 1
+    alive = np.nan_to_num(case.record.last_measured("dead_relu")).max() < 1
     yield Cause(0.9 if alive else 0.4, evidence)
 
 

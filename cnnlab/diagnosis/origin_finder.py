@@ -108,11 +108,12 @@ class OriginFinder:
 
     def look_at_step(self, optimizer: Any, step: int, update: Update, after: Tensor) -> None:
         """The step of an optimiser is done: look for the origin of weights that it has made not finite."""
-        kept = Kept(step, update.before, tuple(self.tape.passes))
+        passes = tuple(self.tape.passes)
         self.tape.stop()  # a closure has begun it anew
         self.tape.drop()
         if self.done:
             return
+        kept = Kept(step, update.before, passes)
         if not self.at_once:
             self.waiting = kept, Answer(update.gradient.isfinite().all() & after.isfinite().all())
         elif not is_finite(after) and is_finite(update.before):

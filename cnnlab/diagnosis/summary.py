@@ -194,12 +194,12 @@ def describe_time_before(steps: NDArray[np.int64], costs: NDArray[np.float64]) -
 
 def holds_nonfinite_weights(record: Record) -> bool:
     """Whether the weights hold NaN or inf at the end."""
-    return any(bool((record.column(gauge)[-1] > 0).any()) for gauge in ("weight_nan", "weight_inf"))
+    return any(bool((record.last_measured(gauge) > 0).any()) for gauge in ("weight_nan", "weight_inf"))
 
 
 def describe_weights(record: Record) -> str:
     """Which layers hold NaN or inf, or how far the weights have grown."""
-    nan, inf = (record.column(gauge)[-1] > 0 for gauge in ("weight_nan", "weight_inf"))
+    nan, inf = (record.last_measured(gauge) > 0 for gauge in ("weight_nan", "weight_inf"))
     names = [name for name, is_bad in zip(record.layers, nan | inf, strict=True) if is_bad]
     if not names:
         return describe_largest_weight(record)
@@ -219,7 +219,7 @@ def describe_accuracy(record: Record) -> str:
 
 def describe_largest_weight(record: Record) -> str:
     """The layer with the largest weight."""
-    largest = record.column("largest_weight")[-1]
+    largest = record.last_measured("largest_weight")
     layer = int(np.argmax(np.where(np.isnan(largest), -1, largest)))
     return f"{record.layers[layer] or 'network'} weights reach {format_number(largest[layer])}"
 

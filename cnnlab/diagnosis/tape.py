@@ -22,6 +22,8 @@ from cnnlab.training.metrics import holds_numbers
 
 MOST_CALLS = 1000
 """A cost of more calls than this is not kept."""
+READ_GRADIENT = torch.Tensor.grad.__get__  # type: ignore[union-attr]
+"""What `zero_grad` calls for each parameter; a gradient that a cost is made of came from elsewhere."""
 NUMBERS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device})
 """Types of arguments that hold no tensor."""
 MOST_PASSES = 8
@@ -108,7 +110,7 @@ class Tape(TorchFunctionMode):
         self.size = 0
         self.passes: list[Taped] = []
         self.generators: Generators = None
-        self.listening = self.resumes = False
+        self.listening = self.resumes = self.paused = False
 
     def end(self) -> None:
         """Note nothing any more."""
@@ -165,7 +167,7 @@ class Tape(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self.listening or torch.compiler.is_compiling():
+        if not self.listening or torch.compiler.is_compiling() or func == READ_GRADIENT:
             return result
         if not torch.is_grad_enabled() and not self.comes_of_model(args):
             return result  # as in another model's forward pass
@@ -262,6 +264,27 @@ class Tape(TorchFunctionMode):
         before = self.passes[1 - MOST_PASSES :]
         self.passes = [*(before if sum(each.size for each in before) + size < MOST_BYTES else []), taped]
         return taped
+
+    def call_backward(self, below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """The `backward` of a tensor, not listened to: that would take longer than all else that the tape does."""
+        listened = self.listening
+        self.stop()
+        try:
+            return below(*arguments, **keywords)
+        finally:
+            if listened and self.calls:  # it was none of the model's
+                self.start()
+
+    def pause(self, *_: Any) -> None:
+        """Before a step of any optimiser, that of another model too: none of what it calls is part of a cost."""
+        if not torch.compiler.is_compiling():
+            self.paused = self.listening
+            self.stop()
+
+    def resume(self, *_: Any) -> None:
+        """The same after it."""
+        if not torch.compiler.is_compiling() and self.paused and self.calls:
+            self.start()
 
     def clear(self) -> None:
         """Forget the calls."""

@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from cnnlab.config.errors import check_whole_number, describe_problem
+from cnnlab.diagnosis.budget import Budget
 from cnnlab.diagnosis.events import Origin
 from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers, measure_gains
 from cnnlab.diagnosis.origin_finder import OriginFinder
@@ -36,7 +38,7 @@ from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
 from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
 from cnnlab.training.loop_recorder import LoopRecorder, Update, read_knobs
-from cnnlab.training.overlay import LOCK, InterruptOverlay, exclude_from_compiling, handles_interrupts
+from cnnlab.training.overlay import LOCK, InterruptOverlay, Overlay, exclude_from_compiling, handles_interrupts
 from cnnlab.training.pass_listener import PassListener
 from cnnlab.training.passes import sum_costs
 
@@ -63,6 +65,9 @@ class Watch:
     backward pass between them are one update. Gradients are those that the optimiser was given, so after clipping;
     `clipped` is not measured. Accuracy and logit gap are known where the cost is torch's cross-entropy of (examples,
     classes). No module carries a hook meanwhile, and no copy of one is watched.
+
+    With a budget the gauges of some updates are not measured, but for their cost; those of an update that holds NaN or
+    inf, of one whose cost leaps, and of the last one always are, as far as its forward pass need not be seen for them.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Watch:
         stop_before_nan: bool = False,
         show: bool = False,
         updates_per_epoch: int = 1,
+        budget: float | None = None,
         dashboard: Callable[[Watch], Any] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -86,6 +92,7 @@ class Watch:
         self.steering = Steering(self.optimizers)
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
+        self.budget = Budget(budget)
         epoch = check_whole_number("updates_per_epoch", updates_per_epoch, 1)
         self.recorder = LoopRecorder(self.model, watch, read_knobs(self.optimizers[0]), epoch)
         self.parameters = self.recorder.parameters
@@ -102,6 +109,7 @@ class Watch:
         self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device, stop_before_nan)
         self.examiner = BatchExaminer()
         self.steps = self.usual_steps = 1
+        self.has_broken = False
         self.block: contextlib.ExitStack | None = None
         self.forget()
         self.thread = threading.current_thread()  # in which its block is run
@@ -144,11 +152,15 @@ class Watch:
             after = [*activations.after, (self.model, self.examiner.keep_outputs), *last]
             stack.enter_context(call_hooks(before, after))
             stack.callback(self.finder.tape.stop)
+            stack.enter_context(Overlay(torch.Tensor, "backward", self.finder.tape.call_backward))
+            stack.callback(register_optimizer_step_pre_hook(self.finder.tape.pause).remove)
+            stack.callback(register_optimizer_step_post_hook(self.finder.tape.resume).remove)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if isinstance(error, Exception):
             step = self.recorder.updates + 1
             self.clues = dataclasses.replace(self.clues, error=describe_problem(error), error_step=step)
+        self.complete_last()
         if self.block is not None:
             self.block.close()
             self.block = None
@@ -213,6 +225,7 @@ class Watch:
     def record(self) -> Record:
         """Everything so far; a record taken earlier stays as it was."""
         self.finder.look_back()
+        self.complete_last()
         clues = dataclasses.replace(
             self.clues,
             batch=self.examiner.found,
@@ -252,6 +265,8 @@ class Watch:
     def forget(self) -> None:
         """Begin anew: the next step is one of another update, of which nothing is known yet."""
         self.update: Update | None = None
+        self.after: Tensor | None = None
+        self.recorder.gauges.activations.active = self.budget.allows()
         self.met: Tensor | None = None
         self.written: Written = []
         self.told = self.stepping = False
@@ -268,10 +283,10 @@ class Watch:
     def drop_update(self, roots: Sequence[Any]) -> None:
         """Forget the last update as a backward pass begins: its vectors would lie in memory beside the activations."""
         if not self.stepping:
-            self.update, self.written = None, []
+            self.update, self.after, self.written = None, None, []
         broken, number = any(map(is_broken, roots)), self.recorder.updates + 1
         self.finder.hear(roots, number, broken, self.listener.scales, self.recorder.flat)
-        self.examiner.look(roots, self.recorder.updates + 1)
+        self.examiner.look(roots, number, broken)
 
     def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
@@ -342,7 +357,7 @@ class Watch:
         assert met is not None
         if cost is None and result is not None:
             with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
-                cost = read_number("loss", result)
+                cost = read_number("loss", result).clone()
         return Update(
             before=met,
             gradient=self.recorder.gradient(optimizer, self.find_scaled(optimizer)),
@@ -350,7 +365,18 @@ class Watch:
             cost=cost,
             classes=next((each.classes for each in self.listener.passes if each.classes is not None), None),
             activations=self.recorder.gauges.activations.taken(),
+            full=self.is_wanted(cost),
         )
+
+    def is_wanted(self, cost: Tensor | None) -> bool:
+        """Whether an update is to be measured in full: its forward pass was looked at, or its cost leaps.
+
+        To ask a device for the cost would be to wait for it.
+        """
+        if self.budget.share is None:
+            return True
+        unusual = self.finder.at_once and cost is not None and self.budget.is_unusual(float(cost))
+        return unusual or self.recorder.gauges.activations.active
 
     def find_scaled(self, optimizer: Any) -> frozenset[int]:
         """The ids of parameters whose gradients still have the scale of mixed precision: those of other optimisers."""
@@ -370,7 +396,7 @@ class Watch:
             self.recorder.put_back(met)
             self.check(after, "update", "update")
         with self.lock:
-            self.recorder.add(self.update, after, first=self.steps == 0)
+            self.add(after)
         if self.listener.adds_up and self.steps == 0:
             self.clues = dataclasses.replace(self.clues, added_up=self.clues.added_up + 1)
         self.steps += 1
@@ -380,6 +406,28 @@ class Watch:
         # Not before all steps of an update: to draw takes the record, from which its row would have to be cut again.
         if self.lab is not None and self.steps >= self.usual_steps and time.monotonic() >= self.draw_due:
             self.draw()
+
+    def add(self, after: Tensor) -> None:
+        """Measure the update after a step, in full if the budget allows that, or it broke."""
+        assert self.update is not None
+        broke = self.finder.done and not self.has_broken
+        self.has_broken = self.finder.done
+        if broke and not self.update.full:
+            self.update = dataclasses.replace(self.update, full=True)
+        began = time.perf_counter()
+        activations = self.recorder.gauges.activations
+        self.recorder.add(self.update, after, first=self.steps == 0)
+        if self.update.full:
+            self.budget.spend(time.perf_counter() - began + activations.spent)
+        self.after = None if self.update.full else after
+        activations.spent, activations.active = 0.0, self.budget.allows()
+
+    def complete_last(self) -> None:
+        """Measure what a budget has left out of the last update, as long as its vectors are there."""
+        if self.update is not None and self.after is not None:
+            self.update = dataclasses.replace(self.update, full=True)
+            self.recorder.add(self.update, self.after, first=False)
+            self.after = None
 
     @property
     def number(self) -> int:
@@ -439,9 +487,10 @@ class StepHook:
 
     def __call__(self, *arguments: Any) -> Any:
         """Do what it was made for."""
-        if torch.compiler.is_compiling() and self.call is self.plain:
-            return None  # a step compiled by what was not there when the block was entered: it is not seen
-        return self.call(*arguments)
+        if not torch.compiler.is_compiling():
+            return self.plain(*arguments)
+        # A step compiled by what was not there when the block was entered is not seen.
+        return None if self.call is self.plain else self.call(*arguments)
 
     def __reduce__(self) -> Any:
         return StepHook, (do_nothing,)

@@ -233,7 +233,8 @@ def draw_accuracy(traces: dict[str, Any], record: Record) -> None:
 def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
     """The latest histogram of each layer as a ridge on the layer's row; red crosses where weights are NaN or inf."""
     first, last = choose_powers(record.exponents)
-    shares = count_shares(record.histograms[-1:], record.exponents, 160)[0]
+    latest = record.histograms[record.histograms.find_counted(np.array([len(record)]))]
+    shares = count_shares(latest, record.exponents, 160)[0]
     bins = shares.shape[1]
     centres = first + (np.arange(bins) + 0.5) * (last - first) / bins
     x = np.concatenate([[first], centres, [last]]).astype(np.float32)
@@ -242,7 +243,7 @@ def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
         base = layer + 0.42
         y = np.concatenate([[base], base - heights, [base]]).astype(np.float32)
         traces[f"magnitudes {layer}"].update(x=x, y=y)
-    lost = np.flatnonzero(record.histograms[-1][:, -1])
+    lost = np.flatnonzero(latest[0, :, -1])
     traces["lost weights"].update(x=np.full(len(lost), last + (last - first) * 0.02), y=lost + 0.1)
 
 
@@ -259,7 +260,8 @@ def draw_over_time(traces: dict[str, Any], record: Record) -> None:
     """The histograms of the start and of every update (or stretch of updates) as one picture with a band a layer."""
     rows = len(record) + 1
     every = max(1, -(-rows // COLUMNS))
-    chosen = record.histograms[np.minimum(np.arange(every - 1, rows + every - 1, every), rows - 1)]
+    updates = np.minimum(np.arange(every - 1, rows + every - 1, every), rows - 1)
+    chosen = record.histograms[record.histograms.find_counted(updates)]
     shares = count_shares(chosen, record.exponents, BINS)
     lost = chosen[:, :, -1] / np.maximum(chosen.sum(axis=2), 1)
     colours = np.array([list(bytes.fromhex(colour_layer(layer)[1:])) for layer in range(len(record.layers))])

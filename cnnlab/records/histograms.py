@@ -87,6 +87,11 @@ class Histograms:
         self.fill(dense, step)
         return read_only(dense.reshape(self.shape_of_one))
 
+    def find_counted(self, updates: IntArray) -> IntArray:
+        """For each update the last one, up to it, whose weights were counted; the first of all if none was."""
+        counted = np.flatnonzero(np.diff(self.ends))
+        return np.append(0, counted)[np.searchsorted(counted, updates, side="right")]
+
     def fill(self, dense: NDArray[np.int32], step: int) -> None:
         """Write the counts of an update into its flattened histogram, which holds zeros."""
         part = slice(self.ends[step], self.ends[step + 1])

@@ -109,7 +109,7 @@ class Log:
             self.settings = self.settings.replace(**dataclasses.asdict(knobs))
         if self.schedule[-1][0] == step:
             self.schedule.pop()
-        if not self.schedule or self.schedule[-1][1] != knobs:
+        if not self.schedule or (self.schedule[-1][1] is not knobs and self.schedule[-1][1] != knobs):
             self.schedule.append((step, knobs))
 
     def record(self) -> Record:

@@ -22,6 +22,7 @@ from cnnlab.records.frame import (
     FloatArray,
     Frame,
     IntArray,
+    PerLayer,
     is_measured,
     is_nonfinite,
     name_columns,
@@ -189,6 +190,12 @@ class Record:
             raise ValueError(f"{said}{nearest(gauge, known)}")
         return is_measured(self.column(gauge)[1:])
 
+    def last_measured(self, gauge: str) -> PerLayer:
+        """(layers,): a gauge of layers at the last update (0: the start) at which it was measured."""
+        values = self.column(gauge)
+        found = np.flatnonzero(is_measured(values).any(axis=1))
+        return values[found[-1] if len(found) else -1]
+
     @property
     def known_costs(self) -> tuple[IntArray, FloatArray]:
         """The updates whose cost was measured, and these costs."""
@@ -199,11 +206,12 @@ class Record:
         """(updates, layers): whether an update was more than so many times as long as the weights that it met, or NaN.
 
         Weights that were all 0, at the start or now, have no length to compare with: to leave it is a leap where it
-        takes one of them beyond 1.
+        takes one of them beyond 1. An update that was not measured is not known to be longer.
         """
         norms, largest = self.column("weight_norm"), self.column("largest_weight")
         has_length = (norms[:-1][updates] != 0) & (norms[0] != 0)
-        return ~(self.update_ratio[updates] <= times) & (has_length | ~(largest[1:][updates] <= 1))
+        ratios = self.update_ratio[updates]
+        return ~(ratios <= times) & is_measured(ratios) & (has_length | ~(largest[1:][updates] <= 1))
 
     @property
     def steps(self) -> IntArray:

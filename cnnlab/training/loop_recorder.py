@@ -6,6 +6,7 @@ Knows no hooks, plots or widgets.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from cnnlab.records.log import Log
 from cnnlab.records.record import Record
 from cnnlab.training.gauges import make_gauges
 from cnnlab.training.gradients import collect_ids, given
-from cnnlab.training.metrics import Numbers, bring_to_host, classification, is_classification
+from cnnlab.training.metrics import Numbers, bring_to_host, classification, is_classification, is_read_at_once
 from cnnlab.training.network import Kernels, Layout
 from cnnlab.training.passes import Classes
 from cnnlab.training.problem import name_class
@@ -29,6 +30,9 @@ from cnnlab.training.step import Step
 
 STEERED = {"learning_rate": "lr", "momentum": "momentum", "l2": "weight_decay"}
 """Knob -> what torch's optimisers call it; those with betas have their first one for momentum."""
+COSTS = [GAUGES.index("cost"), GAUGES.index("data_cost")]
+PENALTY = GAUGES.index("penalty")
+"""Columns of a row: those that hold the cost, and that of the penalty."""
 TINY = 1e-300
 """Stands for a learning rate of 0, which a Knobs does not hold: a warm-up may begin with it."""
 
@@ -49,6 +53,19 @@ class Update:
     """What accuracy and logit gap are of, if that is known."""
     activations: dict[str, Numbers]
     """Of its forward passes."""
+    full: bool = True
+    """Whether all its gauges are wanted; else its cost alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """What was measured of an update, as long as it is on the device."""
+
+    row: Tensor
+    histogram: Tensor
+    kernels: Tensor
+    cost: Tensor | None = None
+    """What is to be written over that of the row; None: nothing."""
 
 
 class LoopRecorder:
@@ -69,7 +86,9 @@ class LoopRecorder:
         recipe = settings("question", precision=precision, **dataclasses.asdict(knobs))
         self.log = Log(recipe, self.layout.layers, names, updates_per_epoch, self.kernels.shape)
         self.prepare(flat)
-        self.pending = [(*self.gauges.start(flat), self.kernels.read(flat))]
+        row, histogram = self.gauges.start(flat)
+        self.pending = [Waiting(row, histogram, self.kernels.read(flat))]
+        self.nothing = torch.full_like(row, NOT_MEASURED), torch.zeros_like(histogram)
         self.updates = 0
 
     def prepare(self, flat: Tensor) -> None:
@@ -78,7 +97,7 @@ class LoopRecorder:
 
     def flat(self) -> Tensor:
         """All parameters in one vector, copied."""
-        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
+        return join(self.parameters)
 
     def put_back(self, flat: Tensor) -> None:
         """Give the model these weights again."""
@@ -88,9 +107,8 @@ class LoopRecorder:
 
     def gradient(self, optimizer: Any, left_out: Collection[int]) -> Tensor:
         """What an optimiser is given, in one vector, copied; 0 for parameters whose ids are left out."""
-        parts = [given(each, optimizer) if id(each) not in left_out else torch.zeros_like(each)
-                 for each in self.parameters]  # fmt: skip
-        return torch.cat([part.detach().reshape(-1) for part in parts])
+        return join([given(each, optimizer) if id(each) not in left_out else torch.zeros_like(each)
+                     for each in self.parameters])  # fmt: skip
 
     def give(self, gradient: Tensor, optimizer: Any) -> None:
         """Write what an optimiser is given for its own parameters into the gradient of an update."""
@@ -104,24 +122,32 @@ class LoopRecorder:
 
         A step that is not its `first` is measured together with those before it, in the same row.
         """
+        row, histogram = self.measure(update, after) if update.full else self.nothing
+        if first:
+            self.updates += 1
+        else:
+            self.drop_last()
+        cost = None if update.full else update.cost
+        self.pending.append(Waiting(row, histogram, self.kernels.read(after), cost))
+        self.log.change_knobs(self.updates, update.knobs)
+        if len(self.pending) > FLUSH_EVERY:
+            self.flush(kept=1)  # to which a further step may belong
+
+    def measure(self, update: Update, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and histogram of an update."""
         unknown = torch.full((), NOT_MEASURED, dtype=self.gauges.wide, device=after.device)
         cost = unknown if update.cost is None else update.cost
-        moved = update.before - after
-        step = Step(after, None, update.gradient, update.gradient, moved, None, cost, None, {})
-        row, histogram = self.gauges.measure(update.before, step, None, update.activations)
+        before, known = update.before, self.gauges.known[0]
+        if is_read_at_once(after.device) and torch.equal(before, known):
+            before = known  # whose norms are
+        step = Step(after, None, update.gradient, update.gradient, before - after, None, cost, None, {})
+        row, histogram = self.gauges.measure(before, step, None, update.activations)
         values = {"clipped": unknown} | ({} if update.cost is not None else {"penalty": unknown})
         if update.classes is not None and is_classification(*update.classes):
             values |= dict(zip(("accuracy", "logit_gap"), classification(*update.classes), strict=True))
         for gauge, value in values.items():
             row[GAUGES.index(gauge)] = value
-        if first:
-            self.updates += 1
-        else:
-            self.drop_last()
-        self.pending.append((row, histogram, self.kernels.read(after)))
-        self.log.change_knobs(self.updates, update.knobs)
-        if len(self.pending) > FLUSH_EVERY:
-            self.flush(kept=1)  # to which a further step may belong
+        return row, histogram
 
     def drop_last(self) -> None:
         """Take the last update off the record; records taken earlier keep it."""
@@ -132,18 +158,24 @@ class LoopRecorder:
 
     def tell(self, cost: Tensor) -> None:
         """Write down the cost of the last update."""
+        if self.pending:
+            self.pending[-1] = dataclasses.replace(self.pending[-1], cost=cost.clone())
+            return
         for gauge, value in {"cost": cost, "data_cost": cost, "penalty": torch.zeros(())}.items():
-            if self.pending:
-                row = self.pending[-1][0]
-                row[GAUGES.index(gauge)] = value.to(row.dtype)
-            else:
-                self.log.write_gauge(gauge, self.updates, float(value))
+            self.log.write_gauge(gauge, self.updates, float(value))
 
     def flush(self, kept: int = 0) -> None:
         """Bring the gauges that wait on the device to the host, all at once, but for so many of the last."""
         waiting = self.pending[: len(self.pending) - kept]
         if waiting:
-            parts = bring_to_host([torch.stack(part) for part in zip(*waiting, strict=True)])
+            rows = torch.stack([each.row for each in waiting])
+            known = {place: each.cost.to(rows) for place, each in enumerate(waiting) if each.cost is not None}
+            if known:
+                places = list(known)
+                rows[places, COSTS[0]] = rows[places, COSTS[1]] = torch.stack(list(known.values()))
+                rows[places, PENALTY] = 0.0
+            others = [torch.stack([getattr(each, name) for each in waiting]) for name in ("histogram", "kernels")]
+            parts = bring_to_host([rows, *others])
             self.pending = self.pending[len(waiting) :]
             self.log.append(*parts)
 
@@ -154,6 +186,19 @@ class LoopRecorder:
         return dataclasses.replace(self.log.record(), own_network=True, network=name_class(self.model))
 
 
+def join(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers of some tensors in one vector, copied."""
+    with torch.no_grad():
+        if len(tensors) == 1:
+            return tensors[0].detach().reshape(-1).clone()
+        joined: Tensor = torch._C._nn.flatten_dense_tensors(list(tensors))
+        return joined
+
+
+make_knobs = functools.lru_cache(Knobs)
+"""Knobs of these numbers, made and checked once."""
+
+
 def read_knobs(optimizer: Any) -> Knobs:
     """Learning rate, momentum and weight decay of an optimiser, within the ranges that knobs have.
 
@@ -161,7 +206,7 @@ def read_knobs(optimizer: Any) -> Knobs:
     that is NaN is taken for the least one: the loop goes on, and its weights tell.
     """
     rate, momentum, decay = (read_leading_value(optimizer.param_groups, name) for name in STEERED)
-    return Knobs(
+    return make_knobs(
         learning_rate=clamp(1.0 if rate is None else rate, TINY, 1e6),
         momentum=clamp(momentum or 0.0, 0.0, 1.0),
         l2=clamp(decay or 0.0, 0.0, 1e6),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,10 @@ class Activations:
         relus = [module for module in network.modules() if isinstance(module, nn.ReLU)]
         self.before: Hooks = [(relu, self.note_relu) for relu in relus]
 
+        self.active = True
+        """Whether forward passes are looked at; set by whoever measures some updates alone."""
+        self.spent = 0.0
+        """Seconds that looking has taken, on the host."""
         self.handles: list[RemovableHandle] = []
 
     def hook(self) -> None:
@@ -75,14 +80,16 @@ class Activations:
         """The hook that counts NaN and inf in a layer's output."""
 
         def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if not torch.is_grad_enabled():  # a look at held-out examples, or what checkpointing will run again
+            if not self.active or not torch.is_grad_enabled():  # a look at held-out examples, or a checkpoint's
                 return
+            began = time.perf_counter()
             tensor = next((part for part in list_parts(output) if part.is_floating_point()), None)
             if tensor is None or not holds_numbers(tensor):
                 return
             self.note_output(index, tensor.detach())
             self.last = index
             self.seen.add(index)
+            self.spent += time.perf_counter() - began
 
         return count
 
@@ -95,12 +102,14 @@ class Activations:
 
     def note_relu(self, _module: nn.Module, inputs: Any) -> None:
         """The hook that looks for dead units in what a ReLU is given, on the account of the layer that ran last."""
-        if self.last is None or not torch.is_grad_enabled():
+        if self.last is None or not self.active or not torch.is_grad_enabled():
             return
         given = next(iter(list_parts(inputs)), None)
         if given is None or not given.numel() or not holds_numbers(given):
             return
+        began = time.perf_counter()
         self.note_given(self.last, given.detach())
+        self.spent += time.perf_counter() - began
 
     def note_given(self, index: int, given: Tensor) -> None:
         """Find the share of dead units in what a ReLU is given on the account of a layer."""
@@ -168,6 +177,14 @@ def measure_dead_share(given: Tensor, units: int) -> Tensor | float:
 def total(parts: Numbers) -> Any:
     """The sum of one number a layer."""
     return parts.sum() if isinstance(parts, Tensor) else sum(parts)  # type: ignore[arg-type]
+
+
+def divide_norms(norms: Tensor, others: Tensor) -> Numbers:
+    """Norms over others; 0 where the first is 0, whatever the other."""
+    if not is_read_at_once(norms.device):
+        return torch.where(norms == 0, 0, norms / others)
+    pairs = zip(norms.tolist(), others.tolist(), strict=True)
+    return [(one / other if other else one * math.inf) if one else 0.0 for one, other in pairs]
 
 
 def total_norm(norms: Tensor) -> Numbers:
@@ -321,7 +338,7 @@ class Gauges:
             "total_gradient_norm": total_norm(norms[1]),
             "gradient_nan": nan,
             "gradient_inf": inf,
-            "update_ratio": torch.where(norms[2] == 0, 0, norms[2] / met),
+            "update_ratio": divide_norms(norms[2], met),
             "clipped": clipped,
         }
 
@@ -342,7 +359,7 @@ class Gauges:
 
     def nonfinite(self, flat: Tensor, norms: Tensor) -> tuple[Numbers, Numbers]:
         """Counts of NaN and of inf in each layer, whose norm is finite only where the layer is."""
-        if is_read_at_once(self.device) and bool(norms.isfinite().all()):
+        if is_read_at_once(self.device) and all(map(math.isfinite, norms.tolist())):
             return self.none, self.none
         nan, inf = self.layout.by_layer(flat.isnan()), self.layout.by_layer(flat.isinf())
         return torch.stack([part.sum() for part in nan]), torch.stack([part.sum() for part in inf])

@@ -97,7 +97,7 @@ class Layout:
 
     def by_layer(self, flat: Tensor) -> tuple[Tensor, ...]:
         """One flat view a layer, weights and biases together."""
-        return flat.split(self.layer_sizes)
+        return flat.split_with_sizes(self.layer_sizes)
 
     def flatten(self, tensors: dict[str, Tensor]) -> Tensor:
         """The flat vector of tensors given by parameter name."""
@@ -169,4 +169,11 @@ class Kernels:
 
     def read(self, flat: Tensor) -> Tensor:
         """Their numbers in a flat vector of parameters: one vector, float32, on the device."""
+        if not self.shape[0]:
+            return self.nothing
         return flat[self.places].to(torch.float32)
+
+    @cached_property
+    def nothing(self) -> Tensor:
+        """No number."""
+        return torch.empty(0, device=self.places.device)

@@ -21,14 +21,14 @@ LOCK = threading.RLock()
 
 
 class Overlay:
-    """A block within which `around` is called in place of a module's function, with that and its arguments.
+    """A block within which `around` is called in place of a function of a module or class, with that and its arguments.
 
     Left, it puts back what it lay on if it is still on top. If something else has been laid over it, that stays, and
     this one passes every call on from then on. So whatever the order in which several are left, what was there first
     comes back, and what another has put there is not touched.
     """
 
-    def __init__(self, holder: ModuleType, name: str, around: Callable[..., Any]) -> None:
+    def __init__(self, holder: ModuleType | type, name: str, around: Callable[..., Any]) -> None:
         self.holder = holder
         self.name = name
         self.around = around

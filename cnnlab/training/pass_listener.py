@@ -138,4 +138,13 @@ class BackwardOverlay(Overlay):
 
     def wrap_below(self) -> Any:
         """The function that is laid on top."""
-        return exclude_from_compiling(super().wrap_below())
+        plain = super().wrap_below()
+        excluded = exclude_from_compiling(plain)
+        if excluded is plain:
+            return plain
+
+        @functools.wraps(plain)  # which knows the overlay, too
+        def top(*arguments: Any, **keywords: Any) -> Any:
+            return (excluded if torch.compiler.is_compiling() else plain)(*arguments, **keywords)
+
+        return top

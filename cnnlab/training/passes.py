@@ -45,7 +45,9 @@ class Pass:
     def noted(self, scale: float) -> Noted:
         """What is kept of it, the cost without its scale."""
         cost = self.cost
-        return Noted(None if cost is None else cost / scale, find_classes(self.roots[0]), self.accumulates)
+        if cost is not None:
+            cost = cost.clone() if scale == 1 else cost / scale
+        return Noted(cost, find_classes(self.roots[0]), self.accumulates)
 
     @property
     def cost(self) -> Tensor | None:
@@ -54,7 +56,7 @@ class Pass:
         for root, weight in zip(self.roots, self.weights or [None] * len(self.roots), strict=False):
             if not self.is_a_cost or not isinstance(root, Tensor) or root.numel() != 1:
                 return None
-            part = root.detach().reshape(())
+            part = root.detach() if root.dim() == 0 else root.detach().reshape(())
             if isinstance(weight, Tensor):
                 part = part * weight.detach().reshape(())
             total = part if total is None else total + part.to(total.device)
@@ -115,6 +117,8 @@ def optional(value: Any) -> list[Any] | None:
 
 def lasting(value: Any) -> Any:
     """What may be looked at more than once: an iterator as a list."""
+    if value is None or isinstance(value, (Tensor, bool)):  # before it is asked whether it is one, which takes longer
+        return value
     return list(value) if isinstance(value, Iterator) else value
 
 
@@ -123,6 +127,8 @@ def find_classes(loss: Any) -> Classes | None:
     node: Any = getattr(loss, "grad_fn", None)
     with contextlib.suppress(AttributeError, RuntimeError, IndexError):
         for _ in range(4):  # a scale of mixed precision, a share of accumulation
+            if node is None:
+                return None
             if type(node).__name__ == "NllLossBackward0":
                 return node._saved_self.detach(), node._saved_target
             node = node.next_functions[0][0]

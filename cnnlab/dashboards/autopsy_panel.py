@@ -10,12 +10,11 @@ import numbers
 import threading
 import time
 from collections.abc import Callable
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from cnnlab.config.errors import describe_error, make_raisable
 from cnnlab.config.settings import quote
-from cnnlab.dashboards.controls import Part, script
+from cnnlab.dashboards.controls import Part, script, style
 from cnnlab.diagnosis.autopsy import Autopsy, autopsy
 from cnnlab.diagnosis.detectors import find_alarms
 from cnnlab.diagnosis.early_warning import overflow_clock
@@ -90,7 +89,7 @@ class AutopsyPanel(Part):
     """The panel, and the thread that makes its autopsy."""
 
     _esm = script("doctor.js")
-    _css = (files("cnnlab.dashboards") / "static" / "doctor.css").read_text(encoding="utf-8")
+    _css = style("doctor.css")
 
     def __init__(self, received: Callable[[dict[str, Any]], None], scale: float) -> None:
         super().__init__(received, part="doctor", scale=scale, state=CLOSED)

@@ -17,14 +17,13 @@ from cnnlab.config.settings import (
     KNOB_FIELDS,
     LIMITS,
     Choice,
-    Knobs,
     Number,
     Pair,
-    Recipe,
     Settings,
-    field_meanings,
     presets,
 )
+from cnnlab.dashboards.explanations import MEANINGS, explain_field, list_explanations
+from cnnlab.dashboards.upload import LABELS, read_upload
 from cnnlab.records.formats import format_fixed, shorten_exponent
 from cnnlab.records.record import Record
 
@@ -49,11 +48,17 @@ def script(name: str) -> str:
     return "\n".join((static / part).read_text(encoding="utf-8") for part in ("element.js", name))
 
 
+def style(name: str) -> str:
+    """The style of a part of the dashboard, after the colours of all."""
+    static = files("cnnlab.dashboards") / "static"
+    return "\n".join((static / part).read_text(encoding="utf-8") for part in ("theme.css", name))
+
+
 class Part(anywidget.AnyWidget):
     """One part of the dashboard; `part` chooses what panel.js draws."""
 
     _esm = script("panel.js")
-    _css = (files("cnnlab.dashboards") / "static" / "panel.css").read_text(encoding="utf-8")
+    _css = style("panel.css")
 
     part = traitlets.Unicode().tag(sync=True)
     scale = traitlets.Float(1.0).tag(sync=True)
@@ -62,18 +67,28 @@ class Part(anywidget.AnyWidget):
 
     def __init__(self, received: Callable[[dict[str, Any]], None], **traits: Any) -> None:
         super().__init__(**traits)
-        self.on_msg(lambda _widget, message, _buffers: received(message))
+        self.on_msg(lambda _widget, message, buffers: received(read_upload(message, buffers)))
 
 
 class Header(Part):
     """State line, transport, preset, speed, progress."""
 
-    presets: traitlets.List[str] = traitlets.List().tag(sync=True)
+    presets: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
     paces: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
+    explanations = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float, state: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        received: Callable[[dict[str, Any]], None],
+        scale: float,
+        state: Mapping[str, Any],
+        own_network: bool = False,
+    ) -> None:
         paces = [[name, "full speed" if pace is None else f"{name} a second"] for name, pace in PACES.items()]
-        super().__init__(received, part="header", scale=scale, state=state, presets=list(presets()), paces=paces)
+        super().__init__(
+            received, part="header", scale=scale, state=state, presets=list_presets(own_network), paces=paces,
+            explanations=list_explanations(),
+        )  # fmt: skip
 
 
 class Controls(Part):
@@ -82,6 +97,9 @@ class Controls(Part):
     limits = traitlets.Dict().tag(sync=True)
     groups: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)
     schedules: traitlets.List[str] = traitlets.List().tag(sync=True)
+    labels: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
+    """What an image of the user's own may be labelled by; empty where none is taken."""
+    explanations = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -90,14 +108,22 @@ class Controls(Part):
         state: Mapping[str, Any],
         groups: Mapping[str, Sequence[str]],
         schedules: Sequence[str] = (),
+        takes_image: bool = False,
         **traits: Any,
     ) -> None:
         limits = {name: described(name) for names in groups.values() for name in names}
         listed = [[title, list(names)] for title, names in groups.items()]
         super().__init__(
             received, part="controls", scale=scale, state=state, limits=limits, groups=listed,
-            schedules=list(schedules), **traits,
+            schedules=list(schedules), labels=list(map(list, LABELS.items())) if takes_image else [],
+            explanations=list_explanations(), **traits,
         )  # fmt: skip
+
+
+def list_presets(own_network: bool) -> list[list[str]]:
+    """Each preset and what the user reads; the question's is what a network of the user's own starts with."""
+    shown = {"question": "own network"} if own_network else {}
+    return [[name, shown.get(name, name.replace("_", " "))] for name in presets()]
 
 
 def group_fields(own_network: bool) -> dict[str, Sequence[str]]:
@@ -117,7 +143,7 @@ class Strip(Part):
 def described(name: str) -> dict[str, Any]:
     """A field's range as the front end needs it to build its control."""
     limit = LIMITS[name]
-    plain = {"label": limit.label, "meaning": MEANINGS[name]}
+    plain = {"label": limit.label, "meaning": MEANINGS[name], "explanation": explain_field(name, limit.label)}
     if isinstance(limit, Number):
         zero = limit.low == 0 and not limit.open_low
         numbers = {"whole": limit.whole, "optional": limit.optional, "logarithmic": limit.logarithmic, "zero": zero}
@@ -125,10 +151,6 @@ def described(name: str) -> dict[str, Any]:
     if isinstance(limit, Pair):
         raise TypeError(f"{name} has no control")
     return {**plain, "kind": "choice", "options": list(limit.options)}
-
-
-MEANINGS = {**field_meanings(Recipe), **field_meanings(Knobs)}
-"""Field -> the sentence that documents it, shown when the pointer rests on its control."""
 
 
 def list_field_values(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from cnnlab.dashboards.autopsy_panel import AutopsyPanel
 from cnnlab.dashboards.cell import close_widgets
 from cnnlab.dashboards.controls import Controls, Header, Strip, group_fields
 from cnnlab.dashboards.live_figure import LiveFigure
-from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.view_state import (
     PATCHES,
     HeaderState,
@@ -30,7 +29,7 @@ from cnnlab.plots.images import draw_patches
 from cnnlab.plots.layout import find_held_axes, resize_dashboard
 from cnnlab.plots.recorder import FigureRecorder
 
-CONTROLS_WIDTH = 292
+CONTROLS_WIDTH = 264
 """Width of the controls in pixels at scale 1."""
 LEAST_WIDTH = 320
 """Least width of the plots in pixels."""
@@ -62,20 +61,20 @@ class LabWidgets:
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
         zoomable = [f"{axis}.autorange" for axis in find_ranges(view.record, (), view.goal)]
         self.figure.layout.on_change(lambda *_: zoomed(), *zoomable)
-        self.header = Header(received, scale, describe_header(moment))
+        self.header = Header(received, scale, describe_header(moment), own_network)
         self.controls = Controls(
             received, scale, describe_controls(moment), group_fields(own_network), SCHEDULE.options,
-            layout=make_column_layout(wide),
+            takes_image=not own_network, layout=make_column_layout(wide),
         )  # fmt: skip
         self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment))
-        self.upload = Upload(received)
         self.doctor = AutopsyPanel(received, scale)
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
-        column = [self.controls] if own_network else [self.controls, self.upload]
-        self.column = ipywidgets.VBox(column, layout=make_column_layout(wide))
+        self.column = ipywidgets.VBox([self.controls], layout=make_column_layout(wide))
         self.body = ipywidgets.HBox([self.column, self.plots])
+        for part, name in ((self.column, "column"), (self.plots, "plots"), (self.body, "body")):
+            part.add_class(f"cnnlab-{name}")
         self.box = ipywidgets.VBox([self.header, self.doctor, self.body])
         self.box.add_class("cnnlab-lab")
 
@@ -157,7 +156,6 @@ class LabWidgets:
     def close(self) -> None:
         """Close all widgets."""
         close_widgets(self.box)
-        self.upload.close()
 
 
 def make_column_layout(width: int) -> ipywidgets.Layout:

@@ -254,7 +254,7 @@ def describe_controls(moment: Moment) -> ControlsState:
         "values": controls.list_field_values(moment.settings),
         "schedule": view.schedule,
         "band": describe_stability(moment),
-        "problem": "" if moment.refused == "updates" else moment.problem,
+        "problem": moment.problem,
         "refused": moment.refused,
         "note": moment.note,
         "branches": describe_branches(view.record, moment.coming),

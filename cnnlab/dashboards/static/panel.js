@@ -341,7 +341,8 @@ function controls({ model, el }) {
     }
     const places = { ...rows, schedule };
     for (const [name, { mistake }] of Object.entries(places)) mistake.show(state.refused === name ? state.problem : "");
-    say(problem, state.refused in places ? "" : state.problem);
+    const elsewhere = state.refused in places || state.refused === "updates"; // beside its box, which the header has
+    say(problem, elsewhere ? "" : state.problem);
     say(note, state.note);
     if (!state.branches) return;
     drawBand(state.band);

@@ -10,12 +10,12 @@ import numbers
 import threading
 import time
 from collections.abc import Callable
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from cnnlab.config.errors import describe_error, make_raisable
 from cnnlab.config.settings import quote
-from cnnlab.dashboards.controls import Part, script
+from cnnlab.dashboards.controls import Part
+from cnnlab.dashboards.static_files import read_static
 from cnnlab.diagnosis.autopsy import Autopsy, autopsy
 from cnnlab.diagnosis.detectors import find_alarms
 from cnnlab.diagnosis.early_warning import overflow_clock
@@ -89,11 +89,11 @@ class PanelState(OpenPanel):
 class AutopsyPanel(Part):
     """The panel, and the thread that makes its autopsy."""
 
-    _esm = script("doctor.js")
-    _css = (files("cnnlab.dashboards") / "static" / "doctor.css").read_text(encoding="utf-8")
+    _esm = read_static("element.js", "doctor.js")
+    _css = read_static("doctor.css")
 
-    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float) -> None:
-        super().__init__(received, part="doctor", scale=scale, state=CLOSED)
+    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float, **traits: Any) -> None:
+        super().__init__(received, CLOSED, part="doctor", scale=scale, **traits)
         self.found: Autopsy | None = None
         self.error: Exception | None = None
         self.record: Record | None = None

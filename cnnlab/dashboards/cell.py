@@ -97,10 +97,10 @@ def close_all(outputs: list[Kind]) -> None:
 
 
 def close_widgets(widget: ipywidgets.Widget) -> None:
-    """Close a widget and all within it, with their layouts and styles."""
+    """Close a widget and all within it, with their layouts, styles and texts."""
     for child in getattr(widget, "children", ()):
         close_widgets(child)
-    for part in ("layout", "style"):
+    for part in ("layout", "style", "texts"):
         with contextlib.suppress(AttributeError):
             getattr(widget, part).close()
     widget.close()

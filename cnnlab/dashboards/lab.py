@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import plotly.graph_objects as go
+
 from cnnlab.config import errors
 from cnnlab.config.links import find_moment, format_link, opened
 from cnnlab.config.schedules import SHARE
@@ -105,9 +107,9 @@ class Lab(CellOutput):
         self.publisher: FramePublisher = FramePublisher(self)
         self.widgets: LabWidgets = LabWidgets(
             take_moment(self, self.view), float(scale), self.own_network, self.received,
-            lambda: self.attempt(self.worker.ask), lambda: self.worker.run.patches(),
+            self.publisher, lambda: self.worker.run.patches(),
         )  # fmt: skip
-        self.box, self.figure = self.widgets.box, self.widgets.figure
+        self.box = self.widgets.box
         self.doctor: AutopsyPanel = self.widgets.doctor
         OPEN[self] = get_current_cell()
         self.show()
@@ -124,6 +126,11 @@ class Lab(CellOutput):
     def record(self) -> Record:
         """Everything the present run has shown."""
         return self.view.record
+
+    @property
+    def figure(self) -> go.Figure:
+        """What the plots show now, as a plotly figure of its own: to save, to change, `write_image`."""
+        return self.widgets.figure.figure
 
     @property
     def settings(self) -> Settings:
@@ -399,13 +406,17 @@ class Lab(CellOutput):
         with errors.catch_all(self._show_problem):
             action()
 
-    def draw(self, view: View) -> None:
-        """Show a view; what cannot be drawn stays as it was, and the header says why until it can be drawn."""
+    def draw(self, view: View, *, texts: bool = True, plots: bool = True, ask: int = 0) -> None:
+        """Show a view; what cannot be drawn stays as it was, and the header says why until it can be drawn.
+
+        `ask`: have the page answer with this number when that is on the screen.
+        """
         if self.closed:
             return
-        self.publisher.frame += 1
+        self.publisher.frame += plots
         self.undrawn = ""
-        self.widgets.draw(take_moment(self, view), self._note_undrawn, lambda: self.undrawn)
+        moment = take_moment(self, view)
+        self.widgets.draw(moment, self._note_undrawn, lambda: self.undrawn, texts=texts, plots=plots, ask=ask)
 
     def _take_view(self, view: View) -> None:
         """Take over a view (called in the worker's thread)."""

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import ipywidgets
+import plotly.graph_objects as go
 
 from cnnlab.config.errors import catch_all
 from cnnlab.config.schedules import SCHEDULE
-from cnnlab.config.settings import quote
+from cnnlab.config.settings import Number, quote
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
 from cnnlab.dashboards.cell import close_widgets
-from cnnlab.dashboards.controls import Controls, Header, Strip, group_fields
-from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.dashboards.controls import Controls, Header, Strip, Texts, group_fields
+from cnnlab.dashboards.frame_publisher import FramePublisher
+from cnnlab.dashboards.live_figure import Events, LiveFigure
 from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.view_state import (
     PATCHES,
@@ -25,9 +27,8 @@ from cnnlab.dashboards.view_state import (
     describe_header,
     describe_strip,
 )
-from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.images import draw_patches
-from cnnlab.plots.layout import find_held_axes, resize_dashboard
 from cnnlab.plots.recorder import FigureRecorder
 
 CONTROLS_WIDTH = 292
@@ -36,10 +37,12 @@ LEAST_WIDTH = 320
 """Least width of the plots in pixels."""
 WIDTH = 1080
 """Width of the whole in pixels, until a page tells its own."""
+PAGE_WIDTH = Number("Width", 0, 1e5, (0, 1e5))
+"""Pixels of the plots' place on the page."""
 
 
 class LabWidgets:
-    """What a page shows of a lab. `received` takes its messages, `zoomed` is called when an axis is changed.
+    """What a page shows of a lab. `received` takes its messages, `publisher` its answers.
 
     `find_patches` gives the training patches as images, or None if the data are none.
     """
@@ -50,26 +53,29 @@ class LabWidgets:
         scale: float,
         own_network: bool,
         received: Callable[[Any], None],
-        zoomed: Callable[[], None],
+        publisher: FramePublisher,
         find_patches: Callable[[], Any],
     ) -> None:
         self.scale = scale
         self.find_patches = find_patches
-        self.ranges: dict[str, Any] = {}
-        wide, view = round(CONTROLS_WIDTH * scale), moment.view
-        width = max(LEAST_WIDTH, WIDTH - wide)
-        self.figure = LiveFigure(draw_dashboard(view.record, view.goal, scale=scale, width=width))
-        self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
-        zoomable = [f"{axis}.autorange" for axis in find_ranges(view.record, (), view.goal)]
-        self.figure.layout.on_change(lambda *_: zoomed(), *zoomable)
-        self.header = Header(received, scale, describe_header(moment))
+        self.moment = moment
+        self.width = max(LEAST_WIDTH, WIDTH - round(CONTROLS_WIDTH * scale))
+        heard: Events = {
+            "answer": lambda answer: publisher.call(lambda: publisher.take_answer(answer)),
+            "seen": lambda seen: publisher.call(lambda: publisher.take_sight(seen)),
+            "width": lambda width: publisher.call(lambda: self.resize(width)),
+        }
+        self.figure = LiveFigure(self.draw_figure(), {"displayModeBar": False}, heard, moves=True)
+        wide, texts = round(CONTROLS_WIDTH * scale), Texts()
+        self.texts = texts
+        self.header = Header(received, scale, describe_header(moment), texts=texts)
         self.controls = Controls(
-            received, scale, describe_controls(moment), group_fields(own_network), SCHEDULE.options,
+            received, scale, describe_controls(moment), group_fields(own_network), SCHEDULE.options, texts=texts,
             layout=make_column_layout(wide),
         )  # fmt: skip
-        self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment))
+        self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment), texts=texts)
         self.upload = Upload(received)
-        self.doctor = AutopsyPanel(received, scale)
+        self.doctor = AutopsyPanel(received, scale, texts=texts)
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
@@ -79,49 +85,56 @@ class LabWidgets:
         self.box = ipywidgets.VBox([self.header, self.doctor, self.body])
         self.box.add_class("cnnlab-lab")
 
-    def draw(self, moment: Moment, note: Callable[[BaseException], None], undrawn: Callable[[], str]) -> None:
+    def draw_figure(self) -> go.Figure:
+        """A figure of the present width, without ghosts."""
+        view = self.moment.view
+        return draw_dashboard(self.moment.shown, view.goal, scale=self.scale, width=self.width)
+
+    def draw(
+        self, moment: Moment, note: Callable[[BaseException], None], undrawn: Callable[[], str], *,
+        texts: bool, plots: bool, ask: int,
+    ) -> None:  # fmt: skip
         """Show a moment; what cannot be drawn stays as it was, `note` is told, and the header says what is `undrawn`.
 
-        All parts are made ready first and then sent close together: one picture on the screen. The header is the last,
-        and answers when it is drawn.
+        All that is wanted is made ready first and then sent close together: one picture on the screen. `ask`: have the
+        page answer with this number when it is there.
         """
+        self.moment = moment
         ready: list[Callable[[], None]] = []
-        for part in (self.prepare_plots, self.prepare_strip, self.prepare_controls):
+        parts = [self.prepare_strip, self.prepare_controls] if texts else []
+        for part in parts:
             with catch_all(note):
                 ready.append(part(moment))
+        drawn = FigureRecorder([])
+        if plots:
+            with catch_all(note):
+                drawn = self.record_plots(moment)
+        with catch_all(note):
+            self.figure.take(drawn, moving=moment.view.training, ask=ask)
+        if not texts:
+            return
         header = cast(HeaderState, dict(self.header.state))
-        header.update({"frame": moment.frame, "asked": moment.asked, "training": moment.view.training, "problem": ""})
+        header.update({"training": moment.view.training, "problem": ""})
         with catch_all(note):
             header = describe_header(moment)
-        for send in ready:
+        with self.texts.hold_sync():
+            for send in ready:
+                with catch_all(note):
+                    send()
             with catch_all(note):
-                send()
-        with catch_all(note):
-            self.header.state = {**header, "problem": header["problem"] or undrawn()}
+                self.header.state = {**header, "problem": header["problem"] or undrawn()}
 
-    def prepare_plots(self, moment: Moment) -> Callable[[], None]:
-        """The plots made ready to be sent, in one message."""
+    def record_plots(self, moment: Moment) -> FigureRecorder:
+        """What the plots show of a moment."""
         view = moment.view
         ghosts = view.ghosts if moment.shown is view.record else (view.record, *view.ghosts)
-        hover = False if view.training else "closest"
-        if self.figure.layout.hovermode != hover:
-            self.figure.layout.hovermode = hover
-        drawn = FigureRecorder(trace["name"] for trace in self.figure._data)
-        held = self.find_held_axes()
-        pictures = self.with_pictures(moment)
-        self.ranges = refresh_dashboard(
-            drawn, moment.shown, ghosts, view.goal, held, pictures=pictures, curvature=not moment.hidden
-        )
-        return lambda: self.figure.take(drawn, whole=not view.training)
-
-    def with_pictures(self, moment: Moment) -> bool:
-        """Whether a frame has pictures, too."""
-        return not moment.view.training or self.figure.pictures_are_due
+        drawn = FigureRecorder(self.figure.names)
+        refresh_dashboard(drawn, moment.shown, ghosts, view.goal, curvature=not moment.hidden)
+        return drawn
 
     def prepare_strip(self, moment: Moment) -> Callable[[], None]:
-        """The strip made ready to be sent; its picture is a new one only in a frame with all pictures."""
-        picture = None if self.with_pictures(moment) else self.strip.state["kernels"]
-        state: StripState = describe_strip(moment, picture)
+        """The strip made ready to be sent."""
+        state: StripState = describe_strip(moment)
         if moment.shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.draw_patches(moment)
         return lambda: setattr(self.strip, "state", state)
@@ -143,16 +156,12 @@ class LabWidgets:
         found = self.find_patches()
         return "" if found is None else draw_patches(found[:PATCHES])
 
-    def find_held_axes(self) -> frozenset[str]:
-        """The axes whose range the user has set by zooming; a double click gives them back."""
-        # The layout past plotly's objects, which take longer than all the plots' curves.
-        return find_held_axes(self.figure._layout, self.ranges)
-
-    def resize(self, width: float) -> None:
-        """Fit the plots to the width of the cell's output, in pixels."""
-        wide = max(LEAST_WIDTH, round(width) - round(CONTROLS_WIDTH * self.scale) - 2)
-        if self.figure.layout.width != wide:
-            resize_dashboard(self.figure, wide, self.scale)
+    def resize(self, width: Any) -> None:
+        """Fit the plots to the width of their place on the page, in pixels."""
+        wide = max(LEAST_WIDTH, int(PAGE_WIDTH.check("width", width) or 0))
+        if wide != self.width:
+            self.width = wide
+            self.figure.show(self.draw_figure(), self.record_plots(self.moment))
 
     def close(self) -> None:
         """Close all widgets."""

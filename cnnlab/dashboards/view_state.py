@@ -34,10 +34,8 @@ HIDDEN: BandState = {"edges": None, "said": "critical rate: hidden", "title": "P
 
 
 class HeaderState(TypedDict):
-    """What the header shows; `asked`: the page says when the frame is drawn; `hidden`: see `Moment.hidden`."""
+    """What the header shows; `hidden`: see `Moment.hidden`."""
 
-    frame: int
-    asked: bool
     line: str
     tone: str
     hidden: bool
@@ -50,6 +48,7 @@ class HeaderState(TypedDict):
     length: int
     progress: float
     rate: str
+    watching: str
     preset: str
     changed: bool
     pace: str
@@ -114,8 +113,6 @@ class Moment:
     """The earlier update that is looked at; None for the present."""
     heard: list[float]
     pace: str
-    frame: int
-    asked: bool
     offered: bool
     """Whether an earlier kernel has left a run."""
     autosave_problem: str
@@ -123,6 +120,8 @@ class Moment:
     """What could not be done, in a sentence."""
     note: str
     """What the user asked and is no problem, in a sentence."""
+    watching: str
+    """How many frames are shown a second and what they take from the training, in a sentence."""
     hints: bool
     """Whether forecast, critical learning rate and early warnings are shown in any case."""
 
@@ -145,13 +144,13 @@ class Moment:
 
 def take_moment(lab: Lab, view: View) -> Moment:
     """What a lab shows with a view."""
-    worker, publisher, preset = lab.worker, lab.publisher, view.settings.preset
+    worker, preset = lab.worker, view.settings.preset
     follows = prepare_own_start(preset, lab.own["network"], lab.own["data"], {})[1] if lab.own_network else {}
     coming = {number: run.knobs_in_force for number, run in dict(worker.tree.runs).items()}
     return Moment(
         view, worker.settings, settings(preset, **follows), coming, worker.length, lab.look, lab.heard, lab.pace,
-        publisher.frame, publisher.asks, bool(worker.autosave.offered), worker.autosave.problem, lab.problem,
-        lab.note, lab.hints,
+        bool(worker.autosave.offered), worker.autosave.problem, lab.problem,
+        lab.note, lab.publisher.describe(), lab.hints,
     )  # fmt: skip
 
 
@@ -161,8 +160,6 @@ def describe_header(moment: Moment) -> HeaderState:
     updates = len(shown)
     line, mood = describe_state(moment)
     return {
-        "frame": moment.frame,
-        "asked": moment.asked,
         "line": line,
         "tone": mood,
         "hidden": moment.hidden,
@@ -174,6 +171,7 @@ def describe_header(moment: Moment) -> HeaderState:
         "goal": view.goal,
         "length": moment.length,
         "progress": min(updates / view.goal, 1),
+        "watching": moment.watching,
         "rate": f"{view.rate:.1f}" if view.rate < 10 else f"{view.rate:.0f}",
         "preset": view.settings.preset,
         "changed": view.settings != moment.unchanged,

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import ipywidgets
+import plotly.graph_objects as go
 
 from cnnlab.config.errors import describe_problem
 from cnnlab.dashboards.cell import close_widgets, display_widget
@@ -46,8 +47,9 @@ class WatchLab:
         self.closed = False
         self.made = time.monotonic()
         record = watch.record
-        self.figure = LiveFigure(draw_dashboard(record, FIRST_GOAL, width=width))
-        self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
+        self.plots = LiveFigure(
+            draw_dashboard(record, FIRST_GOAL, width=width), {"displayModeBar": False}, {}, moves=True
+        )
         self.line = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 auto"))
         self.button = ipywidgets.Button(
             description="Pause", icon="pause", tooltip="End the loop before its next update",
@@ -67,13 +69,18 @@ class WatchLab:
         self.release.on_click(lambda _button: self.let_go())
         self.sliders = ipywidgets.HBox([self.controls, self.release], layout=ipywidgets.Layout(align_items="center"))
         self.header = ipywidgets.HBox([self.button, self.line], layout=ipywidgets.Layout(align_items="center"))
-        self.box = ipywidgets.VBox([self.header, self.sliders, self.figure])
+        self.box = ipywidgets.VBox([self.header, self.sliders, self.plots])
         self.box.add_class("cnnlab-watch")
         self.draw()
         display_widget(self.box)
 
     def __repr__(self) -> str:
         return f"WatchLab({'closed, ' if self.closed else ''}{self.watch.record!r})"
+
+    @property
+    def figure(self) -> go.Figure:
+        """What the plots show now, as a plotly figure of its own."""
+        return self.plots.figure
 
     @property
     def reachable(self) -> bool:
@@ -88,12 +95,16 @@ class WatchLab:
         goal = FIRST_GOAL
         while goal < len(record):
             goal = goal * 3 // 2
-        drawn = FigureRecorder(trace["name"] for trace in self.figure._data)
-        if time.monotonic() - self.made < SETTLING:
-            self.figure._sent.clear()  # the page may not show the figure yet: send all there is
+        drawn = FigureRecorder(self.plots.names)
         ended = not self.watch.active
-        refresh_dashboard(drawn, record, (), goal, pictures=ended or self.figure.pictures_are_due)
-        self.figure.take(drawn, whole=ended)
+        refresh_dashboard(drawn, record, (), goal)
+        if (
+            time.monotonic() - self.made < SETTLING
+        ):  # a page that opens the figure just now cannot ask for what it missed
+            self.plots.put(drawn, moving=not ended)
+            self.plots.send_whole()
+        else:
+            self.plots.take(drawn, moving=not ended)
         said = self.watch.stopped or state_line(record)
         mood = BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else tone(record)
         place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")
@@ -142,4 +153,4 @@ class WatchLab:
         close_widgets(self.sliders)
         self.box.layout.close()
         self.box.close()
-        self.figure.close()
+        self.plots.close()

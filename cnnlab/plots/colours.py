@@ -19,3 +19,7 @@ def colour_layer(layer: int) -> str:
 def colour_branch(number: int) -> str:
     """The colour of a branch; the first one is in ink."""
     return BRANCH_COLOURS[(number - 1) % len(BRANCH_COLOURS)]
+
+
+DARK: dict[str, str] = {}
+"""Colour on a light ground -> its counterpart on a dark one."""

@@ -93,6 +93,7 @@ function header({ model, el }) {
     play.title = state.training ? "Pause" : `Play: train ${state.length} updates`;
     say(counter, `epoch ${state.epoch} · update ${state.step} of ${state.goal}`);
     say(rate, state.training ? `${state.rate} updates/s` : "paused");
+    rate.title = state.training ? state.watching : "";
     bar.value = state.progress;
     scrubber.max = state.trained;
     if (document.activeElement !== scrubber || state.training) scrubber.value = state.step;
@@ -103,17 +104,11 @@ function header({ model, el }) {
     if (document.activeElement !== preset || preset.value === state.preset) preset.value = state.changed ? "" : state.preset;
     if (document.activeElement !== pace) pace.value = state.pace;
     say(problem, state.problem || "");
-    // When asked, say that this frame is on the screen; the plots' message came before this one.
-    // A tab in the background draws nothing, but is there: it answers too.
-    if (!state.asked) return;
-    const answer = () => send({ drawn: state.frame, width: root.clientWidth });
-    document.hidden ? setTimeout(answer, 0) : requestAnimationFrame(answer);
   };
   const observer = new ResizeObserver(() => {
     if (!root.clientWidth) return;
     width = root.clientWidth;
     fit();
-    send({ width });
   });
   observer.observe(root);
   model.on("change:state", draw);
@@ -326,8 +321,8 @@ const keep = (event) => {
 
 const parts = { header, controls, strip };
 export default {
-  render: (context) => {
-    context.el.addEventListener("keydown", keep);
-    return parts[context.model.get("part")](context);
+  render: async ({ model, el }) => {
+    el.addEventListener("keydown", keep);
+    return parts[model.get("part")]({ model: await withTexts(model), el });
   },
 };

@@ -23,7 +23,7 @@ from cnnlab.plots.recorder import FigureRecorder, Place
 TYPES = {"f4": "f", "f8": "d", "i4": "i", "u1": "B"}
 """Kind and bytes of the numbers that are sent as they are -> what the page calls them; others are sent as float64."""
 Events = Mapping[str, Callable[[Any], None]]
-"""What the page may tell ("answer" to a frame, "click" on a point, "zoom" by a box, "width", "seen") -> who hears it."""
+"""What the page may tell ("answer" to a frame, "click" on a point, "zoom" by a box, "width", "seen"); who hears it."""
 
 
 class PlotlyScript(ipywidgets.Widget):
@@ -60,7 +60,7 @@ class LiveFigure(anywidget.AnyWidget):
     _css = read_static("live_figure.css")
 
     spec = traitlets.Dict().tag(sync=True, to_json=pack)
-    """All that is shown now, for a page opened later: `data`, `layout`, `moving`, and the `message` that told it last."""
+    """All that is shown now, for a page opened later: `data`, `layout`, `moving`, the number of the last `message`."""
     config: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
     events: traitlets.List[str] = traitlets.List().tag(sync=True)
     moves = traitlets.Bool().tag(sync=True)
@@ -72,6 +72,7 @@ class LiveFigure(anywidget.AnyWidget):
         self, figure: go.Figure, config: Mapping[str, Any], heard: Events, *, moves: bool = False, **traits: Any
     ) -> None:
         self.heard = heard
+        self.lost = False  # whether a message could not be sent
         spec = {**take_apart(figure), "moving": False, "message": 0}
         super().__init__(
             spec=spec, config=dict(config), events=list(heard), moves=moves, plotly=share_plotly(), **traits
@@ -121,38 +122,48 @@ class LiveFigure(anywidget.AnyWidget):
         """
         self.send_changes(dict(drawn.values()), moving, ask)
 
-    def put(self, drawn: FigureRecorder, moving: bool = False) -> None:
-        """Take over what was drawn, and send nothing."""
+    def take_whole(self, drawn: FigureRecorder, moving: bool = False) -> None:
+        """Take over what was drawn, and send all there is: a page opened just now may have missed a message."""
+        self.put(dict(drawn.values()))
         self.spec["moving"] = moving
-        for place, value in drawn.values():
-            holder, name = find_holder(self.spec, place)
-            holder[name] = value
+        self.send_whole()
 
     def send_changes(self, values: Mapping[Place, Any], moving: bool = False, ask: int = 0) -> None:
-        """Send those of some values that are not what the page has; None takes away what is there."""
+        """Send those of some values that are not what the page has; None takes away what is there.
+
+        After a message that could not be sent, all there is goes before the next one.
+        """
+        lost, self.lost = self.lost, True
+        arrays, plain, numbers = self.put(values)
+        if arrays or plain or ask or lost or self.spec["moving"] != moving:
+            self.spec["moving"] = moving
+            if lost:
+                self.send_whole()
+            self.spec["message"] += 1
+            content = {"message": self.spec["message"], "moving": moving, "arrays": arrays, "plain": plain, "ask": ask}
+            self.send(content, [numbers])
+        self.lost = False
+
+    def put(self, values: Mapping[Place, Any]) -> tuple[list[list[Any]], list[list[Any]], bytes]:
+        """Take over values; what is new of them: arrays (place, type, numbers kept, numbers added), others, bytes."""
         arrays: list[list[Any]] = []
-        parts: list[bytes] = []
         plain: list[list[Any]] = []
+        parts: list[bytes] = []
         for place, value in values.items():
             holder, name = find_holder(self.spec, place)
             old = holder.get(name)
-            if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "fiub":
-                kind, numbers = make_sendable(value)
-                kept = count_common(old, numbers)
-                if kept == len(numbers) and isinstance(old, np.ndarray) and len(old) == kept:
-                    continue
+            if not (isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "fiub"):
+                if not is_same(old, value):
+                    plain.append([list(place), pack(value)])
+                    holder[name] = value
+                continue
+            kind, numbers = make_sendable(value)
+            kept = count_common(old, numbers)
+            if kept < len(numbers) or not isinstance(old, np.ndarray) or kept < len(old):
                 arrays.append([*place, kind, kept, len(numbers) - kept])
                 parts.append(numbers[kept:].tobytes())
                 holder[name] = numbers
-            elif not is_same(old, value):
-                plain.append([list(place), pack(value)])
-                holder[name] = value
-        if not (arrays or plain or ask) and self.spec["moving"] == moving:
-            return
-        self.spec["moving"] = moving
-        self.spec["message"] += 1
-        content = {"message": self.spec["message"], "moving": moving, "arrays": arrays, "plain": plain}
-        self.send({**content, "ask": ask} if ask else content, [b"".join(parts)])
+        return arrays, plain, b"".join(parts)
 
     def send_whole(self) -> None:
         """Send all there is, to a page that has missed a message."""
@@ -167,11 +178,13 @@ def take_apart(figure: go.Figure) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def find_holder(spec: Any, place: Place) -> tuple[dict[str, Any], Any]:
+def find_holder(spec: dict[str, Any], place: Place) -> tuple[dict[str, Any], Any]:
     """The dictionary in which a value of a figure lies, and its name there."""
+    holder: Any = spec
+    name: Any
     for name in place[:-1]:
-        spec = spec[name] if isinstance(spec, list) else spec.setdefault(name, {})
-    return spec, place[-1]
+        holder = holder[name] if isinstance(holder, list) else holder.setdefault(name, {})
+    return holder, place[-1]
 
 
 def list_changes(old: Any, new: Any, place: Place) -> list[tuple[Place, Any]]:

@@ -101,8 +101,7 @@ class WatchLab:
         if (
             time.monotonic() - self.made < SETTLING
         ):  # a page that opens the figure just now cannot ask for what it missed
-            self.plots.put(drawn, moving=not ended)
-            self.plots.send_whole()
+            self.plots.take_whole(drawn, moving=not ended)
         else:
             self.plots.take(drawn, moving=not ended)
         said = self.watch.stopped or state_line(record)

@@ -467,13 +467,13 @@ def breaking(monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException) -
 
     owner = {
         "draw_cost": dashboard, "colour_cells": trainability_map, "describe_band": view_state,
-        "_send_update_msg": LiveFigure, "_send_animate_msg": LiveFigure, "_in_words": JobDashboard,
+        "send": LiveFigure, "_in_words": JobDashboard,
     }[place]  # fmt: skip
     monkeypatch.setattr(owner, place, cannot)
     return times
 
 
-@pytest.mark.parametrize("place", ["draw_cost", "describe_band", "_send_update_msg"])
+@pytest.mark.parametrize("place", ["draw_cost", "describe_band", "send"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not isinstance(kind, KeyboardInterrupt)], ids=kind_of)
 def test_an_error_while_drawing_is_shown_and_the_next_good_frame_clears_it_and_holds_all(
     lab: cnnlab.Lab, monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException
@@ -485,15 +485,14 @@ def test_an_error_while_drawing_is_shown_and_the_next_good_frame_clears_it_and_h
     assert lab.record.steps.tolist() == [1, 2, 3, 4, 5]
     assert lab.widgets.header.state["step"] == 5
     assert lab.widgets.header.state["problem"].startswith(f"this could not be drawn: {type(kind).__name__}")
-    sent: list[dict[str, Any]] = []
-    good = LiveFigure._send_update_msg
-    monkeypatch.setattr(LiveFigure, "_send_update_msg", lambda *told: (sent.append(told[1]), good(*told))[1])
+    sent: list[Any] = []
+    good = LiveFigure.send_state
+    monkeypatch.setattr(LiveFigure, "send_state", lambda *told: (sent.append(told[1]), good(*told))[1])
     lab.step(1)
     assert lab.widgets.header.state["problem"] == ""
     assert next(trace for trace in lab.figure.data if trace.name == "cost").x.tolist() == [1, 2, 3, 4, 5, 6]
     assert lab.widgets.controls.state["band"]
-    if place == "_send_update_msg":
-        assert {"x", "y", "source"} <= set(sent[0])
+    assert sent == ["spec"] * (place == "send")
 
 
 def test_a_trait_that_refuses_is_shown_and_the_other_parts_are_drawn(lab: cnnlab.Lab) -> None:

@@ -25,9 +25,12 @@ from cnnlab.dashboards.view_state import (
     describe_header,
     describe_strip,
 )
+from cnnlab.plots.arrangement import arrange_panels
 from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
+from cnnlab.plots.dashboard_layout import make_layout
 from cnnlab.plots.images import draw_patches
-from cnnlab.plots.layout import find_held_axes, resize_dashboard
+from cnnlab.plots.layer_groups import group_layers
+from cnnlab.plots.layout import find_held_axes
 from cnnlab.plots.recorder import FigureRecorder
 
 CONTROLS_WIDTH = 292
@@ -58,6 +61,8 @@ class LabWidgets:
         self.ranges: dict[str, Any] = {}
         wide, view = round(CONTROLS_WIDTH * scale), moment.view
         width = max(LEAST_WIDTH, WIDTH - wide)
+        self.layers = group_layers(view.record).layers
+        self.arrangement = arrange_panels(width, scale)
         self.figure = LiveFigure(draw_dashboard(view.record, view.goal, scale=scale, width=width))
         self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
         zoomable = [f"{axis}.autorange" for axis in find_ranges(view.record, (), view.goal)]
@@ -110,7 +115,14 @@ class LabWidgets:
         held = self.find_held_axes()
         pictures = self.with_pictures(moment)
         self.ranges = refresh_dashboard(
-            drawn, moment.shown, ghosts, view.goal, held, pictures=pictures, curvature=not moment.hidden
+            drawn,
+            moment.shown,
+            ghosts,
+            view.goal,
+            held,
+            pictures=pictures,
+            curvature=not moment.hidden,
+            panels=self.arrangement.panels,
         )
         return lambda: self.figure.take(drawn, whole=not view.training)
 
@@ -152,7 +164,9 @@ class LabWidgets:
         """Fit the plots to the width of the cell's output, in pixels."""
         wide = max(LEAST_WIDTH, round(width) - round(CONTROLS_WIDTH * self.scale) - 2)
         if self.figure.layout.width != wide:
-            resize_dashboard(self.figure, wide, self.scale)
+            self.arrangement = arrange_panels(wide, self.scale)
+            with self.figure.batch_update():
+                self.figure.update_layout(make_layout(self.layers, self.arrangement))
 
     def close(self) -> None:
         """Close all widgets."""

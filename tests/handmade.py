@@ -21,9 +21,13 @@ def record_of(
     layers: tuple[str, ...] = LAYERS,
     precision: str = "float32",
     updates_per_epoch: int = 1,
+    lost: tuple[int, ...] = (),
     **gauges: object,
 ) -> Record:
-    """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1."""
+    """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1.
+
+    `lost`: the places of the layers that end with weights that are NaN.
+    """
     costs = np.asarray(cost, dtype=float)
     settings = cnnlab.settings("question", precision=precision)
     log = Log(settings, layers, ("first.weight[0,0]",), updates_per_epoch)
@@ -35,6 +39,7 @@ def record_of(
     table = np.column_stack([columns[name] for name in (*GAUGES, *LAYER_GAUGES)] + [np.ones(rows)])
     histograms = np.zeros((rows, len(layers), EXPONENTS[precision].count), dtype=np.int32)
     histograms[:, :, EXPONENTS[precision].bias - 2] = 10
+    histograms[-1, list(lost), -1] = 3
     log.append(table, histograms)
     return log.record()
 

@@ -36,6 +36,7 @@ from cnnlab.dashboards.view_state import take_moment
 from cnnlab.dashboards.worker import Worker
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.summary import before_explosion
+from cnnlab.plots.arrangement import check_panels
 from cnnlab.records.record import Record
 from cnnlab.training.problem import prepare_own_start
 from cnnlab.training.run import Run
@@ -56,7 +57,8 @@ class Lab(CellOutput):
     control is also a call: `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that
     was there. `Lab(lab.link())` opens what a link was taken of: it trains to the update that was shown, and pauses. In
     a notebook the run is kept safe every few seconds (`autosave` may name another file, or be False), and a lab that
-    finds one of an earlier kernel offers it.
+    finds one of an earlier kernel offers it. `panels` are the plots that are shown, in their order, such as ("cost",
+    "magnitudes"); `lab.panels` changes them.
 
     `hints=False` keeps from the page what would answer a guess: the forecast before the first update, the critical
     learning rate with the curvature, and the warnings before the cost is NaN or inf. They are shown once the present
@@ -78,9 +80,11 @@ class Lab(CellOutput):
         held_out: Any = None,
         watch: Sequence[str] | None = None,
         autosave: bool | str | os.PathLike[str] = True,
+        panels: Sequence[str] | None = None,
         **changes: Any,
     ) -> None:
         check_scale(scale)
+        check_panels(panels)
         if not isinstance(hints, bool):
             raise TypeError(f"hints must be True or False, got {quote(hints)}")
         self.hints = hints or shows_forecast()
@@ -107,7 +111,7 @@ class Lab(CellOutput):
         self.publisher: FramePublisher = FramePublisher(self)
         self.widgets: LabWidgets = LabWidgets(
             take_moment(self, self.view), float(scale), self.own_network, self.received,
-            self.publisher, lambda: self.worker.run.patches(),
+            self.publisher, lambda: self.worker.run.patches(), panels,
         )  # fmt: skip
         self.box = self.widgets.box
         self.doctor: AutopsyPanel = self.widgets.doctor
@@ -131,6 +135,15 @@ class Lab(CellOutput):
     def figure(self) -> go.Figure:
         """What the plots show now, as a plotly figure of its own: to save, to change, `write_image`."""
         return self.widgets.figure.figure
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """The names of the plots that are shown, in their order; may be set, None shows all."""
+        return self.widgets.panels
+
+    @panels.setter
+    def panels(self, names: Sequence[str] | None) -> None:
+        self.widgets.choose_panels(names)
 
     @property
     def settings(self) -> Settings:

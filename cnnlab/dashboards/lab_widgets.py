@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import ipywidgets
@@ -27,8 +27,10 @@ from cnnlab.dashboards.view_state import (
     describe_header,
     describe_strip,
 )
+from cnnlab.plots.arrangement import arrange_panels, check_focus, check_panels
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.images import draw_patches
+from cnnlab.plots.numbers import write_numbers
 from cnnlab.plots.recorder import FigureRecorder
 
 CONTROLS_WIDTH = 292
@@ -55,15 +57,20 @@ class LabWidgets:
         received: Callable[[Any], None],
         publisher: FramePublisher,
         find_patches: Callable[[], Any],
+        panels: Sequence[str] | None,
     ) -> None:
         self.scale = scale
         self.find_patches = find_patches
         self.moment = moment
         self.width = max(LEAST_WIDTH, WIDTH - round(CONTROLS_WIDTH * scale))
+        self.panels = check_panels(panels)
+        self.focus: str | None = None
         heard: Events = {
             "answer": lambda answer: publisher.call(lambda: publisher.take_answer(answer)),
             "seen": lambda seen: publisher.call(lambda: publisher.take_sight(seen)),
             "width": lambda width: publisher.call(lambda: self.resize(width)),
+            "focus": lambda name: publisher.call(lambda: self.enlarge(name)),
+            "csv": lambda name: publisher.call(lambda: self.send_numbers(name)),
         }
         self.figure = LiveFigure(self.draw_figure(), {"displayModeBar": False}, heard, moves=True)
         wide, texts = round(CONTROLS_WIDTH * scale), Texts()
@@ -88,7 +95,9 @@ class LabWidgets:
     def draw_figure(self) -> go.Figure:
         """A figure of the present width, without ghosts."""
         view = self.moment.view
-        return draw_dashboard(self.moment.shown, view.goal, scale=self.scale, width=self.width)
+        return draw_dashboard(
+            self.moment.shown, view.goal, scale=self.scale, width=self.width, panels=self.panels, focus=self.focus
+        )  # fmt: skip
 
     def draw(
         self, moment: Moment, note: Callable[[BaseException], None], undrawn: Callable[[], str], *,
@@ -129,7 +138,8 @@ class LabWidgets:
         view = moment.view
         ghosts = view.ghosts if moment.shown is view.record else (view.record, *view.ghosts)
         drawn = FigureRecorder(self.figure.names)
-        refresh_dashboard(drawn, moment.shown, ghosts, view.goal, curvature=not moment.hidden)
+        panels = arrange_panels(self.width, self.scale, self.panels, self.focus).panels
+        refresh_dashboard(drawn, moment.shown, ghosts, view.goal, curvature=not moment.hidden, panels=panels)
         return drawn
 
     def prepare_strip(self, moment: Moment) -> Callable[[], None]:
@@ -161,7 +171,27 @@ class LabWidgets:
         wide = max(LEAST_WIDTH, int(PAGE_WIDTH.check("width", width) or 0))
         if wide != self.width:
             self.width = wide
-            self.figure.show(self.draw_figure(), self.record_plots(self.moment))
+            self.arrange()
+
+    def enlarge(self, panel: str | None) -> None:
+        """Give the whole figure to one panel, by its name; None: show all panels again."""
+        self.focus = check_focus(panel)
+        self.arrange()
+
+    def choose_panels(self, panels: Sequence[str] | None) -> None:
+        """Show the panels of these names in their order; None: all of them."""
+        self.panels, self.focus = check_panels(panels), None
+        self.arrange()
+
+    def arrange(self) -> None:
+        """Show the same in another arrangement."""
+        self.figure.show(self.draw_figure(), self.record_plots(self.moment))
+
+    def send_numbers(self, panel: Any) -> None:
+        """Send the numbers of a panel to the page, which saves them."""
+        name = check_focus(panel)
+        assert name is not None
+        self.figure.send({"file": f"{name}.csv", "text": write_numbers(self.moment.shown, name)})
 
     def close(self) -> None:
         """Close all widgets."""

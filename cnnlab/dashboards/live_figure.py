@@ -56,7 +56,7 @@ class LiveFigure(anywidget.AnyWidget):
     `moves`: curves and marks are drawn on canvases while more frames follow, by plotly when none does.
     """
 
-    _esm = read_static("theme.js", "canvas.js", "live_figure.js")
+    _esm = read_static("element.js", "theme.js", "canvas.js", "panel_tools.js", "live_figure.js")
     _css = read_static("live_figure.css")
 
     spec = traitlets.Dict().tag(sync=True, to_json=pack)

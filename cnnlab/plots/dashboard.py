@@ -6,14 +6,16 @@ what was not measured is a gap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from cnnlab.plots.arrangement import Panel, arrange_panels
 from cnnlab.plots.colours import FAINT, INK, ORANGE, PALETTE, RED, colour_branch, colour_layer
+from cnnlab.plots.dashboard_layout import choose_visible, make_layout
 from cnnlab.plots.gauges import PLOTS, number_axes, number_lanes, take_values
 from cnnlab.plots.images import draw_bands
 from cnnlab.plots.layer_groups import group_layers
@@ -22,7 +24,6 @@ from cnnlab.plots.layout import (
     choose_powers,
     choose_update_ticks,
     fit_log_range,
-    make_layout,
     name_axis,
 )
 from cnnlab.plots.points import LAYER_POINTS, find_lone_points, place_marks, split_stretches, thin_curve
@@ -31,6 +32,8 @@ from cnnlab.records.frame import FloatArray, is_nonfinite
 from cnnlab.records.histograms import Exponents
 from cnnlab.records.record import Record
 
+WIDTH = 800
+"""Width of the figure in pixels where nobody says another."""
 COST_POINTS, COLUMNS, BINS = 1000, 120, 22
 """Most points of the cost curve; most columns of the picture over time, and its bins a layer."""
 SHORT = 60
@@ -41,10 +44,23 @@ BRANCHES = 6
 """Most other branches that are drawn, the youngest ones."""
 
 
-def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800) -> go.Figure:
-    """The figure of a record whose run goes up to update `goal`; `scale` enlarges it, `width` is in pixels."""
+def draw_dashboard(
+    record: Record,
+    goal: int,
+    *,
+    scale: float = 1.0,
+    width: int = WIDTH,
+    panels: Sequence[str] | None = None,
+    focus: str | None = None,
+) -> go.Figure:
+    """The figure of a record whose run goes up to update `goal`; `scale` enlarges its type, `width` is in pixels.
+
+    `panels` are the names of the plots that are shown, in their order, all of them for None; `focus` is the name of one
+    that has the figure to itself. ValueError in a sentence if a name is no plot's.
+    """
     record = group_layers(record)
-    figure = go.Figure(layout=make_layout(record.layers, scale, width))
+    arrangement = arrange_panels(width, scale, panels, focus)
+    figure = go.Figure(layout=make_layout(record.layers, arrangement))
     traces = [
         make_curve("ghosts", "cost", FAINT, 1.2),
         *(make_curve(f"branch {place}", "cost", INK, 1.5) for place in range(BRANCHES)),
@@ -64,7 +80,7 @@ def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int 
     for layer in range(len(record.layers)):
         filled: dict[str, Any] = {"fill": "toself", "fillcolor": colour_layer(layer), "opacity": 0.75}
         traces.append(make_curve(f"magnitudes {layer}", "magnitudes", colour_layer(layer), 1, dash=None, **filled))
-    for name, values in take_values(record).items():
+    for name, values in take_values(record, PLOTS).items():
         if PLOTS[name].yardstick is not None:
             traces.append(make_curve(f"{name} yardstick", name, FAINT, 1, "dash"))
         traces += [make_layer_marks(f"{name} marks", name, lane=True), make_layer_marks(f"lone {name}", name)]
@@ -72,8 +88,10 @@ def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int 
         for at, owner in enumerate(owners):
             hover = f"update %{{x}}: {PLOTS[name].title.lower()}{owner} %{{y:.3g}}<extra></extra>"
             traces.append(make_curve(f"{name} {at}", name, colour_layer(at), hovertemplate=hover))
+    for trace, visible in zip(traces, choose_visible(traces, arrangement.panels), strict=True):
+        trace.visible = visible
     figure.add_traces(traces)
-    refresh_dashboard(figure, record, (), goal)
+    refresh_dashboard(figure, record, (), goal, panels=arrangement.panels)
     return figure
 
 
@@ -116,30 +134,37 @@ def refresh_dashboard(
     held: frozenset[str] = frozenset(),
     pictures: bool = True,
     curvature: bool = True,
+    panels: Mapping[str, Panel] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Draw the record, with earlier ones as faint ghosts, into a figure of `draw_dashboard` in one message.
 
     `held` names axes (such as "yaxis") whose range a user has set: these stay as they are. `pictures`: whether the
     histograms over time are drawn, too, which takes more than half of the time. `curvature`: whether the largest
-    eigenvalue is, with which the page would hold the critical learning rate.
+    eigenvalue is, with which the page would hold the critical learning rate. `panels`: those of the figure's
+    arrangement, to draw no others; all of a figure of the usual width for None.
     Returns the ranges wanted, by axis.
     """
     record = group_layers(record)
+    panels = arrange_panels(WIDTH).panels if panels is None else panels
     traces = {trace.name: trace for trace in figure.data}
     last = find_last_update(record, ghosts, goal)
     with figure.batch_update():
-        draw_cost(traces, record, ghosts)
-        draw_accuracy(traces, record)
-        draw_magnitudes(traces, record)
-        if pictures:
+        if "cost" in panels:
+            draw_cost(traces, record, ghosts)
+        if "accuracy" in panels:
+            draw_accuracy(traces, record)
+        if "magnitudes" in panels:
+            draw_magnitudes(traces, record)
+        if "over_time" in panels and pictures:
             draw_over_time(traces, record)
-        for name, values in take_values(record).items():
+        if "stability" in panels:
+            draw_stability(traces, record, last, curvature)
+        for name, values in take_values(record, panels).items():
             draw_values(traces, name, np.ascontiguousarray(values))
             yardstick = PLOTS[name].yardstick
             if yardstick is not None:
                 traces[f"{name} yardstick"].update(x=[0, last], y=[yardstick, yardstick])
-        draw_stability(traces, record, last, curvature)
-        wanted = find_ranges(record, ghosts, goal, curvature)
+        wanted = find_ranges(record, ghosts, goal, curvature, panels)
         for axis, range_and_ticks in wanted.items():
             if axis not in held:
                 figure.layout[axis].update(range_and_ticks, autorange=False)
@@ -156,28 +181,45 @@ def find_last_update(record: Record, ghosts: Sequence[Record], goal: int) -> int
 
 
 def find_ranges(
-    record: Record, ghosts: Sequence[Record], goal: int, curvature: bool = True
+    record: Record,
+    ghosts: Sequence[Record],
+    goal: int,
+    curvature: bool = True,
+    panels: Mapping[str, Panel] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Axis -> range and ticks."""
+    """Axis -> range and ticks, of the panels that are shown."""
+    panels = arrange_panels(WIDTH).panels if panels is None else panels
     last = find_last_update(record, ghosts, goal)
     ticks = choose_update_ticks(last)
-    first, largest = choose_powers(record.exponents)
-    powers, texts = choose_power_ticks(first, largest)
-    across: dict[str, dict[str, Any]] = {name: {"range": [-0.025 * last, last * 1.02], **ticks} for name in PLOTS}
-    across["over_time"] = {"range": [-0.5, last + 0.5], **ticks}
-    across["magnitudes"] = {
-        "range": [first, largest + (largest - first) * 0.05], "tickvals": powers, "ticktext": texts
-    }  # fmt: skip
-    up = {
-        "cost": fit_log_range(np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])),
-        "stability": fit_log_range(find_heights(record, curvature), ticks=3),
-    }
-    for name, values in take_values(record).items():
-        yardstick = PLOTS[name].yardstick
-        up[name] = fit_log_range(values if yardstick is None else np.append(values, yardstick))
+    across: dict[str, dict[str, Any]] = {name: {"range": [-0.025 * last, last * 1.02], **ticks} for name in panels}
+    up: dict[str, dict[str, Any]] = {}
+    for name, panel in panels.items():
+        if name == "over_time":
+            across[name] = {"range": [-0.5, last + 0.5], **ticks}
+        elif name == "magnitudes":
+            across[name] = find_powers(record, panel.ticks[0])
+        elif name != "accuracy":
+            up[name] = fit_log_range(find_values(name, record, ghosts, curvature), panel.ticks[1])
     axes = number_axes()
     wanted = {name_axis(axes[name][0]): found for name, found in across.items()}
     return wanted | {name_axis(axes[name][1]): found for name, found in up.items()}
+
+
+def find_powers(record: Record, ticks: int) -> dict[str, Any]:
+    """Range and ticks of the axis of magnitudes."""
+    first, largest = choose_powers(record.exponents)
+    powers, texts = choose_power_ticks(first, largest, ticks)
+    return {"range": [first, largest + (largest - first) * 0.05], "tickvals": powers, "ticktext": texts}
+
+
+def find_values(name: str, record: Record, ghosts: Sequence[Record], curvature: bool) -> FloatArray:
+    """All that the log axis of a plot has to hold."""
+    if name == "cost":
+        return np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])
+    if name == "stability":
+        return find_heights(record, curvature)
+    values, yardstick = take_values(record, (name,))[name], PLOTS[name].yardstick
+    return values if yardstick is None else np.append(values, yardstick)
 
 
 def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) -> None:

@@ -67,7 +67,7 @@ def draw_remedies(lanes: Sequence[Lane], steps: int, *, scale: float = 1.0, widt
 def refresh_remedies(figure: Any, lanes: Sequence[Lane]) -> None:
     """Draw curves and verdicts as they are now; all plots have the same range of costs."""
     traces = {trace.name: trace for trace in figure.data}
-    heights = fit_log_range(np.concatenate([lane.cost for lane in lanes]))
+    heights = fit_log_range(np.concatenate([lane.cost for lane in lanes]), ticks=5)
     with figure.batch_update():
         for place, lane in enumerate(lanes):
             x, y = join_curves([lane.cost])

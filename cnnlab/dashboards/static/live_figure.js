@@ -98,7 +98,10 @@ function makeStore(model) {
   };
   store.isSeen = () => [...store.views].some((view) => view.seen);
   store.busy = 0;
-  model.on("msg:custom", (message, buffers) => message.arrays && store.take(message, buffers));
+  model.on("msg:custom", (message, buffers) => {
+    if (message.arrays) store.take(message, buffers);
+    if (message.file) download(URL.createObjectURL(new Blob([message.text], { type: "text/csv" })), message.file);
+  });
   model.on("change:spec", reset);
   reset();
   return store;
@@ -111,6 +114,7 @@ function makeView(model, store, element, Plotly) {
   box.append(graph);
   element.append(box);
   const canvases = makeCanvases(box);
+  const tools = makePanelTools(model, box, Plotly, () => ({ data: makeTraces(false), layout: makeLayout() }));
   const moves = model.get("moves");
   let theme, painter, changed = null, styled = true, coming = 0, resting = 0, revision = 0, drawn = "", closed = false;
 
@@ -141,6 +145,7 @@ function makeView(model, store, element, Plotly) {
   const react = (empty) => {
     styled = false;
     drawn = empty ? "moving" : "resting";
+    tools.draw(store.spec.layout.meta);
     return Plotly.react(graph, makeTraces(empty), makeLayout(), model.get("config"));
   };
 
@@ -219,6 +224,7 @@ function makeView(model, store, element, Plotly) {
     await Plotly.newPlot(graph, makeTraces(false), makeLayout(), model.get("config"));
     styled = false;
     drawn = "resting";
+    tools.draw(store.spec.layout.meta);
     changed = new Set();
     listen(model, graph, view);
     eye.observe(box);

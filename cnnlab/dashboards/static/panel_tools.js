@@ -7,6 +7,14 @@ function download(address, name) {
   link.click();
 }
 
+// A link to a lab of the folder `labs` that the notebook lies in; elsewhere its name.
+function linkLab(address) {
+  const [, number, name] = address.match(/(\d+)_(\w+)\.ipynb$/) ?? [];
+  const words = `Lab ${number}: ${name?.replaceAll("_", " ")}`;
+  const [, folder] = location.pathname.match(/^(.*\/(?:tree|notebooks)\/(?:.*\/)?)labs\/[^/]+$/) ?? [];
+  return folder ? element("a", { href: folder + address, target: "_blank", rel: "noopener" }, words) : element("span", {}, words);
+}
+
 // `figure()` gives the whole figure for plotly, points and all, in the colours of the page.
 function makePanelTools(model, box, Plotly, figure) {
   const bars = document.createElement("div");
@@ -31,7 +39,7 @@ function makePanelTools(model, box, Plotly, figure) {
   const makeBar = (panel, focus) => {
     const large = focus === panel.name;
     const words = element("div", { class: "cnnlab-tip", popover: "auto", role: "note" }, element("p", {}, panel.help),
-      ...(panel.link ? [element("a", { href: panel.link, target: "_blank", rel: "noopener" }, "More")] : []));
+      linkLab(panel.link));
     const [left, top, width] = panel.box;
     const help = button("?", `What ${panel.title} shows`, () => {
       const { left: x, bottom: y } = help.getBoundingClientRect();
@@ -45,7 +53,6 @@ function makePanelTools(model, box, Plotly, figure) {
       button("CSV", `Save the numbers of ${panel.title}`, () => model.send({ csv: panel.name })));
   };
   box.addEventListener("keydown", (event) => {
-    const { focus } = model.get("spec").layout?.meta ?? {};
     if (event.key === "Escape" && bars.dataset.focus && !box.querySelector(":popover-open")) model.send({ focus: null });
   });
   return {

@@ -6,6 +6,8 @@ import csv
 import io
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from cnnlab.plots.gauges import PLOTS
 from cnnlab.records.frame import FloatArray, is_measured
 from cnnlab.records.record import Record
@@ -16,7 +18,8 @@ COLUMNS: dict[str, Callable[[Record], dict[str, FloatArray]]] = {
     "cost": lambda record: {"cost": record.cost},
     "accuracy": lambda record: {"training": record.accuracy, "held out": record.held_out_accuracy},
     "stability": lambda record: {
-        "largest eigenvalue": record.column("sharpness")[1:], "learning rate": record.column("learning_rate")[1:]
+        "largest eigenvalue": record.column("sharpness")[1:],
+        "learning rate": np.array([record.knobs_at(update).learning_rate for update in record.steps.tolist()]),
     },
 }  # fmt: skip
 """Plot -> its columns, (updates,) each. Of a plot with `values` a column is a layer; magnitudes have a table of their

@@ -57,7 +57,7 @@ const MARKS = {
   "triangle-up": (pen, x, y, radius) => outline(pen, [[x - radius * 1.155, y + radius / 2], [x + radius * 1.155, y + radius / 2], [x, y - radius]]),
   "triangle-down": (pen, x, y, radius) => outline(pen, [[x - radius * 1.155, y - radius / 2], [x + radius * 1.155, y - radius / 2], [x, y + radius]]),
   x: (pen, x, y, radius) => {
-    const one = radius / Math.SQRT2;
+    const one = (0.8 * radius) / Math.SQRT2;
     const steps = [[1, 1], [1, -1], [-1, -1], [1, -1], [-1, -1], [-1, 1], [-1, -1], [-1, 1], [1, 1], [-1, 1], [1, 1]];
     let right = x, down = y + one;
     outline(pen, [[right, down], ...steps.map(([across, up]) => [(right += across * one), (down += up * one)])]);

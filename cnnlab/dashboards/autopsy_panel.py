@@ -91,7 +91,7 @@ class AutopsyPanel(Part):
     """The panel, and the thread that makes its autopsy."""
 
     _esm = read_static("element.js", "doctor.js")
-    _css = read_static("doctor.css")
+    _css = read_static("theme.css", "doctor.css")
 
     def __init__(self, received: Callable[[dict[str, Any]], None], scale: float, **traits: Any) -> None:
         super().__init__(received, CLOSED, part="doctor", scale=scale, **traits)

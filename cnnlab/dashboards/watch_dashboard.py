@@ -18,6 +18,7 @@ from cnnlab.config.errors import describe_problem
 from cnnlab.dashboards.cell import close_widgets, display_widget
 from cnnlab.dashboards.controls import AT_NEXT, Controls, typed
 from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.dashboards.messages import find_field
 from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, state_line, tone
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder
@@ -26,7 +27,7 @@ FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
 SETTLING = 15.0
 """Seconds within which a page should show the figure; until then every frame is complete."""
-COLOURS = {CALM: "#1B7837", RISING: "#B35806", BROKEN: "#B2182B"}
+COLOURS = {CALM: "var(--cnnlab-calm)", RISING: "var(--cnnlab-warn)", BROKEN: "var(--cnnlab-alarm)"}
 """Tone of the state line -> its colour."""
 BLOCKED = (
     "While a cell trains, the kernel is busy, and what is set here acts only when the cell has ended. To steer, put "
@@ -57,7 +58,7 @@ class WatchLab:
         )  # fmt: skip
         self.button.on_click(lambda _button: watch.pause())
         self.heard: list[float] = [0, 0]
-        self.problem = ""
+        self.problem = self.refused = ""
         self.knobs = record.knobs_at(1)
         self.names = [name for name in SLIDERS if name in watch.steering.names]
         self.controls = Controls(self.obey, 1.0, self.describe_controls(), {AT_NEXT: self.names},
@@ -125,6 +126,7 @@ class WatchLab:
             "heard": self.heard,
             "values": {name: held.get(name, getattr(self.knobs, name)) for name in self.names},
             "problem": self.problem,
+            "refused": self.refused,
             "note": BLOCKED if blocked else HELD if held else "",
         }
 
@@ -132,9 +134,9 @@ class WatchLab:
         """Do what the page asks, or say why not."""
         try:
             self.watch.set(**typed(message["set"]))
-            self.problem = ""
+            self.problem = self.refused = ""
         except (TypeError, ValueError) as error:
-            self.problem = describe_problem(error)
+            self.problem, self.refused = describe_problem(error), find_field(message)
         self.heard = message["hand"]
         self.draw_controls()
 

@@ -76,11 +76,13 @@ function colourMark(marker, value) {
   return marker.colorscale.find(([place]) => Math.abs(place - share) < 1e-6)?.[1] ?? "#888888";
 }
 
-function drawMarks(pen, { x, y, marker = {}, line }, across, up, paint) {
+// Marks that are drawn whole at the edges of a plot's box are not drawn beyond them.
+function drawMarks(pen, { x, y, marker = {}, line }, across, up, paint, box) {
   const count = Math.min(x.length, y.length);
   for (let place = 0; place < count; place += 1) {
     const right = across(x[place]), down = up(y[place]);
     if (!Number.isFinite(right) || !Number.isFinite(down)) continue;
+    if (box && (right < 0 || right > box.width || down < 0 || down > box.height)) continue;
     const colour = paint(colourMark(marker, at(marker.color, place) ?? line?.color));
     if (pen.fillStyle !== colour) pen.fillStyle = colour;
     pen.beginPath();
@@ -98,6 +100,15 @@ function drawPicture(pen, trace, across, up) {
   pen.drawImage(picture, left, top, right - left, bottom - top);
 }
 
+function clip(pen, { width, height }) {
+  pen.beginPath();
+  pen.rect(0, 0, width, height);
+  pen.clip();
+}
+
+// Pixels around a plot in which marks that are not cut off at its edges have room.
+const EDGE = 8;
+
 // One canvas over each plot of a figure; `draw` draws those plots of which a trace has changed.
 function makeCanvases(box) {
   const canvases = new Map();
@@ -110,8 +121,9 @@ function makeCanvases(box) {
     }
     return canvases.get(name);
   };
-  const place = (canvas, { left, top, width, height }) => {
+  const place = (canvas, box, edge) => {
     const scale = window.devicePixelRatio || 1;
+    const [left, top, width, height] = [box.left - edge, box.top - edge, box.width + 2 * edge, box.height + 2 * edge];
     const wanted = `${left} ${top} ${width} ${height} ${scale}`;
     if (canvas.dataset.place !== wanted) {
       canvas.dataset.place = wanted;
@@ -122,18 +134,20 @@ function makeCanvases(box) {
     const pen = canvas.getContext("2d");
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width + 1, height + 1);
+    pen.translate(edge, edge);
     pen.miterLimit = 2;
     return pen;
   };
   const drawPlot = (name, traces, layout, ranges, paint) => {
     let pen, box;
+    const edge = traces.some((trace) => trace.cliponaxis === false) ? EDGE : 0;
     for (const trace of traces) {
       const [xName, yName] = [nameAxis(trace.xaxis ?? "x"), nameAxis(trace.yaxis ?? "y")];
       const [xAxis, yAxis] = [layout[xName], layout[yName]];
       const under = yAxis.overlaying ? layout[nameAxis(yAxis.overlaying)] : yAxis;
       if (!pen) {
         box = findBox(layout, xAxis, under);
-        pen = place(find(name), box);
+        pen = place(find(name), box, edge);
       }
       const across = makeScale({ ...xAxis, range: ranges[xName] }, box.width, false);
       const up = makeScale({ ...yAxis, range: ranges[yName] }, box.height, true);
@@ -143,8 +157,13 @@ function makeCanvases(box) {
         continue;
       }
       const mode = trace.mode ?? "lines";
+      const whole = trace.cliponaxis === false;
+      pen.save();
+      if (edge) clip(pen, box);
       if (mode.includes("lines")) drawLine(pen, trace, across, up, paint);
-      if (mode.includes("markers")) drawMarks(pen, trace, across, up, paint);
+      if (whole) pen.restore();
+      if (mode.includes("markers")) drawMarks(pen, trace, across, up, paint, whole && box);
+      if (!whole) pen.restore();
     }
   };
   return {

@@ -116,6 +116,7 @@ function makeCanvases(box) {
     if (!canvases.has(name)) {
       const canvas = document.createElement("canvas");
       canvas.setAttribute("aria-hidden", "true");
+      canvas.dataset.plot = name;
       box.append(canvas);
       canvases.set(name, canvas);
     }
@@ -123,7 +124,9 @@ function makeCanvases(box) {
   };
   const place = (canvas, box, edge) => {
     const scale = window.devicePixelRatio || 1;
-    const [left, top, width, height] = [box.left - edge, box.top - edge, box.width + 2 * edge, box.height + 2 * edge];
+    // At a whole pixel of the screen, for a canvas between two of them is moved to one; what it shows is not.
+    const [left, top] = [box.left - edge, box.top - edge].map((side) => Math.floor(side * scale) / scale);
+    const [width, height] = [box.left + box.width + edge - left, box.top + box.height + edge - top];
     const wanted = `${left} ${top} ${width} ${height} ${scale}`;
     if (canvas.dataset.place !== wanted) {
       canvas.dataset.place = wanted;
@@ -134,7 +137,7 @@ function makeCanvases(box) {
     const pen = canvas.getContext("2d");
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width + 1, height + 1);
-    pen.translate(edge, edge);
+    pen.translate(box.left - left, box.top - top);
     pen.miterLimit = 2;
     return pen;
   };

@@ -63,7 +63,7 @@ class Part(anywidget.AnyWidget):
     texts = traitlets.Instance(Texts).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(self, received: Callable[[dict[str, Any]], None], state: Mapping[str, Any], **traits: Any) -> None:
-        traits.setdefault("texts", Texts())
+        traits["texts"] = traits.get("texts") or Texts()
         setattr(traits["texts"], traits["part"], dict(state))
         super().__init__(**traits)
         self.on_msg(lambda _widget, message, buffers: received(read_upload(message, buffers)))

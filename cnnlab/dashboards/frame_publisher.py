@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cnnlab.dashboards.frame_pace import FramePace
@@ -42,6 +42,7 @@ class FramePublisher:
         self.frame = self.asked = self.drawn_last = 0
         self.browser_seen = self.answered = self.told = 0.0
         self.plots_seen = True
+        self.sights: dict[float, tuple[bool, float]] = {}  # page -> whether its plots were seen, and when it said so
         self.pace = FramePace()
         self.start()
 
@@ -73,16 +74,20 @@ class FramePublisher:
         """Have the newest view drawn soon (called in any thread)."""
         self.call(self.awake.set)
 
-    def take_answer(self, answer: Mapping[str, Any]) -> None:
+    def take_answer(self, answer: Any) -> None:
         """Note what a page says: the number of the last frame that it has drawn, and whether its plots are seen."""
-        self.answered = self.clock()
-        self.browser_seen = self.browser_seen or self.answered
-        self.drawn_last = max(self.drawn_last, int(answer["drawn"]))
-        self.take_sight(bool(answer["seen"]))
+        if not is_answer(answer):
+            return
+        self.answered = now = self.clock()
+        self.browser_seen = self.browser_seen or now
+        self.drawn_last = max(self.drawn_last, min(answer["drawn"], self.asked))
+        self.sights[answer["page"]] = (answer["seen"], now)
+        self.sights = {page: sight for page, sight in self.sights.items() if now - sight[1] <= GONE}
+        self.take_sight(any(seen for seen, _ in self.sights.values()))
         self.drawn.set()
 
     def take_sight(self, seen: bool) -> None:
-        """Note whether the plots are on the screen; what has changed meanwhile is drawn when they are again."""
+        """Note whether the plots are on a screen; what has changed meanwhile is drawn when they are again."""
         if seen and not self.plots_seen:
             self.lab.worker.ask()
         self.plots_seen = seen
@@ -140,6 +145,14 @@ class FramePublisher:
         self.drawn.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.drawn.wait(), PATIENCE if self.browser_seen else HEADLESS)
+
+
+def is_answer(answer: Any) -> bool:
+    """Whether a page's answer tells a frame, whether the plots are seen, and which page it is."""
+    if not isinstance(answer, dict):
+        return False
+    kinds = [type(answer.get(name)) for name in ("drawn", "seen", "page")]
+    return kinds[:2] == [int, bool] and kinds[2] in (int, float)
 
 
 def find_running_loop() -> asyncio.AbstractEventLoop | None:

@@ -66,7 +66,6 @@ class LabWidgets:
         self.focus: str | None = None
         heard: Events = {
             "answer": lambda answer: publisher.call(lambda: publisher.take_answer(answer)),
-            "seen": lambda seen: publisher.call(lambda: publisher.take_sight(seen)),
             "width": lambda width: publisher.call(lambda: self.resize(width)),
             "focus": lambda name: publisher.call(lambda: self.enlarge(name)),
             "csv": lambda name: publisher.call(lambda: self.send_numbers(name)),

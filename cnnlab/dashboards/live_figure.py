@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import gzip
+import math
+import threading
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
@@ -20,10 +22,10 @@ from cnnlab.dashboards.static_files import read_static
 from cnnlab.plots.colours import DARK
 from cnnlab.plots.recorder import FigureRecorder, Place
 
-TYPES = {"f4": "f", "f8": "d", "i4": "i", "u1": "B"}
-"""Kind and bytes of the numbers that are sent as they are -> what the page calls them; others are sent as float64."""
+TYPES = {"<f4": "f", "<f8": "d", "<i4": "i", "|u1": "B"}
+"""Numbers that are sent as they are -> what the page calls them; others are sent as float64."""
 Events = Mapping[str, Callable[[Any], None]]
-"""What the page may tell ("answer" to a frame, "click" on a point, "zoom" by a box, "width", "seen"); who hears it."""
+"""What the page may tell ("answer" to a frame, "click" on a point, "zoom" by a box, "width"); who hears it."""
 
 
 class PlotlyScript(ipywidgets.Widget):
@@ -32,22 +34,39 @@ class PlotlyScript(ipywidgets.Widget):
     code = traitlets.Bytes().tag(sync=True)
     version = traitlets.Unicode(plotly.__version__).tag(sync=True)
 
+    def __repr__(self) -> str:
+        return f"PlotlyScript({self.version})"
+
+
+SHARED: list[PlotlyScript] = []
+"""The one script, once a figure has needed it."""
+
 
 @functools.cache
+def compress_plotly() -> bytes:
+    """The script of plotly.js at a third of its size."""
+    return gzip.compress((files("plotly") / "package_data" / "plotly.min.js").read_bytes(), 6)
+
+
 def share_plotly() -> PlotlyScript:
-    """The one script, compressed to a third of its size."""
-    text = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
-    return PlotlyScript(code=gzip.compress(text, 6))
+    """The one script, made again if somebody has closed all widgets."""
+    if not SHARED or SHARED[0].comm is None:
+        SHARED[:] = [PlotlyScript(code=compress_plotly())]
+    return SHARED[0]
 
 
 def pack(spec: Any, _widget: Any = None) -> Any:
-    """A figure's dictionary with each array as its type and bytes."""
-    if isinstance(spec, np.ndarray):
+    """A figure's dictionary with each row of numbers as its type and bytes; JSON has no NaN: None elsewhere."""
+    if is_row(spec):
         kind, numbers = make_sendable(spec)
-        return {"type": kind, "bytes": numbers.tobytes()} if numbers.ndim == 1 else numbers.tolist()
+        return {"type": kind, "bytes": numbers.tobytes()}
+    if isinstance(spec, (np.ndarray, np.generic)):
+        return pack(spec.tolist())
     if isinstance(spec, Mapping):
         return {name: pack(value) for name, value in spec.items()}
-    return [pack(value) for value in spec] if isinstance(spec, (list, tuple)) else spec
+    if isinstance(spec, (list, tuple)):
+        return [pack(value) for value in spec]
+    return None if isinstance(spec, float) and not math.isfinite(spec) else spec
 
 
 class LiveFigure(anywidget.AnyWidget):
@@ -73,6 +92,7 @@ class LiveFigure(anywidget.AnyWidget):
     ) -> None:
         self.heard = heard
         self.lost = False  # whether a message could not be sent
+        self.lock = threading.RLock()  # what the page tells comes in a thread of its own
         spec = {**take_apart(figure), "moving": False, "message": 0}
         super().__init__(
             spec=spec, config=dict(config), events=list(heard), moves=moves, plotly=share_plotly(), **traits
@@ -87,13 +107,13 @@ class LiveFigure(anywidget.AnyWidget):
     @property
     def names(self) -> list[str]:
         """The names of the traces."""
-        return [trace.get("name", "") for trace in self.spec["data"]]
+        return list_names(self.spec)
 
     def hear(self, message: Any) -> None:
-        """Act on a message from the page."""
+        """Act on a message from the page; `have` is the number of the last one that it has taken in."""
         if not isinstance(message, dict):
             return
-        if "lost" in message:
+        if "have" in message and message["have"] != self.spec["message"]:
             self.send_whole()
         for name, answer in self.heard.items():
             if name in message:
@@ -105,15 +125,15 @@ class LiveFigure(anywidget.AnyWidget):
         for place, value in drawn.values() if drawn is not None else ():
             holder, name = find_holder(new, place)
             holder[name] = value
-        same_traces = [trace.get("name") for trace in new["data"]] == self.names
-        if not same_traces:
-            self.spec.update(new)
-            self.send_whole()
-            return
-        changes = list_changes(self.spec["layout"], new["layout"], ("layout",))
-        for number, (old, trace) in enumerate(zip(self.spec["data"], new["data"], strict=True)):
-            changes += list_changes(old, trace, ("data", number))
-        self.send_changes(dict(changes))
+        with self.lock:
+            if list_names(new) != self.names:
+                self.spec.update(new)
+                self.send_whole()
+                return
+            changes = list_changes(self.spec["layout"], new["layout"], ("layout",))
+            for number, (old, trace) in enumerate(zip(self.spec["data"], new["data"], strict=True)):
+                changes += list_changes(old, trace, ("data", number))
+            self.send_changes(dict(changes), self.spec["moving"])
 
     def take(self, drawn: FigureRecorder, moving: bool = False, ask: int = 0) -> None:
         """Take over what was drawn, and send what has changed; `moving`: more frames follow.
@@ -124,25 +144,27 @@ class LiveFigure(anywidget.AnyWidget):
 
     def take_whole(self, drawn: FigureRecorder, moving: bool = False) -> None:
         """Take over what was drawn, and send all there is: a page opened just now may have missed a message."""
-        self.put(dict(drawn.values()))
-        self.spec["moving"] = moving
-        self.send_whole()
+        with self.lock:
+            self.put(dict(drawn.values()))
+            self.spec["moving"] = moving
+            self.send_whole()
 
     def send_changes(self, values: Mapping[Place, Any], moving: bool = False, ask: int = 0) -> None:
         """Send those of some values that are not what the page has; None takes away what is there.
 
         After a message that could not be sent, all there is goes before the next one.
         """
-        lost, self.lost = self.lost, True
-        arrays, plain, numbers = self.put(values)
-        if arrays or plain or ask or lost or self.spec["moving"] != moving:
-            self.spec["moving"] = moving
-            if lost:
-                self.send_whole()
-            self.spec["message"] += 1
-            content = {"message": self.spec["message"], "moving": moving, "arrays": arrays, "plain": plain, "ask": ask}
-            self.send(content, [numbers])
-        self.lost = False
+        with self.lock:
+            lost, self.lost = self.lost, True
+            arrays, plain, numbers = self.put(values)
+            if arrays or plain or ask or lost or self.spec["moving"] != moving:
+                self.spec["moving"] = moving
+                if lost:
+                    self.send_whole()
+                self.spec["message"] += 1
+                told = {"message": self.spec["message"], "moving": moving, "arrays": arrays, "plain": plain, "ask": ask}
+                self.send(told, [numbers])
+            self.lost = False
 
     def put(self, values: Mapping[Place, Any]) -> tuple[list[list[Any]], list[list[Any]], bytes]:
         """Take over values; what is new of them: arrays (place, type, numbers kept, numbers added), others, bytes."""
@@ -152,7 +174,7 @@ class LiveFigure(anywidget.AnyWidget):
         for place, value in values.items():
             holder, name = find_holder(self.spec, place)
             old = holder.get(name)
-            if not (isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "fiub"):
+            if not is_row(value):
                 if not is_same(old, value):
                     plain.append([list(place), pack(value)])
                     holder[name] = value
@@ -167,8 +189,9 @@ class LiveFigure(anywidget.AnyWidget):
 
     def send_whole(self) -> None:
         """Send all there is, to a page that has missed a message."""
-        self.spec["message"] += 1
-        self.send_state("spec")
+        with self.lock:
+            self.spec["message"] += 1
+            self.send_state("spec")
 
 
 def take_apart(figure: go.Figure) -> dict[str, Any]:
@@ -176,6 +199,11 @@ def take_apart(figure: go.Figure) -> dict[str, Any]:
     return {
         "data": [trace.to_plotly_json() for trace in figure.data], "layout": figure.layout.to_plotly_json()
     }  # fmt: skip
+
+
+def list_names(spec: Mapping[str, Any]) -> list[str]:
+    """The names of a figure's traces."""
+    return [trace.get("name") or "" for trace in spec["data"]]
 
 
 def find_holder(spec: dict[str, Any], place: Place) -> tuple[dict[str, Any], Any]:
@@ -199,10 +227,15 @@ def list_changes(old: Any, new: Any, place: Place) -> list[tuple[Place, Any]]:
     return found
 
 
+def is_row(value: Any) -> bool:
+    """Whether a value is an array of numbers that is sent as bytes."""
+    return isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "fiub"
+
+
 def make_sendable(numbers: NDArray[Any]) -> tuple[str, NDArray[Any]]:
     """What the page calls the type of an array, and the array in that type."""
-    kind = f"{numbers.dtype.kind}{numbers.dtype.itemsize}"
-    return (TYPES[kind], numbers) if kind in TYPES else ("d", numbers.astype(np.float64))
+    kind = TYPES.get(numbers.dtype.str)
+    return (kind, numbers) if kind else ("d", numbers.astype(np.float64))
 
 
 def count_common(old: Any, new: NDArray[Any]) -> int:

@@ -145,16 +145,20 @@ class Atlas(JobDashboard):
 
     def list_events(self) -> Events:
         """A click opens a cell, a box zooms (called in whatever thread the kernel handles messages)."""
-        return {"click": self._clicked, "zoom": lambda box: self._later(lambda: self._zoom_into(box))}
+        return {
+            "click": lambda point: self._later(lambda: self._open_point(point)),
+            "zoom": lambda box: self._later(lambda: self._zoom_into(box)),
+        }  # fmt: skip
 
-    def _clicked(self, point: Any) -> None:
-        """Open the cell that was clicked."""
-        if point["trace"] == 0:
-            self._later(lambda: self.open(*map(round, check_places("click", [point["x"], point["y"]]))))
+    def _open_point(self, point: Any) -> None:
+        """Open the cell that was clicked; ValueError in a sentence for what is none."""
+        told = point if isinstance(point, dict) else {"trace": 0, "x": point, "y": None}
+        if told.get("trace") == 0:
+            self.open(*map(round, check_places("click", [told.get("x"), told.get("y")], 2)))
 
-    def _zoom_into(self, box: Sequence[Any]) -> None:
+    def _zoom_into(self, box: Any) -> None:
         """Zoom into a box: two ends across and two up; ValueError in a sentence for what is none."""
-        ends, shape = check_places("box", box), self.survey.growing.shape
+        ends, shape = check_places("box", box, 4), self.survey.growing.shape
         self.zoom(*centres(ends[:2], shape[0]), *centres(ends[2:], shape[1]))
 
     def _chosen(self, change: Any) -> None:
@@ -181,10 +185,10 @@ def is_place(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6
 
 
-def check_places(what: str, values: Sequence[Any]) -> list[float]:
-    """What a page tells of a click or a box, as numbers; ValueError in a sentence if they are none."""
-    if not all(map(is_place, values)):
-        raise ValueError(f"a {what} must be told in numbers in (-1e6, 1e6), got {quote(list(values))}")
+def check_places(what: str, values: Any, count: int) -> list[float]:
+    """What a page tells of a click or a box, as so many numbers; ValueError in a sentence if they are none."""
+    if not isinstance(values, (list, tuple)) or len(values) != count or not all(map(is_place, values)):
+        raise ValueError(f"a {what} must be told in {count} numbers in (-1e6, 1e6), got {quote(values)}")
     return [float(value) for value in values]
 
 

@@ -76,11 +76,13 @@ function colourMark(marker, value) {
   return marker.colorscale.find(([place]) => Math.abs(place - share) < 1e-6)?.[1] ?? "#888888";
 }
 
-function drawMarks(pen, { x, y, marker = {}, line }, across, up, paint) {
+// Marks that are drawn whole at the edges of a plot's box are not drawn beyond them.
+function drawMarks(pen, { x, y, marker = {}, line }, across, up, paint, box) {
   const count = Math.min(x.length, y.length);
   for (let place = 0; place < count; place += 1) {
     const right = across(x[place]), down = up(y[place]);
     if (!Number.isFinite(right) || !Number.isFinite(down)) continue;
+    if (box && (right < 0 || right > box.width || down < 0 || down > box.height)) continue;
     const colour = paint(colourMark(marker, at(marker.color, place) ?? line?.color));
     if (pen.fillStyle !== colour) pen.fillStyle = colour;
     pen.beginPath();
@@ -98,6 +100,15 @@ function drawPicture(pen, trace, across, up) {
   pen.drawImage(picture, left, top, right - left, bottom - top);
 }
 
+function clip(pen, { width, height }) {
+  pen.beginPath();
+  pen.rect(0, 0, width, height);
+  pen.clip();
+}
+
+// Pixels around a plot in which marks that are not cut off at its edges have room.
+const EDGE = 8;
+
 // One canvas over each plot of a figure; `draw` draws those plots of which a trace has changed.
 function makeCanvases(box) {
   const canvases = new Map();
@@ -105,13 +116,17 @@ function makeCanvases(box) {
     if (!canvases.has(name)) {
       const canvas = document.createElement("canvas");
       canvas.setAttribute("aria-hidden", "true");
+      canvas.dataset.plot = name;
       box.append(canvas);
       canvases.set(name, canvas);
     }
     return canvases.get(name);
   };
-  const place = (canvas, { left, top, width, height }) => {
+  const place = (canvas, box, edge) => {
     const scale = window.devicePixelRatio || 1;
+    // At a whole pixel of the screen, for a canvas between two of them is moved to one; what it shows is not.
+    const [left, top] = [box.left - edge, box.top - edge].map((side) => Math.floor(side * scale) / scale);
+    const [width, height] = [box.left + box.width + edge - left, box.top + box.height + edge - top];
     const wanted = `${left} ${top} ${width} ${height} ${scale}`;
     if (canvas.dataset.place !== wanted) {
       canvas.dataset.place = wanted;
@@ -122,18 +137,20 @@ function makeCanvases(box) {
     const pen = canvas.getContext("2d");
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width + 1, height + 1);
+    pen.translate(box.left - left, box.top - top);
     pen.miterLimit = 2;
     return pen;
   };
   const drawPlot = (name, traces, layout, ranges, paint) => {
     let pen, box;
+    const edge = traces.some((trace) => trace.cliponaxis === false) ? EDGE : 0;
     for (const trace of traces) {
       const [xName, yName] = [nameAxis(trace.xaxis ?? "x"), nameAxis(trace.yaxis ?? "y")];
       const [xAxis, yAxis] = [layout[xName], layout[yName]];
       const under = yAxis.overlaying ? layout[nameAxis(yAxis.overlaying)] : yAxis;
       if (!pen) {
         box = findBox(layout, xAxis, under);
-        pen = place(find(name), box);
+        pen = place(find(name), box, edge);
       }
       const across = makeScale({ ...xAxis, range: ranges[xName] }, box.width, false);
       const up = makeScale({ ...yAxis, range: ranges[yName] }, box.height, true);
@@ -143,8 +160,13 @@ function makeCanvases(box) {
         continue;
       }
       const mode = trace.mode ?? "lines";
+      const whole = trace.cliponaxis === false;
+      pen.save();
+      if (edge) clip(pen, box);
       if (mode.includes("lines")) drawLine(pen, trace, across, up, paint);
-      if (mode.includes("markers")) drawMarks(pen, trace, across, up, paint);
+      if (whole) pen.restore();
+      if (mode.includes("markers")) drawMarks(pen, trace, across, up, paint, whole && box);
+      if (!whole) pen.restore();
     }
   };
   return {

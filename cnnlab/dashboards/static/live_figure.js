@@ -56,48 +56,58 @@ function grow(old, kept, more) {
 
 // The figure that all views of a model show: its numbers, and what has changed since they were drawn.
 function makeStore(model) {
-  const store = { views: new Set() };
+  const store = { views: new Set(), page: Math.random(), drawn: 0, busy: 0 };
+  let waiting = false; // for all there is, after a message that was missed
   const reset = () => {
+    waiting = false;
     store.spec = unpack(model.get("spec"));
     store.views.forEach((view) => view.renew());
   };
   const holderOf = (place) => place.slice(0, -1).reduce((holder, name) => (holder[name] ??= {}), store.spec);
   store.take = (message, [bytes]) => {
     if (message.message !== store.spec.message + 1) {
-      if (message.message > store.spec.message + 1) model.send({ lost: true });
+      if (message.message > store.spec.message + 1 && !waiting) {
+        waiting = true;
+        store.tellState();
+      }
       return;
     }
     const changed = new Set();
     let style = false, from = 0;
+    const note = (place) => (place[0] === "layout" ? (style = true) : changed.add(store.spec.data[place[1]]));
     for (const entry of message.arrays) {
       const [kind, kept, count] = entry.slice(-3), place = entry.slice(0, -3);
       const holder = holderOf(place), name = place.at(-1);
       const more = readNumbers(kind, bytes, from, count);
       from += more.byteLength;
       holder[name] = grow(holder[name], kept, more);
-      changed.add(store.spec[place[0]][place[1]]);
+      note(place);
     }
     for (const [place, value] of message.plain) {
       const holder = holderOf(place), name = place.at(-1);
       if (value === null) delete holder[name];
       else holder[name] = unpack(value);
-      if (place[0] === "layout") style = true;
-      else changed.add(store.spec.data[place[1]]);
+      note(place);
     }
     store.spec.message = message.message;
     store.spec.moving = message.moving;
     store.views.forEach((view) => view.follow(changed, style));
     if (message.ask) store.answer(message.ask);
   };
+  // Tells the kernel which message was the last one taken in, so that it sends all there is if there are later ones.
+  store.tellState = () => model.send({ have: store.spec.message });
+  const send = () => model.send({ answer: { drawn: store.drawn, seen: store.isSeen(), page: store.page, busy: store.busy } });
   // Says that a frame is on the screen. A page that draws nothing is there all the same: it answers, too.
   store.answer = (number) => {
-    const [view] = store.views;
-    if (!view) return;
-    const answer = () => model.send({ answer: { drawn: number, seen: store.isSeen(), busy: store.busy } });
-    store.isSeen() ? requestAnimationFrame(() => setTimeout(answer, 0)) : setTimeout(answer, 0);
+    if (!store.views.size) return;
+    const answer = () => {
+      store.drawn = Math.max(store.drawn, number);
+      send();
+    };
+    store.isSeen() ? requestAnimationFrame(() => setTimeout(answer, 0)) : answer();
   };
+  store.tellSight = () => model.get("events").includes("answer") && send();
   store.isSeen = () => [...store.views].some((view) => view.seen);
-  store.busy = 0;
   model.on("msg:custom", (message, buffers) => {
     if (message.arrays) store.take(message, buffers);
     if (message.file) download(URL.createObjectURL(new Blob([message.text], { type: "text/csv" })), message.file);
@@ -155,6 +165,7 @@ function makeView(model, store, element, Plotly) {
   const paint = () => {
     coming = 0;
     if (closed) return;
+    if (!styled && changed?.size === 0 && drawn === (store.spec.moving ? "moving" : "resting")) return;
     const began = performance.now();
     if (!moves) {
       if (styled || changed === null || changed.size) react(false);
@@ -187,6 +198,12 @@ function makeView(model, store, element, Plotly) {
     if (changed !== null) traces.forEach((trace) => changed.add(trace));
     ask();
   };
+  // The canvases follow a zoom at once; plotly itself shows it at rest.
+  view.followZoom = () => {
+    if (drawn !== "moving") return;
+    changed = null;
+    ask();
+  };
   view.renew = () => {
     styled = true;
     changed = null;
@@ -197,14 +214,13 @@ function makeView(model, store, element, Plotly) {
     view.renew();
   };
 
-  const tell = () => model.send({ seen: store.isSeen() });
   let onScreen = false;
   const look = () => {
     const seen = onScreen && !document.hidden;
     if (seen === view.seen) return;
     view.seen = seen;
     ask();
-    if (model.get("events").includes("seen")) tell();
+    store.tellSight();
   };
   const eye = new IntersectionObserver((entries) => {
     onScreen = entries.at(-1).isIntersecting;
@@ -232,6 +248,7 @@ function makeView(model, store, element, Plotly) {
     document.addEventListener("visibilitychange", look);
     watchers.add(dress);
     store.views.add(view);
+    store.tellState();
     if (store.spec.moving) view.renew();
   };
   view.close = () => {
@@ -253,6 +270,8 @@ function makeView(model, store, element, Plotly) {
 function listen(model, graph, view) {
   const events = model.get("events");
   graph.on("plotly_doubleclick", () => view.unzoom());
+  graph.on("plotly_relayout", () => view.followZoom());
+  graph.on("plotly_relayouting", () => view.followZoom());
   if (events.includes("click")) {
     graph.on("plotly_click", ({ points: [point] }) => model.send({ click: { trace: point.curveNumber, x: point.x, y: point.y } }));
   }

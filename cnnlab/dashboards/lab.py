@@ -31,12 +31,14 @@ from cnnlab.dashboards.controls import PACE, PACES, choose_starting_pace
 from cnnlab.dashboards.frame_publisher import FramePublisher, obey_interrupt
 from cnnlab.dashboards.lab_widgets import LabWidgets, check_scale
 from cnnlab.dashboards.messages import check_switch, check_updates, find_field, obey
+from cnnlab.dashboards.saved_picture import encode_svg
 from cnnlab.dashboards.view import View
-from cnnlab.dashboards.view_state import take_moment
+from cnnlab.dashboards.view_state import Moment, describe_state, take_moment
 from cnnlab.dashboards.worker import Worker
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.summary import before_explosion
 from cnnlab.plots.arrangement import check_panels
+from cnnlab.plots.still import draw_still
 from cnnlab.records.record import Record
 from cnnlab.training.problem import prepare_own_start
 from cnnlab.training.run import Run
@@ -400,6 +402,7 @@ class Lab(CellOutput):
         """End the lab: no thread, widget, comm or figure stays. The record can still be read."""
         if self.closed:
             return
+        self._renew_picture(take_moment(self, self.view))
         self.closed = True
         OPEN.pop(self, None)
         self.worker.close()
@@ -443,6 +446,17 @@ class Lab(CellOutput):
         self.undrawn = ""
         moment = take_moment(self, view)
         self.widgets.draw(moment, self._note_undrawn, lambda: self.undrawn, texts=texts, plots=plots, ask=ask)
+        if not view.training:
+            self._renew_picture(moment)
+
+    def _renew_picture(self, moment: Moment) -> None:
+        """Have a saved notebook show the lab as it is now; before the first update, once the page shows the lab."""
+        if not self.saved.shown or not (len(moment.shown) or self.publisher.browser_seen):
+            return
+        with errors.catch_all(self._note_undrawn):
+            line, _ = describe_state(moment)
+            picture = encode_svg(draw_still(moment.shown, line)) if len(moment.shown) else ""
+            self.saved.renew(f"The lab as it was at update {len(moment.shown)}.", picture, f"Cost by update. {line}")
 
     def _take_view(self, view: View) -> None:
         """Take over a view (called in the worker's thread)."""

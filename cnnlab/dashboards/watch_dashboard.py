@@ -19,9 +19,11 @@ from cnnlab.dashboards.cell import close_widgets, display_widget
 from cnnlab.dashboards.controls import AT_NEXT, Controls, typed
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.dashboards.messages import find_field
+from cnnlab.dashboards.saved_picture import SavedPicture, encode_svg
 from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, state_line, tone
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder
+from cnnlab.plots.still import draw_still
 
 FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
@@ -72,8 +74,9 @@ class WatchLab:
         self.header = ipywidgets.HBox([self.button, self.line], layout=ipywidgets.Layout(align_items="center"))
         self.box = ipywidgets.VBox([self.header, self.sliders, self.plots])
         self.box.add_class("cnnlab-watch")
+        self.saved = SavedPicture()
+        display_widget(self.box, self.saved)
         self.draw()
-        display_widget(self.box)
 
     def __repr__(self) -> str:
         return f"WatchLab({'closed, ' if self.closed else ''}{self.watch.record!r})"
@@ -112,6 +115,9 @@ class WatchLab:
         self.button.layout.display = None if self.reachable and self.watch.active else "none"
         self.knobs = record.knobs_at(max(len(record), 1))
         self.draw_controls()
+        if ended and self.saved.shown:
+            picture = encode_svg(draw_still(record, said))
+            self.saved.renew(f"The loop as it was watched up to update {len(record)}.", picture, said)
 
     def draw_controls(self) -> None:
         """Show the knobs as they are now."""

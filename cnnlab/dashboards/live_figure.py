@@ -44,6 +44,8 @@ def later(name: str) -> Iterator[None]:
 with later("nbformat"):  # plotly reads it for its version when a figure is shown by itself: 25 MiB of the kernel
     importlib.import_module("plotly.io._renderers")
 
+NUMBERS = ("bands", "every", "times", "layers", "bins")
+"""Numbers of the histograms over time, which this figure shows as a picture."""
 PICTURES = 0.6
 """Seconds between two pictures of the histograms over time, while curves and ridges move with every frame."""
 AT_ONCE = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"duration": 0, "redraw": False}}
@@ -102,7 +104,7 @@ class LiveFigure(go.FigureWidget):
         changed = {
             place: value
             for place, value in drawn.values()
-            if place[0] == "data" and not same(self._sent.get(place), value)
+            if place[0] == "data" and place[2] not in NUMBERS and not same(self._sent.get(place), value)
         }
         axes = self.find_changed_axes(drawn, lost)
         pictures = {place for place in changed if self._data[place[1]]["type"] == "image"}

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any, TypedDict
 
 from cnnlab.plots.arrangement import Arrangement, Panel
-from cnnlab.plots.colours import RED, colour_layer
+from cnnlab.plots.colours import GRID, RED, colour_layer, colour_text
 from cnnlab.plots.gauges import PLOTS, Plot, number_axes, number_lanes
-from cnnlab.plots.layout import GRID, LANES, LOG, make_frame, make_lane_axis, make_lane_ground, name_axis
+from cnnlab.plots.layout import LANES, LOG, make_frame, make_lane_axis, make_lane_ground, name_axis
 
 BUTTONS = 92
 """Pixels at scale 1 at the right end of a title's line that the page's buttons take."""
@@ -139,7 +139,10 @@ def measure_text(text: str, size: float) -> float:
 def label_layers(layers: Sequence[str], room: float) -> list[str]:
     """Layer names in their colours, cut so that they fit into so many pixels at scale 1."""
     names = [cut_name(name or "network", room) for name in layers]
-    return [f"<span style='color:{colour_layer(place)}'><b>{name}</b></span>" for place, name in enumerate(names)]
+    return [
+        f"<span style='color:{colour_text(colour_layer(place))}'><b>{name}</b></span>"
+        for place, name in enumerate(names)
+    ]
 
 
 def cut_name(name: str, room: float) -> str:

@@ -17,8 +17,8 @@ import cnnlab
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.export.html import FRAMES, choose_steps, describe_settings, make_film, write_page
 from cnnlab.export.rendering import render
-from cnnlab.plots.colours import colour_branch
 from cnnlab.plots.arrangement import arrange_panels
+from cnnlab.plots.colours import colour_branch
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 
 SMALL = {"channels": 4, "hidden": (8, 8), "device": "cpu"}

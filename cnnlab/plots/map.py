@@ -77,7 +77,8 @@ def draw_map(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
 def make_colour_bar(scale: float) -> dict[str, Any]:
     """The bar beside a map that says what a colour means."""
     return {
-        "x": LEFT[1] + 0.005, "xanchor": "left", "y": 0.55, "len": 0.84, "thickness": 10 * scale, "outlinewidth": 0,
+        "x": LEFT[1] + 0.005, "xanchor": "left", "y": 0.55, "len": 0.84, "thickness": 10 * scale,
+        "outlinewidth": 0, "ticks": "",
         "title": {"side": "right"}, "tickfont": {"size": 9 * scale},
     }  # fmt: skip
 
@@ -243,4 +244,4 @@ def make_axis(title: str, names: Sequence[str]) -> dict[str, Any]:
     every = max(1, math.ceil(len(names) / 9))
     places = list(range(0, len(names), every))
     ticks = {"tickvals": places, "ticktext": [names[place] for place in places]}
-    return {"title": {"text": title, "standoff": 4}, "range": [-0.5, len(names) - 0.5], **ticks}
+    return {"title": {"text": title, "standoff": 4}, "range": [-0.5, len(names) - 0.5], "ticks": "", **ticks}

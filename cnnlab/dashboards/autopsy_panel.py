@@ -23,7 +23,8 @@ from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
     from cnnlab.diagnosis.trials import Trial
-    from cnnlab.training.run import Run
+    from cnnlab.training.malloc import give_back_memory
+from cnnlab.training.run import Run
 
 CLOSED: dict[str, Any] = {"open": False}
 """The state of a panel that shows nothing."""
@@ -90,7 +91,7 @@ class AutopsyPanel(Part):
     """The panel, and the thread that makes its autopsy."""
 
     _esm = read_static("element.js", "doctor.js")
-    _css = read_static("doctor.css")
+    _css = read_static("theme.css", "doctor.css")
 
     def __init__(self, received: Callable[[dict[str, Any]], None], scale: float, **traits: Any) -> None:
         super().__init__(received, CLOSED, part="doctor", scale=scale, **traits)
@@ -126,6 +127,7 @@ class AutopsyPanel(Part):
             self.found = autopsy(rebuilt(self.record), going=lambda: self.going)
         except BaseException as error:  # a network of the user's own may raise SystemExit, too
             self.error = make_raisable(error)
+        give_back_memory()
         done()
 
     def wait(self, timeout: float | None = None) -> bool:

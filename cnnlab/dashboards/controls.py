@@ -17,15 +17,14 @@ from cnnlab.config.settings import (
     KNOB_FIELDS,
     LIMITS,
     Choice,
-    Knobs,
     Number,
     Pair,
-    Recipe,
     Settings,
-    field_meanings,
     presets,
 )
+from cnnlab.dashboards.explanations import MEANINGS, explain_field, list_explanations
 from cnnlab.dashboards.static_files import read_static
+from cnnlab.dashboards.upload import LABELS, read_upload
 from cnnlab.records.formats import format_fixed, shorten_exponent
 from cnnlab.records.record import Record
 
@@ -57,7 +56,7 @@ class Part(anywidget.AnyWidget):
     """One part of the dashboard; `part` chooses what panel.js draws."""
 
     _esm = read_static("element.js", "panel.js")
-    _css = read_static("panel.css")
+    _css = read_static("theme.css", "panel.css")
 
     part = traitlets.Unicode().tag(sync=True)
     scale = traitlets.Float(1.0).tag(sync=True)
@@ -67,7 +66,7 @@ class Part(anywidget.AnyWidget):
         traits["texts"] = traits.get("texts") or Texts()
         setattr(traits["texts"], traits["part"], dict(state))
         super().__init__(**traits)
-        self.on_msg(lambda _widget, message, _buffers: received(message))
+        self.on_msg(lambda _widget, message, buffers: received(read_upload(message, buffers)))
 
     @property
     def state(self) -> dict[str, Any]:
@@ -82,15 +81,22 @@ class Part(anywidget.AnyWidget):
 class Header(Part):
     """State line, transport, preset, speed, progress."""
 
-    presets: traitlets.List[str] = traitlets.List().tag(sync=True)
+    presets: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
     paces: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
+    explanations = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, received: Callable[[dict[str, Any]], None], scale: float, state: Mapping[str, Any], **traits: Any
+        self,
+        received: Callable[[dict[str, Any]], None],
+        scale: float,
+        state: Mapping[str, Any],
+        own_network: bool = False,
+        **traits: Any,
     ) -> None:
         paces = [[name, "full speed" if pace is None else f"{name} a second"] for name, pace in PACES.items()]
         super().__init__(
-            received, state, part="header", scale=scale, presets=list(presets()), paces=paces, **traits
+            received, state, part="header", scale=scale, presets=list_presets(own_network), paces=paces,
+            explanations=list_explanations(), **traits,
         )  # fmt: skip
 
 
@@ -100,6 +106,9 @@ class Controls(Part):
     limits = traitlets.Dict().tag(sync=True)
     groups: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)
     schedules: traitlets.List[str] = traitlets.List().tag(sync=True)
+    labels: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
+    """What an image of the user's own may be labelled by; empty where none is taken."""
+    explanations = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -108,14 +117,22 @@ class Controls(Part):
         state: Mapping[str, Any],
         groups: Mapping[str, Sequence[str]],
         schedules: Sequence[str] = (),
+        takes_image: bool = False,
         **traits: Any,
     ) -> None:
         limits = {name: described(name) for names in groups.values() for name in names}
         listed = [[title, list(names)] for title, names in groups.items()]
         super().__init__(
             received, state, part="controls", scale=scale, limits=limits, groups=listed,
-            schedules=list(schedules), **traits,
+            schedules=list(schedules), labels=list(map(list, LABELS.items())) if takes_image else [],
+            explanations=list_explanations(), **traits,
         )  # fmt: skip
+
+
+def list_presets(own_network: bool) -> list[list[str]]:
+    """Each preset and what the user reads; the question's is what a network of the user's own starts with."""
+    shown = {"question": "own network"} if own_network else {}
+    return [[name, shown.get(name, name.replace("_", " "))] for name in presets()]
 
 
 def group_fields(own_network: bool) -> dict[str, Sequence[str]]:
@@ -135,7 +152,7 @@ class Strip(Part):
 def described(name: str) -> dict[str, Any]:
     """A field's range as the front end needs it to build its control."""
     limit = LIMITS[name]
-    plain = {"label": limit.label, "meaning": MEANINGS[name]}
+    plain = {"label": limit.label, "meaning": MEANINGS[name], "explanation": explain_field(name, limit.label)}
     if isinstance(limit, Number):
         zero = limit.low == 0 and not limit.open_low
         numbers = {"whole": limit.whole, "optional": limit.optional, "logarithmic": limit.logarithmic, "zero": zero}
@@ -143,10 +160,6 @@ def described(name: str) -> dict[str, Any]:
     if isinstance(limit, Pair):
         raise TypeError(f"{name} has no control")
     return {**plain, "kind": "choice", "options": list(limit.options)}
-
-
-MEANINGS = {**field_meanings(Recipe), **field_meanings(Knobs)}
-"""Field -> the sentence that documents it, shown when the pointer rests on its control."""
 
 
 def list_field_values(settings: Settings) -> dict[str, Any]:

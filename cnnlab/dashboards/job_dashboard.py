@@ -81,8 +81,8 @@ class JobDashboard(CellOutput):
         self.loop = find_running_loop()
         self.awake = asyncio.Event()
         self.publisher = None if self.loop is None else self.loop.create_task(self.publish(), name="cnnlab-board")
-        self.draw()
         self.show()
+        self.draw()
 
     def draw_figure(self, idle: bool) -> None:
         """Bring `figure` up to date; `idle`: nothing is being computed, so that there is time."""
@@ -235,6 +235,8 @@ class JobDashboard(CellOutput):
         with errors.catch_all(self._note_undrawn):
             done, total = self.survey.done, self.survey.total
             self.words.value = self._in_words(done, total, self.survey.seconds_left)
+            if not self.computing:
+                self.saved.renew(f"{self!r}.")
 
     def _note_undrawn(self, error: BaseException) -> None:
         """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""

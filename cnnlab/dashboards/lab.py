@@ -30,13 +30,15 @@ from cnnlab.dashboards.cell import (
 from cnnlab.dashboards.controls import PACE, PACES, choose_starting_pace
 from cnnlab.dashboards.frame_publisher import FramePublisher, obey_interrupt
 from cnnlab.dashboards.lab_widgets import LabWidgets, check_scale
-from cnnlab.dashboards.messages import check_updates, obey
+from cnnlab.dashboards.messages import check_switch, check_updates, find_field, obey
+from cnnlab.dashboards.saved_picture import encode_svg
 from cnnlab.dashboards.view import View
-from cnnlab.dashboards.view_state import take_moment
+from cnnlab.dashboards.view_state import Moment, describe_state, take_moment
 from cnnlab.dashboards.worker import Worker
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.summary import before_explosion
 from cnnlab.plots.arrangement import check_panels
+from cnnlab.plots.still import draw_still
 from cnnlab.records.record import Record
 from cnnlab.training.problem import prepare_own_start
 from cnnlab.training.run import Run
@@ -66,6 +68,9 @@ class Lab(CellOutput):
     start, a rewind or a fork goes on from an update before that; and from when the user asks for them: by the button
     **Show forecast**, or by `show_forecast`. That is remembered, also where the cell is run again in the same kernel.
     The schedule "as_high_as_is_safe" takes its learning rates from the critical one, and they are shown as any others.
+
+    `stop_at_nan=True` has Play stop by itself two updates after the cost or a weight is NaN or inf; Play pressed again
+    then goes on to the planned end. The page has the same switch. Updates that are asked for by number are all made.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Lab(CellOutput):
         *,
         scale: float = 1.0,
         hints: bool = True,
+        stop_at_nan: bool = True,
         network: Any = None,
         data: Any = None,
         cost: Callable[..., Any] | str | None = None,
@@ -85,8 +91,8 @@ class Lab(CellOutput):
     ) -> None:
         check_scale(scale)
         check_panels(panels)
-        if not isinstance(hints, bool):
-            raise TypeError(f"hints must be True or False, got {quote(hints)}")
+        check_switch("hints", hints)
+        check_switch("stop_at_nan", stop_at_nan)
         self.hints = hints or shows_forecast()
         if not isinstance(autosave, (bool, str, os.PathLike)):
             raise TypeError(f"autosave must be True, False or the name of a file, got {quote(autosave)}")
@@ -98,12 +104,13 @@ class Lab(CellOutput):
         own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
         self.own = own
         self.own_network = network is not None
-        self.problem = self.note = self.undrawn = ""
+        self.problem = self.refused = self.note = self.undrawn = ""
         self.problem_at = 0.0
         self.told = 0  # how many failures of the worker were raised here, or are over
         self.heard: list[float] = [0, 0]
         self.look: int | None = None
         self.worker = Worker(lambda wanted: Run(wanted, **own), start, self._take_view, plan)
+        self.worker.stop_at_nan(stop_at_nan)
         self.view = self.worker.view
         self.pace = choose_starting_pace(self.worker.length)
         self.worker.choose_pace(PACES[self.pace])
@@ -157,7 +164,10 @@ class Lab(CellOutput):
         self._redraw()
 
     def play(self, updates: int | None = None) -> None:
-        """Train to the planned end, or for so many updates, at the chosen speed; returns at once."""
+        """Train to the planned end, or for so many updates, at the chosen speed; returns at once.
+
+        Without `updates` it stops two updates after a NaN, if that is not switched off; see `stop_at_nan`.
+        """
         updates = None if updates is None else check_updates(updates)
         self._leave_the_past()
         self.worker.play(updates)
@@ -383,10 +393,16 @@ class Lab(CellOutput):
         self.worker.choose_pace(PACES[pace])
         self.worker.ask()
 
+    def stop_at_nan(self, stop: bool = True) -> None:
+        """Have Play stop by itself two updates after the cost or a weight is NaN or inf, or not."""
+        self.worker.stop_at_nan(check_switch("stop_at_nan", stop))
+        self.worker.ask()
+
     def close(self) -> None:
         """End the lab: no thread, widget, comm or figure stays. The record can still be read."""
         if self.closed:
             return
+        self._renew_picture(take_moment(self, self.view))
         self.closed = True
         OPEN.pop(self, None)
         self.worker.close()
@@ -400,7 +416,7 @@ class Lab(CellOutput):
 
     def received(self, message: Any) -> None:
         """Act on a message from the browser (called in whatever thread the kernel handles messages)."""
-        with errors.catch_all(self._show_problem):
+        with errors.catch_all(lambda error: self._show_problem(error, find_field(message))):
             obey(self, message)
 
     def leave_behind(self) -> None:
@@ -430,6 +446,17 @@ class Lab(CellOutput):
         self.undrawn = ""
         moment = take_moment(self, view)
         self.widgets.draw(moment, self._note_undrawn, lambda: self.undrawn, texts=texts, plots=plots, ask=ask)
+        if not view.training:
+            self._renew_picture(moment)
+
+    def _renew_picture(self, moment: Moment) -> None:
+        """Have a saved notebook show the lab as it is now; before the first update, once the page shows the lab."""
+        if not self.saved.shown or not (len(moment.shown) or self.publisher.browser_seen):
+            return
+        with errors.catch_all(self._note_undrawn):
+            line, _ = describe_state(moment)
+            picture = encode_svg(draw_still(moment.shown, line)) if len(moment.shown) else ""
+            self.saved.renew(f"The lab as it was at update {len(moment.shown)}.", picture, f"Cost by update. {line}")
 
     def _take_view(self, view: View) -> None:
         """Take over a view (called in the worker's thread)."""
@@ -437,10 +464,10 @@ class Lab(CellOutput):
         if not self.closed:
             self.publisher.wake()
 
-    def _show_problem(self, error: BaseException) -> None:
-        """Have the page say why something could not be done, unless its view says so."""
+    def _show_problem(self, error: BaseException, field: str = "") -> None:
+        """Have the page say why something could not be done, beside its field, unless its view says so."""
         if error is not self.worker.failure:
-            self.problem, self.problem_at = errors.describe_problem(error), time.monotonic()
+            self.problem, self.refused, self.problem_at = errors.describe_problem(error), field, time.monotonic()
         self._redraw()
 
     def _redraw(self) -> None:

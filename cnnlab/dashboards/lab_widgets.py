@@ -17,7 +17,6 @@ from cnnlab.dashboards.cell import close_widgets
 from cnnlab.dashboards.controls import Controls, Header, Strip, Texts, group_fields
 from cnnlab.dashboards.frame_publisher import FramePublisher
 from cnnlab.dashboards.live_figure import Events, LiveFigure
-from cnnlab.dashboards.upload import Upload
 from cnnlab.dashboards.view_state import (
     PATCHES,
     HeaderState,
@@ -33,7 +32,7 @@ from cnnlab.plots.images import draw_patches
 from cnnlab.plots.numbers import write_numbers
 from cnnlab.plots.recorder import FigureRecorder
 
-CONTROLS_WIDTH = 292
+CONTROLS_WIDTH = 264
 """Width of the controls in pixels at scale 1."""
 LEAST_WIDTH = 320
 """Least width of the plots in pixels."""
@@ -74,20 +73,20 @@ class LabWidgets:
         self.figure = LiveFigure(self.draw_figure(), {"displayModeBar": False}, heard, moves=True)
         wide, texts = round(CONTROLS_WIDTH * scale), Texts()
         self.texts = texts
-        self.header = Header(received, scale, describe_header(moment), texts=texts)
+        self.header = Header(received, scale, describe_header(moment), own_network, texts=texts)
         self.controls = Controls(
             received, scale, describe_controls(moment), group_fields(own_network), SCHEDULE.options, texts=texts,
-            layout=make_column_layout(wide),
+            takes_image=not own_network, layout=make_column_layout(wide),
         )  # fmt: skip
         self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment), texts=texts)
-        self.upload = Upload(received)
         self.doctor = AutopsyPanel(received, scale, texts=texts)
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
-        column = [self.controls] if own_network else [self.controls, self.upload]
-        self.column = ipywidgets.VBox(column, layout=make_column_layout(wide))
+        self.column = ipywidgets.VBox([self.controls], layout=make_column_layout(wide))
         self.body = ipywidgets.HBox([self.column, self.plots])
+        for part, name in ((self.column, "column"), (self.plots, "plots"), (self.body, "body")):
+            part.add_class(f"cnnlab-{name}")
         self.box = ipywidgets.VBox([self.header, self.doctor, self.body])
         self.box.add_class("cnnlab-lab")
 
@@ -195,7 +194,6 @@ class LabWidgets:
     def close(self) -> None:
         """Close all widgets."""
         close_widgets(self.box)
-        self.upload.close()
 
 
 def make_column_layout(width: int) -> ipywidgets.Layout:

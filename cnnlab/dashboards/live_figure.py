@@ -76,7 +76,7 @@ class LiveFigure(anywidget.AnyWidget):
     """
 
     _esm = read_static("element.js", "theme.js", "canvas.js", "panel_tools.js", "live_figure.js")
-    _css = read_static("live_figure.css")
+    _css = read_static("theme.css", "live_figure.css")
 
     spec = traitlets.Dict().tag(sync=True, to_json=pack)
     """All that is shown now, for a page opened later: `data`, `layout`, `moving`, the number of the last `message`."""

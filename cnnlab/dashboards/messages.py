@@ -27,6 +27,7 @@ class Message(TypedDict, total=False):
     look: int | None
     preset: str
     pace: str
+    stop_at_nan: bool
     hand: list[float]
     problem: str
 
@@ -65,6 +66,24 @@ def check_updates(updates: Any) -> int:
     if number != number // 1 or not 1 <= number <= 1e6:
         raise ValueError(f"updates must be a whole number in [1, 1e6], got {quote(updates)}")
     return int(number)
+
+
+def check_switch(name: str, value: Any) -> bool:
+    """A switch itself; TypeError if a value is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {quote(value)}")
+    return value
+
+
+def find_field(message: Any) -> str:
+    """The one field that a message sets, beside which the page says why it was refused; '' where it sets none."""
+    if not isinstance(message, dict):
+        return ""
+    if "problem" in message:
+        return "image"
+    changes = message.get("set")
+    names = list(changes) if isinstance(changes, dict) else [name for name in ALONE if name in message]
+    return str(names[0]) if len(names) == 1 else ""
 
 
 def press(lab: Lab, message: Message) -> None:
@@ -127,9 +146,12 @@ FIELDS: dict[str, Field] = {
     "look": Field(lambda lab, message: lab.look_at(message["look"])),
     "preset": Field(lambda lab, message: lab.choose(message["preset"])),
     "pace": Field(lambda lab, message: lab.choose_pace(message["pace"])),
+    "stop_at_nan": Field(lambda lab, message: lab.stop_at_nan(message["stop_at_nan"]), check_switch),
     "hand": Field(check=check_hand),
 }
 """Name of a field -> its call and its check, in the order in which they are done."""
+ALONE = ("updates", "schedule")
+"""Fields beside which the page says why they were refused, and that are no settings."""
 BUTTONS: dict[str, Callable[[Lab, Message], object]] = {
     "play": lambda lab, _message: lab.play(),
     "pause": lambda lab, _message: lab.pause(),

@@ -33,3 +33,5 @@ class View:
     """Before the first update: how many starts tried diverged; None while that is not known, and later."""
     no_curvature: str = ""
     """Why the curvature cannot be measured; nothing if it can."""
+    stopped_at_nan: bool = False
+    """Whether Play has stopped by itself, two updates after the cost or a weight was NaN or inf."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from cnnlab.config.settings import Knobs, Settings, settings
 from cnnlab.curvature.band import describe_band
 from cnnlab.dashboards import controls
+from cnnlab.dashboards.nan_stop import AFTER
 from cnnlab.dashboards.view import View
 from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, difference, progress_line, start_line, state_line, tone
 from cnnlab.plots.colours import colour_branch, colour_layer
@@ -27,6 +28,16 @@ KERNELS = 64
 """Most kernels in the picture of them."""
 OFFER = "A run of this cell was interrupted when its kernel ended."
 """What the header says where an earlier kernel has left a run."""
+ENDED_UNKEPT = "The kernel has ended; run this cell again."
+"""What the header says when the kernel has ended and nothing is kept of the run."""
+ENDED = "The kernel has ended; run this cell again, your run can be brought back."
+"""The same where the run is kept."""
+STOPPED = f"Play has stopped {AFTER} updates after the first NaN or inf."
+"""What is said of a Play that has stopped by itself."""
+NEXT = "Press Why? for the cause, or Before the explosion to look back."
+"""What to do about a run that is broken."""
+PLAY_ON = "Play goes on to the end."
+"""What to do with one that was stopped."""
 PLAIN = "plain"
 """The tone of a line that neither warns nor calls a run healthy."""
 HIDDEN: BandState = {"edges": None, "said": "critical rate: hidden", "title": "Press Show forecast to see it."}
@@ -34,15 +45,20 @@ HIDDEN: BandState = {"edges": None, "said": "critical rate: hidden", "title": "P
 
 
 class HeaderState(TypedDict):
-    """What the header shows; `hidden`: see `Moment.hidden`."""
+    """What the header shows; `hidden`: see `Moment.hidden`.
+
+    `refused`: why no such number of updates can be stepped; `ended`: what is said once the kernel has ended.
+    """
 
     line: str
+    next: str
     tone: str
     hidden: bool
     trouble: bool
     trained: int
     training: bool
     epoch: int
+    epochs: int
     step: int
     goal: int
     length: int
@@ -52,8 +68,11 @@ class HeaderState(TypedDict):
     preset: str
     changed: bool
     pace: str
+    stop_at_nan: bool
     offer: str
     problem: str
+    refused: str
+    ended: str
 
 
 class BranchState(TypedDict):
@@ -75,13 +94,17 @@ class BandState(TypedDict):
 
 
 class ControlsState(TypedDict):
-    """What the controls show; `heard`: which page's hand, and which of its settings, was obeyed or refused last."""
+    """What the controls show; `heard`: which page's hand, and which of its settings, was obeyed or refused last.
+
+    `refused`: the field that `problem` is about, beside which it is said; '' where it is about none.
+    """
 
     heard: list[float]
     values: dict[str, Any]
     schedule: str
     band: BandState
     problem: str
+    refused: str
     note: str
     branches: list[BranchState]
 
@@ -116,8 +139,14 @@ class Moment:
     offered: bool
     """Whether an earlier kernel has left a run."""
     autosave_problem: str
+    stop_at_nan: bool
+    """Whether Play stops by itself after a NaN."""
+    is_kept: bool
+    """Whether the run can be brought back when its kernel has ended."""
     problem: str
     """What could not be done, in a sentence."""
+    refused: str
+    """The field whose value it was; '' if it is about none."""
     note: str
     """What the user asked and is no problem, in a sentence."""
     watching: str
@@ -149,8 +178,9 @@ def take_moment(lab: Lab, view: View) -> Moment:
     coming = {number: run.knobs_in_force for number, run in dict(worker.tree.runs).items()}
     return Moment(
         view, worker.settings, settings(preset, **follows), coming, worker.length, lab.look, lab.heard, lab.pace,
-        bool(worker.autosave.offered), worker.autosave.problem, lab.problem,
-        lab.note, lab.publisher.describe(), lab.hints,
+        bool(worker.autosave.offered), worker.autosave.problem,
+        worker.nan_stop.wanted, bool(worker.autosave.path and len(view.record)), lab.problem,
+        lab.refused if lab.problem else "", lab.note, lab.publisher.describe(), lab.hints,
     )  # fmt: skip
 
 
@@ -161,12 +191,14 @@ def describe_header(moment: Moment) -> HeaderState:
     line, mood = describe_state(moment)
     return {
         "line": line,
+        "next": describe_next(moment),
         "tone": mood,
         "hidden": moment.hidden,
         "trouble": not moment.hidden and tone(view.record) != CALM,
         "trained": len(view.record),
         "training": view.training,
-        "epoch": updates // view.record.updates_per_epoch,
+        "epoch": max(1, -(-updates // view.record.updates_per_epoch)),
+        "epochs": -(-view.goal // view.record.updates_per_epoch),
         "step": updates,
         "goal": view.goal,
         "length": moment.length,
@@ -176,9 +208,20 @@ def describe_header(moment: Moment) -> HeaderState:
         "preset": view.settings.preset,
         "changed": view.settings != moment.unchanged,
         "pace": moment.pace,
+        "stop_at_nan": moment.stop_at_nan,
         "offer": OFFER if moment.offered else "",
         "problem": view.error or moment.autosave_problem,
+        "refused": moment.problem if moment.refused == "updates" else "",
+        "ended": ENDED if moment.is_kept else ENDED_UNKEPT,
     }
+
+
+def describe_next(moment: Moment) -> str:
+    """What to press next, once a run has broken and pauses; '' otherwise, and while that is hidden."""
+    view = moment.view
+    if view.training or moment.hidden or moment.shown is not view.record or tone(view.record) != BROKEN:
+        return ""
+    return f"{STOPPED} {NEXT} {PLAY_ON}" if view.stopped_at_nan else NEXT
 
 
 def describe_state(moment: Moment) -> tuple[str, str]:
@@ -210,6 +253,7 @@ def describe_controls(moment: Moment) -> ControlsState:
         "schedule": view.schedule,
         "band": describe_stability(moment),
         "problem": moment.problem,
+        "refused": moment.refused,
         "note": moment.note,
         "branches": describe_branches(view.record, moment.coming),
     }

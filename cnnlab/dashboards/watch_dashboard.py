@@ -18,15 +18,18 @@ from cnnlab.config.errors import describe_problem
 from cnnlab.dashboards.cell import close_widgets, display_widget
 from cnnlab.dashboards.controls import AT_NEXT, Controls, typed
 from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.dashboards.messages import find_field
+from cnnlab.dashboards.saved_picture import SavedPicture, encode_svg
 from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, state_line, tone
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder
+from cnnlab.plots.still import draw_still
 
 FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
 SETTLING = 15.0
 """Seconds within which a page should show the figure; until then every frame is complete."""
-COLOURS = {CALM: "#1B7837", RISING: "#B35806", BROKEN: "#B2182B"}
+COLOURS = {CALM: "var(--cnnlab-calm)", RISING: "var(--cnnlab-warn)", BROKEN: "var(--cnnlab-alarm)"}
 """Tone of the state line -> its colour."""
 BLOCKED = (
     "While a cell trains, the kernel is busy, and what is set here acts only when the cell has ended. To steer, put "
@@ -57,7 +60,7 @@ class WatchLab:
         )  # fmt: skip
         self.button.on_click(lambda _button: watch.pause())
         self.heard: list[float] = [0, 0]
-        self.problem = ""
+        self.problem = self.refused = ""
         self.knobs = record.knobs_at(1)
         self.names = [name for name in SLIDERS if name in watch.steering.names]
         self.controls = Controls(self.obey, 1.0, self.describe_controls(), {AT_NEXT: self.names},
@@ -71,8 +74,9 @@ class WatchLab:
         self.header = ipywidgets.HBox([self.button, self.line], layout=ipywidgets.Layout(align_items="center"))
         self.box = ipywidgets.VBox([self.header, self.sliders, self.plots])
         self.box.add_class("cnnlab-watch")
+        self.saved = SavedPicture()
+        display_widget(self.box, self.saved)
         self.draw()
-        display_widget(self.box)
 
     def __repr__(self) -> str:
         return f"WatchLab({'closed, ' if self.closed else ''}{self.watch.record!r})"
@@ -111,6 +115,9 @@ class WatchLab:
         self.button.layout.display = None if self.reachable and self.watch.active else "none"
         self.knobs = record.knobs_at(max(len(record), 1))
         self.draw_controls()
+        if ended and self.saved.shown:
+            picture = encode_svg(draw_still(record, said))
+            self.saved.renew(f"The loop as it was watched up to update {len(record)}.", picture, said)
 
     def draw_controls(self) -> None:
         """Show the knobs as they are now."""
@@ -125,6 +132,7 @@ class WatchLab:
             "heard": self.heard,
             "values": {name: held.get(name, getattr(self.knobs, name)) for name in self.names},
             "problem": self.problem,
+            "refused": self.refused,
             "note": BLOCKED if blocked else HELD if held else "",
         }
 
@@ -132,9 +140,9 @@ class WatchLab:
         """Do what the page asks, or say why not."""
         try:
             self.watch.set(**typed(message["set"]))
-            self.problem = ""
+            self.problem = self.refused = ""
         except (TypeError, ValueError) as error:
-            self.problem = describe_problem(error)
+            self.problem, self.refused = describe_problem(error), find_field(message)
         self.heard = message["hand"]
         self.draw_controls()
 

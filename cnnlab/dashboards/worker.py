@@ -17,6 +17,7 @@ from cnnlab.config.schedules import SAFE, SHARE
 from cnnlab.config.settings import Settings
 from cnnlab.dashboards.branch_tree import BranchTree
 from cnnlab.dashboards.idle_measurements import IdleMeasurements
+from cnnlab.dashboards.nan_stop import NanStop
 from cnnlab.dashboards.pace import Pace
 from cnnlab.dashboards.rate_control import RateControl
 from cnnlab.dashboards.view import View
@@ -51,6 +52,8 @@ class Worker:
         self.goal = 0
         self.planned = self.length
         self.pace = Pace()
+        self.nan_stop = NanStop()
+        self.playing = False  # whether it trains to the planned end, not so many updates as were asked for
         self.failure: Exception | None = None
         self.failures = 0
         self.wanted_at = float("inf")  # the update after which a View is posted
@@ -83,7 +86,10 @@ class Worker:
         return self.settings.epochs * self.run.updates_per_epoch
 
     def play(self, updates: int | None = None, hurried: bool = False) -> None:
-        """Train to the planned end, or on from it, or so many `updates`; `hurried` ones pay no heed to the pace."""
+        """Train to the planned end, or on from it, or so many `updates`; `hurried` ones pay no heed to the pace.
+
+        Without `updates` it stops by itself after a NaN, unless the run was broken before; see `NanStop`.
+        """
         self._after_restarts(lambda: self._aim(updates, hurried))
 
     def pause(self) -> None:
@@ -96,6 +102,12 @@ class Worker:
         with self.changed:
             self.pace.limit = pace
             self.changed.notify_all()
+
+    def stop_at_nan(self, wanted: bool) -> None:
+        """Have Play stop by itself after a NaN, or not."""
+        self._check_open()
+        with self.changed:
+            self.nan_stop.choose(wanted, self.run, self.playing)
 
     def set(self, new: Settings) -> None:
         """Have the next update use the knobs of these settings."""
@@ -212,6 +224,8 @@ class Worker:
             self.goal = self.run.updates + (updates or (ahead if ahead > 0 else self.length))
             self.planned = max(self.planned, self.goal)
             self.pace.hurried = hurried
+            self.playing = updates is None
+            self.nan_stop.begin(self.run, self.playing)
             self.failure = None
             self.wanted = True
 
@@ -297,6 +311,9 @@ class Worker:
         self.run.update()
         if self.closed:
             return
+        with self.changed:
+            if self.training and self.nan_stop.is_due(self.run):
+                self.goal = self.run.updates
         now = time.monotonic()
         self.measurements.measure_between_updates(self.run, now - began)
         self.pace.times.append(now)
@@ -371,6 +388,7 @@ class Worker:
         self._forget_pending()
         self.measurements.tracker.forget()
         self.goal, self.planned = goal, planned
+        self.nan_stop.begin(self.run, self.playing)
         self.failure = None
         self.pace.times.clear()
 
@@ -397,4 +415,5 @@ class Worker:
             self.tree.record, self.tree.ghosts, self.settings, self.planned, self.training, rate,
             describe_error(failure) if failure else None, self.rate.schedule,
             self.measurements.forecast.find_prediction(self.run), self.measurements.tracker.problem,
+            self.nan_stop.stopped,
         )  # fmt: skip

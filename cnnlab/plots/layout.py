@@ -27,6 +27,7 @@ def make_frame(scale: float, width: int, height: float = HEIGHT) -> dict[str, An
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
         "font": {"size": 11 * scale, "color": INK, "family": FONTS},
         "paper_bgcolor": "white", "plot_bgcolor": "#F7F8FA", "showlegend": False, "hovermode": "closest",
+        "template": {},  # plotly's own would bring 7 kB, and colours that no table here holds
     }  # fmt: skip
 
 

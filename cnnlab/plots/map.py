@@ -83,7 +83,7 @@ def draw_map(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
 def make_colour_bar(scale: float) -> dict[str, Any]:
     """The bar beside a map that says what a colour means."""
     return {
-        "x": LEFT[1] + 0.005, "xanchor": "left", "y": 0.55, "len": 0.84, "thickness": 10 * scale,
+        "x": LEFT[1] + 0.005, "xanchor": "left", "y": 0.55, "len": 0.84, "thickness": 10 * scale, "outlinewidth": 0,
         "title": {"side": "right"}, "tickfont": {"size": 9 * scale},
     }  # fmt: skip
 

@@ -36,11 +36,11 @@ def draw_seeds(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figur
     figure.update_layout(
         xaxis4={
             "domain": [0.7, 0.995], "anchor": "y4", "range": [0.5, shown.steps + 0.5], "fixedrange": True,
-            **choose_update_ticks(shown.steps), "tick0": 0,
+            **choose_update_ticks(shown.steps), "tick0": 0, "gridcolor": GRID, "zeroline": False,
             "title": {"text": "First update that was NaN or infinite", "standoff": 4},
         },
         yaxis4={
-            "domain": [0.13, 0.78], "anchor": "x4", "gridcolor": GRID, "fixedrange": True,
+            "domain": [0.13, 0.78], "anchor": "x4", "gridcolor": GRID, "zeroline": False, "fixedrange": True,
             "title": {"text": "Seeds", "standoff": 4},
         },
     )  # fmt: skip

@@ -19,7 +19,7 @@ from cnnlab.config.errors import check_whole_number, describe_problem
 from cnnlab.config.links import Plan, opened
 from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, check_names, quote
 from cnnlab.records.clues import Clues
-from cnnlab.records.frame import Frame
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, Frame
 from cnnlab.records.log import Log
 from cnnlab.records.record import Branch, Record
 from cnnlab.training.activations import collect_outputs
@@ -187,6 +187,16 @@ class Run:
             network=self.problem.describe_own_network(),
             clues=Clues(error_step=self.raised[0], error=self.raised[1]),
         )
+
+    @property
+    def broken(self) -> bool:
+        """Whether the cost of the last update, or a weight after it, is NaN or inf."""
+        waiting = self.pending  # which another thread may bring to the host meanwhile
+        row = (waiting[-1][0] if waiting else self.log.table.view()[-1]).tolist()
+        layers = len(self.log.layers)
+        nan = len(GAUGES) + LAYER_GAUGES.index("weight_nan") * layers
+        counts = row[nan : nan + 2 * layers]  # those of inf come next
+        return any(counts) or (self.updates > 0 and not math.isfinite(row[GAUGES.index("cost")]))
 
     def set(self, **changes: Any) -> None:
         """Change knobs from the next update on; what a run starts from cannot change, and is a TypeError."""

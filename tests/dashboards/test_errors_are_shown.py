@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from cnnlab.dashboards import frame_pace, messages, view_state
 from cnnlab.dashboards.branch_tree import BranchTree
 from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.live_figure import LiveFigure
-from cnnlab.dashboards.upload import Upload
+from cnnlab.dashboards.upload import read_upload
 from cnnlab.dashboards.view import View
 from cnnlab.dashboards.worker import Worker
 from cnnlab.plots import dashboard
@@ -786,12 +785,8 @@ def test_a_file_that_cannot_be_used_is_told_whatever_is_raised(
     def cannot(*_arguments: Any) -> None:
         raise kind
 
-    heard: list[dict[str, Any]] = []
     monkeypatch.setattr("cnnlab.dashboards.upload.own_image", cannot)
-    upload, now = Upload(heard.append), datetime.datetime.now(datetime.UTC)
-    upload.file.value = ({"name": "a.png", "type": "", "size": 1, "content": b"x", "last_modified": now},)
-    assert heard == [{"problem": errors.describe_problem(kind)}]
-    upload.close()
+    assert read_upload({"file": "halves"}, [b"x"]) == {"problem": errors.describe_problem(kind)}
 
 
 # What a page asks.
@@ -812,7 +807,7 @@ def test_nonsense_in_any_field_is_answered_in_one_sentence_and_changes_nothing(l
     asked = [{name: value} for name in messages.FIELDS if name not in ("updates", "branch")]
     asked += [{"do": "step", "updates": value}, {"do": "choose_branch", "branch": value}, {"unknown": value}]
     asked += [{"do": "delete_branch", "branch": value}, {"pace": "full", "set": {"seed": value}}, value]
-    allowed = [{"look": None}, {"set": {}}, {}]
+    allowed = [{"look": None}, {"stop_at_nan": True}, {"set": {}}, {}]
     before, pace = state_of(lab)[:-1], lab.pace
     for message in asked:
         if any(message == each and type(message) is type(each) for each in allowed) or message == {"problem": value}:

@@ -292,7 +292,7 @@ def test_a_preset_for_a_network_of_ones_own_keeps_what_follows_from_network_and_
     lab.close()
 
 
-@pytest.mark.parametrize(("scale", "width"), [(4, 320), (1.5, 642), (np.float32(0.5), 934)])
+@pytest.mark.parametrize(("scale", "width"), [(4, 320), (1.5, 684), (np.float32(0.5), 948)])
 def test_every_scale_leaves_room_for_the_plots(scale: float, width: int) -> None:
     lab = cnnlab.Lab("question", scale=scale, **SMALL)
     assert lab.figure.layout.width == width

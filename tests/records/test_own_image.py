@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import io
 import zlib
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cnnlab
-from cnnlab.dashboards.upload import Upload
+from cnnlab.dashboards.upload import read_upload
 from cnnlab.records import own_image as given_image
 from cnnlab.training.data import make_patches
 
@@ -170,24 +169,18 @@ def test_a_script_of_an_own_image_trains_the_same(tmp_path):
     assert "PICTURE" in (tmp_path / "run.py").read_text()
 
 
-def chosen(content: bytes) -> tuple[dict, ...]:
-    """What a file dialogue hands over."""
-    now = dt.datetime.now(dt.UTC)
-    return ({"name": "a", "type": "", "size": 1, "content": memoryview(content), "last_modified": now},)
-
-
 def test_an_upload_is_handed_on_or_refused_in_a_sentence():
-    told: list[dict] = []
-    upload = Upload(told.append)
-    upload.file.value = chosen(png(NOISE))
-    upload.labels.value = "labels: texture"
-    assert [told[0], told[1]] == [
-        {"set": {"image": cnnlab.own_image(NOISE)}},
-        {"set": {"image": cnnlab.own_image(NOISE, "texture")}},
-    ]
-    upload.file.value = chosen(b"text")
-    assert told[-1]["problem"].startswith("image must be a picture")
-    upload.close()
+    assert read_upload({"file": "halves"}, [memoryview(png(NOISE))]) == {"set": {"image": cnnlab.own_image(NOISE)}}
+    texture = {"set": {"image": cnnlab.own_image(NOISE, "texture")}}
+    assert read_upload({"file": "texture"}, [memoryview(png(NOISE))]) == texture
+    assert read_upload({"file": "halves"}, [b"text"])["problem"].startswith("image must be a picture")
+    assert read_upload({"file": "halves"}, None)["problem"] == "file must come with the bytes of an image, got none"
+    assert read_upload({"file": "stripes"}, [png(NOISE)])["problem"].startswith("labels must be ")
+
+
+@pytest.mark.parametrize("message", [{"do": "play"}, {}, None, ["file"]])
+def test_a_message_without_a_file_is_no_upload(message):
+    assert read_upload(message, [b"text"]) is message
 
 
 def test_a_lab_takes_an_uploaded_image_and_shows_why_another_is_refused():
@@ -213,11 +206,7 @@ def test_a_dds_of_an_unknown_form_is_refused_in_a_sentence_and_on_the_page():
     said = "image must be a picture that pillow can read, got the bytes given, which is none"
     with pytest.raises(ValueError, match=f"^{said}$"):
         cnnlab.own_image(dds())
-    told: list[dict] = []
-    upload = Upload(told.append)
-    upload.file.value = chosen(dds())
-    assert told == [{"problem": said}]
-    upload.close()
+    assert read_upload({"file": "halves"}, [dds()]) == {"problem": said}
 
 
 @pytest.mark.parametrize(
@@ -233,11 +222,7 @@ def test_whatever_an_upload_brings_about_reaches_the_page(problem, said, monkeyp
         raise problem
 
     monkeypatch.setattr("cnnlab.dashboards.upload.own_image", fails)
-    told: list[dict] = []
-    upload = Upload(told.append)
-    upload.file.value = chosen(b"image")
-    assert told == [{"problem": said}]
-    upload.close()
+    assert read_upload({"file": "halves"}, [b"image"]) == {"problem": said}
 
 
 FORMS = {"PNG": "RGB", "JPEG": "RGB", "GIF": "P", "BMP": "RGB", "TIFF": "F", "WEBP": "RGB", "DDS": "RGBA", "TGA": "RGB"}

@@ -34,9 +34,9 @@ function curve(powers, broken, label) {
 const list = (items, kind) => element("ul", { class: kind }, ...items.map((item) => element("li", {}, item)));
 
 function render({ model, el }) {
-  const send = (message) => model.send(message);
   const root = element("section", { class: "cnnlab cnnlab-doctor", "aria-label": "Why", hidden: true });
   el.append(root);
+  const { send, disconnect } = connect(model, root);
 
   const card = (trial, place, broken) => element("div", { class: "cnnlab-card", "data-verdict": trial.verdict },
     element("div", { class: "cnnlab-card-head" },
@@ -82,13 +82,13 @@ function render({ model, el }) {
       state.trials.length ? `Remedies tried from update ${state.before} on, on copies of the run (grey: as it went; ★: in the posted answer)` : state.cause === "healthy" ? "Nothing to mend." : "No setting of the run mends this.");
     root.replaceChildren(close, element("div", { class: "cnnlab-columns" }, left, element("div", { class: "cnnlab-remedies" }, legend, cards)), drawIndicators(state));
   };
-  const keep = (event) => {
-    if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
-  };
   el.addEventListener("keydown", keep);
   model.on("change:state", draw);
   draw();
-  return () => model.off("change:state", draw);
+  return () => {
+    disconnect();
+    model.off("change:state", draw);
+  };
 }
 
 export default { render: async ({ model, el }) => render({ model: await withTexts(model), el }) };

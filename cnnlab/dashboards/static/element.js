@@ -1,4 +1,6 @@
-// An element with attributes, listeners (on...) and children; put before the scripts of the panel and of the doctor.
+// Shared by the scripts of the panel and of the doctor, and put before them.
+
+// An element with attributes, listeners (on...) and children.
 const element = (tag, attributes = {}, ...children) => {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -9,7 +11,6 @@ const element = (tag, attributes = {}, ...children) => {
   made.append(...children);
   return made;
 };
-
 
 // A part's model, whose state is that of the texts which all parts of a dashboard are told in one message.
 async function withTexts(model) {
@@ -22,8 +23,47 @@ async function withTexts(model) {
   };
   return {
     get: (name) => (name === "state" ? texts.get(part) : model.get(name)),
-    send: (message) => model.send(message),
+    send: (...message) => model.send(...message),
     on: pass("on"),
     off: pass("off"),
+    widget_manager: model.widget_manager,
   };
+}
+
+// JupyterLab takes plain keys for its own, such as the arrows that move a slider: those pressed here stay here.
+const keep = (event) => {
+  if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+};
+
+// The line to the kernel of one part of a dashboard. When the kernel has ended (restarted, shut down, crashed) the part
+// stays on the screen: its buttons and inputs are turned off, and nothing is sent, for that would throw.
+function connect(model, root, ended = () => {}) {
+  let alive = true;
+  const end = () => {
+    if (!alive) return;
+    alive = false;
+    root.classList.add("cnnlab-ended");
+    for (const input of root.querySelectorAll("button, input, select")) input.disabled = true;
+    ended();
+  };
+  const send = (message, ...buffers) => {
+    if (!alive) return;
+    try {
+      model.send(message, undefined, buffers);
+    } catch { // where no signal has told of the end
+      end();
+    }
+  };
+  const manager = model.widget_manager; // anywidget lets it through; JupyterLab's knows a notebook's session or a kernel
+  const kernel = manager?.context?.sessionContext ?? manager?.kernel;
+  const follow = (_sender, status) => /restarting|dead|terminating/.test(status) && end();
+  const leave = (_sender, change) => change.oldValue && end();
+  kernel?.statusChanged?.connect(follow);
+  kernel?.kernelChanged?.connect(leave);
+  const disconnect = () => {
+    alive = false;
+    kernel?.statusChanged?.disconnect(follow);
+    kernel?.kernelChanged?.disconnect(leave);
+  };
+  return { send, disconnect };
 }

@@ -120,7 +120,7 @@ function makeStore(model) {
 // A view of the figure on the page.
 function makeView(model, store, element, Plotly) {
   const box = document.createElement("div"), graph = document.createElement("div");
-  box.className = "cnnlab-live";
+  box.className = "cnnlab cnnlab-live";
   box.append(graph);
   element.append(box);
   const canvases = makeCanvases(box);

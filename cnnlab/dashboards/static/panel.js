@@ -18,30 +18,59 @@ const shown = (value, whole = false) => {
 // Characters of the line of words that fit at 1280 pixels and scale 1; a longer line is set in smaller type.
 const ROOM = 104;
 const PAGE = 1098; // pixels of the dashboard there
+const SMALLEST = 0.82; // share of its size down to which the type goes; a line that is still too long is broken
+
+// Where a lab is: JupyterLab serves the folder above labs/ (see `cnnlab lab`); elsewhere its name is all there is.
+const labAddress = (lab) => {
+  const config = document.getElementById("jupyter-config-data");
+  const base = config && JSON.parse(config.textContent).baseUrl;
+  return base ? `${base}lab/tree/labs/${lab}.ipynb` : null;
+};
+
+// A `?` that opens a few sentences and a link; Escape, or a click elsewhere, closes them.
+const helper = (explanation) => {
+  const { title, text, lab, lab_title: labTitle } = explanation;
+  const link = element("a", { href: labAddress(lab), target: "_blank", rel: "noopener" }, `Lab ${lab.slice(0, 2)}: ${labTitle}`);
+  const card = element("div", { class: "cnnlab-popover", popover: "auto", role: "dialog", "aria-label": title }, element("b", {}, title), element("p", {}, text), link);
+  const button = element("button", { type: "button", class: "cnnlab-help", "aria-label": `About: ${title}`, "aria-haspopup": "dialog", title: `About: ${title}`, onclick: () => card.togglePopover({ source: button }) }, "?");
+  card.addEventListener("toggle", (event) => {
+    if (event.newState !== "open") return;
+    const at = button.getBoundingClientRect();
+    const left = Math.max(4, Math.min(at.left, innerWidth - card.offsetWidth - 8));
+    const below = at.bottom + 4 + card.offsetHeight < innerHeight;
+    Object.assign(card.style, { left: `${left}px`, top: `${below ? at.bottom + 4 : Math.max(4, at.top - card.offsetHeight - 4)}px` });
+  });
+  return element("span", { class: "cnnlab-helper" }, button, card);
+};
 
 function header({ model, el }) {
-  const send = (message) => model.send(message);
   const button = (label, title, action, kind = "") =>
     element("button", { type: "button", class: `cnnlab-button ${kind}`, title, "aria-label": title, onclick: action }, label);
+  const help = (name) => helper(model.get("explanations")[name]);
   const words = element("span", {});
   const line = element("div", { class: "cnnlab-line", role: "status", "aria-live": "polite" }, words);
+  const next = element("div", { class: "cnnlab-next", role: "status" });
   const why = button("Why?", "Find out why, and try remedies on copies of the run", () => send({ do: "explain" }), "cnnlab-why");
   const forecast = button("Show forecast", "Show forecast, critical learning rate and early warnings", () => send({ do: "show_forecast" }), "cnnlab-forecast");
-  const play = button("▶ Play", "Play", () => send({ do: model.get("state").training ? "pause" : "play" }), "cnnlab-play");
-  const many = element("input", { type: "number", min: 1, max: 1000000, value: 5, class: "cnnlab-number", "aria-label": "How many updates to step" });
+  const play = button("▶ Play", "Play", () => send({ do: play.dataset.training ? "pause" : "play" }), "cnnlab-play");
+  const mistake = Math.random().toString(36).slice(2);
+  const many = element("input", { type: "number", min: 1, max: 1000000, value: 5, class: "cnnlab-number", "aria-label": "How many updates to step", "aria-describedby": `cnnlab-${mistake}` });
+  const refused = element("div", { class: "cnnlab-refused", role: "alert", id: `cnnlab-${mistake}` });
   const choose = (label, options, action) =>
     element("select", { class: "cnnlab-select", "aria-label": label, title: label, onchange: (event) => action(event.target.value) },
       ...options.map(([value, text]) => element("option", { value }, text)));
-  const preset = choose("Preset", model.get("presets").map((name) => [name, name.replaceAll("_", " ")]), (value) => send({ preset: value }));
+  const presets = Object.fromEntries(model.get("presets"));
+  const preset = choose("Preset", model.get("presets"), (value) => send({ preset: value }));
   const altered = element("option", { value: "", hidden: true });
   preset.append(altered);
   preset.title = "Preset; * where settings have been changed since";
   const pace = choose("Speed", model.get("paces"), (value) => send({ pace: value }));
+  const stop = element("input", { type: "checkbox", role: "switch", class: "cnnlab-switch", onchange: () => send({ stop_at_nan: stop.checked }) });
   const counter = element("span", { class: "cnnlab-counter" });
   const rate = element("span", { class: "cnnlab-rate" });
   const bar = element("progress", { max: 1, value: 0, class: "cnnlab-bar", "aria-label": "Progress" });
   const problem = element("div", { class: "cnnlab-problem", role: "alert" });
-  const scrubber = element("input", { type: "range", min: 0, max: 0, step: 1, class: "cnnlab-slider cnnlab-scrubber", "aria-label": "Update shown" });
+  const scrubber = element("input", { type: "range", min: 0, max: 0, step: 1, class: "cnnlab-slider cnnlab-scrubber", "aria-label": "Update shown", title: "Look back: show the run as it was after an earlier update" });
   const look = (step) => {
     scrubber.value = step;
     send({ look: Number(scrubber.value) });
@@ -51,47 +80,63 @@ function header({ model, el }) {
     button("Bring it back", "Go on with the interrupted run", () => send({ do: "bring_back" })),
     button("Leave it", "Forget the interrupted run", () => send({ do: "leave_behind" })));
   const shownStep = element("span", { class: "cnnlab-counter cnnlab-shown" });
-  const root = element("div", { class: "cnnlab cnnlab-header" }, element("div", { class: "cnnlab-headline" }, line, forecast, why),
+  const root = element("div", { class: "cnnlab cnnlab-header" }, element("div", { class: "cnnlab-headline" }, line, forecast, why), next,
     element("div", { class: "cnnlab-transport" },
       play,
       button("Step", "One update", () => send({ do: "step", updates: 1 })),
-      button("Step by", "Step by this many updates", () => send({ do: "step", updates: Number(many.value) })), many,
+      element("span", { class: "cnnlab-joined" },
+        button("Step by", "Step by this many updates", () => send({ do: "step", updates: Number(many.value) })), many),
       button("↺ Reset", "Reset to the same start", () => send({ do: "reset" })),
       button("New seed", "Start again with a new seed", () => send({ do: "new_seed" })),
       element("label", { class: "cnnlab-labelled" }, "Preset", preset),
       element("label", { class: "cnnlab-labelled" }, "Speed", pace),
-      bar, counter, rate),
+      element("label", { class: "cnnlab-labelled", title: "Play stops by itself two updates after the cost or a weight is NaN or inf" }, stop, "stop at NaN"),
+      help("transport")),
+    refused,
     element("div", { class: "cnnlab-transport cnnlab-film" },
-      element("span", { class: "cnnlab-labelled" }, "Look back"),
-      button("◀", "Back by one update", () => look(Number(scrubber.value) - 1)), scrubber,
-      button("▶", "Forward by one update", () => look(Number(scrubber.value) + 1)), shownStep,
+      counter, rate,
+      element("span", { class: "cnnlab-joined cnnlab-looking" },
+        button("◀", "Back by one update", () => look(Number(scrubber.value) - 1)), scrubber,
+        button("▶", "Forward by one update", () => look(Number(scrubber.value) + 1))), shownStep,
       button("Before the explosion", "Look at the last update after which all was well", () => send({ do: "before_explosion" })),
       button("Fork here", "Begin a new branch after the update shown", () => send({ do: "fork" })),
-      button("Rewind to here", "Take the run back to the update shown", () => send({ do: "rewind" }))),
-    offer, problem);
+      button("Rewind to here", "Take the run back to the update shown", () => send({ do: "rewind" })),
+      help("look_back")),
+    offer, problem, bar);
   el.append(root);
 
   let width = PAGE;
+  let ended = "";
+  const { send, disconnect } = connect(model, root, () => {
+    offer.hidden = true;
+    say(next, "");
+    say(rate, "ended");
+    say(problem, ended);
+  });
   const fit = () => {
     const room = (ROOM * width) / PAGE / model.get("scale");
-    words.style.fontSize = `${Math.min(1, room / words.textContent.length)}em`;
+    words.style.fontSize = `${Math.max(SMALLEST, Math.min(1, room / words.textContent.length))}em`;
   };
   const draw = () => {
     const state = model.get("state");
+    ended = state.ended;
     offer.hidden = !state.offer;
     say(offer.firstChild, state.offer);
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
     say(words, state.line);
+    say(next, state.next);
     fit();
     line.title = state.line;
     line.dataset.tone = state.tone;
     why.hidden = !state.trouble;
     if (!state.hidden && document.activeElement === forecast) play.focus();
     forecast.hidden = !state.hidden;
+    play.dataset.training = state.training ? "true" : "";
     say(play, state.training ? "❚❚ Pause" : "▶ Play");
     play.setAttribute("aria-label", state.training ? "Pause" : "Play");
     play.title = state.training ? "Pause" : `Play: train ${state.length} updates`;
-    say(counter, `epoch ${state.epoch} · update ${state.step} of ${state.goal}`);
+    stop.checked = state.stop_at_nan;
+    say(counter, `epoch ${state.epoch} of ${state.epochs} · update ${state.step} of ${state.goal}`);
     say(rate, state.training ? `${state.rate} updates/s` : "paused");
     rate.title = state.training ? state.watching : "";
     bar.value = state.progress;
@@ -100,10 +145,12 @@ function header({ model, el }) {
     scrubber.setAttribute("aria-valuetext", `update ${state.step}`);
     scrubber.style.setProperty("--cnnlab-filled", `${state.trained ? (100 * state.step) / state.trained : 0}%`);
     say(shownStep, state.step < state.trained ? `as after update ${state.step}` : "the present");
-    say(altered, `${state.preset.replaceAll("_", " ")} *`);
+    say(altered, `${presets[state.preset]} *`);
     if (document.activeElement !== preset || preset.value === state.preset) preset.value = state.changed ? "" : state.preset;
     if (document.activeElement !== pace) pace.value = state.pace;
     say(problem, state.problem || "");
+    say(refused, state.refused);
+    many.setAttribute("aria-invalid", String(state.refused !== ""));
   };
   const observer = new ResizeObserver(() => {
     if (!root.clientWidth) return;
@@ -115,6 +162,7 @@ function header({ model, el }) {
   draw();
   return () => {
     observer.disconnect();
+    disconnect();
     model.off("change:state", draw);
   };
 }
@@ -127,11 +175,22 @@ function controls({ model, el }) {
   const waiting = {};
   let hands = 0;
   let settled = 0;
-  const send = (name, value) => {
+  const turn = (name, value) => {
     waiting[name] = hands += 1;
     clearTimeout(settled);
     settled = setTimeout(() => draw(Infinity), 5000);
-    model.send({ set: { [name]: value }, hand: [view, hands] });
+    send({ set: { [name]: value }, hand: [view, hands] });
+  };
+
+  // The place right below a field for the sentence that says why its value was refused.
+  const refusal = (name, ...inputs) => {
+    const said = element("div", { class: "cnnlab-refused", role: "alert", id: `cnnlab-${String(view).slice(2)}-${name}` });
+    inputs.forEach((input) => input.setAttribute("aria-describedby", said.id));
+    const show = (sentence) => {
+      say(said, sentence);
+      inputs.forEach((input) => input.setAttribute("aria-invalid", String(sentence !== "")));
+    };
+    return { said, show };
   };
 
   const number = (name, limit) => {
@@ -165,15 +224,17 @@ function controls({ model, el }) {
       const value = valueAt(Number(slider.value));
       box.value = shown(value, limit.whole);
       mark(value);
-      send(name, value);
+      turn(name, value);
     });
     const commit = () => {
       const text = box.value.trim();
       if (text === shown(rows[name].value, limit.whole) && !waiting[name]) return;
-      send(name, limit.optional && text === "all" ? null : text);
+      turn(name, limit.optional && text === "all" ? null : text);
     };
     box.addEventListener("change", commit);
+    const mistake = refusal(name, slider, box);
     rows[name] = {
+      mistake,
       show: (value, answered) => {
         rows[name].value = value;
         if (document.activeElement !== box || answered) box.value = shown(value, limit.whole);
@@ -181,20 +242,22 @@ function controls({ model, el }) {
         mark(value);
       },
     };
-    const row = element("div", { class: "cnnlab-row", title: limit.meaning }, element("span", { class: "cnnlab-name" }, limit.label), slider, box);
-    if (name !== "learning_rate") return row;
-    place = (value) => (100 * Math.min(Math.max(Math.log(value / low) / Math.log(high / low), 0), 1));
-    return element("div", {}, row, ...(model.get("schedules").length ? [band] : []));
+    const main = name === "learning_rate";
+    const row = element("div", { class: `cnnlab-row${main ? " cnnlab-main" : ""}`, title: limit.meaning },
+      element("span", { class: "cnnlab-name" }, limit.label), helper(limit.explanation), slider, box);
+    if (main) place = (value) => (100 * Math.min(Math.max(Math.log(value / low) / Math.log(high / low), 0), 1));
+    return element("div", { class: "cnnlab-field" }, row, mistake.said, ...(main && model.get("schedules").length ? [band, schedule.mistake.said] : []));
   };
 
   // Under the learning rate's slider: green up to the critical rate, amber up to ten times that, red beyond.
   let place = () => 0;
   const colours = element("div", { class: "cnnlab-colours", "aria-hidden": "true" });
   const words = element("span", { class: "cnnlab-critical", role: "status" });
-  const schedule = element("select", { class: "cnnlab-select cnnlab-schedule", "aria-label": "Schedule of the learning rate",
-    title: "How the learning rate goes on", onchange: () => model.send({ schedule: schedule.value }) },
+  const course = element("select", { class: "cnnlab-select cnnlab-schedule", "aria-label": "Schedule of the learning rate",
+    title: "How the learning rate goes on", onchange: () => send({ schedule: course.value }) },
     ...model.get("schedules").map((name) => element("option", { value: name }, name.replaceAll("_", " "))));
-  const band = element("div", { class: "cnnlab-band" }, schedule, colours, words);
+  const schedule = { mistake: refusal("schedule", course) };
+  const band = element("div", { class: "cnnlab-band" }, colours, course, helper(model.get("explanations").schedule), words);
   const drawBand = (stability) => {
     const { edges } = stability;
     colours.dataset.edges = edges ? edges.join(" ") : "";
@@ -208,33 +271,60 @@ function controls({ model, el }) {
   };
 
   const choice = (name, limit) => {
-    const select = element("select", { class: "cnnlab-select", "aria-label": limit.label, onchange: () => send(name, select.value) },
+    const select = element("select", { class: "cnnlab-select", "aria-label": limit.label, onchange: () => turn(name, select.value) },
       ...limit.options.map((option) => element("option", { value: option }, option.replaceAll("_", " "))));
-    rows[name] = { show: (value) => (select.value = value) };
-    return element("label", { class: "cnnlab-choice", title: limit.meaning }, element("span", { class: "cnnlab-name" }, limit.label), select);
+    const mistake = refusal(name, select);
+    rows[name] = { mistake, show: (value) => (select.value = value) };
+    return element("div", { class: "cnnlab-choice", title: limit.meaning },
+      element("span", { class: "cnnlab-heading" }, element("span", { class: "cnnlab-name" }, limit.label), helper(limit.explanation)), select, mistake.said);
   };
 
-  const group = (title, names) => {
+  const folded = (title, contents, ...children) => {
+    const about = element("span", { class: "cnnlab-contents" }, contents);
+    return element("details", { class: "cnnlab-group" }, element("summary", {}, element("b", {}, title), " ", about), ...children);
+  };
+  const group = ([title, names], order) => {
     const limits = model.get("limits");
-    const numbers = names.filter((name) => limits[name].kind === "number").map((name) => number(name, limits[name]));
-    const choices = names.filter((name) => limits[name].kind === "choice").map((name) => choice(name, limits[name]));
-    return element("fieldset", { class: "cnnlab-group" }, element("legend", {}, title), ...numbers, element("div", { class: "cnnlab-choices" }, ...choices));
+    const numbers = names.filter((name) => limits[name].kind === "number");
+    const choices = names.filter((name) => limits[name].kind === "choice");
+    const fields = [element("div", { class: "cnnlab-fields" }, ...numbers.map((name) => number(name, limits[name]))),
+      element("div", { class: "cnnlab-choices" }, ...choices.map((name) => choice(name, limits[name])))];
+    if (order === 0) return element("fieldset", { class: "cnnlab-group" }, element("legend", {}, title), ...fields);
+    const named = [...numbers, ...choices].map((name) => limits[name].label);
+    return folded(title, named.join(", ").toLowerCase().replaceAll("relu", "ReLU"), ...fields);
   };
   const problem = element("div", { class: "cnnlab-problem", role: "alert" });
   const note = element("div", { class: "cnnlab-note", role: "status" });
   const tree = element("ul", { class: "cnnlab-tree" });
-  const branches = element("fieldset", { class: "cnnlab-group" }, element("legend", {}, "Branches"), tree);
+  const branches = folded("Branches", "", helper(model.get("explanations").branches), tree);
+  const takeImage = () => {
+    const labels = element("select", { class: "cnnlab-select", "aria-label": "Labels of your image", onchange: () => hand() },
+      ...model.get("labels").map(([text, value]) => element("option", { value }, text)));
+    const file = element("input", { type: "file", accept: "image/*", hidden: true, "aria-label": "Image of your own", onchange: () => hand() });
+    const hand = async () => {
+      if (file.files.length) send({ file: labels.value }, await file.files[0].arrayBuffer());
+    };
+    const pick = element("button", { type: "button", class: "cnnlab-button", onclick: () => {
+      file.value = ""; // so that the same file can be chosen again
+      file.click();
+    } }, "Train on an image of your own (PNG or JPEG)");
+    const mistake = refusal("image", pick);
+    rows.image = { mistake, show: () => {} };
+    return folded("Your own image", "patches cut from a file", pick, file, element("div", { class: "cnnlab-joined" }, labels, helper(model.get("explanations").image)), mistake.said);
+  };
   const grow = (branch, several) => {
     const chip = element("span", { class: "cnnlab-chip", style: `background: ${branch.colour}` });
     const choose = element("button", { type: "button", class: "cnnlab-branch", "aria-pressed": String(branch.present), title: branch.label,
-      onclick: () => model.send({ do: "choose_branch", branch: branch.number }) }, chip, `${branch.number}  ${branch.label}`);
+      onclick: () => send({ do: "choose_branch", branch: branch.number }) }, chip, `${branch.number}  ${branch.label}`);
     const drop = element("button", { type: "button", class: "cnnlab-drop", "aria-label": `Delete branch ${branch.number}`, title: "Delete this branch",
-      onclick: () => model.send({ do: "delete_branch", branch: branch.number }) }, "✕");
+      onclick: () => send({ do: "delete_branch", branch: branch.number }) }, "✕");
     return element("li", { style: `padding-left: ${Math.min(branch.depth, 5) * 0.9}em` }, choose, ...(several ? [drop] : []));
   };
   const forks = model.get("state").branches ? [branches] : []; // a loop of the user's own has none
-  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(([title, names]) => group(title, names)), problem, note, ...forks);
+  const image = model.get("labels").length ? [takeImage()] : [];
+  const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(group), problem, note, ...image, ...forks);
   el.append(root);
+  const { send, disconnect } = connect(model, root);
 
   const draw = (heard) => {
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
@@ -244,13 +334,18 @@ function controls({ model, el }) {
       row.show(state.values[name], name in waiting);
       delete waiting[name];
     }
-    say(problem, state.problem || "");
-    say(note, state.note || "");
+    const places = { ...rows, schedule };
+    for (const [name, { mistake }] of Object.entries(places)) mistake.show(state.refused === name ? state.problem : "");
+    const elsewhere = state.refused in places || state.refused === "updates"; // beside its box, which the header has
+    say(problem, elsewhere ? "" : state.problem);
+    say(note, state.note);
     if (!state.branches) return;
     drawBand(state.band);
-    if (document.activeElement !== schedule) schedule.value = state.schedule;
+    if (document.activeElement !== course) course.value = state.schedule;
     const drawn = JSON.stringify(state.branches);
     if (tree.dataset.drawn !== drawn) {
+      branches.open ||= state.branches.length > (tree.childElementCount || 1); // a new branch is shown
+      branches.querySelector(".cnnlab-contents").textContent = state.branches.length === 1 ? "one, the run itself" : `${state.branches.length}`;
       tree.dataset.drawn = drawn;
       tree.replaceChildren(...state.branches.map((branch) => grow(branch, state.branches.length > 1)));
     }
@@ -264,6 +359,7 @@ function controls({ model, el }) {
   follow();
   return () => {
     clearTimeout(settled);
+    disconnect();
     model.off("change:state", follow);
   };
 }
@@ -292,7 +388,7 @@ function strip({ model, el }) {
       table.dataset.shape = shape;
       const head = element("tr", {}, element("th", { scope: "col" }, ""), ...state.columns.map(() => element("th", { scope: "col" })));
       const body = state.rows.map(([name, colour, cells]) => element("tr", {},
-        element("th", { scope: "row", style: `color: ${colour}`, title: name }, name), ...cells.map(() => element("td"))));
+        element("th", { scope: "row", title: name }, element("span", { class: "cnnlab-chip", style: `background: ${colour}` }), name), ...cells.map(() => element("td"))));
       table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
     }
     state.columns.forEach((name, place) => say(table.tHead.rows[0].cells[place + 1], name));
@@ -313,11 +409,6 @@ function strip({ model, el }) {
     model.off("change:patches", draw);
   };
 }
-
-// JupyterLab takes plain keys for its own, such as the arrows that move a slider: those pressed here stay here.
-const keep = (event) => {
-  if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
-};
 
 const parts = { header, controls, strip };
 export default {

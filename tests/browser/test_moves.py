@@ -31,9 +31,10 @@ def push(moving, marks=20):
     traces["sharpness"].update(x=x[:9], y=holes[:9] * 1500)
     figure.take(drawn, moving=moving)
 """
-"""A run with NaN in every plot, and a frame of it: holes, marks of each kind, a crowded curve, a dashed line, ridges."""
+"""A run with NaN in every plot, and a frame of it: holes, marks of each kind, a crowded curve, dashes, ridges."""
 BOXES = """graph => {
-    return graph.layout.meta.panels.filter(({ name }) => name !== "over_time").map(({ name, box }) => [name, box.map(Math.round)]);
+    const panels = graph.layout.meta.panels.filter(({ name }) => name !== "over_time");
+    return panels.map(({ name, box }) => [name, box.map(Math.round)]);
 }"""
 NEAR = 60
 """Levels of a colour, of 255, by which pixels may differ that are taken to be the same."""

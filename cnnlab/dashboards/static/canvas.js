@@ -2,13 +2,14 @@
 
 const DASHES = { dash: (width) => [3 * width, 3 * width], dot: (width) => [width, width] };
 
-// The numbers 0 to 1 along an axis, in pixels from the plot's left or top edge.
+// The numbers 0 to 1 along an axis, in pixels from the plot's left or top edge. On a log axis lines go far below the plot
+// to what is 0 or less, as those of plotly.js do.
 function makeScale(axis, length, downwards) {
   const [first, last] = axis.range;
   const perUnit = length / (last - first);
-  const log = axis.type === "log";
-  return (value) => {
-    const along = ((log ? Math.log10(value) : value) - first) * perUnit;
+  const log = axis.type === "log", below = (first + last) / 2 - 10 * Math.abs(last - first);
+  return (value, line = false) => {
+    const along = ((log ? (line && value <= 0 ? below : Math.log10(value)) : value) - first) * perUnit;
     return downwards ? length - along : along;
   };
 }
@@ -30,7 +31,7 @@ function drawLine(pen, trace, across, up, paint) {
   pen.beginPath();
   let drawing = false;
   for (let place = 0; place < count; place += 1) {
-    const right = across(x[place]), down = up(y[place]);
+    const right = across(x[place], true), down = up(y[place], true);
     if (!Number.isFinite(right) || !Number.isFinite(down)) {
       drawing &&= trace.connectgaps === true;
     } else if (drawing) {

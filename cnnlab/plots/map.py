@@ -69,7 +69,7 @@ def draw_map(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
     add_cost_curves(figure, *add_cost_plot(figure, 2, RIGHT, (0.13, 0.9), shown.steps), scale)
     marker = {"symbol": "square", "size": 10 * scale, "color": PAPER, "line": {"color": INK, "width": 2}}
     figure.add_scatter(name="chosen", mode="markers", hoverinfo="skip", marker=marker)
-    figure.add_annotation(name="cell", x=RIGHT[0], y=0.97, text="", **ON_FIGURE, yanchor="middle")
+    figure.add_annotation(name="cell", x=RIGHT[0], y=0.95, text="", **ON_FIGURE, yanchor="middle")
     refresh_map(figure, shown, "what happened", None)
     return figure
 
@@ -115,7 +115,7 @@ def refresh_map(
         else:
             refresh_cost_curves(figure, shown, [(*cell, place) for place in range(len(shown.seeds))])
             traces["chosen"].update(x=[cell[0]], y=[cell[1] if len(cell) == 2 else seed])
-            heading.text = f"<b>Cost</b> at {name_cell(shown, cell)}; opened: seed {shown.seeds[seed]}"
+            heading.text = f"<b>Cost</b> at {name_cell(shown, cell)}<br>opened: seed {shown.seeds[seed]}"
 
 
 def explain_view(shown: Map, view: str) -> str:

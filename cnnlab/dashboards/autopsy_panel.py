@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from cnnlab.config.errors import describe_error, make_raisable
 from cnnlab.config.settings import quote
-from cnnlab.dashboards.controls import Part, script, style
+from cnnlab.dashboards.controls import Part
+from cnnlab.dashboards.static_files import read_static
 from cnnlab.diagnosis.autopsy import Autopsy, autopsy
 from cnnlab.diagnosis.detectors import find_alarms
 from cnnlab.diagnosis.early_warning import overflow_clock
@@ -22,7 +23,8 @@ from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
     from cnnlab.diagnosis.trials import Trial
-    from cnnlab.training.run import Run
+    from cnnlab.training.malloc import give_back_memory
+from cnnlab.training.run import Run
 
 CLOSED: dict[str, Any] = {"open": False}
 """The state of a panel that shows nothing."""
@@ -88,11 +90,11 @@ class PanelState(OpenPanel):
 class AutopsyPanel(Part):
     """The panel, and the thread that makes its autopsy."""
 
-    _esm = script("doctor.js")
-    _css = style("doctor.css")
+    _esm = read_static("element.js", "doctor.js")
+    _css = read_static("theme.css", "doctor.css")
 
-    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float) -> None:
-        super().__init__(received, part="doctor", scale=scale, state=CLOSED)
+    def __init__(self, received: Callable[[dict[str, Any]], None], scale: float, **traits: Any) -> None:
+        super().__init__(received, CLOSED, part="doctor", scale=scale, **traits)
         self.found: Autopsy | None = None
         self.error: Exception | None = None
         self.record: Record | None = None
@@ -125,6 +127,7 @@ class AutopsyPanel(Part):
             self.found = autopsy(rebuilt(self.record), going=lambda: self.going)
         except BaseException as error:  # a network of the user's own may raise SystemExit, too
             self.error = make_raisable(error)
+        give_back_memory()
         done()
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets
 
+from cnnlab.dashboards.saved_picture import SavedPicture
 from cnnlab.records.autosave import Autosave
 
 if TYPE_CHECKING:
@@ -30,10 +32,15 @@ class CellOutput:
         """End the dashboard."""
         raise NotImplementedError
 
+    @cached_property
+    def saved(self) -> SavedPicture:
+        """What a saved notebook shows in place of the dashboard."""
+        return SavedPicture()
+
     def show(self) -> None:
         """Display the dashboard in the cell that runs now; nothing outside IPython."""
         if not self.closed:
-            display_widget(self.box)
+            display_widget(self.box, self.saved)
 
     def _ipython_display_(self) -> None:
         """Show the dashboard where a cell ends with it; not twice in the cell that made it."""
@@ -56,12 +63,16 @@ def get_shell() -> Any:
     return get_ipython()  # type: ignore[no-untyped-call, unused-ignore]
 
 
-def display_widget(widget: ipywidgets.Widget) -> None:
-    """Display a widget in the cell that runs now; nothing outside IPython."""
+def display_widget(widget: ipywidgets.Widget, saved: SavedPicture) -> None:
+    """Display a widget, and what is saved in its place, in the cell that runs now; nothing outside IPython.
+
+    A program that shows no widgets, and JupyterLab in a notebook that it does not trust, take the empty HTML instead.
+    """
     if get_shell() is not None:
         from IPython.display import display
 
-        display(widget)  # type: ignore[no-untyped-call, unused-ignore]
+        display({**widget._repr_mimebundle_(), "text/html": ""}, raw=True)  # type: ignore[no-untyped-call, unused-ignore]
+        saved.show()
 
 
 def get_current_cell() -> tuple[str, int]:
@@ -97,10 +108,10 @@ def close_all(outputs: list[Kind]) -> None:
 
 
 def close_widgets(widget: ipywidgets.Widget) -> None:
-    """Close a widget and all within it, with their layouts and styles."""
+    """Close a widget and all within it, with their layouts, styles and texts."""
     for child in getattr(widget, "children", ()):
         close_widgets(child)
-    for part in ("layout", "style"):
+    for part in ("layout", "style", "texts"):
         with contextlib.suppress(AttributeError):
             getattr(widget, part).close()
     widget.close()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import anywidget
+import ipywidgets
 import traitlets
 
 from cnnlab.config.settings import (
@@ -23,6 +23,7 @@ from cnnlab.config.settings import (
     presets,
 )
 from cnnlab.dashboards.explanations import MEANINGS, explain_field, list_explanations
+from cnnlab.dashboards.static_files import read_static
 from cnnlab.dashboards.upload import LABELS, read_upload
 from cnnlab.records.formats import format_fixed, shorten_exponent
 from cnnlab.records.record import Record
@@ -42,32 +43,39 @@ LASTING = 10.0
 """Seconds that a whole run should take at the speed that a preset starts with."""
 
 
-def script(name: str) -> str:
-    """The script of a part of the dashboard, with the helper that all of them make elements with."""
-    static = files("cnnlab.dashboards") / "static"
-    return "\n".join((static / part).read_text(encoding="utf-8") for part in ("element.js", name))
+class Texts(ipywidgets.Widget):
+    """What the parts of a dashboard say, as JSON: told in one message, however many of them have changed."""
 
-
-def style(name: str) -> str:
-    """The style of a part of the dashboard, after the colours of all."""
-    static = files("cnnlab.dashboards") / "static"
-    return "\n".join((static / part).read_text(encoding="utf-8") for part in ("theme.css", name))
+    header: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
+    controls: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
+    strip: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
+    doctor: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
 
 
 class Part(anywidget.AnyWidget):
     """One part of the dashboard; `part` chooses what panel.js draws."""
 
-    _esm = script("panel.js")
-    _css = style("panel.css")
+    _esm = read_static("element.js", "panel.js")
+    _css = read_static("theme.css", "panel.css")
 
     part = traitlets.Unicode().tag(sync=True)
     scale = traitlets.Float(1.0).tag(sync=True)
-    state: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
-    """What changes from frame to frame, as JSON."""
+    texts = traitlets.Instance(Texts).tag(sync=True, **ipywidgets.widget_serialization)
 
-    def __init__(self, received: Callable[[dict[str, Any]], None], **traits: Any) -> None:
+    def __init__(self, received: Callable[[dict[str, Any]], None], state: Mapping[str, Any], **traits: Any) -> None:
+        traits["texts"] = traits.get("texts") or Texts()
+        setattr(traits["texts"], traits["part"], dict(state))
         super().__init__(**traits)
         self.on_msg(lambda _widget, message, buffers: received(read_upload(message, buffers)))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What this part says now."""
+        return getattr(self.texts, self.part)
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        setattr(self.texts, self.part, dict(state))
 
 
 class Header(Part):
@@ -83,11 +91,12 @@ class Header(Part):
         scale: float,
         state: Mapping[str, Any],
         own_network: bool = False,
+        **traits: Any,
     ) -> None:
         paces = [[name, "full speed" if pace is None else f"{name} a second"] for name, pace in PACES.items()]
         super().__init__(
-            received, part="header", scale=scale, state=state, presets=list_presets(own_network), paces=paces,
-            explanations=list_explanations(),
+            received, state, part="header", scale=scale, presets=list_presets(own_network), paces=paces,
+            explanations=list_explanations(), **traits,
         )  # fmt: skip
 
 
@@ -114,7 +123,7 @@ class Controls(Part):
         limits = {name: described(name) for names in groups.values() for name in names}
         listed = [[title, list(names)] for title, names in groups.items()]
         super().__init__(
-            received, part="controls", scale=scale, state=state, limits=limits, groups=listed,
+            received, state, part="controls", scale=scale, limits=limits, groups=listed,
             schedules=list(schedules), labels=list(map(list, LABELS.items())) if takes_image else [],
             explanations=list_explanations(), **traits,
         )  # fmt: skip
@@ -136,8 +145,8 @@ class Strip(Part):
 
     patches = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, scale: float, state: Mapping[str, Any], patches: str) -> None:
-        super().__init__(lambda _message: None, part="strip", scale=scale, state=state, patches=patches)
+    def __init__(self, scale: float, state: Mapping[str, Any], patches: str, **traits: Any) -> None:
+        super().__init__(lambda _message: None, state, part="strip", scale=scale, patches=patches, **traits)
 
 
 def described(name: str) -> dict[str, Any]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from cnnlab.dashboards.frame_pace import FramePace
 
 if TYPE_CHECKING:
     from cnnlab.dashboards.lab import Lab
 
-FRAMES = 8.5
-"""Frames a second at most: a browser that draws without a pause leaves less of two cores to the training."""
-ASKED = 4
-"""While a run trains and the browser keeps up, one of so many frames asks it to say that it is drawn; else every one.
+TEXTS = 0.25
+"""Seconds between two states of the texts (header, controls, strip) and two answers of the page, while a run trains.
 
-JupyterLab shows a busy kernel at each such message, which takes the page as long as the plots do.
+Each message takes the page and the kernel more time than what moves in the plots does: JupyterLab shows a busy kernel.
 """
+UNSEEN = 1.0
+"""The same while the plots are out of sight; there are no frames then."""
+IN_FLIGHT = 2
+"""Most frames of which the page has been asked to answer and has not."""
 PATIENCE = 1.0
 """Seconds to wait for a browser to say that a frame is drawn, before the next is sent all the same."""
 HEADLESS = 0.25
@@ -35,14 +39,12 @@ class FramePublisher:
         self.drawn = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.closed = False
-        self.frame = self.asked = 0
-        self.browser_seen = self.answered = 0.0
+        self.frame = self.asked = self.drawn_last = 0
+        self.browser_seen = self.answered = self.told = 0.0
+        self.plots_seen = True
+        self.sights: dict[float, tuple[bool, float]] = {}  # page -> whether its plots were seen, and when it said so
+        self.pace = FramePace()
         self.start()
-
-    @property
-    def asks(self) -> bool:
-        """Whether the present frame asks the browser to say that it is drawn."""
-        return self.frame == self.asked or self.loop is None
 
     def start(self) -> None:
         """Start the task that draws, if there is a loop; start it again if an interrupt ends it."""
@@ -72,15 +74,35 @@ class FramePublisher:
         """Have the newest view drawn soon (called in any thread)."""
         self.call(self.awake.set)
 
-    def take_answer(self) -> None:
-        """Note that a browser has drawn the last frame."""
-        self.answered = self.clock()
-        self.browser_seen = self.browser_seen or self.answered
+    def take_answer(self, answer: Any) -> None:
+        """Note what a page says: the number of the last frame that it has drawn, and whether its plots are seen."""
+        if not is_answer(answer):
+            return
+        self.answered = now = self.clock()
+        self.browser_seen = self.browser_seen or now
+        self.drawn_last = max(self.drawn_last, min(answer["drawn"], self.asked))
+        self.sights[answer["page"]] = (answer["seen"], now)
+        self.sights = {page: sight for page, sight in self.sights.items() if now - sight[1] <= GONE}
+        self.take_sight(any(seen for seen, _ in self.sights.values()))
         self.drawn.set()
+
+    def take_sight(self, seen: bool) -> None:
+        """Note whether the plots are on a screen; what has changed meanwhile is drawn when they are again."""
+        if seen and not self.plots_seen:
+            self.lab.worker.ask()
+        self.plots_seen = seen
 
     def clock(self) -> float:
         """The loop's time in seconds."""
         return self.loop.time() if self.loop is not None else 0.0
+
+    def describe(self) -> str:
+        """How many frames are shown a second and what they take from the training, in a sentence; else nothing."""
+        share = self.pace.share
+        if not self.pace.shown:
+            return ""
+        cost = "" if share is None else f"; drawing takes {share:.0%} of the training's time"
+        return f"{self.pace.shown:.0f} frames a second{cost}"
 
     async def publish(self) -> None:
         """Draw each view that is posted, and go on after an interrupt, which would end the kernel's loop."""
@@ -92,28 +114,45 @@ class FramePublisher:
                 await asyncio.sleep(HEADLESS)
 
     async def publish_views(self) -> None:
-        """Draw each view that is posted; ask for the next one when the browser has drawn what it was asked about."""
-        due, prompt, training = 0.0, False, False
+        """Draw each view that is posted, and have the next one posted when it is due."""
+        due = 0.0
         while not self.closed:
             await self.awake.wait()
             self.awake.clear()
-            began = self.clock()
-            due = max(due, began - 0.5 / FRAMES) + 1 / FRAMES
-            if not (prompt and training) or self.frame + 1 >= self.asked + ASKED:
-                self.asked = self.frame + 1
-                self.drawn.clear()
             view = self.lab.view
-            training = view.training
-            self.lab.draw(view)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.drawn.wait(), PATIENCE if self.browser_seen else HEADLESS)
-            prompt = self.drawn.is_set() and self.clock() - began < 1 / FRAMES
-            await asyncio.sleep(max(0.0, due - self.clock()))
+            now = self.clock()
+            if view.training and self.plots_seen:
+                self.pace.note(now, self.lab.worker.run.updates, self.frame)
+            else:
+                self.pace.rest()
+            tells = not view.training or now - self.told >= (TEXTS if self.plots_seen else UNSEEN)
+            if tells:
+                self.asked, self.told = self.asked + 1, now
+            self.lab.draw(view, texts=tells, plots=self.plots_seen or not view.training, ask=self.asked if tells else 0)
+            await self.wait_for_page()
+            interval = 1 / self.pace.rate if self.plots_seen else UNSEEN
+            due = max(due, self.clock() - interval / 2) + interval
             if self.browser_seen and self.clock() - self.answered > GONE:
                 self.browser_seen = 0.0
                 self.lab.pause()
-            elif training:
-                self.lab.worker.ask_for_next()
+            elif view.training:
+                self.lab.worker.ask_at(due)
+
+    async def wait_for_page(self) -> None:
+        """Wait until the page keeps up; where none has ever answered, a moment."""
+        if self.browser_seen and self.asked - self.drawn_last < IN_FLIGHT:
+            return
+        self.drawn.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.drawn.wait(), PATIENCE if self.browser_seen else HEADLESS)
+
+
+def is_answer(answer: Any) -> bool:
+    """Whether a page's answer tells a frame, whether the plots are seen, and which page it is."""
+    if not isinstance(answer, dict):
+        return False
+    kinds = [type(answer.get(name)) for name in ("drawn", "seen", "page")]
+    return kinds[:2] == [int, bool] and kinds[2] in (int, float)
 
 
 def find_running_loop() -> asyncio.AbstractEventLoop | None:

@@ -20,7 +20,7 @@ import ipywidgets
 from cnnlab.config import errors
 from cnnlab.dashboards.cell import OPEN, CellOutput, close_all, close_widgets, find_earlier, get_current_cell
 from cnnlab.dashboards.frame_publisher import find_running_loop, obey_interrupt
-from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.dashboards.live_figure import Events, LiveFigure
 from cnnlab.records.formats import format_duration
 
 FRAMES = 3.0
@@ -64,9 +64,9 @@ class JobDashboard(CellOutput):
         self.again = False
         self.lock = threading.Lock()
         self.actions: deque[Callable[[], None]] = deque()
-        self.figure = LiveFigure(figure)
-        self.figure._config = {"doubleClick": False, "displayModeBar": False, "responsive": True}
+        self.figure = figure
         self.figure.layout.update(width=None, autosize=True)  # as wide as the page
+        self.plots = LiveFigure(figure, {"doubleClick": False, "displayModeBar": False}, self.list_events())
         self.button = ipywidgets.Button(description="Start", button_style="primary", layout={"width": "7em"})
         self.stop_button = ipywidgets.Button(description="Cancel", layout={"width": "7em"}, disabled=True)
         self.bar = ipywidgets.FloatProgress(value=0.0, min=0.0, max=1.0, layout={"width": "16em"})
@@ -74,19 +74,23 @@ class JobDashboard(CellOutput):
         self.button.on_click(lambda _button: self._later(self._toggle))
         self.stop_button.on_click(lambda _button: self._later(self.cancel))
         self.tools = ipywidgets.HBox([self.button, self.stop_button, self.bar, self.words])
-        self.box = ipywidgets.VBox([self.tools, *above, self.figure, *below])
+        self.box = ipywidgets.VBox([self.tools, *above, self.plots, *below])
         self.box.add_class("cnnlab-board")
         close_all(find_earlier(JobDashboard))
         OPEN[self] = get_current_cell()
         self.loop = find_running_loop()
         self.awake = asyncio.Event()
         self.publisher = None if self.loop is None else self.loop.create_task(self.publish(), name="cnnlab-board")
-        self.draw()
         self.show()
+        self.draw()
 
     def draw_figure(self, idle: bool) -> None:
-        """Draw what is there; `idle`: nothing is being computed, so that there is time."""
+        """Bring `figure` up to date; `idle`: nothing is being computed, so that there is time."""
         raise NotImplementedError
+
+    def list_events(self) -> Events:
+        """What the page may tell of the figure, and who hears it."""
+        return {}
 
     @property
     def computing(self) -> bool:
@@ -227,9 +231,12 @@ class JobDashboard(CellOutput):
             self._draw_state()
         with errors.catch_all(self._note_undrawn):
             self.draw_figure(idle=not self.computing or self.survey.paused)
+            self.plots.show(self.figure)
         with errors.catch_all(self._note_undrawn):
             done, total = self.survey.done, self.survey.total
             self.words.value = self._in_words(done, total, self.survey.seconds_left)
+            if not self.computing:
+                self.saved.renew(f"{self!r}.")
 
     def _note_undrawn(self, error: BaseException) -> None:
         """Keep what prevents drawing. An interrupt is for the cell that draws; the publisher draws again."""

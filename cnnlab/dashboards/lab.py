@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import plotly.graph_objects as go
+
 from cnnlab.config import errors
 from cnnlab.config.links import find_moment, format_link, opened
 from cnnlab.config.schedules import SHARE
@@ -29,11 +31,14 @@ from cnnlab.dashboards.controls import PACE, PACES, choose_starting_pace
 from cnnlab.dashboards.frame_publisher import FramePublisher, obey_interrupt
 from cnnlab.dashboards.lab_widgets import LabWidgets, check_scale
 from cnnlab.dashboards.messages import check_switch, check_updates, find_field, obey
+from cnnlab.dashboards.saved_picture import encode_svg
 from cnnlab.dashboards.view import View
-from cnnlab.dashboards.view_state import take_moment
+from cnnlab.dashboards.view_state import Moment, describe_state, take_moment
 from cnnlab.dashboards.worker import Worker
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.summary import before_explosion
+from cnnlab.plots.arrangement import check_panels
+from cnnlab.plots.still import draw_still
 from cnnlab.records.record import Record
 from cnnlab.training.problem import prepare_own_start
 from cnnlab.training.run import Run
@@ -54,7 +59,8 @@ class Lab(CellOutput):
     control is also a call: `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that
     was there. `Lab(lab.link())` opens what a link was taken of: it trains to the update that was shown, and pauses. In
     a notebook the run is kept safe every few seconds (`autosave` may name another file, or be False), and a lab that
-    finds one of an earlier kernel offers it.
+    finds one of an earlier kernel offers it. `panels` are the plots that are shown, in their order, such as ("cost",
+    "magnitudes"); `lab.panels` changes them.
 
     `hints=False` keeps from the page what would answer a guess: the forecast before the first update, the critical
     learning rate with the curvature, and the warnings before the cost is NaN or inf. They are shown once the present
@@ -80,9 +86,11 @@ class Lab(CellOutput):
         held_out: Any = None,
         watch: Sequence[str] | None = None,
         autosave: bool | str | os.PathLike[str] = True,
+        panels: Sequence[str] | None = None,
         **changes: Any,
     ) -> None:
         check_scale(scale)
+        check_panels(panels)
         check_switch("hints", hints)
         check_switch("stop_at_nan", stop_at_nan)
         self.hints = hints or shows_forecast()
@@ -110,9 +118,9 @@ class Lab(CellOutput):
         self.publisher: FramePublisher = FramePublisher(self)
         self.widgets: LabWidgets = LabWidgets(
             take_moment(self, self.view), float(scale), self.own_network, self.received,
-            lambda: self.attempt(self.worker.ask), lambda: self.worker.run.patches(),
+            self.publisher, lambda: self.worker.run.patches(), panels,
         )  # fmt: skip
-        self.box, self.figure = self.widgets.box, self.widgets.figure
+        self.box = self.widgets.box
         self.doctor: AutopsyPanel = self.widgets.doctor
         OPEN[self] = get_current_cell()
         self.show()
@@ -129,6 +137,20 @@ class Lab(CellOutput):
     def record(self) -> Record:
         """Everything the present run has shown."""
         return self.view.record
+
+    @property
+    def figure(self) -> go.Figure:
+        """What the plots show now, as a plotly figure of its own: to save, to change, `write_image`."""
+        return self.widgets.make_figure()
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """The names of the plots that are shown, in their order; may be set, None shows all."""
+        return self.widgets.panels
+
+    @panels.setter
+    def panels(self, names: Sequence[str] | None) -> None:
+        self.widgets.choose_panels(names)
 
     @property
     def settings(self) -> Settings:
@@ -380,6 +402,7 @@ class Lab(CellOutput):
         """End the lab: no thread, widget, comm or figure stays. The record can still be read."""
         if self.closed:
             return
+        self._renew_picture(take_moment(self, self.view))
         self.closed = True
         OPEN.pop(self, None)
         self.worker.close()
@@ -412,13 +435,28 @@ class Lab(CellOutput):
         with errors.catch_all(self._show_problem):
             action()
 
-    def draw(self, view: View) -> None:
-        """Show a view; what cannot be drawn stays as it was, and the header says why until it can be drawn."""
+    def draw(self, view: View, *, texts: bool = True, plots: bool = True, ask: int = 0) -> None:
+        """Show a view; what cannot be drawn stays as it was, and the header says why until it can be drawn.
+
+        `ask`: have the page answer with this number when that is on the screen.
+        """
         if self.closed:
             return
-        self.publisher.frame += 1
+        self.publisher.frame += plots
         self.undrawn = ""
-        self.widgets.draw(take_moment(self, view), self._note_undrawn, lambda: self.undrawn)
+        moment = take_moment(self, view)
+        self.widgets.draw(moment, self._note_undrawn, lambda: self.undrawn, texts=texts, plots=plots, ask=ask)
+        if not view.training:
+            self._renew_picture(moment)
+
+    def _renew_picture(self, moment: Moment) -> None:
+        """Have a saved notebook show the lab as it is now; before the first update, once the page shows the lab."""
+        if not self.saved.shown or not (len(moment.shown) or self.publisher.browser_seen):
+            return
+        with errors.catch_all(self._note_undrawn):
+            line, _ = describe_state(moment)
+            picture = encode_svg(draw_still(moment.shown, line)) if len(moment.shown) else ""
+            self.saved.renew(f"The lab as it was at update {len(moment.shown)}.", picture, f"Cost by update. {line}")
 
     def _take_view(self, view: View) -> None:
         """Take over a view (called in the worker's thread)."""

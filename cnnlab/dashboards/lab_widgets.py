@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import ipywidgets
+import plotly.graph_objects as go
 
 from cnnlab.config.errors import catch_all
 from cnnlab.config.schedules import SCHEDULE
-from cnnlab.config.settings import quote
+from cnnlab.config.settings import Number, quote
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
 from cnnlab.dashboards.cell import close_widgets
-from cnnlab.dashboards.controls import Controls, Header, Strip, group_fields
-from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.dashboards.controls import Controls, Header, Strip, Texts, group_fields
+from cnnlab.dashboards.frame_publisher import FramePublisher
+from cnnlab.dashboards.live_figure import Events, LiveFigure
 from cnnlab.dashboards.view_state import (
     PATCHES,
     HeaderState,
@@ -24,9 +26,10 @@ from cnnlab.dashboards.view_state import (
     describe_header,
     describe_strip,
 )
-from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
+from cnnlab.plots.arrangement import arrange_panels, check_focus, check_panels
+from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.images import draw_patches
-from cnnlab.plots.layout import find_held_axes, resize_dashboard
+from cnnlab.plots.numbers import write_numbers
 from cnnlab.plots.recorder import FigureRecorder
 
 CONTROLS_WIDTH = 264
@@ -35,10 +38,12 @@ LEAST_WIDTH = 320
 """Least width of the plots in pixels."""
 WIDTH = 1080
 """Width of the whole in pixels, until a page tells its own."""
+PAGE_WIDTH = Number("Width", 0, 1e5, (0, 1e5))
+"""Pixels of the plots' place on the page."""
 
 
 class LabWidgets:
-    """What a page shows of a lab. `received` takes its messages, `zoomed` is called when an axis is changed.
+    """What a page shows of a lab. `received` takes its messages, `publisher` its answers.
 
     `find_patches` gives the training patches as images, or None if the data are none.
     """
@@ -49,25 +54,33 @@ class LabWidgets:
         scale: float,
         own_network: bool,
         received: Callable[[Any], None],
-        zoomed: Callable[[], None],
+        publisher: FramePublisher,
         find_patches: Callable[[], Any],
+        panels: Sequence[str] | None,
     ) -> None:
         self.scale = scale
         self.find_patches = find_patches
-        self.ranges: dict[str, Any] = {}
-        wide, view = round(CONTROLS_WIDTH * scale), moment.view
-        width = max(LEAST_WIDTH, WIDTH - wide)
-        self.figure = LiveFigure(draw_dashboard(view.record, view.goal, scale=scale, width=width))
-        self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
-        zoomable = [f"{axis}.autorange" for axis in find_ranges(view.record, (), view.goal)]
-        self.figure.layout.on_change(lambda *_: zoomed(), *zoomable)
-        self.header = Header(received, scale, describe_header(moment), own_network)
+        self.moment = moment
+        self.width = max(LEAST_WIDTH, WIDTH - round(CONTROLS_WIDTH * scale))
+        self.panels = check_panels(panels)
+        self.focus: str | None = None
+        heard: Events = {
+            "answer": lambda answer: publisher.call(lambda: publisher.take_answer(answer)),
+            "width": lambda width: publisher.call(lambda: self.resize(width)),
+            "focus": lambda name: publisher.call(lambda: self.enlarge(name)),
+            "csv": lambda name: publisher.call(lambda: self.send_numbers(name)),
+        }
+        self.figure = LiveFigure(self.draw_figure(), {"displayModeBar": False}, heard, moves=True)
+        self.figure.put(dict(self.record_plots(moment).values()))
+        wide, texts = round(CONTROLS_WIDTH * scale), Texts()
+        self.texts = texts
+        self.header = Header(received, scale, describe_header(moment), own_network, texts=texts)
         self.controls = Controls(
-            received, scale, describe_controls(moment), group_fields(own_network), SCHEDULE.options,
+            received, scale, describe_controls(moment), group_fields(own_network), SCHEDULE.options, texts=texts,
             takes_image=not own_network, layout=make_column_layout(wide),
         )  # fmt: skip
-        self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment))
-        self.doctor = AutopsyPanel(received, scale)
+        self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment), texts=texts)
+        self.doctor = AutopsyPanel(received, scale, texts=texts)
         self.plots = ipywidgets.VBox(
             [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
@@ -78,49 +91,71 @@ class LabWidgets:
         self.box = ipywidgets.VBox([self.header, self.doctor, self.body])
         self.box.add_class("cnnlab-lab")
 
-    def draw(self, moment: Moment, note: Callable[[BaseException], None], undrawn: Callable[[], str]) -> None:
+    def draw_figure(self) -> go.Figure:
+        """A figure of the present width, without ghosts."""
+        view = self.moment.view
+        return draw_dashboard(
+            self.moment.shown, view.goal, scale=self.scale, width=self.width, panels=self.panels, focus=self.focus
+        )  # fmt: skip
+
+    def draw(
+        self, moment: Moment, note: Callable[[BaseException], None], undrawn: Callable[[], str], *,
+        texts: bool, plots: bool, ask: int,
+    ) -> None:  # fmt: skip
         """Show a moment; what cannot be drawn stays as it was, `note` is told, and the header says what is `undrawn`.
 
-        All parts are made ready first and then sent close together: one picture on the screen. The header is the last,
-        and answers when it is drawn.
+        All that is wanted is made ready first and then sent close together: one picture on the screen. `ask`: have the
+        page answer with this number when it is there.
         """
+        self.moment = moment
         ready: list[Callable[[], None]] = []
-        for part in (self.prepare_plots, self.prepare_strip, self.prepare_controls):
+        parts = [self.prepare_strip, self.prepare_controls] if texts else []
+        for part in parts:
             with catch_all(note):
                 ready.append(part(moment))
+        drawn = FigureRecorder([])
+        if plots:
+            with catch_all(note):
+                drawn = self.record_plots(moment)
+        with catch_all(note):
+            self.figure.take(drawn, moving=moment.view.training, ask=ask)
+        if not texts:
+            return
         header = cast(HeaderState, dict(self.header.state))
-        header.update({"frame": moment.frame, "asked": moment.asked, "training": moment.view.training, "problem": ""})
+        header.update({"training": moment.view.training, "problem": ""})
         with catch_all(note):
             header = describe_header(moment)
-        for send in ready:
+        with self.texts.hold_sync():
+            for send in ready:
+                with catch_all(note):
+                    send()
             with catch_all(note):
-                send()
-        with catch_all(note):
-            self.header.state = {**header, "problem": header["problem"] or undrawn()}
+                self.header.state = {**header, "problem": header["problem"] or undrawn()}
 
-    def prepare_plots(self, moment: Moment) -> Callable[[], None]:
-        """The plots made ready to be sent, in one message."""
+    def record_plots(self, moment: Moment) -> FigureRecorder:
+        """What the plots show of a moment, for the page."""
+        drawn = FigureRecorder(self.figure.names)
+        self.refresh(drawn, moment, pictures=False)
+        return drawn
+
+    def refresh(self, figure: Any, moment: Moment, pictures: bool) -> None:
+        """Draw a moment into a figure, or what notes it."""
         view = moment.view
         ghosts = view.ghosts if moment.shown is view.record else (view.record, *view.ghosts)
-        hover = False if view.training else "closest"
-        if self.figure.layout.hovermode != hover:
-            self.figure.layout.hovermode = hover
-        drawn = FigureRecorder(trace["name"] for trace in self.figure._data)
-        held = self.find_held_axes()
-        pictures = self.with_pictures(moment)
-        self.ranges = refresh_dashboard(
-            drawn, moment.shown, ghosts, view.goal, held, pictures=pictures, curvature=not moment.hidden
-        )
-        return lambda: self.figure.take(drawn, whole=not view.training)
+        panels = arrange_panels(self.width, self.scale, self.panels, self.focus).panels
+        refresh_dashboard(
+            figure, moment.shown, ghosts, view.goal, pictures=pictures, curvature=not moment.hidden, panels=panels
+        )  # fmt: skip
 
-    def with_pictures(self, moment: Moment) -> bool:
-        """Whether a frame has pictures, too."""
-        return not moment.view.training or self.figure.pictures_are_due
+    def make_figure(self) -> go.Figure:
+        """What the plots show now, as a figure of its own."""
+        figure = self.draw_figure()
+        self.refresh(figure, self.moment, pictures=True)
+        return figure
 
     def prepare_strip(self, moment: Moment) -> Callable[[], None]:
-        """The strip made ready to be sent; its picture is a new one only in a frame with all pictures."""
-        picture = None if self.with_pictures(moment) else self.strip.state["kernels"]
-        state: StripState = describe_strip(moment, picture)
+        """The strip made ready to be sent."""
+        state: StripState = describe_strip(moment)
         if moment.shown.settings.replace(seed=0) != self.pictured:
             self.strip.patches = self.draw_patches(moment)
         return lambda: setattr(self.strip, "state", state)
@@ -142,16 +177,32 @@ class LabWidgets:
         found = self.find_patches()
         return "" if found is None else draw_patches(found[:PATCHES])
 
-    def find_held_axes(self) -> frozenset[str]:
-        """The axes whose range the user has set by zooming; a double click gives them back."""
-        # The layout past plotly's objects, which take longer than all the plots' curves.
-        return find_held_axes(self.figure._layout, self.ranges)
+    def resize(self, width: Any) -> None:
+        """Fit the plots to the width of their place on the page, in pixels."""
+        wide = max(LEAST_WIDTH, int(PAGE_WIDTH.check("width", width) or 0))
+        if wide != self.width:
+            self.width = wide
+            self.arrange()
 
-    def resize(self, width: float) -> None:
-        """Fit the plots to the width of the cell's output, in pixels."""
-        wide = max(LEAST_WIDTH, round(width) - round(CONTROLS_WIDTH * self.scale) - 2)
-        if self.figure.layout.width != wide:
-            resize_dashboard(self.figure, wide, self.scale)
+    def enlarge(self, panel: str | None) -> None:
+        """Give the whole figure to one panel, by its name; None: show all panels again."""
+        self.focus = check_focus(panel)
+        self.arrange()
+
+    def choose_panels(self, panels: Sequence[str] | None) -> None:
+        """Show the panels of these names in their order; None: all of them."""
+        self.panels, self.focus = check_panels(panels), None
+        self.arrange()
+
+    def arrange(self) -> None:
+        """Show the same in another arrangement."""
+        self.figure.show(self.draw_figure(), self.record_plots(self.moment))
+
+    def send_numbers(self, panel: Any) -> None:
+        """Send the numbers of a panel to the page, which saves them."""
+        name = check_focus(panel)
+        assert name is not None
+        self.figure.send({"file": f"{name}.csv", "text": write_numbers(self.moment.shown, name)})
 
     def close(self) -> None:
         """Close all widgets."""

@@ -1,194 +1,251 @@
-"""The FigureWidget of a Lab, patched in place in one message a frame. Plotly and numpy; of cnnlab only the drawn."""
+"""A figure on the page: plotly.js and our script, told by one message a frame what has changed, numbers as bytes."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import re
-import sys
-import time
-import types
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import functools
+import gzip
+import math
+import threading
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
+import anywidget
+import ipywidgets
 import numpy as np
+import plotly
 import plotly.graph_objects as go
 import traitlets
-from plotly.basedatatypes import Undefined
+from numpy.typing import NDArray
 
+from cnnlab.dashboards.static_files import read_static
+from cnnlab.plots.colours import DARK
 from cnnlab.plots.recorder import FigureRecorder, Place
 
-
-class Later(types.ModuleType):
-    """Stands for a module until something of it is asked for."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self.__name__), name)
+TYPES = {"<f4": "f", "<f8": "d", "<i4": "i", "|u1": "B"}
+"""Numbers that are sent as they are -> what the page calls them; others are sent as float64."""
+Events = Mapping[str, Callable[[Any], None]]
+"""What the page may tell ("answer" to a frame, "click" on a point, "zoom" by a box, "width"); who hears it."""
 
 
-@contextmanager
-def later(name: str) -> Iterator[None]:
-    """Whoever imports this module meanwhile gets it when it is used."""
-    if name in sys.modules or importlib.util.find_spec(name) is None:
-        yield
-        return
-    sys.modules[name] = Later(name)
-    try:
-        yield
-    finally:
-        del sys.modules[name]
+class PlotlyScript(ipywidgets.Widget):
+    """The script of plotly.js as the Python package brings it, once for all figures of a kernel."""
+
+    code = traitlets.Bytes().tag(sync=True)
+    version = traitlets.Unicode(plotly.__version__).tag(sync=True)
+
+    def __repr__(self) -> str:
+        return f"PlotlyScript({self.version})"
 
 
-with later("nbformat"):  # plotly reads it for its version when a figure is shown by itself: 25 MiB of the kernel
-    importlib.import_module("plotly.io._renderers")
-
-PICTURES = 0.6
-"""Seconds between two pictures of the histograms over time, while curves and ridges move with every frame."""
-AT_ONCE = {"mode": "immediate", "transition": {"duration": 0}, "frame": {"duration": 0, "redraw": False}}
-"""Plotly's options to move curves without drawing axes, titles and grounds again."""
+SHARED: list[PlotlyScript] = []
+"""The one script, once a figure has needed it."""
 
 
-def script() -> str:
-    """The script of plotly's widget, without what it tells the kernel after each frame and nobody reads: 10 of 100 ms.
+@functools.cache
+def compress_plotly() -> bytes:
+    """The script of plotly.js at a third of its size."""
+    return gzip.compress((files("plotly") / "package_data" / "plotly.min.js").read_bytes(), 6)
 
-    What moves is written by moves.js, in 3 ms where plotly takes 17; plotly moves what that leaves. A frame that a
-    newer one overtakes is no error in it either. Characters beyond Latin-1 are written as JavaScript's escapes, for a
-    single one doubles the 5 MB that the text takes.
+
+def share_plotly() -> PlotlyScript:
+    """The one script, made again if somebody has closed all widgets."""
+    if not SHARED or SHARED[0].comm is None:
+        SHARED[:] = [PlotlyScript(code=compress_plotly())]
+    return SHARED[0]
+
+
+def pack(spec: Any, _widget: Any = None) -> Any:
+    """A figure's dictionary with each row of numbers as its type and bytes; JSON has no NaN: None elsewhere."""
+    if is_row(spec):
+        kind, numbers = make_sendable(spec)
+        return {"type": kind, "bytes": numbers.tobytes()}
+    if isinstance(spec, (np.ndarray, np.generic)):
+        return pack(spec.tolist())
+    if isinstance(spec, Mapping):
+        return {name: pack(value) for name, value in spec.items()}
+    if isinstance(spec, (list, tuple)):
+        return [pack(value) for value in spec]
+    return None if isinstance(spec, float) and not math.isfinite(spec) else spec
+
+
+class LiveFigure(anywidget.AnyWidget):
+    """A figure that is patched in place. The page keeps its numbers, and is sent the end of what has grown.
+
+    `moves`: curves and marks are drawn on canvases while more frames follow, by plotly when none does.
     """
-    moves = (files("cnnlab.dashboards") / "static" / "moves.js").read_text(encoding="utf-8")
-    text = (files("plotly") / "package_data" / "widgetbundle.js").read_text(encoding="utf-8")
-    text = re.sub(r"(_send(?:TraceDeltas|LayoutDelta)\(\w+\)\{)", r"\1return;", text)
-    move = r"(\w+\.default\.animate\(this\.el,(\w+),\w+\))(\.then\()"
-    text = re.sub(move, r"(moveCurves(this.el,\2)?Promise.resolve():\1.catch(()=>{}))\3", text)
-    return moves + re.sub("[^\0-\xff]+", lambda found: json.dumps(found[0])[1:-1], text)
 
+    _esm = read_static("element.js", "theme.js", "canvas.js", "panel_tools.js", "live_figure.js")
+    _css = read_static("theme.css", "live_figure.css")
 
-class LiveFigure(go.FigureWidget):
-    """A FigureWidget that is freed when it is closed: its script is text, not a watched file (anywidget #929).
+    spec = traitlets.Dict().tag(sync=True, to_json=pack)
+    """All that is shown now, for a page opened later: `data`, `layout`, `moving`, the number of the last `message`."""
+    config: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
+    events: traitlets.List[str] = traitlets.List().tag(sync=True)
+    moves = traitlets.Bool().tag(sync=True)
+    dark = traitlets.Dict(DARK).tag(sync=True)
+    """Colour on a light ground -> its counterpart on a dark one."""
+    plotly = traitlets.Instance(PlotlyScript).tag(sync=True, **ipywidgets.widget_serialization)
 
-    Plotly's script is read after the widget is there, however long that takes, and no frame is lost meanwhile.
-    """
-
-    _esm = (files("cnnlab.dashboards") / "static" / "live_figure.js").read_text(encoding="utf-8")
-    _plotly = traitlets.Unicode(script()).tag(sync=True)
-    made = False
-
-    def __init__(self, figure: go.Figure) -> None:
-        super().__init__(figure)
-        self.made = True
-        self._sent: dict[Place, Any] = {}
-        self._moved: set[Place] = set()
-        self._pictured_at = 0.0
-        self._lost = False
-        self.open()
+    def __init__(
+        self, figure: go.Figure, config: Mapping[str, Any], heard: Events, *, moves: bool = False, **traits: Any
+    ) -> None:
+        self.heard = heard
+        self.lost = False  # whether a message could not be sent
+        self.lock = threading.RLock()  # what the page tells comes in a thread of its own
+        spec = {**take_apart(figure), "moving": False, "message": 0}
+        super().__init__(
+            spec=spec, config=dict(config), events=list(heard), moves=moves, plotly=share_plotly(), **traits
+        )  # fmt: skip
+        self.on_msg(lambda _widget, message, _buffers: self.hear(message))
 
     @property
-    def pictures_are_due(self) -> bool:
-        """Whether it is time for pictures again, with which the figure is drawn anew."""
-        return time.monotonic() - self._pictured_at > PICTURES
+    def names(self) -> list[str]:
+        """The names of the traces."""
+        return list_names(self.spec)
 
-    def take(self, drawn: FigureRecorder, whole: bool = True) -> None:
-        """Take over what was drawn, and send what has changed in one message.
-
-        This goes past plotly's validators, which would take most of the time of a frame. `whole`: have the figure drawn
-        anew; if not, curves, marks and the picture are moved, unless more than these has changed. After a message that
-        could not be sent the next one holds all there is.
-        """
-        lost, self._lost = self._lost, True
-        if lost:
-            self._moved = set(self._sent)
-        changed = {
-            place: value
-            for place, value in drawn.values()
-            if place[0] == "data" and not same(self._sent.get(place), value)
-        }
-        axes = self.find_changed_axes(drawn, lost)
-        pictures = {place for place in changed if self._data[place[1]]["type"] == "image"}
-        moves = pictures | {place for place in changed if place[2:] in (("x",), ("y",))}
-        if pictures:
-            self._pictured_at = time.monotonic()
-        whole = whole or lost or bool(axes or set(changed) - moves)
-        for place in changed if whole else moves:
-            self._sent[place] = changed[place]
-            put(self._data[place[1]], place[2:], changed[place])
-        if whole:
-            self.send_whole({**{place: self._sent[place] for place in self._moved}, **changed}, axes)
-        elif moves:
-            self.send_moves({place: changed[place] for place in sorted(moves)})
-        self._lost = False
-
-    def find_changed_axes(self, drawn: FigureRecorder, lost: bool) -> dict[str, Any]:
-        """All that was drawn of the axes of which it says something new, or of all whose message was `lost`."""
-        changed = {
-            name: axis
-            for name, axis in drawn.layout.items()
-            if (lost and axis) or any(self._layout[name].get(key) != value for key, value in axis.items())
-        }
-        for name, axis in changed.items():
-            self._layout[name].update(axis)
-        return {f"{name}.{key}": value for name, axis in changed.items() for key, value in axis.items()}
-
-    def send_whole(self, changed: dict[Place, Any], axes: dict[str, Any]) -> None:
-        """Have the figure drawn anew. What has only been moved comes along: a hidden page leaves moves out."""
-        self._moved.clear()
-        traces = sorted({place[1] for place in changed})
-        if not traces and not axes:
+    def hear(self, message: Any) -> None:
+        """Act on a message from the page; `have` is the number of the last one that it has taken in."""
+        if not isinstance(message, dict):
             return
-        style: dict[str, list[Any]] = {}
-        for place, value in changed.items():
-            path: tuple[Any, ...] = place[2:]
-            name = ".".join(map(str, path))
-            if name not in style:
-                style[name] = [self.present(int(trace), path) for trace in traces]
-            style[name][traces.index(place[1])] = value
-        self._send_update_msg(style, axes, traces)
+        if "have" in message and message["have"] != self.spec["message"]:
+            self.send_whole()
+        for name, answer in self.heard.items():
+            if name in message:
+                answer(message[name])
 
-    def present(self, trace: int, path: Sequence[Any]) -> Any:
-        """A property as it is; undefined where there is none.
+    def show(self, figure: go.Figure, drawn: FigureRecorder | None = None) -> None:
+        """Show another figure, with what was drawn on it since: what differs from the present one is sent."""
+        new = take_apart(figure)
+        for place, value in drawn.values() if drawn is not None else ():
+            holder, name = find_holder(new, place)
+            holder[name] = value
+        with self.lock:
+            if list_names(new) != self.names:
+                self.spec.update(new)
+                self.send_whole()
+                return
+            changes = list_changes(self.spec["layout"], new["layout"], ("layout",))
+            for number, (old, trace) in enumerate(zip(self.spec["data"], new["data"], strict=True)):
+                changes += list_changes(old, trace, ("data", number))
+            self.send_changes(dict(changes), self.spec["moving"])
 
-        What a message leaves undefined plotly's widget takes away if it comes before the figure is on the page.
+    def take(self, drawn: FigureRecorder, moving: bool = False, ask: int = 0) -> None:
+        """Take over what was drawn, and send what has changed; `moving`: more frames follow.
+
+        `ask`: have the page answer with this number when it has drawn the frame; 0 for no answer.
         """
-        value: Any = self._data[trace]
-        for name in path:
-            value = value[name] if isinstance(value, dict) and name in value else Undefined
-        return value
+        self.send_changes(dict(drawn.values()), moving, ask)
 
-    def send_moves(self, changed: dict[Place, Any]) -> None:
-        """Have curves, marks and the picture drawn anew, and nothing else."""
-        self._moved |= set(changed)
-        styles: dict[Any, dict[Any, Any]] = {}
-        for (_, trace, name), value in changed.items():
-            styles.setdefault(trace, {})[name] = value
-        self._send_animate_msg(list(styles.values()), {}, list(styles), AT_ONCE)
+    def take_whole(self, drawn: FigureRecorder, moving: bool = False) -> None:
+        """Take over what was drawn, and send all there is: a page opened just now may have missed a message."""
+        with self.lock:
+            self.put(dict(drawn.values()))
+            self.spec["moving"] = moving
+            self.send_whole()
 
-    def open(self) -> None:
-        """Tell the browser of the figure when it is complete: plotly tells of an empty one first, and may draw that."""
-        if self.made:
-            super().open()
+    def send_changes(self, values: Mapping[Place, Any], moving: bool = False, ask: int = 0) -> None:
+        """Send those of some values that are not what the page has; None takes away what is there.
 
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
-        """The figure as it is now, for a page opened later; plotly's own would be the figure as it was made."""
-        state = super().get_state(key, drop_defaults)
-        for name, present in (("_widget_data", "_data"), ("_widget_layout", "_layout")):
-            if state.get(name):  # empty while the figure is being made
-                state[name] = self.trait_metadata(name, "to_json")(getattr(self, present), self)
-        return state
+        After a message that could not be sent, all there is goes before the next one.
+        """
+        with self.lock:
+            lost, self.lost = self.lost, True
+            arrays, plain, numbers = self.put(values)
+            if arrays or plain or ask or lost or self.spec["moving"] != moving:
+                self.spec["moving"] = moving
+                if lost:
+                    self.send_whole()
+                self.spec["message"] += 1
+                told = {"message": self.spec["message"], "moving": moving, "arrays": arrays, "plain": plain, "ask": ask}
+                self.send(told, [numbers])
+            self.lost = False
 
-    def _handler_js2py_traceDeltas(self, change: Any) -> None:
-        """Leave unread what the browser would tell of the traces' defaults: it would only take time."""
+    def put(self, values: Mapping[Place, Any]) -> tuple[list[list[Any]], list[list[Any]], bytes]:
+        """Take over values; what is new of them: arrays (place, type, numbers kept, numbers added), others, bytes."""
+        arrays: list[list[Any]] = []
+        plain: list[list[Any]] = []
+        parts: list[bytes] = []
+        for place, value in values.items():
+            holder, name = find_holder(self.spec, place)
+            old = holder.get(name)
+            if not is_row(value):
+                if not is_same(old, value):
+                    plain.append([list(place), pack(value)])
+                    holder[name] = value
+                continue
+            kind, numbers = make_sendable(value)
+            kept = count_common(old, numbers)
+            if kept < len(numbers) or not isinstance(old, np.ndarray) or kept < len(old):
+                arrays.append([*place, kind, kept, len(numbers) - kept])
+                parts.append(numbers[kept:].tobytes())
+                holder[name] = numbers
+        return arrays, plain, b"".join(parts)
+
+    def send_whole(self) -> None:
+        """Send all there is, to a page that has missed a message."""
+        with self.lock:
+            self.spec["message"] += 1
+            self.send_state("spec")
 
 
-def same(sent: Any, value: Any) -> bool:
-    """Whether a value is the one that was sent last."""
-    if isinstance(value, np.ndarray):
-        return isinstance(sent, np.ndarray) and np.array_equal(sent, value, equal_nan=value.dtype.kind == "f")
-    return type(sent) is type(value) and bool(sent == value)
+def take_apart(figure: go.Figure) -> dict[str, Any]:
+    """The traces and the layout of a figure as dictionaries, arrays as arrays."""
+    return {
+        "data": [trace.to_plotly_json() for trace in figure.data], "layout": figure.layout.to_plotly_json()
+    }  # fmt: skip
 
 
-def put(properties: dict[str, Any], path: Sequence[Any], value: Any) -> None:
-    """Set a value below a dictionary of plotly's."""
-    for name in path[:-1]:
-        properties = properties.setdefault(name, {})
-    properties[path[-1]] = value
+def list_names(spec: Mapping[str, Any]) -> list[str]:
+    """The names of a figure's traces."""
+    return [trace.get("name") or "" for trace in spec["data"]]
+
+
+def find_holder(spec: dict[str, Any], place: Place) -> tuple[dict[str, Any], Any]:
+    """The dictionary in which a value of a figure lies, and its name there."""
+    holder: Any = spec
+    name: Any
+    for name in place[:-1]:
+        holder = holder[name] if isinstance(holder, list) else holder.setdefault(name, {})
+    return holder, place[-1]
+
+
+def list_changes(old: Any, new: Any, place: Place) -> list[tuple[Place, Any]]:
+    """What is to be set within `old` for it to be `new`: places and values, None for what is gone."""
+    found: list[tuple[Place, Any]] = []
+    for name in {**old, **new}:
+        one, other = old.get(name), new.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += list_changes(one, other, (*place, name))
+        elif not is_same(one, other):
+            found.append(((*place, name), other))
+    return found
+
+
+def is_row(value: Any) -> bool:
+    """Whether a value is an array of numbers that is sent as bytes."""
+    return isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "fiub"
+
+
+def make_sendable(numbers: NDArray[Any]) -> tuple[str, NDArray[Any]]:
+    """What the page calls the type of an array, and the array in that type."""
+    kind = TYPES.get(numbers.dtype.str)
+    return (kind, numbers) if kind else ("d", numbers.astype(np.float64))
+
+
+def count_common(old: Any, new: NDArray[Any]) -> int:
+    """How many numbers at the beginning of two arrays are the same to the bit."""
+    if not isinstance(old, np.ndarray) or old.dtype != new.dtype:
+        return 0
+    count = min(len(old), len(new))
+    bits = np.dtype(f"u{new.dtype.itemsize}")
+    differs = np.ascontiguousarray(old[:count]).view(bits) != np.ascontiguousarray(new[:count]).view(bits)
+    first = int(differs.argmax()) if count else 0
+    return first if count and differs[first] else count
+
+
+def is_same(old: Any, new: Any) -> bool:
+    """Whether two values of a figure's dictionary are the same."""
+    if isinstance(old, np.ndarray) or isinstance(new, np.ndarray):
+        return type(old) is type(new) and np.array_equal(old, new, equal_nan=new.dtype.kind == "f")
+    return type(old) is type(new) and bool(old == new)

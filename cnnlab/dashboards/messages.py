@@ -8,14 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from cnnlab.config.settings import Choice, Number, nearest, quote
+from cnnlab.config.settings import Choice, nearest, quote
 from cnnlab.dashboards.controls import typed
 
 if TYPE_CHECKING:
     from cnnlab.dashboards.lab import Lab
-
-WIDTH = Number("Width", 0, 1e5, (0, 1e5))
-"""Pixels of the cell's output."""
 
 
 class Message(TypedDict, total=False):
@@ -31,8 +28,6 @@ class Message(TypedDict, total=False):
     preset: str
     pace: str
     stop_at_nan: bool
-    width: float
-    drawn: int
     hand: list[float]
     problem: str
 
@@ -142,8 +137,6 @@ class Field:
 
 FIELDS: dict[str, Field] = {
     "problem": Field(refuse, check_text),
-    "width": Field(lambda lab, message: lab.publisher.call(lambda: lab.widgets.resize(message["width"])), WIDTH.check),
-    "drawn": Field(lambda lab, _message: lab.publisher.call(lab.publisher.take_answer)),
     "do": Field(press),
     "updates": Field(),
     "branch": Field(),

@@ -14,7 +14,9 @@ import numpy as np
 from cnnlab.config.settings import Settings, quote
 from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.lab import Lab
-from cnnlab.plots.map import COLOURS, LATE, NOT_YET, SOON, VIEWS, draw_map, explain_view, refresh_map
+from cnnlab.dashboards.live_figure import Events
+from cnnlab.plots.colours import CELLS, LATE, NOT_YET, SOON
+from cnnlab.plots.map import VIEWS, draw_map, explain_view, refresh_map
 from cnnlab.records import map as maps
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
 from cnnlab.sweeps.sweep import Survey, planned
@@ -73,8 +75,6 @@ class Atlas(JobDashboard):
         self.below = ipywidgets.VBox([])
         self.second = ipywidgets.HBox([self.choice, self.back_button, self.key], layout={"flex_flow": "row wrap"})
         super().__init__(draw_map(self.map), [self.second], [self.below])
-        self.figure.data[0].on_click(self._clicked)
-        self.figure.layout.on_change(self._boxed, "xaxis.range", "yaxis.range")
 
     def __repr__(self) -> str:
         return f"Atlas({'closed, ' if self.closed else ''}{self.map!r})"
@@ -144,31 +144,23 @@ class Atlas(JobDashboard):
 
     # -- what the figure tells
 
-    def _clicked(self, _trace: Any, points: Any, _state: Any) -> None:
-        """Open the cell that was clicked (called in whatever thread the kernel handles messages)."""
-        if points.xs:
-            where = [*points.xs[:1], *points.ys[:1]]
-            self._later(lambda: self.open(*map(round, check_places("click", where))))
+    def list_events(self) -> Events:
+        """A click opens a cell, a box zooms (called in whatever thread the kernel handles messages)."""
+        return {
+            "click": lambda point: self._later(lambda: self._open_point(point)),
+            "zoom": lambda box: self._later(lambda: self._zoom_into(box)),
+        }  # fmt: skip
 
-    def _boxed(self, _layout: Any, across: Any, up: Any) -> None:
-        """Zoom into the box that was drawn; not where the ranges are those that we have set."""
-        if across is not None and up is not None and self._is_another((*across, *up)):
-            self._later(lambda: self._zoom_into((*across, *up)))
+    def _open_point(self, point: Any) -> None:
+        """Open the cell that was clicked; ValueError in a sentence for what is none."""
+        told = point if isinstance(point, dict) else {"trace": 0, "x": point, "y": None}
+        if told.get("trace") == 0:
+            self.open(*map(round, check_places("click", [told.get("x"), told.get("y")], 2)))
 
-    def _zoom_into(self, box: Sequence[Any]) -> None:
+    def _zoom_into(self, box: Any) -> None:
         """Zoom into a box: two ends across and two up; ValueError in a sentence for what is none."""
-        ends, shape = check_places("box", box), self.survey.growing.shape
+        ends, shape = check_places("box", box, 4), self.survey.growing.shape
         self.zoom(*centres(ends[:2], shape[0]), *centres(ends[2:], shape[1]))
-
-    def _is_another(self, ranges: Sequence[float]) -> bool:
-        """Whether the axes show something else than the whole map that is shown."""
-        pairs = zip(ranges, self._ranges(), strict=True)
-        return not all(is_place(a) and math.isclose(a, b, abs_tol=1e-6) for a, b in pairs)
-
-    def _ranges(self) -> tuple[float, float, float, float]:
-        """The ranges of the axes that show the whole map."""
-        shape = self.survey.growing.shape
-        return -0.5, shape[0] - 0.5, -0.5, shape[1] - 0.5
 
     def _chosen(self, change: Any) -> None:
         """Show another view."""
@@ -194,10 +186,10 @@ def is_place(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6
 
 
-def check_places(what: str, values: Sequence[Any]) -> list[float]:
-    """What a page tells of a click or a box, as numbers; ValueError in a sentence if they are none."""
-    if not all(map(is_place, values)):
-        raise ValueError(f"a {what} must be told in numbers in (-1e6, 1e6), got {quote(list(values))}")
+def check_places(what: str, values: Any, count: int) -> list[float]:
+    """What a page tells of a click or a box, as so many numbers; ValueError in a sentence if they are none."""
+    if not isinstance(values, (list, tuple)) or len(values) != count or not all(map(is_place, values)):
+        raise ValueError(f"a {what} must be told in {count} numbers in (-1e6, 1e6), got {quote(values)}")
     return [float(value) for value in values]
 
 
@@ -218,7 +210,7 @@ def find_typical_seed(shown: Map, cell: tuple[int, ...]) -> int:
 
 def key() -> str:
     """What the colours of the first view mean."""
-    colours = ((COLOURS[CONVERGED], CONVERGED), (COLOURS[STALLED], STALLED), (LATE, "diverged late"))
+    colours = ((CELLS[CONVERGED], CONVERGED), (CELLS[STALLED], STALLED), (LATE, "diverged late"))
     named = (*colours, (SOON, "diverged at once"), (NOT_YET, "not computed"))
     return "".join(
         f"<span style='white-space:nowrap;margin-left:1em'><span style='display:inline-block;width:.9em;height:.9em;"

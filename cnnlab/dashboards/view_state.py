@@ -45,13 +45,11 @@ HIDDEN: BandState = {"edges": None, "said": "critical rate: hidden", "title": "P
 
 
 class HeaderState(TypedDict):
-    """What the header shows; `asked`: the page says when the frame is drawn; `hidden`: see `Moment.hidden`.
+    """What the header shows; `hidden`: see `Moment.hidden`.
 
     `refused`: why no such number of updates can be stepped; `ended`: what is said once the kernel has ended.
     """
 
-    frame: int
-    asked: bool
     line: str
     next: str
     tone: str
@@ -66,6 +64,7 @@ class HeaderState(TypedDict):
     length: int
     progress: float
     rate: str
+    watching: str
     preset: str
     changed: bool
     pace: str
@@ -137,8 +136,6 @@ class Moment:
     """The earlier update that is looked at; None for the present."""
     heard: list[float]
     pace: str
-    frame: int
-    asked: bool
     offered: bool
     """Whether an earlier kernel has left a run."""
     autosave_problem: str
@@ -152,6 +149,8 @@ class Moment:
     """The field whose value it was; '' if it is about none."""
     note: str
     """What the user asked and is no problem, in a sentence."""
+    watching: str
+    """How many frames are shown a second and what they take from the training, in a sentence."""
     hints: bool
     """Whether forecast, critical learning rate and early warnings are shown in any case."""
 
@@ -174,14 +173,14 @@ class Moment:
 
 def take_moment(lab: Lab, view: View) -> Moment:
     """What a lab shows with a view."""
-    worker, publisher, preset = lab.worker, lab.publisher, view.settings.preset
+    worker, preset = lab.worker, view.settings.preset
     follows = prepare_own_start(preset, lab.own["network"], lab.own["data"], {})[1] if lab.own_network else {}
     coming = {number: run.knobs_in_force for number, run in dict(worker.tree.runs).items()}
     return Moment(
         view, worker.settings, settings(preset, **follows), coming, worker.length, lab.look, lab.heard, lab.pace,
-        publisher.frame, publisher.asks, bool(worker.autosave.offered), worker.autosave.problem,
+        bool(worker.autosave.offered), worker.autosave.problem,
         worker.nan_stop.wanted, bool(worker.autosave.path and len(view.record)), lab.problem,
-        lab.refused if lab.problem else "", lab.note, lab.hints,
+        lab.refused if lab.problem else "", lab.note, lab.publisher.describe(), lab.hints,
     )  # fmt: skip
 
 
@@ -191,8 +190,6 @@ def describe_header(moment: Moment) -> HeaderState:
     updates = len(shown)
     line, mood = describe_state(moment)
     return {
-        "frame": moment.frame,
-        "asked": moment.asked,
         "line": line,
         "next": describe_next(moment),
         "tone": mood,
@@ -206,6 +203,7 @@ def describe_header(moment: Moment) -> HeaderState:
         "goal": view.goal,
         "length": moment.length,
         "progress": min(updates / view.goal, 1),
+        "watching": moment.watching,
         "rate": f"{view.rate:.1f}" if view.rate < 10 else f"{view.rate:.0f}",
         "preset": view.settings.preset,
         "changed": view.settings != moment.unchanged,

@@ -12,15 +12,18 @@ import time
 from typing import Any
 
 import ipywidgets
+import plotly.graph_objects as go
 
 from cnnlab.config.errors import describe_problem
 from cnnlab.dashboards.cell import close_widgets, display_widget
 from cnnlab.dashboards.controls import AT_NEXT, Controls, typed
 from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.dashboards.messages import find_field
+from cnnlab.dashboards.saved_picture import SavedPicture, encode_svg
 from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, state_line, tone
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder
+from cnnlab.plots.still import draw_still
 
 FIRST_GOAL = 20
 """Updates that the time axes have room for at first."""
@@ -45,10 +48,12 @@ class WatchLab:
     def __init__(self, watch: Any, width: int = 1080) -> None:
         self.watch = watch
         self.closed = False
+        self.width = width
         self.made = time.monotonic()
         record = watch.record
-        self.figure = LiveFigure(draw_dashboard(record, FIRST_GOAL, width=width))
-        self.figure._config = {"doubleClick": "autosize", "displayModeBar": False}
+        self.plots = LiveFigure(
+            draw_dashboard(record, FIRST_GOAL, width=width), {"displayModeBar": False}, {}, moves=True
+        )
         self.line = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 auto"))
         self.button = ipywidgets.Button(
             description="Pause", icon="pause", tooltip="End the loop before its next update",
@@ -68,33 +73,46 @@ class WatchLab:
         self.release.on_click(lambda _button: self.let_go())
         self.sliders = ipywidgets.HBox([self.controls, self.release], layout=ipywidgets.Layout(align_items="center"))
         self.header = ipywidgets.HBox([self.button, self.line], layout=ipywidgets.Layout(align_items="center"))
-        self.box = ipywidgets.VBox([self.header, self.sliders, self.figure])
+        self.box = ipywidgets.VBox([self.header, self.sliders, self.plots])
         self.box.add_class("cnnlab-watch")
+        self.saved = SavedPicture()
+        display_widget(self.box, self.saved)
         self.draw()
-        display_widget(self.box)
 
     def __repr__(self) -> str:
         return f"WatchLab({'closed, ' if self.closed else ''}{self.watch.record!r})"
+
+    @property
+    def figure(self) -> go.Figure:
+        """What the plots show now, as a plotly figure of its own."""
+        return draw_dashboard(self.watch.record, self.find_goal(), width=self.width)
 
     @property
     def reachable(self) -> bool:
         """Whether the loop leaves the kernel's own thread free, so that it hears what is pressed and set."""
         return self.watch.thread is not threading.main_thread()
 
+    def find_goal(self) -> int:
+        """The update up to which the time axes have room."""
+        goal = FIRST_GOAL
+        while goal < len(self.watch.record):
+            goal = goal * 3 // 2
+        return goal
+
     def draw(self) -> None:
         """Show the record as it is now, in one message."""
         if self.closed:
             return
         record: Any = self.watch.record
-        goal = FIRST_GOAL
-        while goal < len(record):
-            goal = goal * 3 // 2
-        drawn = FigureRecorder(trace["name"] for trace in self.figure._data)
-        if time.monotonic() - self.made < SETTLING:
-            self.figure._sent.clear()  # the page may not show the figure yet: send all there is
+        drawn = FigureRecorder(self.plots.names)
         ended = not self.watch.active
-        refresh_dashboard(drawn, record, (), goal, pictures=ended or self.figure.pictures_are_due)
-        self.figure.take(drawn, whole=ended)
+        refresh_dashboard(drawn, record, (), self.find_goal(), pictures=False)
+        if (
+            time.monotonic() - self.made < SETTLING
+        ):  # a page that opens the figure just now cannot ask for what it missed
+            self.plots.take_whole(drawn, moving=not ended)
+        else:
+            self.plots.take(drawn, moving=not ended)
         said = self.watch.stopped or state_line(record)
         mood = BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else tone(record)
         place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")
@@ -102,6 +120,9 @@ class WatchLab:
         self.button.layout.display = None if self.reachable and self.watch.active else "none"
         self.knobs = record.knobs_at(max(len(record), 1))
         self.draw_controls()
+        if ended and self.saved.shown:
+            picture = encode_svg(draw_still(record, said))
+            self.saved.renew(f"The loop as it was watched up to update {len(record)}.", picture, said)
 
     def draw_controls(self) -> None:
         """Show the knobs as they are now."""
@@ -144,4 +165,4 @@ class WatchLab:
         close_widgets(self.sliders)
         self.box.layout.close()
         self.box.close()
-        self.figure.close()
+        self.plots.close()

@@ -56,7 +56,7 @@ class Worker:
         self.playing = False  # whether it trains to the planned end, not so many updates as were asked for
         self.failure: Exception | None = None
         self.failures = 0
-        self.wanted_after = float("inf")  # the update after which a View is posted
+        self.wanted_at = float("inf")  # the update after which a View is posted
         self.wanted = self.closed = self.idle = False
         self.jobs: deque[Callable[[], None]] = deque()
         self.job: Callable[[], None] | None = None
@@ -171,10 +171,10 @@ class Worker:
             self.wanted = True
         self.thread.wake()
 
-    def ask_for_next(self) -> None:
-        """Have a View posted after the next update, if there is one."""
+    def ask_at(self, due: float) -> None:
+        """Have a View posted after the update that ends nearest to a time of the monotonic clock, if there is one."""
         with self.changed:
-            self.wanted_after = self.run.updates
+            self.wanted_at = due
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until only a paused run's curvature is left to measure; False if that took over `timeout` seconds."""
@@ -322,7 +322,7 @@ class Worker:
         if now - self.tidied > TIDY:
             self.tidied = now
             give_back_memory()
-        if not self.training or self.run.updates > self.wanted_after:
+        if not self.training or now + (now - began) / 2 > self.wanted_at:
             self._post()
 
     def _is_due(self) -> bool:
@@ -396,7 +396,7 @@ class Worker:
         """Measure held-out accuracy if that is due, and show the present moment."""
         if self.closed:
             return
-        self.wanted_after = float("inf")
+        self.wanted_at = float("inf")
         with catch_all(self._fail):
             self.measurements.measure_held_out(self.run, self.training)
         self._show()

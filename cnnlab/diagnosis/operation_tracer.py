@@ -78,6 +78,11 @@ class OperationTracer(TorchDispatchMode):
     is the layout of parameters that are one vector; without it no vector is taken for one.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: to keep torch.compile out of here, torch would import it, 900 modules and 130 MiB."""
+        return False
+
     def __init__(
         self, step: int, network: nn.Module, layers: Sequence[str], end: CodeType, flat: Layout | None = None
     ) -> None:

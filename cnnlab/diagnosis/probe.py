@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -131,9 +132,15 @@ def measure_constant_cost(run: Run) -> float:
         return math.nan
 
 
+class LightLBFGS(torch.optim.LBFGS):
+    """L-BFGS that does not have torch import its compiler, 900 modules and 130 MiB, to keep it out of its parts."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+
+
 def descend_constant(run: Run, answer: Tensor, pairs: list[Any]) -> float:
     """The least mean cost over batches of an answer that all examples share, by L-BFGS."""
-    optimizer = torch.optim.LBFGS([answer], max_iter=40, line_search_fn="strong_wolfe")
+    optimizer = LightLBFGS([answer], max_iter=40, line_search_fn="strong_wolfe")
     zero = torch.zeros((), dtype=torch.float64, device=answer.device)
     targets = [y.double() if isinstance(y, Tensor) and y.is_floating_point() else y for _, y in pairs]
 

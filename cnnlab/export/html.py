@@ -21,8 +21,11 @@ from plotly.offline import get_plotlyjs
 from cnnlab.config.settings import LIMITS, list_changes
 from cnnlab.diagnosis.summary import difference, start_line, state_line, tone
 from cnnlab.export.rendering import render
+from cnnlab.plots.arrangement import arrange_panels
 from cnnlab.plots.colours import colour_branch
-from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
+from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
+from cnnlab.plots.dashboard_layout import make_layout
+from cnnlab.plots.layer_groups import group_layers
 from cnnlab.plots.recorder import FigureRecorder, Place
 from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.record import Record, find_record
@@ -31,8 +34,8 @@ FRAMES = 120
 """Most updates that a page shows; of a longer record evenly many, and all of those around the first NaN or inf."""
 AROUND = 3
 """Updates shown on either side of the first non-finite one."""
-SCALE, WIDTH = 1.2, 1200
-"""Size of the type as in `plots.dashboard`, and the width in pixels before the page knows that of its window."""
+SCALE, WIDTHS = 1.2, (290, 420, 560, 700, 870, 1080, 1300, 1500, 1760)
+"""Size of the type as in `plots.dashboard`, and widths in pixels for which the page has an arrangement of the plots."""
 
 
 class Change(TypedDict):
@@ -49,6 +52,8 @@ class Film(TypedDict):
 
     figure: Any
     """The figure that all frames share, as plotly's JSON."""
+    layouts: list[Any]
+    """Its layout for each of several widths, the narrowest first."""
     steps: list[int]
     """The update of each frame."""
     trained: int
@@ -122,11 +127,12 @@ def make_film(record: Record) -> Film:
     """The figure, what changes in it from frame to frame, and the state line of each frame."""
     steps, goal = choose_steps(record), max(len(record), 1)
     shown = [record.until(step) for step in steps]
-    figure = draw_dashboard(shown[0], goal, scale=SCALE, width=WIDTH)
-    refresh_dashboard(figure, shown[0], (record,), goal)
+    figure = draw_dashboard(shown[0], goal, scale=SCALE, width=WIDTHS[0])
+    refresh_dashboard(figure, shown[0], (record,), goal, panels=arrange_panels(WIDTHS[0], SCALE).panels)
     changes, values = find_changes([draw_frame(each, record, [trace.name for trace in figure.data]) for each in shown])
     return {
         "figure": json.loads(figure.to_json(validate=False)),
+        "layouts": [make_first_layout(shown[0], record, width) for width in WIDTHS],
         "steps": steps,
         "trained": len(record),
         "lines": [state_line(each) if len(each) else start_line(each) for each in shown],
@@ -134,6 +140,16 @@ def make_film(record: Record) -> Film:
         "changes": changes,
         "values": values,
     }
+
+
+def make_first_layout(shown: Record, record: Record, width: int) -> dict[str, Any]:
+    """The layout of the first frame at a width."""
+    arrangement = arrange_panels(width, SCALE)
+    layout = make_layout(group_layers(shown).layers, arrangement)
+    ranges = find_ranges(group_layers(shown), (record,), max(len(record), 1), panels=arrangement.panels)
+    for axis, range_and_ticks in ranges.items():
+        layout[axis] |= range_and_ticks | {"autorange": False}
+    return layout
 
 
 def choose_steps(record: Record) -> list[int]:
@@ -160,7 +176,9 @@ def find_changes(drawn: list[dict[Place, str]]) -> tuple[list[Change], list[Any]
 def draw_frame(shown: Record, record: Record, names: Iterable[str]) -> dict[Place, str]:
     """All that `refresh_dashboard` draws of a record after an update, with the whole record as a ghost behind it."""
     drawn = FigureRecorder(names)
-    refresh_dashboard(drawn, shown, (record,), max(len(record), 1))
+    # The axis of every layout has room for the ticks of the narrowest.
+    panels = arrange_panels(WIDTHS[0], SCALE).panels
+    refresh_dashboard(drawn, shown, (record,), max(len(record), 1), panels=panels)
     return {place: json.dumps(to_json(value), sort_keys=True) for place, value in drawn.values()}
 
 

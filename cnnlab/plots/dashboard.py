@@ -6,33 +6,36 @@ what was not measured is a gap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from cnnlab.plots.arrangement import Panel, arrange_panels
 from cnnlab.plots.colours import FAINT, INK, ORANGE, PALETTE, RED, colour_branch, colour_layer
+from cnnlab.plots.dashboard_layout import choose_visible, make_layout
 from cnnlab.plots.gauges import PLOTS, number_axes, number_lanes, take_values
-from cnnlab.plots.images import draw_bands
 from cnnlab.plots.layer_groups import group_layers
 from cnnlab.plots.layout import (
     choose_power_ticks,
     choose_powers,
     choose_update_ticks,
     fit_log_range,
-    make_layout,
     name_axis,
 )
-from cnnlab.plots.points import LAYER_POINTS, find_lone_points, place_marks, split_stretches, thin_curve
+from cnnlab.plots.over_time import count_shares, draw_over_time, note_over_time
+from cnnlab.plots.points import LAYER_POINTS, find_lone_points, keep_first, place_marks, split_stretches, thin_curve
+from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.plots.sharpness import draw_stability, find_heights
 from cnnlab.records.frame import FloatArray, is_nonfinite
-from cnnlab.records.histograms import Exponents
 from cnnlab.records.record import Record
 
-COST_POINTS, COLUMNS, BINS = 1000, 120, 22
-"""Most points of the cost curve; most columns of the picture over time, and its bins a layer."""
+WIDTH = 800
+"""Width of the figure in pixels where nobody says another."""
+COST_POINTS = 1000
+"""Most points of the cost curve."""
 SHORT = 60
 """Updates that the time axes hold at first where more are planned; they double as a run grows."""
 Curve = tuple[NDArray[Any], NDArray[Any], str]
@@ -41,10 +44,24 @@ BRANCHES = 6
 """Most other branches that are drawn, the youngest ones."""
 
 
-def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int = 800) -> go.Figure:
-    """The figure of a record whose run goes up to update `goal`; `scale` enlarges it, `width` is in pixels."""
+def draw_dashboard(
+    record: Record,
+    goal: int,
+    *,
+    scale: float = 1.0,
+    width: int = WIDTH,
+    panels: Sequence[str] | None = None,
+    focus: str | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """The figure of a record whose run goes up to update `goal`; `scale` enlarges its type, `width` is in pixels.
+
+    `panels` are the names of the plots that are shown, in their order, all of them for None; `focus` is the name of one
+    that has the figure to itself; `dark` as in `refresh_dashboard`. ValueError in a sentence if a name is no plot's.
+    """
     record = group_layers(record)
-    figure = go.Figure(layout=make_layout(record.layers, scale, width))
+    arrangement = arrange_panels(width, scale, panels, focus)
+    figure = go.Figure(layout=make_layout(record.layers, arrangement))
     traces = [
         make_curve("ghosts", "cost", FAINT, 1.2),
         *(make_curve(f"branch {place}", "cost", INK, 1.5) for place in range(BRANCHES)),
@@ -64,7 +81,7 @@ def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int 
     for layer in range(len(record.layers)):
         filled: dict[str, Any] = {"fill": "toself", "fillcolor": colour_layer(layer), "opacity": 0.75}
         traces.append(make_curve(f"magnitudes {layer}", "magnitudes", colour_layer(layer), 1, dash=None, **filled))
-    for name, values in take_values(record).items():
+    for name, values in take_values(record, PLOTS).items():
         if PLOTS[name].yardstick is not None:
             traces.append(make_curve(f"{name} yardstick", name, FAINT, 1, "dash"))
         traces += [make_layer_marks(f"{name} marks", name, lane=True), make_layer_marks(f"lone {name}", name)]
@@ -72,8 +89,10 @@ def draw_dashboard(record: Record, goal: int, *, scale: float = 1.0, width: int 
         for at, owner in enumerate(owners):
             hover = f"update %{{x}}: {PLOTS[name].title.lower()}{owner} %{{y:.3g}}<extra></extra>"
             traces.append(make_curve(f"{name} {at}", name, colour_layer(at), hovertemplate=hover))
+    for trace, visible in zip(traces, choose_visible(traces, arrangement.panels), strict=True):
+        trace.visible = visible
     figure.add_traces(traces)
-    refresh_dashboard(figure, record, (), goal)
+    refresh_dashboard(figure, record, (), goal, panels=arrangement.panels, dark=dark)
     return figure
 
 
@@ -113,36 +132,45 @@ def refresh_dashboard(
     record: Record,
     ghosts: Sequence[Record],
     goal: int,
-    held: frozenset[str] = frozenset(),
     pictures: bool = True,
     curvature: bool = True,
+    panels: Mapping[str, Panel] | None = None,
+    dark: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Draw the record, with earlier ones as faint ghosts, into a figure of `draw_dashboard` in one message.
 
-    `held` names axes (such as "yaxis") whose range a user has set: these stay as they are. `pictures`: whether the
-    histograms over time are drawn, too, which takes more than half of the time. `curvature`: whether the largest
-    eigenvalue is, with which the page would hold the critical learning rate.
+    `pictures`: whether the histograms over time are drawn; if not, a FigureRecorder notes their numbers (see
+    `over_time`), for the page to colour, and a figure keeps its picture. `dark`: whether that picture is for a dark
+    ground; all other colours are those of a light one, for `recolour`. `curvature`: whether the largest eigenvalue is
+    drawn, with which the page would hold the critical learning rate. `panels`: those of the figure's arrangement, to
+    draw no others; all of a figure of the usual width for None.
     Returns the ranges wanted, by axis.
     """
     record = group_layers(record)
+    panels = arrange_panels(WIDTH).panels if panels is None else panels
     traces = {trace.name: trace for trace in figure.data}
     last = find_last_update(record, ghosts, goal)
     with figure.batch_update():
-        draw_cost(traces, record, ghosts)
-        draw_accuracy(traces, record)
-        draw_magnitudes(traces, record)
-        if pictures:
-            draw_over_time(traces, record)
-        for name, values in take_values(record).items():
+        if "cost" in panels:
+            draw_cost(traces, record, ghosts)
+        if "accuracy" in panels:
+            draw_accuracy(traces, record)
+        if "magnitudes" in panels:
+            draw_magnitudes(traces, record)
+        if "over_time" in panels and pictures:
+            draw_over_time(traces, record, dark)
+        elif "over_time" in panels and isinstance(figure, FigureRecorder):
+            note_over_time(traces, record)
+        if "stability" in panels:
+            draw_stability(traces, record, last, curvature)
+        for name, values in take_values(record, panels).items():
             draw_values(traces, name, np.ascontiguousarray(values))
             yardstick = PLOTS[name].yardstick
             if yardstick is not None:
                 traces[f"{name} yardstick"].update(x=[0, last], y=[yardstick, yardstick])
-        draw_stability(traces, record, last, curvature)
-        wanted = find_ranges(record, ghosts, goal, curvature)
+        wanted = find_ranges(record, ghosts, goal, curvature, panels)
         for axis, range_and_ticks in wanted.items():
-            if axis not in held:
-                figure.layout[axis].update(range_and_ticks, autorange=False)
+            figure.layout[axis].update(range_and_ticks, autorange=False)
     return wanted
 
 
@@ -156,28 +184,45 @@ def find_last_update(record: Record, ghosts: Sequence[Record], goal: int) -> int
 
 
 def find_ranges(
-    record: Record, ghosts: Sequence[Record], goal: int, curvature: bool = True
+    record: Record,
+    ghosts: Sequence[Record],
+    goal: int,
+    curvature: bool = True,
+    panels: Mapping[str, Panel] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Axis -> range and ticks."""
+    """Axis -> range and ticks, of the panels that are shown."""
+    panels = arrange_panels(WIDTH).panels if panels is None else panels
     last = find_last_update(record, ghosts, goal)
     ticks = choose_update_ticks(last)
-    first, largest = choose_powers(record.exponents)
-    powers, texts = choose_power_ticks(first, largest)
-    across: dict[str, dict[str, Any]] = {name: {"range": [-0.025 * last, last * 1.02], **ticks} for name in PLOTS}
-    across["over_time"] = {"range": [-0.5, last + 0.5], **ticks}
-    across["magnitudes"] = {
-        "range": [first, largest + (largest - first) * 0.05], "tickvals": powers, "ticktext": texts
-    }  # fmt: skip
-    up = {
-        "cost": fit_log_range(np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])),
-        "stability": fit_log_range(find_heights(record, curvature), ticks=3),
-    }
-    for name, values in take_values(record).items():
-        yardstick = PLOTS[name].yardstick
-        up[name] = fit_log_range(values if yardstick is None else np.append(values, yardstick))
+    across: dict[str, dict[str, Any]] = {name: {"range": [-0.025 * last, last * 1.02], **ticks} for name in panels}
+    up: dict[str, dict[str, Any]] = {}
+    for name, panel in panels.items():
+        if name == "over_time":
+            across[name] = {"range": [-0.5, last + 0.5], **ticks}
+        elif name == "magnitudes":
+            across[name] = find_powers(record, panel.ticks[0])
+        elif name != "accuracy":
+            up[name] = fit_log_range(find_values(name, record, ghosts, curvature), panel.ticks[1])
     axes = number_axes()
     wanted = {name_axis(axes[name][0]): found for name, found in across.items()}
     return wanted | {name_axis(axes[name][1]): found for name, found in up.items()}
+
+
+def find_powers(record: Record, ticks: int) -> dict[str, Any]:
+    """Range and ticks of the axis of magnitudes."""
+    first, largest = choose_powers(record.exponents)
+    powers, texts = choose_power_ticks(first, largest, ticks)
+    return {"range": [first, largest + (largest - first) * 0.05], "tickvals": powers, "ticktext": texts}
+
+
+def find_values(name: str, record: Record, ghosts: Sequence[Record], curvature: bool) -> FloatArray:
+    """All that the log axis of a plot has to hold."""
+    if name == "cost":
+        return np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])
+    if name == "stability":
+        return find_heights(record, curvature)
+    values, yardstick = take_values(record, (name,))[name], PLOTS[name].yardstick
+    return values if yardstick is None else np.append(values, yardstick)
 
 
 def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) -> None:
@@ -219,8 +264,7 @@ def join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def draw_accuracy(traces: dict[str, Any], record: Record) -> None:
     """Accuracy on the batch, and on held-out patches where it was measured."""
-    places = split_stretches(len(record), LAYER_POINTS)
-    x, y = (places + 1).astype(np.float32), record.accuracy[places].astype(np.float32)
+    x, y = thin_curve(record.accuracy, LAYER_POINTS)
     traces["accuracy"].update(x=x, y=y)
     alone, _ = find_lone_points(x, y + 1)  # an accuracy of 0 has its place, too
     traces["lone accuracy"].update(x=alone, y=y[np.searchsorted(x, alone)])
@@ -247,47 +291,21 @@ def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
     traces["lost weights"].update(x=np.full(len(lost), last + (last - first) * 0.02), y=lost + 0.1)
 
 
-def count_shares(histograms: NDArray[np.int32], exponents: Exponents, most: int) -> FloatArray:
-    """Shares of the weights (times, layers, bins) in at most `most` equal bins of the powers that are drawn."""
-    first, last = choose_powers(exponents)
-    inside = histograms[:, :, first + exponents.bias : last + exponents.bias]
-    firsts = np.arange(0, last - first, -(-(last - first) // most))
-    totals = histograms.sum(axis=2, keepdims=True)
-    return np.add.reduceat(inside, firsts, axis=2) / np.maximum(totals, 1)
-
-
-def draw_over_time(traces: dict[str, Any], record: Record) -> None:
-    """The histograms of the start and of every update (or stretch of updates) as one picture with a band a layer."""
-    rows = len(record) + 1
-    every = max(1, -(-rows // COLUMNS))
-    updates = np.minimum(np.arange(every - 1, rows + every - 1, every), rows - 1)
-    chosen = record.histograms[record.histograms.find_counted(updates)]
-    shares = count_shares(chosen, record.exponents, BINS)
-    lost = chosen[:, :, -1] / np.maximum(chosen.sum(axis=2), 1)
-    colours = np.array([list(bytes.fromhex(colour_layer(layer)[1:])) for layer in range(len(record.layers))])
-    bins = shares.shape[2]
-    traces["over time"].update(
-        source=draw_bands(shares, lost, colours),
-        dx=every, x0=(every - 1) / 2, dy=1 / bins, y0=-0.5 + 0.5 / bins,
-        meta=[len(shares), len(record.layers) * bins],
-    )  # fmt: skip
-
-
 def draw_values(traces: dict[str, Any], plot: str, values: FloatArray) -> None:
     """Values (updates, curves), each stretch of updates by its largest value; their marks in the lane above."""
     places = split_stretches(len(values), LAYER_POINTS)
     steps = (places + 1).astype(np.float32)
     usable = np.where(np.isfinite(values), values, -np.inf)
     largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
-    bad = is_nonfinite(values)
-    broken = np.logical_or.reduceat(bad, places, axis=0) if len(values) else bad
+    bad, none = is_nonfinite(values), values == 0
     curves = values.shape[1]
     marks, alone = [], []
     for curve in range(curves):
         drawn = np.where(largest[:, curve] > 0, largest[:, curve], np.nan)
         traces[f"{plot} {curve}"].update(x=steps, y=drawn)
         alone.append(find_lone_points(steps, drawn))
-        lost, zero = places[broken[:, curve]], places[largest[:, curve] == 0]
+        found = (np.flatnonzero(kind[:, curve]) for kind in (bad, none))
+        lost, zero = (keep_first(each, len(values), LAYER_POINTS) for each in found)
         heights = np.array([0.98 - 0.11 * curve / curves, 0.015 + 0.04 * curve / curves], dtype=np.float32)
         marks.append((np.append(lost, zero) + 1, np.repeat(heights, [len(lost), len(zero)])))
     for name, points in ((f"{plot} marks", marks), (f"lone {plot}", alone)):

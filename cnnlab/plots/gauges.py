@@ -1,12 +1,12 @@
-"""The table of the dashboard's plots: what each shows of a record, where it lies, and what stands beside it."""
+"""The table of the dashboard's plots: what each shows of a record, what it is called, and how to read it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import methodcaller
 
-from cnnlab.plots.colours import INK, ORANGE
+from cnnlab.plots.colours import FAINT, INK, ORANGE, RED
 from cnnlab.records.frame import FloatArray
 from cnnlab.records.record import Record
 
@@ -16,41 +16,80 @@ class Plot:
     """One plot of the dashboard."""
 
     title: str
-    box: tuple[float, float, float, float]
-    """Left, right, bottom, top as shares of the figure; with a bottom below 0 the figure grows downwards."""
+    help: str
+    """What it shows and how to read it, in two sentences."""
     values: Callable[[Record], FloatArray] | None = None
     """Takes the gauge, (updates + 1,) or (updates + 1, layers), to draw a curve each; None: drawn by a function of its
     own."""
     yardstick: float | None = None
     """A value to compare with, as a dashed line."""
     key: str = ""
-    """What stands to the right of the title where there is room."""
+    """What stands after the title where there is room."""
+    short: str = ""
+    """The title where there is no room for the whole."""
+    link: str = "labs/00_start_here.ipynb"
+    """A page that says more, from the folder of the repository."""
     log: bool = True
     """Whether the heights are on a log axis, with lanes for what that cannot show."""
     ground: bool = True
     """Whether the lane of NaN and inf has a ground of its own."""
+    layers: bool = False
+    """Whether its rows are the layers."""
 
 
 def write_key(colours: dict[str, str]) -> str:
-    """A key: each name in its colour."""
-    return "  ".join(f"<span style='color:{colour}'>{name}</span>" for name, colour in colours.items())
+    """A key: each colour's name, in the colour."""
+    return "  ".join(f"<span style='color:{colour}'>{name}</span>" for colour, name in colours.items())
 
 
 PLOTS = {
-    "cost": Plot("Cost", (0.042, 0.29, 0.57, 0.94)),
-    "magnitudes": Plot("Weight magnitudes", (0.385, 0.655, 0.57, 0.94), log=False),
-    "over_time": Plot("Over time", (0.715, 0.978, 0.57, 0.94), log=False),
-    "accuracy": Plot(
-        "Accuracy", (0.042, 0.29, 0.07, 0.185), key=write_key({"training": INK, "held out": ORANGE}), log=False
+    "cost": Plot(
+        "Cost",
+        "The cost of each update on a log axis, with earlier runs in grey and other branches in their colours. "
+        "An update whose cost is NaN or infinite has a mark in the red lane along the top.",
     ),
-    "gradient": Plot("Gradient norm", (0.385, 0.655, 0.07, 0.44), methodcaller("column", "gradient_norm")),
+    "magnitudes": Plot(
+        "Weight magnitudes",
+        "How large the weights of each layer are now: a ridge shows how many lie near each power of ten. "
+        "A ridge that moves to the right grows, and a red cross says that some of the weights are NaN or infinite.",
+        short="Weights", log=False, layers=True,
+    ),
+    "over_time": Plot(
+        "Weight magnitudes over time",
+        "Each band is a layer and each column an update: the stronger a colour, the more of the weights have that "
+        "magnitude, small ones below and large ones above. "
+        "Red is the share of the weights that are NaN or infinite.",
+        key="  ".join(f"{write_key({ink: '■'})} {name}" for ink, name in ((INK, "many"), (FAINT, "few"), (RED, "NaN"))),
+        short="Weights over time", link="labs/06_rewind_and_fork.ipynb", log=False, layers=True,
+    ),
+    "accuracy": Plot(
+        "Accuracy",
+        "The share of the patches that the network names rightly: of those it trains on, and of held-out ones it never "
+        "trains on. With two equally frequent classes 0.5 is no better than guessing.",
+        key=write_key({INK: "training", ORANGE: "held out"}), log=False,
+    ),
+    "gradient": Plot(
+        "Gradient norm",
+        "The length of the gradient of each layer's weights at each update, in the colour of the layer. "
+        "Before a NaN it grows by powers of ten from one update to the next; a mark in the lane at the top is NaN or "
+        "infinite, one at the bottom is 0.",
+        methodcaller("column", "gradient_norm"), link="labs/05_autopsy_of_a_nan.ipynb",
+    ),
     # Training is healthy near a ratio of 1e-3 (Karpathy 2022).
     "ratio": Plot(
-        "Update/weight", (0.735, 0.978, 0.07, 0.44), methodcaller("column", "update_ratio"), 1e-3,
-        key="healthy: 10<sup>-3</sup>",
+        "Update/weight",
+        "How far an update moves the weights of each layer, divided by their size. "
+        "Near the dashed line, one part in a thousand, training is usually healthy; above 1 an update replaces the "
+        "weights.",
+        methodcaller("column", "update_ratio"), 1e-3, key="healthy: 10<sup>-3</sup>", short="Update/weight",
+        link="labs/01_how_large_a_step.ipynb",
     ),
     "stability": Plot(
-        "Curvature", (0.042, 0.29, 0.25, 0.44), key=write_key({"λ": INK, "2/learning rate": ORANGE}), ground=False
+        "Curvature",
+        "λ is the largest eigenvalue of the cost's Hessian, that is, how sharply the cost curves; the dashed line is "
+        "the most that this learning rate allows, 2/learning rate without momentum. "
+        "While λ lies above the line, steps of gradient descent overshoot and the cost can grow.",
+        key=write_key({INK: "λ", ORANGE: "2/learning rate"}), link="labs/01_how_large_a_step.ipynb", ground=False,
     ),
 }  # fmt: skip
 """Name -> plot, in the order of their axes. A plot with `values` needs nothing but its row."""
@@ -69,7 +108,8 @@ def number_lanes() -> dict[str, str]:
     return {name: f"y{place}" for place, name in enumerate(logs, len(PLOTS) + 1)}
 
 
-def take_values(record: Record) -> dict[str, FloatArray]:
-    """Plot -> (updates, curves): the values of each plot that has a function to take them."""
-    found = {name: plot.values(record)[1:] for name, plot in PLOTS.items() if plot.values}
+def take_values(record: Record, names: Iterable[str]) -> dict[str, FloatArray]:
+    """Plot -> (updates, curves): the values of each of some plots that has a function to take them."""
+    taken = {name: PLOTS[name].values for name in names}
+    found = {name: values(record)[1:] for name, values in taken.items() if values}
     return {name: values if values.ndim == 2 else values[:, None] for name, values in found.items()}

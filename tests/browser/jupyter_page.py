@@ -354,7 +354,8 @@ class Lab:
         return self.area.get_by_role("combobox", name=name, exact=True)
 
     def trace(self, name: str) -> dict[str, list[Any]]:
-        """The x and y of a trace as the browser holds them, NaN as None."""
+        """The x and y of a trace as plotly draws them when no more frames follow, NaN as None."""
+        self.wait_until_drawn()
         return self.figure.evaluate(
             """(graph, name) => {
                 const numbers = (values) => Array.from(values ?? [], (value) => Number.isFinite(value) ? value : null);
@@ -363,6 +364,10 @@ class Lab:
             }""",
             name,
         )
+
+    def wait_until_drawn(self) -> None:
+        """Wait until plotly has drawn the points, a moment after the last frame."""
+        until(lambda: self.area.locator(".cnnlab-moving").count() == 0, "plotly to draw the points")
 
     def axis(self, name: str) -> list[float]:
         """The range of an axis as the browser shows it."""

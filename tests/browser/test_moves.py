@@ -1,121 +1,127 @@
-"""What moves while a run trains lies where plotly itself would draw it."""
+"""What moves while a run trains looks as plotly draws it at rest, zoomed or not."""
 
-import pytest
-from jupyter_page import Lab, until
+import io
 
-GEOMETRY = """() => {
-    const graph = document.querySelector(".cnnlab-lab .js-plotly-plot");
-    const box = (path) => (({ x, y, width, height }) => [x, y, x + width, y + height])(path.getBBox());
-    const all = (paths) => paths.filter((path) => path.getTotalLength() > 0).map(box).reduce((one, other) =>
-        [0, 1, 2, 3].map((side) => Math[side < 2 ? "min" : "max"](one?.[side] ?? other[side], other[side])), null);
-    const found = {};
-    for (const { name, uid, visible } of graph._fullData) {
-        const node = visible && graph.querySelector(`.trace${uid}`);
-        if (!node) continue;
-        found[name] = {
-            lines: all([...node.querySelectorAll(".js-line")]),
-            length: [...node.querySelectorAll(".js-line")].reduce((sum, line) => sum + line.getTotalLength(), 0),
-            fills: all([...node.querySelectorAll(".js-fill")]),
-            points: [...node.querySelectorAll(".point")].map((point) =>
-                point.getAttribute("transform").match(/[-\\d.]+/g).map(Number)),
-        };
-    }
-    const image = graph.querySelector(".imagelayer .im > image");
-    found.picture = ["x", "y", "width", "height"].map((name) => Number(image.getAttribute(name)));
-    found.source = image.getAttribute("xlink:href");
-    return found;
-}"""
-PICTURE = "!!document.querySelector('.cnnlab-lab .imagelayer .im > image')"
-WHOLE = """
-from itertools import product
-lab.figure.send_whole({
-    ("data", place, name): trace[name] for place, trace in enumerate(lab.figure._data)
-    for name in ("x", "y", "source", "x0", "y0", "dx", "dy") if name in trace
-}, {})
-"""
-
-
-HOLES = """
 import numpy as np
-moves = {}
-for name in ("cost", "gradient 2", "held out", "magnitudes 3"):
-    place, trace = next((place, trace) for place, trace in enumerate(lab.figure._data) if trace["name"] == name)
-    y = np.array(trace["y"], dtype=float)
-    y[len(y) // 3 : len(y) // 2] = np.nan
-    trace["y"] = moves["data", place, "y"] = y
-lab.figure.send_moves(moves)
+import pytest
+from jupyter_page import until
+from PIL import Image
+
+FRAME = """
+import numpy as np
+from cnnlab.plots.recorder import FigureRecorder
+lab.step(20)
+def push(moving, marks=20):
+    figure = lab.widgets.figure
+    drawn = FigureRecorder(figure.names)
+    traces = {trace.name: trace for trace in drawn.data}
+    x = np.arange(1, 21, dtype=np.float32)
+    holes = np.exp(2 * np.sin(x))
+    holes[[4, 5, 6, 12, 14]] = np.nan, np.inf, np.inf, np.nan, np.nan
+    traces["ghosts"].update(x=x, y=holes * 1e6)
+    traces["branch 0"].update(x=x, y=holes * 1e12, line={"color": "#117733"})
+    traces["lone costs"].update(x=x, y=np.full(20, 1e18), marker={"color": ["#117733", "#222222"] * 10})
+    symbols = ["x", "triangle-up", "triangle-down", "square"] * 5
+    traces["cost marks"].update(
+        x=x[:marks], y=np.tile(np.float32([0.98, 0.9, 0.02, 0.3]), 5)[:marks], marker={"symbol": symbols[:marks]}
+    )
+    traces["held out"].update(x=x[::4], y=np.array([0.2, 0.9, np.nan, 0.4, 0.7]))
+    crowded = np.random.default_rng(0)
+    traces["accuracy"].update(x=np.linspace(0, 20, 80), y=crowded.random(80))
+    traces["sharpness"].update(x=x[:9], y=holes[:9] * 1500)
+    figure.take(drawn, moving=moving)
 """
+"""A run with NaN in every plot, and a frame of it: holes, marks of each kind, a crowded curve, dashes, ridges."""
+BOXES = """graph => {
+    const panels = graph.layout.meta.panels.filter(({ name }) => name !== "over_time");
+    return panels.map(({ name, box }) => [name, box.map(Math.round)]);
+}"""
+NEAR = 60
+"""Levels of a colour, of 255, by which pixels may differ that are taken to be the same."""
+STRAY = 8
+"""Most pixels of a plot that may differ: none did, and the smallest mark has 16."""
 
 
-def flat(part):
-    """The numbers of a part of what GEOMETRY gives."""
-    return [number for point in part for number in (point if isinstance(point, list) else [point])] if part else []
+def see(lab):
+    """The figure as it is on the screen."""
+    return np.asarray(Image.open(io.BytesIO(lab.figure.screenshot())).convert("RGB")).astype(int)
 
 
-LEFT_OUT = 0.75
-"""Pixels from its line within which plotly leaves out a point of a curve (`baseTolerance` in its scatter traces)."""
+def count_unlike(one, other):
+    """The pixels of one picture that the other has neither at their place nor next to it."""
+    height, width, _ = one.shape
+    around = np.pad(other, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    shifted = [around[down : down + height, right : right + width] for down in range(3) for right in range(3)]
+    return int((np.min([np.abs(one - each).max(axis=2) for each in shifted], axis=0) > NEAR).sum())
 
 
-def assert_plotly_draws_the_same(notebook, lengths):
-    """That the page looks the same when plotly has drawn what the kernel has; `lengths` of curves included.
+def compare(lab, one, other):
+    """Plot -> the pixels in which two pictures of the figure differ."""
+    found = {}
+    for name, (left, top, width, height) in lab.figure.evaluate(BOXES):
+        parts = [picture[top : top + height, left : left + width] for picture in (one, other)]
+        found[name] = count_unlike(*parts) + count_unlike(*reversed(parts))
+    return found
 
-    Plotly leaves out points within a pixel of others, so a crowded curve of its is shorter.
-    """
-    moved = notebook.page.evaluate(GEOMETRY)
-    notebook.page.evaluate("""() => {
-        window.whole = 0;
-        document.querySelector(".js-plotly-plot").on("plotly_afterplot", () => (window.whole += 1));
-    }""")
-    notebook.do(WHOLE)
-    until(lambda: notebook.page.evaluate("window.whole") > 0, "plotly to draw the same anew")
-    drawn = notebook.page.evaluate(GEOMETRY)
-    assert moved.pop("picture") == drawn.pop("picture")
-    assert moved.pop("source") == drawn.pop("source")
-    assert moved.keys() == drawn.keys()
-    assert {"cost", "held out", "magnitudes 0", "gradient 0", "ratio 8"} <= moved.keys()
-    for name, parts in moved.items():
-        length = parts.pop("length")
-        assert length == pytest.approx(drawn[name].pop("length"), rel=0.05) or not lengths, name
-        for part, place in parts.items():
-            near = LEFT_OUT if part == "lines" else 0.3
-            assert flat(place) == pytest.approx(flat(drawn[name][part]), abs=near), (name, part)
+
+def zoom(lab, subplot, across, up):
+    """Draw a box in a plot, by shares of its width and height."""
+    box = lab.figure.locator(f".nsewdrag[data-subplot='{subplot}']").bounding_box()
+    for place, act in enumerate((lab.page.mouse.down, lab.page.mouse.up)):
+        lab.page.mouse.move(box["x"] + box["width"] * across[place], box["y"] + box["height"] * up[place], steps=3)
+        act()
+
+
+def moving(lab):
+    """Whether the canvases are shown."""
+    return lab.area.locator(".cnnlab-moving").count() == 1
 
 
 @pytest.fixture
-def lab_at_update(open_notebook):
-    """A lab that has trained so far at twenty updates a second, from which no more frames come."""
-
-    def made(update, epochs):
-        notebook = open_notebook("import cnnlab", f'lab = cnnlab.Lab("question", learning_rate=1e-5, epochs={epochs})')
-        notebook.run(0)
-        notebook.run(1)
-        lab = Lab(notebook, 1)
-        lab.wait_for_figure()
-        notebook.do('lab.choose_pace("20")')
-        lab.press("Play")
-        lab.wait_for_update(update)
-        until(lambda: notebook.page.evaluate(PICTURE), "the picture, which comes seldom while the machine is busy")
-        notebook.do("lab.worker.ask_for_next = lambda: None")
-        notebook.page.wait_for_timeout(1500)  # for the frame that is on its way
-        return notebook
-
-    return made
+def frozen(notebook, lab):
+    """A lab that shows what is pushed."""
+    lab = lab("'question', learning_rate=1e-3, seed=23, autosave=False")
+    notebook.do(FRAME)
+    lab.wait_until_drawn()
+    lab.page.mouse.move(2, 2)
+    return lab
 
 
-def test_what_has_moved_lies_where_plotly_would_draw_it(lab_at_update):
-    notebook = lab_at_update(80, epochs=2000)  # well past 60, where the axes double and all is drawn anew
-    frame = notebook.value("lab.publisher.frame")
-    assert notebook.value("len(lab.figure._moved)") > 40
-    assert_plotly_draws_the_same(notebook, lengths=False)
-    assert notebook.value("lab.publisher.frame") == frame
+def show(lab, arguments):
+    """What the page shows of a frame when it has been drawn."""
+    before = lab.notebook.value("lab.widgets.figure.spec['message']")
+    lab.notebook.do(f"push({arguments})")
+    assert lab.notebook.value("lab.widgets.figure.spec['message']") > before
+    until(lambda: moving(lab) == arguments.startswith("True"), "the frame")
+    lab.page.wait_for_timeout(150)
+    return see(lab)
 
 
-def test_where_numbers_are_missing_a_curve_has_a_hole_and_no_marker(lab_at_update):
-    notebook = lab_at_update(80, epochs=400)
-    before = notebook.page.evaluate(GEOMETRY)
-    notebook.do(HOLES)
-    until(lambda: notebook.page.evaluate(GEOMETRY) != before, "the holes")
-    after = notebook.page.evaluate(GEOMETRY)
-    assert after["cost"]["length"] < 0.95 * before["cost"]["length"]
-    assert len(after["held out"]["points"]) < len(before["held out"]["points"])
-    assert_plotly_draws_the_same(notebook, lengths=True)
+def test_what_moves_looks_as_plotly_draws_it_and_follows_a_zoom(notebook, frozen):
+    less, canvases = show(frozen, "True, 19"), show(frozen, "True")
+    plotly = show(frozen, "False")
+    apart = compare(frozen, canvases, plotly)
+    assert max(apart.values()) <= STRAY, apart
+    assert compare(frozen, less, plotly)["cost"] > STRAY, "a mark that is missing is seen"
+    for shift in ((2, 0), (0, 2)):
+        shifted = compare(frozen, np.roll(canvases, shift, axis=(0, 1)), plotly)
+        assert min(shifted.values()) > 10 * STRAY, "what lies two pixels off is seen"
+    show(frozen, "True, 19")
+    for subplot in ("xy", "x4y4"):
+        zoom(frozen, subplot, (0.2, 0.7), (0.2, 0.8))
+    frozen.page.mouse.move(2, 2)
+    frozen.page.wait_for_timeout(150)
+    zoomed, before = see(frozen), frozen.axis("yaxis")
+    assert moving(frozen)
+    assert compare(frozen, zoomed, canvases)["cost"] > 10 * STRAY
+    apart = compare(frozen, zoomed, show(frozen, "False, 19"))
+    assert max(apart.values()) <= STRAY, apart
+    assert frozen.axis("yaxis") == before
+    show(frozen, "True")
+    for subplot in ("xy", "x4y4"):
+        frozen.figure.locator(f".nsewdrag[data-subplot='{subplot}']").dblclick()
+    frozen.page.mouse.move(2, 2)
+    frozen.page.wait_for_timeout(150)
+    apart = compare(frozen, see(frozen), plotly)
+    assert max(apart.values()) <= STRAY, apart
+    assert notebook.errors == []

@@ -93,6 +93,21 @@ def test_everything_fits_into_a_window_of_1280_by_800(page, exploded):
     assert height <= 800
 
 
+@pytest.mark.parametrize("width", [360, 600, 1000, 1280, 1900])
+def test_no_word_of_the_plots_is_cut_off_in_a_window_of_any_width(page, exploded, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    opened(page, exploded).fill("9")
+    cut = """() => {
+      const whole = document.querySelector(".main-svg").getBoundingClientRect();
+      return [...document.querySelectorAll("#plots text")].filter((text) => {
+        const box = text.getBoundingClientRect();
+        return box.width && (box.left < whole.left || box.right > whole.right || box.top < whole.top || box.bottom > whole.bottom);
+      }).map((text) => text.textContent);
+    }"""  # noqa: E501
+    assert page.evaluate(cut) == []
+    assert page.evaluate("() => document.body.scrollWidth") <= width
+
+
 def test_a_layer_named_by_a_stranger_runs_nothing(page, tmp_path):
     path = tmp_path / "stranger.html"
     record = record_of([1.0, np.nan], layers=NAMES, weight_nan=[[0, 0, 0], [0, 0, 0], [1, 1, 0]])

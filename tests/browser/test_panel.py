@@ -3,7 +3,7 @@
 import pytest
 from jupyter_page import until
 
-THEMES = ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Light High Contrast", "JupyterLab Dark High Contrast")
+THEMES = ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Dark High Contrast")
 AXE = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21aa"]}}
 PANEL = {"include": [[".cnnlab-lab"]], "exclude": [[".js-plotly-plot"]]}
 

@@ -16,7 +16,7 @@ from traitlets import TraitError
 import cnnlab
 from cnnlab.config import errors
 from cnnlab.config.schedules import SAFE
-from cnnlab.dashboards import frame_publisher, messages, view_state
+from cnnlab.dashboards import frame_pace, messages, view_state
 from cnnlab.dashboards.branch_tree import BranchTree
 from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.live_figure import LiveFigure
@@ -466,13 +466,13 @@ def breaking(monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException) -
 
     owner = {
         "draw_cost": dashboard, "colour_cells": trainability_map, "describe_band": view_state,
-        "_send_update_msg": LiveFigure, "_send_animate_msg": LiveFigure, "_in_words": JobDashboard,
+        "send": LiveFigure, "_in_words": JobDashboard,
     }[place]  # fmt: skip
     monkeypatch.setattr(owner, place, cannot)
     return times
 
 
-@pytest.mark.parametrize("place", ["draw_cost", "describe_band", "_send_update_msg"])
+@pytest.mark.parametrize("place", ["draw_cost", "describe_band", "send"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not isinstance(kind, KeyboardInterrupt)], ids=kind_of)
 def test_an_error_while_drawing_is_shown_and_the_next_good_frame_clears_it_and_holds_all(
     lab: cnnlab.Lab, monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException
@@ -484,28 +484,27 @@ def test_an_error_while_drawing_is_shown_and_the_next_good_frame_clears_it_and_h
     assert lab.record.steps.tolist() == [1, 2, 3, 4, 5]
     assert lab.widgets.header.state["step"] == 5
     assert lab.widgets.header.state["problem"].startswith(f"this could not be drawn: {type(kind).__name__}")
-    sent: list[dict[str, Any]] = []
-    good = LiveFigure._send_update_msg
-    monkeypatch.setattr(LiveFigure, "_send_update_msg", lambda *told: (sent.append(told[1]), good(*told))[1])
+    sent: list[Any] = []
+    good = LiveFigure.send_state
+    monkeypatch.setattr(LiveFigure, "send_state", lambda *told: (sent.append(told[1]), good(*told))[1])
     lab.step(1)
     assert lab.widgets.header.state["problem"] == ""
     assert next(trace for trace in lab.figure.data if trace.name == "cost").x.tolist() == [1, 2, 3, 4, 5, 6]
     assert lab.widgets.controls.state["band"]
-    if place == "_send_update_msg":
-        assert {"x", "y", "source"} <= set(sent[0])
+    assert sent == ["spec"] * (place == "send")
 
 
 def test_a_trait_that_refuses_is_shown_and_the_other_parts_are_drawn(lab: cnnlab.Lab) -> None:
     def refuse(_change: Any) -> None:
         raise TraitError("not this table")
 
-    lab.widgets.strip.observe(refuse, "state")
+    lab.widgets.texts.observe(refuse, "strip")
     lab.step(1)
     assert lab.widgets.header.state["problem"] == "this could not be drawn: TraitError: not this table"
     assert (lab.widgets.header.state["step"], len(lab.record)) == (4, 4)
     lab.received({"set": {"learning_rate": "x"}})
     assert lab.widgets.controls.state["problem"].startswith("learning_rate must be")
-    lab.widgets.strip.unobserve(refuse, "state")
+    lab.widgets.texts.unobserve(refuse, "strip")
     lab.step(1)
     assert lab.widgets.header.state["problem"] == ""
 
@@ -542,7 +541,7 @@ def test_an_error_in_the_publisher_ends_no_loop_is_paced_and_is_cleared(
             began = time.monotonic()
             lab.play(100_000)
             await soon(lambda: "could not be drawn" in lab.widgets.header.state["problem"] and len(times) > 2)
-            assert len(times) <= 2 + (time.monotonic() - began) * 2 * frame_publisher.FRAMES
+            assert len(times) <= 2 + (time.monotonic() - began) * 2 * frame_pace.MOST
             assert type(kind).__name__ in lab.widgets.header.state["problem"]
             lab.received({"set": {"learning_rate": "x"}})
             await soon(lambda: lab.widgets.controls.state["problem"].startswith("learning_rate must be a number"))
@@ -590,7 +589,7 @@ def test_what_the_loop_is_asked_to_do_raises_on_the_page_and_not_in_the_loop(
             raise kind
 
         monkeypatch.setattr(lab.widgets, "resize", cannot)
-        lab.received({"width": 800})
+        lab.widgets.figure.hear({"width": 800})
         await soon(lambda: lab.widgets.controls.state["problem"] == errors.describe_problem(kind))
         assert not wrong
         lab.close()
@@ -701,14 +700,15 @@ def test_a_board_that_was_closed_while_it_computes_says_so(
 
 @odd
 def test_a_click_or_a_box_of_nonsense_is_answered_in_a_sentence(atlas: cnnlab.Atlas, value: Any) -> None:
-    class Points:
-        xs, ys = [value], [value]
-
     before = atlas.survey
-    atlas._clicked(None, Points, None)
-    assert is_a_sentence(atlas.error)
-    atlas._boxed(None, (value, value), (value, value))
-    assert is_a_sentence(atlas.error)
+    for told in (
+        {"click": value},
+        {"click": {"trace": 0, "x": value, "y": value}},
+        {"zoom": value},
+        {"zoom": [value] * 4},
+    ):
+        atlas.plots.hear(told)
+        assert is_a_sentence(atlas.error) or told.get("click") == {}, told
     atlas.draw()
     assert atlas.survey is before
     assert atlas.lab is None
@@ -804,10 +804,10 @@ def told_by(lab: cnnlab.Lab) -> str:
 
 @pytest.mark.parametrize("value", NONSENSE, ids=kind_of)
 def test_nonsense_in_any_field_is_answered_in_one_sentence_and_changes_nothing(lab: cnnlab.Lab, value: Any) -> None:
-    asked = [{name: value} for name in messages.FIELDS if name not in ("updates", "branch", "drawn")]
+    asked = [{name: value} for name in messages.FIELDS if name not in ("updates", "branch")]
     asked += [{"do": "step", "updates": value}, {"do": "choose_branch", "branch": value}, {"unknown": value}]
     asked += [{"do": "delete_branch", "branch": value}, {"pace": "full", "set": {"seed": value}}, value]
-    allowed = [{"look": None}, {"stop_at_nan": True}, {"set": {}}, {"width": 1.5}, {}]
+    allowed = [{"look": None}, {"stop_at_nan": True}, {"set": {}}, {}]
     before, pace = state_of(lab)[:-1], lab.pace
     for message in asked:
         if any(message == each and type(message) is type(each) for each in allowed) or message == {"problem": value}:
@@ -825,9 +825,6 @@ def test_nonsense_in_any_field_is_answered_in_one_sentence_and_changes_nothing(l
     [
         ({"set": None}, "set must be an object of settings by name, got None"),
         ({"set": {"learning_rate": [1]}}, "learning_rate must be a number in (0, 1e6], got [1]"),
-        ({"width": None}, "width must be a number in [0, 100000], got None"),
-        ({"width": -1}, "width must lie in [0, 100000], got -1"),
-        ({"width": float("nan")}, "width must lie in [0, 100000], got nan"),
         ({"do": "step"}, "updates must be a whole number in [1, 1e6], got None"),
         ({"do": ["play"]}, "do must be one of 'play'"),
         ({"do": "plya"}, "did you mean 'play'?"),
@@ -841,6 +838,52 @@ def test_nonsense_in_any_field_is_answered_in_one_sentence_and_changes_nothing(l
 def test_the_sentence_names_the_field_the_value_and_the_range(lab: cnnlab.Lab, message: Any, sentence: str) -> None:
     lab.received(message)
     assert sentence in told_by(lab)
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=kind_of)
+def test_nonsense_about_the_figure_is_told_in_a_sentence_or_passed_over_and_the_loop_goes_on(value: Any) -> None:
+    async def watch() -> None:
+        lab = cnnlab.Lab("question", **SMALL, autosave=False)
+        wrong: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, told: wrong.append(told))
+        width, panels = lab.widgets.width, lab.widgets.figure.names
+        parts = [{"drawn": value, "seen": True, "page": 1}, {"drawn": 1, "seen": value, "page": 1}]
+        parts += [{"drawn": 1, "seen": False, "page": value}]
+        for name in lab.widgets.figure.events:
+            for told in (value, *(parts if name == "answer" else ())):
+                if (name, told) in (("width", 1.5), ("width", 0), ("focus", None)):
+                    continue
+                lab.problem = ""
+                lab.widgets.figure.hear({name: told})
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                assert lab.problem == "" or is_a_sentence(lab.problem), (name, told, lab.problem)
+                assert lab.problem or name == "answer", (name, told)
+        assert not wrong
+        assert (lab.widgets.width, lab.widgets.figure.names) == (width, panels)
+        lab.step(2)
+        await soon(lambda: lab.widgets.header.state["step"] == 2)
+        lab.close()
+
+    asyncio.run(watch())
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"width": None}, "width must be a number in [0, 100000], got None"),
+        ({"width": -1}, "width must lie in [0, 100000], got -1"),
+        ({"width": float("nan")}, "width must lie in [0, 100000], got nan"),
+    ],
+)
+def test_a_width_that_is_none_is_refused_in_a_sentence(told: Any, sentence: str) -> None:
+    async def watch() -> None:
+        lab = cnnlab.Lab("question", **SMALL, autosave=False)
+        lab.widgets.figure.hear(told)
+        await soon(lambda: lab.problem == sentence)
+        lab.close()
+
+    asyncio.run(watch())
 
 
 def test_the_hand_is_heard_though_what_it_asked_was_refused(lab: cnnlab.Lab) -> None:

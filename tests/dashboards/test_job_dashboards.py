@@ -68,10 +68,9 @@ def test_a_cell_opens_as_a_run_that_fares_alike(atlas):
 
 
 def test_a_click_in_the_figure_opens_the_cell(atlas):
-    class Points:
-        xs, ys = (2.0,), (1.0,)
-
-    atlas._clicked(None, Points, None)
+    atlas.plots.hear({"click": {"trace": 1, "x": 0.0, "y": 0.0}})  # the frame around the cell that was clicked
+    assert atlas.lab is None
+    atlas.plots.hear({"click": {"trace": 0, "x": 2.0, "y": 1.0}})
     assert atlas.lab.settings.learning_rate == 1.0
     assert atlas.lab.settings.init_scale == 1.0
 
@@ -217,10 +216,9 @@ def test_the_line_beside_show_speaks_of_single_runs_where_each_row_is_a_seed():
 def test_a_drawn_box_is_the_region_that_is_computed(atlas):
     asked = []
     atlas.zoom = lambda *places: asked.append(places)
-    for box in ((-0.5, 2.5), (0.5, 1.5), (0.9, 1.1)):
-        atlas._boxed(None, box, box)
-    assert asked[-2:] == [pytest.approx((2 / 3, 4 / 3) * 2), pytest.approx((0.9 + 1 / 30, 1.1 - 1 / 30) * 2)]
-    assert len(asked) == 2  # the whole map is no box
+    for box in ([0.5, 1.5], [0.9, 1.1]):
+        atlas.plots.hear({"zoom": box * 2})
+    assert asked == [pytest.approx((2 / 3, 4 / 3) * 2), pytest.approx((0.9 + 1 / 30, 1.1 - 1 / 30) * 2)]
 
 
 def test_a_start_right_after_a_cancel_is_not_lost(atlas):

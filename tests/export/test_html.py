@@ -17,6 +17,7 @@ import cnnlab
 from cnnlab.diagnosis import summary as verdict
 from cnnlab.export.html import FRAMES, choose_steps, describe_settings, make_film, write_page
 from cnnlab.export.rendering import render
+from cnnlab.plots.arrangement import arrange_panels
 from cnnlab.plots.colours import colour_branch
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 
@@ -90,12 +91,23 @@ class Elements(HTMLParser):
 def test_each_frame_is_what_the_dashboard_draws_of_that_update(exploded):
     played = make_film(exploded)
     assert played["steps"] == list(range(10))
-    figure = draw_dashboard(exploded, len(exploded), scale=1.2, width=1200)
+    figure = draw_dashboard(exploded, len(exploded), scale=1.2, width=290)
+    panels = arrange_panels(290, 1.2).panels
     for frame in reversed(range(10)):
-        refresh_dashboard(figure, exploded.until(frame), (exploded,), len(exploded))
+        refresh_dashboard(figure, exploded.until(frame), (exploded,), len(exploded), panels=panels)
         shown, wanted = shown_by_page(played, frame), json.loads(figure.to_json())
         del shown["layout"]["margin"], wanted["layout"]["margin"]
         assert_same(shown, wanted)
+
+
+def test_the_page_has_a_layout_for_each_of_several_widths(exploded):
+    played = make_film(exploded)
+    widths = [layout["width"] for layout in played["layouts"]]
+    assert widths == sorted(widths)
+    assert widths[0] == 290
+    shown, first = shown_by_page(played, 0)["layout"], json.loads(json.dumps(played["layouts"][0]))
+    del shown["template"], first["template"]
+    assert_same(shown, first)
 
 
 def test_each_frame_has_the_state_line_of_its_update(exploded):

@@ -91,4 +91,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { render: async ({ model, el }) => render({ model: await withTexts(model), el }) };

@@ -12,6 +12,24 @@ const element = (tag, attributes = {}, ...children) => {
   return made;
 };
 
+// A part's model, whose state is that of the texts which all parts of a dashboard are told in one message.
+async function withTexts(model) {
+  const texts = await model.widget_manager.get_model(model.get("texts").slice("IPY_MODEL_".length));
+  const part = model.get("part");
+  const find = (event) => (event === "change:state" ? [texts, `change:${part}`] : [model, event]);
+  const pass = (verb) => (event, call) => {
+    const [owner, name] = find(event);
+    owner[verb](name, call);
+  };
+  return {
+    get: (name) => (name === "state" ? texts.get(part) : model.get(name)),
+    send: (...message) => model.send(...message),
+    on: pass("on"),
+    off: pass("off"),
+    widget_manager: model.widget_manager,
+  };
+}
+
 // JupyterLab takes plain keys for its own, such as the arrows that move a slider: those pressed here stay here.
 const keep = (event) => {
   if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();

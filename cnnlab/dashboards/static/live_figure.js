@@ -1,53 +1,316 @@
-// Reads plotly's widget from the model's own text, and keeps what the kernel sends meanwhile.
-// anywidget gives a module two seconds to be read, and then drops every message: a slow machine needs longer for plotly.
+// A figure over plotly.js: keeps its numbers, takes in what the kernel sends, and draws it when the page has time.
+// While frames follow each other our canvases show what moves over a plotly figure without points; at rest plotly does.
 
-const KINDS = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update", "animate",
-  "removeLayoutProps", "removeTraceProps"].map((kind) => `_py2js_${kind}`);
+const KINDS = { f: Float32Array, d: Float64Array, i: Int32Array, B: Uint8Array };
+const REST = 250; // milliseconds without a frame after which plotly draws the points
+const EMPTY = new Float32Array(0);
+const RED = "#CC0033"; // of NaN and inf
 
-async function imported(text) {
-  const address = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-  try {
-    return await import(/* webpackIgnore: true */ address);
-  } finally {
-    URL.revokeObjectURL(address);
+// plotly.js, read once for all figures of a page.
+function loadPlotly(script) {
+  const pages = (window.cnnlabPlotly ??= {});
+  return (pages[script.get("version")] ??= (async () => {
+    await new Promise((resolve) => setTimeout(resolve, 0)); // reading it takes a second: what waits comes first
+    const packed = script.get("code");
+    const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const text = await new Response(unpacked).text();
+    const parts = ["const module = { exports: {} }; let exports = module.exports, define;\n", text, "\nexport default module.exports;"];
+    const address = URL.createObjectURL(new Blob(parts, { type: "text/javascript" }));
+    try {
+      return (await import(/* webpackIgnore: true */ address)).default;
+    } finally {
+      URL.revokeObjectURL(address);
+    }
+  })());
+}
+
+const isPacked = (value) => value && typeof value === "object" && value.bytes !== undefined && value.type in KINDS;
+
+// Numbers out of a message's bytes, from a place on.
+function readNumbers(kind, bytes, from = 0, count = undefined) {
+  const Kind = KINDS[kind], size = Kind.BYTES_PER_ELEMENT;
+  const many = count ?? bytes.byteLength / size;
+  return new Kind(bytes.buffer.slice(bytes.byteOffset + from, bytes.byteOffset + from + many * size));
+}
+
+// A copy of what the kernel has packed, with arrays of numbers; a picture's bytes become numbers, too.
+function unpack(value) {
+  if (isPacked(value)) return readNumbers(value.type, value.bytes);
+  if (Array.isArray(value)) return value.map(unpack);
+  if (value && typeof value === "object" && !ArrayBuffer.isView(value) && !(value instanceof ArrayBuffer)) {
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, unpack(part)]));
+  }
+  return value;
+}
+
+// An array that begins with the first `kept` numbers of another, with room for more at its end.
+function grow(old, kept, more) {
+  const length = kept + more.length;
+  let store = old?.buffer;
+  if (!(old instanceof more.constructor) || store.byteLength < length * more.BYTES_PER_ELEMENT || old.byteOffset) {
+    store = new ArrayBuffer(Math.max(2 * length, 64) * more.BYTES_PER_ELEMENT);
+    if (kept) new more.constructor(store).set(old.subarray(0, kept));
+  }
+  new more.constructor(store).set(more, kept);
+  return new more.constructor(store, 0, length);
+}
+
+// The figure that all views of a model show: its numbers, and what has changed since they were drawn.
+function makeStore(model) {
+  const store = { views: new Set(), page: Math.random(), drawn: 0, busy: 0 };
+  let waiting = false; // for all there is, after a message that was missed
+  const reset = () => {
+    waiting = false;
+    store.spec = unpack(model.get("spec"));
+    store.views.forEach((view) => view.renew());
+  };
+  const holderOf = (place) => place.slice(0, -1).reduce((holder, name) => (holder[name] ??= {}), store.spec);
+  store.take = (message, [bytes]) => {
+    if (message.message !== store.spec.message + 1) {
+      if (message.message > store.spec.message + 1 && !waiting) {
+        waiting = true;
+        store.tellState();
+      }
+      return;
+    }
+    const changed = new Set();
+    let style = false, from = 0;
+    const note = (place) => (place[0] === "layout" ? (style = true) : changed.add(store.spec.data[place[1]]));
+    for (const entry of message.arrays) {
+      const [kind, kept, count] = entry.slice(-3), place = entry.slice(0, -3);
+      const holder = holderOf(place), name = place.at(-1);
+      const more = readNumbers(kind, bytes, from, count);
+      from += more.byteLength;
+      holder[name] = grow(holder[name], kept, more);
+      note(place);
+    }
+    for (const [place, value] of message.plain) {
+      const holder = holderOf(place), name = place.at(-1);
+      if (value === null) delete holder[name];
+      else holder[name] = unpack(value);
+      note(place);
+    }
+    store.spec.message = message.message;
+    store.spec.moving = message.moving;
+    store.views.forEach((view) => view.follow(changed, style));
+    if (message.ask) store.answer(message.ask);
+  };
+  // Tells the kernel which message was the last one taken in, so that it sends all there is if there are later ones.
+  store.tellState = () => model.send({ have: store.spec.message });
+  const send = () => model.send({ answer: { drawn: store.drawn, seen: store.isSeen(), page: store.page, busy: store.busy } });
+  // Says that a frame is on the screen. A page that draws nothing is there all the same: it answers, too.
+  store.answer = (number) => {
+    if (!store.views.size) return;
+    const answer = () => {
+      store.drawn = Math.max(store.drawn, number);
+      send();
+    };
+    store.isSeen() ? requestAnimationFrame(() => setTimeout(answer, 0)) : answer();
+  };
+  store.tellSight = () => model.get("events").includes("answer") && send();
+  store.isSeen = () => [...store.views].some((view) => view.seen);
+  model.on("msg:custom", (message, buffers) => {
+    if (message.arrays) store.take(message, buffers);
+    if (message.file) download(URL.createObjectURL(new Blob([message.text], { type: "text/csv" })), message.file);
+  });
+  model.on("change:spec", reset);
+  reset();
+  return store;
+}
+
+// A view of the figure on the page.
+function makeView(model, store, element, Plotly) {
+  const box = document.createElement("div"), graph = document.createElement("div");
+  box.className = "cnnlab cnnlab-live";
+  box.append(graph);
+  element.append(box);
+  const canvases = makeCanvases(box);
+  const tools = makePanelTools(model, box, Plotly, () => ({ data: makeTraces(false), layout: makeLayout() }));
+  const moves = model.get("moves");
+  let theme, painter, changed = null, styled = true, coming = 0, resting = 0, revision = 0, drawn = "", closed = false;
+
+  const view = { seen: false };
+  const dress = () => {
+    theme = readTheme(box);
+    painter = makePainter(model.get("dark"), theme);
+    view.renew();
+  };
+
+  // The layout for plotly: a copy, for plotly writes into it; in the colours of the page.
+  const makeLayout = () => {
+    const layout = painter.paintAll(structuredClone(store.spec.layout));
+    Object.assign(layout, { paper_bgcolor: theme.paper, plot_bgcolor: theme.ground, uirevision: `${layout.uirevision ?? ""} ${revision}` });
+    layout.font = { ...layout.font, color: theme.ink };
+    for (const [name, axis] of Object.entries(layout)) {
+      if (/^[xy]axis\d*$/.test(name) && axis.gridcolor) axis.gridcolor = theme.grid;
+    }
+    return layout;
+  };
+  const colourBands = (trace) => {
+    const colours = Array.from({ length: trace.layers }, (_, layer) => store.spec.data.find(({ name }) => name === `magnitudes ${layer}`).fillcolor);
+    const [red, ...layers] = [RED, ...colours].map((colour) => readColour(painter.paint(colour)));
+    paintBands(trace, layers, readColour(theme.ground), readColour(theme.grid), red);
+  };
+  const makeTraces = (empty) => store.spec.data.map((trace) => {
+    if (trace.bands) colourBands(trace);
+    const { picture, bands, every, times, layers, bins, ...rest } = trace;
+    if (empty && trace.type === "image") return { ...rest, source: undefined };
+    if (empty) return { ...painter.paintAll({ ...rest, x: undefined, y: undefined }), x: EMPTY, y: EMPTY, marker: { ...rest.marker, color: undefined, symbol: undefined } };
+    if (picture) rest.source = picture.toDataURL();
+    return painter.paintAll(rest);
+  });
+  const react = (empty) => {
+    styled = false;
+    drawn = empty ? "moving" : "resting";
+    tools.draw(store.spec.layout.meta);
+    return Plotly.react(graph, makeTraces(empty), makeLayout(), model.get("config"));
+  };
+
+  // The ranges that the plots show: the user may have zoomed.
+  const ranges = new Proxy({}, { get: (_, name) => graph.layout[name]?.range ?? store.spec.layout[name].range });
+
+  const paint = () => {
+    coming = 0;
+    if (closed) return;
+    if (!styled && changed?.size === 0 && drawn === (store.spec.moving ? "moving" : "resting")) return;
+    const began = performance.now();
+    if (!moves) {
+      if (styled || changed === null || changed.size) react(false);
+      changed = new Set();
+    } else {
+      if (styled || drawn !== "moving") {
+        react(true);
+        changed = null;
+      }
+      for (const trace of store.spec.data) if (trace.bands && (changed === null || changed.has(trace))) colourBands(trace);
+      canvases.draw(store.spec, changed, ranges, painter.paint);
+      box.classList.add("cnnlab-moving");
+      changed = new Set();
+      clearTimeout(resting);
+      if (!store.spec.moving) resting = setTimeout(rest, REST);
+    }
+    store.busy += performance.now() - began;
+  };
+  const rest = () => {
+    if (closed || coming || store.spec.moving) return;
+    react(false);
+    box.classList.remove("cnnlab-moving");
+  };
+  const ask = () => {
+    if (view.seen && !coming) coming = requestAnimationFrame(paint);
+  };
+
+  view.follow = (traces, style) => {
+    styled ||= style;
+    if (changed !== null) traces.forEach((trace) => changed.add(trace));
+    ask();
+  };
+  // The canvases follow a zoom at once; plotly itself shows it at rest.
+  view.followZoom = () => {
+    if (drawn !== "moving") return;
+    changed = null;
+    ask();
+  };
+  view.renew = () => {
+    styled = true;
+    changed = null;
+    ask();
+  };
+  view.unzoom = () => {
+    revision += 1;
+    view.renew();
+  };
+
+  let onScreen = false;
+  const look = () => {
+    const seen = onScreen && !document.hidden;
+    if (seen === view.seen) return;
+    view.seen = seen;
+    ask();
+    store.tellSight();
+  };
+  const eye = new IntersectionObserver((entries) => {
+    onScreen = entries.at(-1).isIntersecting;
+    look();
+  });
+  let width = 0;
+  const ruler = new ResizeObserver(() => {
+    const wide = Math.floor(element.clientWidth);
+    if (!wide || wide === width) return;
+    width = wide;
+    if (model.get("events").includes("width")) model.send({ width: wide });
+    else if (graph.layout) Plotly.Plots.resize(graph);
+  });
+
+  const begin = async () => {
+    dress();
+    await Plotly.newPlot(graph, makeTraces(false), makeLayout(), model.get("config"));
+    styled = false;
+    drawn = "resting";
+    tools.draw(store.spec.layout.meta);
+    changed = new Set();
+    listen(model, graph, view);
+    eye.observe(box);
+    ruler.observe(element);
+    document.addEventListener("visibilitychange", look);
+    watchers.add(dress);
+    store.views.add(view);
+    store.tellState();
+    if (store.spec.moving) view.renew();
+  };
+  view.close = () => {
+    closed = true;
+    store.views.delete(view);
+    watchers.delete(dress);
+    document.removeEventListener("visibilitychange", look);
+    eye.disconnect();
+    ruler.disconnect();
+    clearTimeout(resting);
+    cancelAnimationFrame(coming);
+    Plotly.purge(graph);
+    box.remove();
+  };
+  return { view, begin };
+}
+
+// Tells the kernel of what it has asked to hear, and gives axes their own ranges back at a double click.
+function listen(model, graph, view) {
+  const events = model.get("events");
+  graph.on("plotly_doubleclick", () => view.unzoom());
+  graph.on("plotly_relayout", () => view.followZoom());
+  graph.on("plotly_relayouting", () => view.followZoom());
+  if (events.includes("click")) {
+    graph.on("plotly_click", ({ points: [point] }) => model.send({ click: { trace: point.curveNumber, x: point.x, y: point.y } }));
+  }
+  if (events.includes("zoom")) {
+    graph.on("plotly_relayout", (change) => {
+      const ends = ["xaxis.range[0]", "xaxis.range[1]", "yaxis.range[0]", "yaxis.range[1]"].map((name) => change[name]);
+      if (ends.some((end) => end === undefined)) return;
+      model.send({ zoom: ends });
+      view.unzoom(); // what was boxed is computed finer, and is then the whole
+    });
   }
 }
 
 export default () => {
-  let loaded;
-
-  async function load(model) {
-    const early = [];
-    const keepers = KINDS.map((kind) => [`change:${kind}`, () => early.push([kind, model.get(kind)])]);
-    keepers.forEach(([event, keep]) => model.on(event, keep));
-    const { default: makeWidget } = await imported(model.get("_plotly"));
-    keepers.forEach(([event, keep]) => model.off(event, keep));
-
-    const handlers = {}, played = {};
-    const widget = makeWidget();
-    widget.initialize({ model: {
-      get: (name) => (name in played ? played[name] : model.get(name)),
-      set: (name, value) => model.set(name, value),
-      save_changes: () => {
-        try {
-          model.save_changes();
-        } catch { /* a figure that was closed meanwhile, and still told of its new width */ }
-      },
-      on: (event, handler) => {
-        handlers[event] = handler;
-        model.on(event, handler);
-      },
-    } });
-    for (const [kind, message] of early) {
-      played[kind] = message;
-      handlers[`change:${kind}`]();
-      delete played[kind];
-    }
-    return widget;
-  }
-
+  let store, plotly;
   return {
-    initialize({ model }) { loaded = load(model); },
-    async render({ el }) { return (await loaded).render({ el }); },
+    async initialize({ model }) {
+      store = makeStore(model);
+      plotly = model.widget_manager.get_model(model.get("plotly").slice("IPY_MODEL_".length)).then(loadPlotly);
+    },
+    render({ model, el }) {
+      let made, closed = false;
+      plotly.then(async (Plotly) => {
+        if (closed) return;
+        made = makeView(model, store, el, Plotly);
+        await made.begin();
+        if (closed) made.view.close();
+      });
+      return () => {
+        closed = true;
+        made?.view.close();
+      };
+    },
   };
 };

@@ -138,6 +138,7 @@ function header({ model, el }) {
     stop.checked = state.stop_at_nan;
     say(counter, `epoch ${state.epoch} of ${state.epochs} · update ${state.step} of ${state.goal}`);
     say(rate, state.training ? `${state.rate} updates/s` : "paused");
+    rate.title = state.training ? state.watching : "";
     bar.value = state.progress;
     scrubber.max = state.trained;
     if (document.activeElement !== scrubber || state.training) scrubber.value = state.step;
@@ -150,17 +151,11 @@ function header({ model, el }) {
     say(problem, state.problem || "");
     say(refused, state.refused);
     many.setAttribute("aria-invalid", String(state.refused !== ""));
-    // When asked, say that this frame is on the screen; the plots' message came before this one.
-    // A tab in the background draws nothing, but is there: it answers too.
-    if (!state.asked) return;
-    const answer = () => send({ drawn: state.frame, width: root.clientWidth });
-    document.hidden ? setTimeout(answer, 0) : requestAnimationFrame(answer);
   };
   const observer = new ResizeObserver(() => {
     if (!root.clientWidth) return;
     width = root.clientWidth;
     fit();
-    send({ width });
   });
   observer.observe(root);
   model.on("change:state", draw);
@@ -417,8 +412,8 @@ function strip({ model, el }) {
 
 const parts = { header, controls, strip };
 export default {
-  render: (context) => {
-    context.el.addEventListener("keydown", keep);
-    return parts[context.model.get("part")](context);
+  render: async ({ model, el }) => {
+    el.addEventListener("keydown", keep);
+    return parts[model.get("part")]({ model: await withTexts(model), el });
   },
 };

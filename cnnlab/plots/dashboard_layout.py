@@ -1,0 +1,175 @@
+"""The layout of the dashboard's figure: axes, titles, and where its panels lie, for the page that frames them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypedDict
+
+from cnnlab.plots.arrangement import Arrangement, Panel
+from cnnlab.plots.colours import GRID, RED, colour_layer, colour_text
+from cnnlab.plots.gauges import PLOTS, Plot, number_axes, number_lanes
+from cnnlab.plots.layout import LANES, LOG, make_frame, make_lane_axis, make_lane_ground, name_axis
+
+BUTTONS = 92
+"""Pixels at scale 1 at the right end of a title's line that the page's buttons take."""
+INDENT = 6
+"""Pixels at scale 1 between a panel's left edge and its title."""
+TITLE_SIZE, KEY_SIZE, TICK_SIZE, LANE_SIZE = 12, 10, 10, 9
+"""Sizes of type in pixels at scale 1."""
+POWERS = 1.25
+"""How much larger than its type plotly writes the labels of a log axis."""
+NARROW, WIDE = set("ijltfrI1.,:;'|!/()[]-… "), set("mwMW%@—")
+"""Characters that take less than others, and more."""
+
+
+class PanelState(TypedDict):
+    """What the page is told of a panel."""
+
+    name: str
+    title: str
+    help: str
+    link: str
+    box: list[float]
+    """Left, top, width and height of all of it in pixels."""
+    plot: list[float]
+    """The same of what its axes span."""
+
+
+def make_layout(layers: Sequence[str], arrangement: Arrangement) -> dict[str, Any]:
+    """Axes, titles and type; nothing that changes while a run trains but the ranges.
+
+    A plot that is not shown keeps the numbers of its axes. `meta` holds what the page is told of the panels.
+    """
+    scale, axes, lanes = arrangement.scale, number_axes(), number_lanes()
+    built = {
+        **make_frame(scale, arrangement.width), "height": arrangement.height, "uirevision": "kept", "dragmode": "zoom",
+        "annotations": make_titles(arrangement),
+        "shapes": [
+            make_lane_ground(*axes[name]) for name in arrangement.panels if PLOTS[name].log and PLOTS[name].ground
+        ],
+        "meta": {"scale": scale, "focus": arrangement.focus, "panels": describe_panels(arrangement)},
+    }  # fmt: skip
+    for name, plot in PLOTS.items():
+        panel, (x, y) = arrangement.panels.get(name), axes[name]
+        if panel is None:
+            built |= make_hidden_axes(x, y)
+        else:
+            across, up = make_axes(panel, arrangement)
+            built[name_axis(x)] = {**across, "anchor": y}
+            built[name_axis(y)] = {**up, "anchor": x}
+            if plot.log:
+                built[name_axis(y)] |= {**LOG, "tickfont": {"size": TICK_SIZE * scale / POWERS}}
+            for axis, change in zip((x, y), choose_rows(name, layers, panel, scale), strict=True):
+                built[name_axis(axis)] |= change
+        if plot.log:
+            built[name_axis(lanes[name])] = make_lane_axis(x, y)
+    return built
+
+
+def make_axes(panel: Panel, arrangement: Arrangement) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The axes of a panel."""
+    plot, width, height = panel.plot, arrangement.width, arrangement.height
+    plain = {
+        "showline": False, "zeroline": False, "ticks": "", "gridcolor": GRID, "automargin": False, "tickangle": 0,
+        "ticklabeloverflow": "allow",  # to hide some, plotly measures each at every frame: 15 of 100 ms
+        "tickfont": {"size": TICK_SIZE * arrangement.scale},
+    }  # fmt: skip
+    across = {"domain": [plot.left / width, (plot.left + plot.width) / width], "nticks": panel.ticks[0]}
+    up = {"domain": [1 - (plot.top + plot.height) / height, 1 - plot.top / height], "nticks": panel.ticks[1]}
+    return {**plain, **across, "showticklabels": panel.tick_labels}, {**plain, **up}
+
+
+def make_hidden_axes(x: str, y: str) -> dict[str, Any]:
+    """The axes of a plot that is not shown, in a corner where they hear no pointer."""
+    hidden = {"visible": False, "fixedrange": True, "domain": [0, 1e-4]}
+    return {name_axis(x): {**hidden, "anchor": y}, name_axis(y): {**hidden, "anchor": x}}
+
+
+def choose_rows(name: str, layers: Sequence[str], panel: Panel, scale: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is special about the axes of a plot."""
+    room = (panel.plot.left - panel.cell.left) / scale - INDENT
+    rows: dict[str, Any] = {
+        "range": [len(layers) - 0.5, -0.5], "fixedrange": True, "showgrid": False,
+        "tickvals": list(range(len(layers))), "ticktext": label_layers(layers, room), "ticklabelstandoff": round(scale),
+    }  # fmt: skip
+    special: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "magnitudes": ({"fixedrange": True}, rows),
+        "over_time": ({}, {**rows, "scaleanchor": False}),
+        "accuracy": ({}, {"range": [-0.02, 1.04], "fixedrange": True, "tickvals": [0, 0.5, 1]}),
+    }
+    return special.get(name, ({}, {}))
+
+
+def make_titles(arrangement: Arrangement) -> list[dict[str, Any]]:
+    """The title of each panel with its key, and the names of the lanes of the cost."""
+    scale, width, height = arrangement.scale, arrangement.width, arrangement.height
+    plain: dict[str, Any] = {"xref": "paper", "yref": "paper", "showarrow": False, "xanchor": "left"}
+    found = []
+    for name, panel in arrangement.panels.items():
+        room = panel.cell.width / scale - INDENT - BUTTONS
+        x = (panel.cell.left + INDENT * scale) / width
+        y = 1 - (panel.cell.top + panel.plot.top) / 2 / height
+        text, font = write_title(PLOTS[name], room, scale), {"size": TITLE_SIZE * scale}
+        found.append({**plain, "name": name, "x": x, "y": y, "yanchor": "middle", "text": text, "font": font})
+    if "cost" in arrangement.panels:
+        plot, red = arrangement.panels["cost"].plot, {"size": LANE_SIZE * scale, "color": RED}
+        for text in ("NaN", "inf"):
+            x = (plot.left + plot.width + 2 * scale) / width
+            y = 1 - (plot.top + plot.height * (1 - LANES[text.lower()])) / height
+            found.append({**plain, "x": x, "y": y, "yanchor": "middle", "text": text, "font": red})
+    return found
+
+
+def write_title(plot: Plot, room: float, scale: float) -> str:
+    """The title with its key, shorter or without it where there is no room in so many pixels at scale 1."""
+    short = plot.short or plot.title
+    key = f"  <span style='font-size:{KEY_SIZE * scale:g}px'>{plot.key}</span>" if plot.key else ""
+    for title, after in ((plot.title, key), (short, key), (plot.title, "")):
+        if measure_text(title, TITLE_SIZE) + 0.9 * measure_text(after, KEY_SIZE) <= room:  # a key is not bold
+            return f"<b>{title}</b>{after}"
+    return f"<b>{short}</b>"
+
+
+def measure_text(text: str, size: float) -> float:
+    """The width in pixels that a text has room enough in, bold and in a wide typeface."""
+    plain = re.sub("<[^>]*>", "", text)
+    return size * sum(0.42 if letter in NARROW else 1.05 if letter in WIDE else 0.72 for letter in plain)
+
+
+def label_layers(layers: Sequence[str], room: float) -> list[str]:
+    """Layer names in their colours, cut so that they fit into so many pixels at scale 1."""
+    names = [cut_name(name or "network", room) for name in layers]
+    return [
+        f"<span style='color:{colour_text(colour_layer(place))}'><b>{name}</b></span>"
+        for place, name in enumerate(names)
+    ]
+
+
+def cut_name(name: str, room: float) -> str:
+    """A name, or as much of its end as there is room for."""
+    if measure_text(name, TICK_SIZE) <= room:
+        return name
+    while len(name) > 1 and measure_text(f"…{name}", TICK_SIZE) > room:
+        name = name[1:]
+    return f"…{name}"
+
+
+def describe_panels(arrangement: Arrangement) -> list[PanelState]:
+    """What the page is told of each panel that is shown."""
+    return [
+        {
+            "name": name, "title": PLOTS[name].title, "help": PLOTS[name].help, "link": PLOTS[name].link,
+            "box": [round(side, 2) for side in asdict(panel.cell).values()],
+            "plot": [round(side, 2) for side in asdict(panel.plot).values()],
+        }
+        for name, panel in arrangement.panels.items()
+    ]  # fmt: skip
+
+
+def choose_visible(traces: Iterable[Any], panels: Mapping[str, Panel]) -> list[bool]:
+    """Whether each trace of the dashboard lies in a panel that is shown; its `visible`."""
+    axes, lanes = number_axes(), number_lanes()
+    shown = {axes[name][1] for name in panels} | {lanes[name] for name in panels if name in lanes}
+    return [trace["yaxis"] in shown for trace in traces]

@@ -24,6 +24,7 @@ from cnnlab.records.record import Record
 if TYPE_CHECKING:
     from cnnlab.diagnosis.trials import Trial
     from cnnlab.training.malloc import give_back_memory
+from cnnlab.training.malloc import give_back_memory
 from cnnlab.training.run import Run
 
 CLOSED: dict[str, Any] = {"open": False}

@@ -187,10 +187,14 @@ function makeView(model, store, element, Plotly) {
   const rest = () => {
     if (closed || coming || store.spec.moving) return;
     react(false);
+    changed = new Set();
     box.classList.remove("cnnlab-moving");
   };
   const ask = () => {
     if (view.seen && !coming) coming = requestAnimationFrame(paint);
+    if (view.seen || !moves || store.spec.moving) return;
+    clearTimeout(resting); // out of sight the last frame waits for nobody's eye
+    resting = setTimeout(rest, REST);
   };
 
   view.follow = (traces, style) => {

@@ -5,6 +5,8 @@ from jupyter_page import Lab, until
 LAB = "import cnnlab\nlab = cnnlab.Lab('question', learning_rate=1e-5, epochs=100_000, autosave=False)\nlab.play()"
 HIDE = """hidden => {
     Object.defineProperty(document, "hidden", { get: () => hidden, configurable: true });
+    window.frameOnScreen ??= window.requestAnimationFrame;
+    window.requestAnimationFrame = hidden ? () => 0 : window.frameOnScreen;
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
 INK = """graph => [...graph.parentElement.querySelectorAll("canvas")].map((canvas) => {

@@ -177,3 +177,4 @@ def test_two_labs_in_two_cells_work_at_once(open_notebook):
     assert notebook.value("len(one.record), len(two.record), len(cnnlab.dashboards.cell.OPEN)") == (20, 20, 2)
     assert one.trace("cost")["y"] != two.trace("cost")["y"]
     assert (one.update(), two.update()) == (20, 20)
+    assert notebook.errors == []

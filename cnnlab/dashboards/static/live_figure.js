@@ -107,7 +107,7 @@ function makeStore(model) {
     store.isSeen() ? requestAnimationFrame(() => setTimeout(answer, 0)) : answer();
   };
   store.tellSight = () => model.get("events").includes("answer") && send();
-  store.isSeen = () => [...store.views].some((view) => view.seen);
+  store.isSeen = () => !document.hidden && [...store.views].some((view) => view.seen);
   model.on("msg:custom", (message, buffers) => {
     if (message.arrays) store.take(message, buffers);
     if (message.file) download(URL.createObjectURL(new Blob([message.text], { type: "text/csv" })), message.file);

@@ -22,11 +22,13 @@ def record_of(
     precision: str = "float32",
     updates_per_epoch: int = 1,
     lost: tuple[int, ...] = (),
+    lost_weights: int = 3,
+    weights: int = 10,
     **gauges: object,
 ) -> Record:
     """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1.
 
-    `lost`: the places of the layers that end with weights that are NaN.
+    `weights` of each layer are finite; `lost`: the places of the layers that end with `lost_weights` that are NaN.
     """
     costs = np.asarray(cost, dtype=float)
     settings = cnnlab.settings("question", precision=precision)
@@ -38,8 +40,8 @@ def record_of(
     columns |= {name: np.broadcast_to(value, columns[name].shape) for name, value in gauges.items()}
     table = np.column_stack([columns[name] for name in (*GAUGES, *LAYER_GAUGES)] + [np.ones(rows)])
     histograms = np.zeros((rows, len(layers), EXPONENTS[precision].count), dtype=np.int32)
-    histograms[:, :, EXPONENTS[precision].bias - 2] = 10
-    histograms[-1, list(lost), -1] = 3
+    histograms[:, :, EXPONENTS[precision].bias - 2] = weights
+    histograms[-1, list(lost), -1] = lost_weights
     log.append(table, histograms)
     return log.record()
 

@@ -23,7 +23,7 @@ from cnnlab.course.lab_files import PACKAGE, copy_labs, find_labs
 if TYPE_CHECKING:
     from cnnlab.training.run import Run
 
-SERVER_OPTIONS = ("--port", "--ip", "--no-browser")
+LAB_OPTIONS = ("--port", "--ip", "--no-browser", "--folder")
 """Options of `cnnlab lab` that `cnnlab` alone takes, too."""
 NEWS = "@jupyterlab/apputils-extension:announcements"
 """The extension of JupyterLab that asks 'Would you like to get notified about official Jupyter news?'"""
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def carry_out(arguments: Sequence[str] | None) -> int:
     """Carry out one command line; what cannot be written is an OSError."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0].partition("=")[0] in SERVER_OPTIONS:
+    if words and words[0].partition("=")[0] in LAB_OPTIONS:
         words.insert(0, "lab")
     given, rest = make_parser().parse_known_args(words)
     match given.command:
@@ -73,7 +73,7 @@ def carry_out(arguments: Sequence[str] | None) -> int:
             check_output()
             return train(start, plan, as_json=given.json, explain=given.explain)
         case "lab":
-            return open_lab(list_server_arguments(given, rest))
+            return open_lab(list_server_arguments(given, rest), given.folder)
     refuse(rest)
     if given.command is None:
         return open_lab([])
@@ -143,6 +143,7 @@ def make_parser() -> argparse.ArgumentParser:
     lab.add_argument("--port", help="port of the server")
     lab.add_argument("--ip", help="address that the server listens on")
     lab.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
+    lab.add_argument("--folder", metavar="DIR", help="copy the labs there, never over changed files, and open them")
 
     run = commands.add_parser("run", help="train a preset and print the question's table", allow_abbrev=False)
     names = f"one of {', '.join(presets())}, or a link (default: question)"
@@ -235,10 +236,10 @@ def list_server_arguments(given: argparse.Namespace, rest: Sequence[str]) -> lis
     return [*named, *(["--no-browser"] if given.no_browser else []), *rest]
 
 
-def open_lab(arguments: Sequence[str]) -> int:
+def open_lab(arguments: Sequence[str], folder: str | None = None) -> int:
     """Serve JupyterLab, opened on the first lab, until it is stopped."""
     try:
-        root, first = prepare_labs(Path.cwd())
+        root, first = find_served() if folder is None else copy_served(Path(folder).expanduser().absolute())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CommandError(error) from None
     from jupyterlab.labapp import LabApp
@@ -250,19 +251,25 @@ def open_lab(arguments: Sequence[str]) -> int:
     return 0
 
 
-def prepare_labs(present: Path) -> tuple[Path, str]:
+def find_served() -> tuple[Path, str]:
     """The folder to serve and the first lab in it: the clone itself, or copies of the labs that a wheel has brought.
 
     The copies are the present folder if it holds them, else a folder cnnlab-labs in it: what is there already stays.
     """
-    labs = find_labs()
+    labs, present = find_labs(), Path.cwd()
     if not labs.is_relative_to(PACKAGE):
         return labs.parent, f"{labs.name}/{FIRST_LAB}"
     if (present / FIRST_LAB).is_file():
         return present, FIRST_LAB
-    copy_labs(present / COPIES)
-    say(f"the labs are in {present / COPIES}: work there, they are your own copies")
-    return present / COPIES, FIRST_LAB
+    return copy_served(present / COPIES)
+
+
+def copy_served(folder: Path) -> tuple[Path, str]:
+    """The same where the labs are copied into a folder first; files that are there already stay as they are."""
+    copies = copy_labs(folder)
+    kept = f"; {len(copies.changed)} that you changed are left as they are" if copies.changed else ""
+    say(f"the labs are in {folder}: work there, they are your own copies{kept}")
+    return folder, FIRST_LAB
 
 
 def disable_news(_handler: Any, page: dict[str, Any]) -> dict[str, Any]:

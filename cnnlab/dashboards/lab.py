@@ -141,7 +141,7 @@ class Lab(CellOutput):
     @property
     def figure(self) -> go.Figure:
         """What the plots show now, as a plotly figure of its own: to save, to change, `write_image`."""
-        return self.widgets.figure.figure
+        return self.widgets.make_figure()
 
     @property
     def panels(self) -> tuple[str, ...]:

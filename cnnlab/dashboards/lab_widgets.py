@@ -71,6 +71,7 @@ class LabWidgets:
             "csv": lambda name: publisher.call(lambda: self.send_numbers(name)),
         }
         self.figure = LiveFigure(self.draw_figure(), {"displayModeBar": False}, heard, moves=True)
+        self.figure.put(dict(self.record_plots(moment).values()))
         wide, texts = round(CONTROLS_WIDTH * scale), Texts()
         self.texts = texts
         self.header = Header(received, scale, describe_header(moment), own_network, texts=texts)
@@ -132,13 +133,25 @@ class LabWidgets:
                 self.header.state = {**header, "problem": header["problem"] or undrawn()}
 
     def record_plots(self, moment: Moment) -> FigureRecorder:
-        """What the plots show of a moment."""
+        """What the plots show of a moment, for the page."""
+        drawn = FigureRecorder(self.figure.names)
+        self.refresh(drawn, moment, pictures=False)
+        return drawn
+
+    def refresh(self, figure: Any, moment: Moment, pictures: bool) -> None:
+        """Draw a moment into a figure, or what notes it."""
         view = moment.view
         ghosts = view.ghosts if moment.shown is view.record else (view.record, *view.ghosts)
-        drawn = FigureRecorder(self.figure.names)
         panels = arrange_panels(self.width, self.scale, self.panels, self.focus).panels
-        refresh_dashboard(drawn, moment.shown, ghosts, view.goal, curvature=not moment.hidden, panels=panels)
-        return drawn
+        refresh_dashboard(
+            figure, moment.shown, ghosts, view.goal, pictures=pictures, curvature=not moment.hidden, panels=panels
+        )  # fmt: skip
+
+    def make_figure(self) -> go.Figure:
+        """What the plots show now, as a figure of its own."""
+        figure = self.draw_figure()
+        self.refresh(figure, self.moment, pictures=True)
+        return figure
 
     def prepare_strip(self, moment: Moment) -> Callable[[], None]:
         """The strip made ready to be sent."""

@@ -100,11 +100,6 @@ class LiveFigure(anywidget.AnyWidget):
         self.on_msg(lambda _widget, message, _buffers: self.hear(message))
 
     @property
-    def figure(self) -> go.Figure:
-        """What is shown now, as a figure of its own."""
-        return go.Figure({"data": self.spec["data"], "layout": self.spec["layout"]}, skip_invalid=True)
-
-    @property
     def names(self) -> list[str]:
         """The names of the traces."""
         return list_names(self.spec)

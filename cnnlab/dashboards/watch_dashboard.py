@@ -48,6 +48,7 @@ class WatchLab:
     def __init__(self, watch: Any, width: int = 1080) -> None:
         self.watch = watch
         self.closed = False
+        self.width = width
         self.made = time.monotonic()
         record = watch.record
         self.plots = LiveFigure(
@@ -84,24 +85,28 @@ class WatchLab:
     @property
     def figure(self) -> go.Figure:
         """What the plots show now, as a plotly figure of its own."""
-        return self.plots.figure
+        return draw_dashboard(self.watch.record, self.find_goal(), width=self.width)
 
     @property
     def reachable(self) -> bool:
         """Whether the loop leaves the kernel's own thread free, so that it hears what is pressed and set."""
         return self.watch.thread is not threading.main_thread()
 
+    def find_goal(self) -> int:
+        """The update up to which the time axes have room."""
+        goal = FIRST_GOAL
+        while goal < len(self.watch.record):
+            goal = goal * 3 // 2
+        return goal
+
     def draw(self) -> None:
         """Show the record as it is now, in one message."""
         if self.closed:
             return
         record: Any = self.watch.record
-        goal = FIRST_GOAL
-        while goal < len(record):
-            goal = goal * 3 // 2
         drawn = FigureRecorder(self.plots.names)
         ended = not self.watch.active
-        refresh_dashboard(drawn, record, (), goal)
+        refresh_dashboard(drawn, record, (), self.find_goal(), pictures=False)
         if (
             time.monotonic() - self.made < SETTLING
         ):  # a page that opens the figure just now cannot ask for what it missed

@@ -10,9 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from cnnlab.plots.colours import INK, RED
+from cnnlab.plots.colours import GRID, INK, LABEL_COLOURS, RED
 from cnnlab.plots.layout import (
-    GRID,
     LANES,
     LOG,
     choose_update_ticks,
@@ -25,8 +24,6 @@ from cnnlab.plots.layout import (
 from cnnlab.plots.points import find_lone_points
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
 
-LABEL_COLOURS = {CONVERGED: "#0072B2", STALLED: "#A5934A", DIVERGED: "#C44E12"}
-"""Label -> colour of its curves: blue, olive and dark orange, told apart by all kinds of colour vision."""
 ON_FIGURE = {"xref": "paper", "yref": "paper", "xanchor": "left", "showarrow": False, "align": "left"}
 """What all texts beside a plot share."""
 

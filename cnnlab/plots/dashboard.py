@@ -17,7 +17,6 @@ from cnnlab.plots.arrangement import Panel, arrange_panels
 from cnnlab.plots.colours import FAINT, INK, ORANGE, PALETTE, RED, colour_branch, colour_layer
 from cnnlab.plots.dashboard_layout import choose_visible, make_layout
 from cnnlab.plots.gauges import PLOTS, number_axes, number_lanes, take_values
-from cnnlab.plots.images import draw_bands
 from cnnlab.plots.layer_groups import group_layers
 from cnnlab.plots.layout import (
     choose_power_ticks,
@@ -26,16 +25,17 @@ from cnnlab.plots.layout import (
     fit_log_range,
     name_axis,
 )
-from cnnlab.plots.points import LAYER_POINTS, find_lone_points, place_marks, split_stretches, thin_curve
+from cnnlab.plots.over_time import count_shares, draw_over_time, note_over_time
+from cnnlab.plots.points import LAYER_POINTS, find_lone_points, keep_first, place_marks, split_stretches, thin_curve
+from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.plots.sharpness import draw_stability, find_heights
 from cnnlab.records.frame import FloatArray, is_nonfinite
-from cnnlab.records.histograms import Exponents
 from cnnlab.records.record import Record
 
 WIDTH = 800
 """Width of the figure in pixels where nobody says another."""
-COST_POINTS, COLUMNS, BINS = 1000, 120, 22
-"""Most points of the cost curve; most columns of the picture over time, and its bins a layer."""
+COST_POINTS = 1000
+"""Most points of the cost curve."""
 SHORT = 60
 """Updates that the time axes hold at first where more are planned; they double as a run grows."""
 Curve = tuple[NDArray[Any], NDArray[Any], str]
@@ -52,11 +52,12 @@ def draw_dashboard(
     width: int = WIDTH,
     panels: Sequence[str] | None = None,
     focus: str | None = None,
+    dark: bool = False,
 ) -> go.Figure:
     """The figure of a record whose run goes up to update `goal`; `scale` enlarges its type, `width` is in pixels.
 
     `panels` are the names of the plots that are shown, in their order, all of them for None; `focus` is the name of one
-    that has the figure to itself. ValueError in a sentence if a name is no plot's.
+    that has the figure to itself; `dark` as in `refresh_dashboard`. ValueError in a sentence if a name is no plot's.
     """
     record = group_layers(record)
     arrangement = arrange_panels(width, scale, panels, focus)
@@ -91,7 +92,7 @@ def draw_dashboard(
     for trace, visible in zip(traces, choose_visible(traces, arrangement.panels), strict=True):
         trace.visible = visible
     figure.add_traces(traces)
-    refresh_dashboard(figure, record, (), goal, panels=arrangement.panels)
+    refresh_dashboard(figure, record, (), goal, panels=arrangement.panels, dark=dark)
     return figure
 
 
@@ -131,17 +132,18 @@ def refresh_dashboard(
     record: Record,
     ghosts: Sequence[Record],
     goal: int,
-    held: frozenset[str] = frozenset(),
     pictures: bool = True,
     curvature: bool = True,
     panels: Mapping[str, Panel] | None = None,
+    dark: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Draw the record, with earlier ones as faint ghosts, into a figure of `draw_dashboard` in one message.
 
-    `held` names axes (such as "yaxis") whose range a user has set: these stay as they are. `pictures`: whether the
-    histograms over time are drawn, too, which takes more than half of the time. `curvature`: whether the largest
-    eigenvalue is, with which the page would hold the critical learning rate. `panels`: those of the figure's
-    arrangement, to draw no others; all of a figure of the usual width for None.
+    `pictures`: whether the histograms over time are drawn; if not, a FigureRecorder notes their numbers (see
+    `over_time`), for the page to colour, and a figure keeps its picture. `dark`: whether that picture is for a dark
+    ground; all other colours are those of a light one, for `recolour`. `curvature`: whether the largest eigenvalue is
+    drawn, with which the page would hold the critical learning rate. `panels`: those of the figure's arrangement, to
+    draw no others; all of a figure of the usual width for None.
     Returns the ranges wanted, by axis.
     """
     record = group_layers(record)
@@ -156,7 +158,9 @@ def refresh_dashboard(
         if "magnitudes" in panels:
             draw_magnitudes(traces, record)
         if "over_time" in panels and pictures:
-            draw_over_time(traces, record)
+            draw_over_time(traces, record, dark)
+        elif "over_time" in panels and isinstance(figure, FigureRecorder):
+            note_over_time(traces, record)
         if "stability" in panels:
             draw_stability(traces, record, last, curvature)
         for name, values in take_values(record, panels).items():
@@ -166,8 +170,7 @@ def refresh_dashboard(
                 traces[f"{name} yardstick"].update(x=[0, last], y=[yardstick, yardstick])
         wanted = find_ranges(record, ghosts, goal, curvature, panels)
         for axis, range_and_ticks in wanted.items():
-            if axis not in held:
-                figure.layout[axis].update(range_and_ticks, autorange=False)
+            figure.layout[axis].update(range_and_ticks, autorange=False)
     return wanted
 
 
@@ -261,8 +264,7 @@ def join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def draw_accuracy(traces: dict[str, Any], record: Record) -> None:
     """Accuracy on the batch, and on held-out patches where it was measured."""
-    places = split_stretches(len(record), LAYER_POINTS)
-    x, y = (places + 1).astype(np.float32), record.accuracy[places].astype(np.float32)
+    x, y = thin_curve(record.accuracy, LAYER_POINTS)
     traces["accuracy"].update(x=x, y=y)
     alone, _ = find_lone_points(x, y + 1)  # an accuracy of 0 has its place, too
     traces["lone accuracy"].update(x=alone, y=y[np.searchsorted(x, alone)])
@@ -289,47 +291,21 @@ def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
     traces["lost weights"].update(x=np.full(len(lost), last + (last - first) * 0.02), y=lost + 0.1)
 
 
-def count_shares(histograms: NDArray[np.int32], exponents: Exponents, most: int) -> FloatArray:
-    """Shares of the weights (times, layers, bins) in at most `most` equal bins of the powers that are drawn."""
-    first, last = choose_powers(exponents)
-    inside = histograms[:, :, first + exponents.bias : last + exponents.bias]
-    firsts = np.arange(0, last - first, -(-(last - first) // most))
-    totals = histograms.sum(axis=2, keepdims=True)
-    return np.add.reduceat(inside, firsts, axis=2) / np.maximum(totals, 1)
-
-
-def draw_over_time(traces: dict[str, Any], record: Record) -> None:
-    """The histograms of the start and of every update (or stretch of updates) as one picture with a band a layer."""
-    rows = len(record) + 1
-    every = max(1, -(-rows // COLUMNS))
-    updates = np.minimum(np.arange(every - 1, rows + every - 1, every), rows - 1)
-    chosen = record.histograms[record.histograms.find_counted(updates)]
-    shares = count_shares(chosen, record.exponents, BINS)
-    lost = chosen[:, :, -1] / np.maximum(chosen.sum(axis=2), 1)
-    colours = np.array([list(bytes.fromhex(colour_layer(layer)[1:])) for layer in range(len(record.layers))])
-    bins = shares.shape[2]
-    traces["over time"].update(
-        source=draw_bands(shares, lost, colours),
-        dx=every, x0=(every - 1) / 2, dy=1 / bins, y0=-0.5 + 0.5 / bins,
-        meta=[len(shares), len(record.layers) * bins],
-    )  # fmt: skip
-
-
 def draw_values(traces: dict[str, Any], plot: str, values: FloatArray) -> None:
     """Values (updates, curves), each stretch of updates by its largest value; their marks in the lane above."""
     places = split_stretches(len(values), LAYER_POINTS)
     steps = (places + 1).astype(np.float32)
     usable = np.where(np.isfinite(values), values, -np.inf)
     largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
-    bad = is_nonfinite(values)
-    broken = np.logical_or.reduceat(bad, places, axis=0) if len(values) else bad
+    bad, none = is_nonfinite(values), values == 0
     curves = values.shape[1]
     marks, alone = [], []
     for curve in range(curves):
         drawn = np.where(largest[:, curve] > 0, largest[:, curve], np.nan)
         traces[f"{plot} {curve}"].update(x=steps, y=drawn)
         alone.append(find_lone_points(steps, drawn))
-        lost, zero = places[broken[:, curve]], places[largest[:, curve] == 0]
+        found = (np.flatnonzero(kind[:, curve]) for kind in (bad, none))
+        lost, zero = (keep_first(each, len(values), LAYER_POINTS) for each in found)
         heights = np.array([0.98 - 0.11 * curve / curves, 0.015 + 0.04 * curve / curves], dtype=np.float32)
         marks.append((np.append(lost, zero) + 1, np.repeat(heights, [len(lost), len(zero)])))
     for name, points in ((f"{plot} marks", marks), (f"lone {plot}", alone)):

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any, TypedDict
 
 from cnnlab.plots.arrangement import Arrangement, Panel
-from cnnlab.plots.colours import RED, colour_layer
+from cnnlab.plots.colours import GRID, RED, colour_layer, colour_text
 from cnnlab.plots.gauges import PLOTS, Plot, number_axes, number_lanes
-from cnnlab.plots.layout import GRID, LANES, LOG, make_frame, make_lane_axis, make_lane_ground, name_axis
+from cnnlab.plots.layout import LANES, LOG, make_frame, make_lane_axis, make_lane_ground, name_axis
 
 BUTTONS = 92
 """Pixels at scale 1 at the right end of a title's line that the page's buttons take."""
@@ -72,7 +72,7 @@ def make_axes(panel: Panel, arrangement: Arrangement) -> tuple[dict[str, Any], d
     """The axes of a panel."""
     plot, width, height = panel.plot, arrangement.width, arrangement.height
     plain = {
-        "showline": False, "zeroline": False, "gridcolor": GRID, "automargin": False, "tickangle": 0,
+        "showline": False, "zeroline": False, "ticks": "", "gridcolor": GRID, "automargin": False, "tickangle": 0,
         "ticklabeloverflow": "allow",  # to hide some, plotly measures each at every frame: 15 of 100 ms
         "tickfont": {"size": TICK_SIZE * arrangement.scale},
     }  # fmt: skip
@@ -83,7 +83,8 @@ def make_axes(panel: Panel, arrangement: Arrangement) -> tuple[dict[str, Any], d
 
 def make_hidden_axes(x: str, y: str) -> dict[str, Any]:
     """The axes of a plot that is not shown, in a corner where they hear no pointer."""
-    hidden = {"visible": False, "fixedrange": True, "domain": [0, 1e-4]}
+    # Plotly takes less than 1/4096 for a mistake, and gives such a plot the whole figure.
+    hidden = {"visible": False, "fixedrange": True, "domain": [0, 1e-3]}
     return {name_axis(x): {**hidden, "anchor": y}, name_axis(y): {**hidden, "anchor": x}}
 
 
@@ -123,11 +124,13 @@ def make_titles(arrangement: Arrangement) -> list[dict[str, Any]]:
 
 
 def write_title(plot: Plot, room: float, scale: float) -> str:
-    """The title, and the key where there is room in so many pixels at scale 1."""
-    title = plot.title if measure_text(plot.title, TITLE_SIZE) <= room else plot.short or plot.title
-    key = f"  <span style='font-size:{KEY_SIZE * scale:g}px'>{plot.key}</span>"
-    taken = measure_text(title, TITLE_SIZE) + measure_text(key, KEY_SIZE)
-    return f"<b>{title}</b>{key if plot.key and taken <= room else ''}"
+    """The title with its key, shorter or without it where there is no room in so many pixels at scale 1."""
+    short = plot.short or plot.title
+    key = f"  <span style='font-size:{KEY_SIZE * scale:g}px'>{plot.key}</span>" if plot.key else ""
+    for title, after in ((plot.title, key), (short, key), (plot.title, "")):
+        if measure_text(title, TITLE_SIZE) + 0.9 * measure_text(after, KEY_SIZE) <= room:  # a key is not bold
+            return f"<b>{title}</b>{after}"
+    return f"<b>{short}</b>"
 
 
 def measure_text(text: str, size: float) -> float:
@@ -139,7 +142,10 @@ def measure_text(text: str, size: float) -> float:
 def label_layers(layers: Sequence[str], room: float) -> list[str]:
     """Layer names in their colours, cut so that they fit into so many pixels at scale 1."""
     names = [cut_name(name or "network", room) for name in layers]
-    return [f"<span style='color:{colour_layer(place)}'><b>{name}</b></span>" for place, name in enumerate(names)]
+    return [
+        f"<span style='color:{colour_text(colour_layer(place))}'><b>{name}</b></span>"
+        for place, name in enumerate(names)
+    ]
 
 
 def cut_name(name: str, room: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import methodcaller
 
-from cnnlab.plots.colours import INK, ORANGE, RED
+from cnnlab.plots.colours import FAINT, INK, ORANGE, RED
 from cnnlab.records.frame import FloatArray
 from cnnlab.records.record import Record
 
@@ -56,10 +56,10 @@ PLOTS = {
     ),
     "over_time": Plot(
         "Weight magnitudes over time",
-        "Each band is a layer and each column an update: the darker a place, the more of the weights have that "
+        "Each band is a layer and each column an update: the stronger a colour, the more of the weights have that "
         "magnitude, small ones below and large ones above. "
         "Red is the share of the weights that are NaN or infinite.",
-        key=f"dark: many, light: few, {write_key({RED: 'NaN, inf'})}",
+        key="  ".join(f"{write_key({ink: '■'})} {name}" for ink, name in ((INK, "many"), (FAINT, "few"), (RED, "NaN"))),
         short="Weights over time", link="labs/06_rewind_and_fork.ipynb", log=False, layers=True,
     ),
     "accuracy": Plot(

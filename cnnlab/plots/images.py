@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,18 @@ NONFINITE = (204, 0, 51)
 """The red of NaN and inf, the same in every plot and table."""
 LOW, HIGH = (33, 102, 172), (217, 95, 2)
 """Blue for negative and orange for positive weights, white between: told apart by every kind of colour vision."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a picture of bands is drawn on, as red, green and blue."""
+
+    paper: tuple[int, int, int]
+    """Where there are no weights."""
+    line: tuple[int, int, int]
+    """Between two bands."""
+    nonfinite: tuple[int, int, int]
+    """Where all weights are NaN or infinite."""
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> str:
@@ -59,17 +72,18 @@ def tile(tiles: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
     return canvas
 
 
-def draw_bands(shares: NDArray[np.float64], lost: NDArray[np.float64], colours: NDArray[np.int64]) -> str:
-    """Histograms over time as one band a layer.
+def draw_bands(
+    strengths: NDArray[np.uint8], lost: NDArray[np.uint8], colours: NDArray[np.int64], ground: Ground
+) -> str:
+    """Histograms over time as one band a layer, from the numbers of `measure_bands`; `colours` (layers, 3).
 
-    `shares` (times, layers, bins) is the share of a layer's weights in each bin, `lost` (times, layers) the share that
-    is NaN or inf; `colours` (layers, 3). Time runs right, magnitude upward within a band; red where weights are lost.
+    Time runs right, magnitude upward within a band; red where weights are lost.
     """
-    strength = np.sqrt(shares / np.maximum(shares.max(axis=2, keepdims=True), 1e-12))[..., None]
-    pixels = 255 + (colours[None, :, None, :] - 255) * strength
-    red = lost[:, :, None, None]
-    pixels = pixels * (1 - red) + np.array(NONFINITE) * red
-    pixels[:, :, 0] = 235
+    paper, line, nonfinite = (np.array(colour) for colour in (ground.paper, ground.line, ground.nonfinite))
+    pixels = paper + (colours[None, :, None, :] - paper) * (strengths[..., None] / 255)
+    red = lost[:, :, None, None] / 255
+    pixels = pixels * (1 - red) + nonfinite * red
+    pixels[:, :, 0] = line
     times, layers, bins, _ = pixels.shape
     upward = pixels[:, :, ::-1].transpose(1, 2, 0, 3).reshape(layers * bins, times, 3)
     return encode_png(upward.astype(np.uint8))

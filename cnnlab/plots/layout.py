@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.plots.colours import INK
+from cnnlab.plots.colours import GROUND, INK, LANE, PAPER
 from cnnlab.records.histograms import Exponents
 
 FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
-GRID = "#E6E9ED"
 HEIGHT = 384
 """Height of a figure in pixels at scale 1."""
 LANES = {"nan": 0.965, "inf": 0.905, "low": 0.03}
@@ -26,7 +25,7 @@ def make_frame(scale: float, width: int, height: float = HEIGHT) -> dict[str, An
         "width": width, "height": round(height * scale),
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "autoexpand": False},
         "font": {"size": 11 * scale, "color": INK, "family": FONTS},
-        "paper_bgcolor": "white", "plot_bgcolor": "#F7F8FA", "showlegend": False, "hovermode": "closest",
+        "paper_bgcolor": PAPER, "plot_bgcolor": GROUND, "showlegend": False, "hovermode": "closest",
         "template": {},  # plotly's own would bring 7 kB, and colours that no table here holds
     }  # fmt: skip
 
@@ -40,7 +39,7 @@ def make_lane_ground(x: str, y: str) -> dict[str, Any]:
     """The faint red ground of the lane of NaN and inf along the top of a plot."""
     return {
         "type": "rect", "xref": f"{x} domain", "yref": f"{y} domain", "x0": 0, "x1": 1, "y0": 0.87, "y1": 1,
-        "fillcolor": "#FBE9ED", "line": {"width": 0}, "layer": "below",
+        "fillcolor": LANE, "line": {"width": 0}, "layer": "below",
     }  # fmt: skip
 
 
@@ -76,15 +75,6 @@ def choose_update_ticks(last: int) -> dict[str, Any]:
 def name_axis(axis: str) -> str:
     """An axis as layouts name it: `xaxis2` for `x2`."""
     return f"{axis[0]}axis{axis[1:]}"
-
-
-def find_held_axes(layout: dict[str, Any], ranges: dict[str, dict[str, Any]]) -> frozenset[str]:
-    """The axes of a layout that show another range than the one they were given: a user has zoomed."""
-    return frozenset(
-        name for name, given in ranges.items()
-        if not layout[name].get("autorange") and (ends := layout[name].get("range")) is not None
-        and not all(math.isclose(*pair, abs_tol=1e-6) for pair in zip(ends, given["range"], strict=True))
-    )  # fmt: skip
 
 
 def choose_powers(exponents: Exponents) -> tuple[int, int]:

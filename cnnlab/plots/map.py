@@ -12,19 +12,13 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab.config.settings import LIMITS
-from cnnlab.plots.colours import INK
+from cnnlab.plots.colours import CELLS, INK, LATE, NOT_YET, PAPER, SOON
 from cnnlab.plots.cost_curves import ON_FIGURE, add_cost_curves, add_cost_plot, make_figure, refresh_cost_curves
 from cnnlab.plots.layout import HEIGHT, find_note
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map, wilson
 
-COLOURS = {CONVERGED: "#0072B2", STALLED: "#E9E2C3", DIVERGED: "#C44E12"}
-"""Label -> colour: blue, beige and orange differ in lightness, too, so that all kinds of colour vision tell them."""
-LATE, SOON = "#F3B48B", "#7A2600"
-"""Colours of a run that diverged at its last update, light orange, and at its first, dark brown."""
-NOT_YET = "#D5D9DF"
-"""Colour of a cell that is not computed yet."""
 LABEL_SCALE = [
-    (0, COLOURS[CONVERGED]), (1 / 3, COLOURS[CONVERGED]), (1 / 3, COLOURS[STALLED]), (2 / 3, COLOURS[STALLED]),
+    (0, CELLS[CONVERGED]), (1 / 3, CELLS[CONVERGED]), (1 / 3, CELLS[STALLED]), (2 / 3, CELLS[STALLED]),
     (2 / 3, LATE), (1, SOON),
 ]  # fmt: skip
 """Blue, beige, and from light orange to dark brown: the darker, the sooner a run diverged."""
@@ -73,9 +67,9 @@ def draw_map(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
         layer="below",
     )  # fmt: skip
     add_cost_curves(figure, *add_cost_plot(figure, 2, RIGHT, (0.13, 0.9), shown.steps), scale)
-    marker = {"symbol": "square", "size": 10 * scale, "color": "white", "line": {"color": INK, "width": 2}}
+    marker = {"symbol": "square", "size": 10 * scale, "color": PAPER, "line": {"color": INK, "width": 2}}
     figure.add_scatter(name="chosen", mode="markers", hoverinfo="skip", marker=marker)
-    figure.add_annotation(name="cell", x=RIGHT[0], y=0.97, text="", **ON_FIGURE, yanchor="middle")
+    figure.add_annotation(name="cell", x=RIGHT[0], y=0.95, text="", **ON_FIGURE, yanchor="middle")
     refresh_map(figure, shown, "what happened", None)
     return figure
 
@@ -83,7 +77,8 @@ def draw_map(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figure:
 def make_colour_bar(scale: float) -> dict[str, Any]:
     """The bar beside a map that says what a colour means."""
     return {
-        "x": LEFT[1] + 0.005, "xanchor": "left", "y": 0.55, "len": 0.84, "thickness": 10 * scale, "outlinewidth": 0,
+        "x": LEFT[1] + 0.005, "xanchor": "left", "y": 0.55, "len": 0.84, "thickness": 10 * scale,
+        "outlinewidth": 0, "ticks": "",
         "title": {"side": "right"}, "tickfont": {"size": 9 * scale},
     }  # fmt: skip
 
@@ -120,7 +115,7 @@ def refresh_map(
         else:
             refresh_cost_curves(figure, shown, [(*cell, place) for place in range(len(shown.seeds))])
             traces["chosen"].update(x=[cell[0]], y=[cell[1] if len(cell) == 2 else seed])
-            heading.text = f"<b>Cost</b> at {name_cell(shown, cell)}; opened: seed {shown.seeds[seed]}"
+            heading.text = f"<b>Cost</b> at {name_cell(shown, cell)}<br>opened: seed {shown.seeds[seed]}"
 
 
 def explain_view(shown: Map, view: str) -> str:
@@ -249,4 +244,4 @@ def make_axis(title: str, names: Sequence[str]) -> dict[str, Any]:
     every = max(1, math.ceil(len(names) / 9))
     places = list(range(0, len(names), every))
     ticks = {"tickvals": places, "ticktext": [names[place] for place in places]}
-    return {"title": {"text": title, "standoff": 4}, "range": [-0.5, len(names) - 0.5], **ticks}
+    return {"title": {"text": title, "standoff": 4}, "range": [-0.5, len(names) - 0.5], "ticks": "", **ticks}

@@ -12,8 +12,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from cnnlab.plots.colours import FAINT, INK, RED
-from cnnlab.plots.cost_curves import LABEL_COLOURS, ON_FIGURE, add_cost_plot, join_curves, make_figure
+from cnnlab.plots.colours import FAINT, INK, LABEL_COLOURS, NOTE, RED, colour_text
+from cnnlab.plots.cost_curves import ON_FIGURE, add_cost_plot, join_curves, make_figure
 from cnnlab.plots.layout import LANES, find_note, fit_log_range
 
 COLUMNS = 4
@@ -56,7 +56,7 @@ def draw_remedies(lanes: Sequence[Lane], steps: int, *, scale: float = 1.0, widt
         figure.add_scatter(name=f"lost {place}", mode="markers", marker=marker, **marks, hoverinfo="skip")
         name = textwrap.shorten(lane.name, 36, placeholder="…")
         changes = "<br>".join(textwrap.wrap(lane.changes, 42, max_lines=2, placeholder="…"))
-        words = f"<b>{name}</b><br><span style='color:#555'>{changes}</span>"
+        words = f"<b>{name}</b><br><span style='color:{NOTE}'>{changes}</span>"
         for note, text, height in (("name", words, 0.99), ("verdict", "", 0.1)):
             y = bottom + height / rows
             figure.add_annotation(name=f"{note} {place}", x=left, y=y, text=text, **ON_FIGURE, yanchor="top")
@@ -76,5 +76,6 @@ def refresh_remedies(figure: Any, lanes: Sequence[Lane]) -> None:
             lost = np.flatnonzero(~np.isfinite(lane.cost)) + 1
             traces[f"lost {place}"].update(x=lost.tolist(), y=[LANES["nan"]] * len(lost))
             figure.layout[f"yaxis{2 * place + 2}"].update(heights)
-            words = f"<b><span style='color:{colour}'>{lane.verdict}</span></b>"
+            ink = colour_text(colour) if lane.label in LABEL_COLOURS else NOTE
+            words = f"<b><span style='color:{ink}'>{lane.verdict}</span></b>"
             find_note(figure, f"verdict {place}").text = words

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab.plots import cost_curves
-from cnnlab.plots.colours import INK
-from cnnlab.plots.layout import GRID, HEIGHT, LANES, choose_update_ticks, find_note
+from cnnlab.plots.colours import BAND, GRID, INK, LABEL_COLOURS
+from cnnlab.plots.layout import HEIGHT, LANES, choose_update_ticks, find_note
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map, wilson
 
 
@@ -23,14 +23,14 @@ def draw_seeds(shown: Map, *, scale: float = 1.0, width: int = 1060) -> go.Figur
     curves, marks = cost_curves.add_cost_plot(figure, 2, (0.055, 0.62), (0.13, 0.9), shown.steps)
     band = {"mode": "lines", "line": {"width": 0}, **curves, "hoverinfo": "skip"}
     figure.add_scatter(name="low", **band)
-    figure.add_scatter(name="high", **band, fill="tonexty", fillcolor="rgba(51,34,136,0.16)")
+    figure.add_scatter(name="high", **band, fill="tonexty", fillcolor=BAND)
     cost_curves.add_cost_curves(figure, curves, marks, scale)
     figure.add_scatter(
         name="median", mode="lines", line={"color": INK, "width": 2.5}, **curves,
         hovertemplate="median at update %{x}: %{y:.3g}<extra></extra>",
     )  # fmt: skip
     figure.add_bar(
-        name="ends", marker={"color": cost_curves.LABEL_COLOURS[DIVERGED]}, xaxis="x4", yaxis="y4",
+        name="ends", marker={"color": LABEL_COLOURS[DIVERGED]}, xaxis="x4", yaxis="y4",
         hovertemplate="%{y} seeds at update %{x}<extra></extra>",
     )  # fmt: skip
     figure.update_layout(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.schedules import critical_rate
+from cnnlab.plots.points import choose_stretch, split_stretches
 from cnnlab.records.record import Record
 
 POINTS = 400
@@ -22,7 +23,7 @@ def find_eigenvalues(record: Record) -> tuple[NDArray[np.float32], NDArray[np.fl
     with np.errstate(invalid="ignore"):
         steps = np.flatnonzero(np.isfinite(values) & (values > 0))
     if len(steps) > POINTS:
-        edges = np.arange(0, len(steps), -(-len(steps) // POINTS))
+        edges = split_stretches(len(steps), POINTS)
         return steps[edges].astype(np.float32), np.maximum.reduceat(values[steps], edges).astype(np.float32)
     return steps.astype(np.float32), values[steps].astype(np.float32)
 
@@ -30,7 +31,7 @@ def find_eigenvalues(record: Record) -> tuple[NDArray[np.float32], NDArray[np.fl
 def find_nonfinite(record: Record) -> NDArray[np.float32]:
     """The updates after which the Hessian was found not to be finite, a few hundred at most."""
     steps = np.flatnonzero(np.isinf(record.column("sharpness")))
-    return steps[:: max(1, -(-len(steps) // POINTS))].astype(np.float32)
+    return steps[split_stretches(len(steps), POINTS)].astype(np.float32)
 
 
 def find_thresholds(record: Record, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -39,7 +40,7 @@ def find_thresholds(record: Record, last: int) -> tuple[NDArray[np.float32], NDA
     ends = [*firsts[1:], max(last, firsts[-1])]
     # A critical rate and the eigenvalue that it belongs to are each the other's image: 2 (1 + momentum) over it.
     heights = [critical_rate(knobs.learning_rate, knobs) for _, knobs in record.schedule]
-    every = max(1, -(-len(firsts) // POINTS))
+    every = choose_stretch(len(firsts), POINTS)
     x = np.stack([firsts, ends], axis=1)[::every].ravel()
     return x.astype(np.float32), np.repeat(heights[::every], 2).astype(np.float32)
 

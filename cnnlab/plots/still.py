@@ -6,12 +6,13 @@ import html
 import math
 from collections.abc import Iterator
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.plots.colours import INK, RED
-from cnnlab.plots.layout import FONTS, GRID, fit_log_range
+from cnnlab.plots.colours import GRID, INK, RED
+from cnnlab.plots.layout import FONTS, fit_log_range
 from cnnlab.plots.points import find_lone_points, place_marks, thin_curve
 from cnnlab.records.record import Record
 
@@ -49,7 +50,7 @@ def draw_words(line: str) -> Iterator[str]:
     yield write(LEFT, TOP - 7, "Cost", 'font-weight="600"')
 
 
-def draw_axes(heights: dict[str, list[float]], last: int) -> Iterator[str]:
+def draw_axes(heights: dict[str, Any], last: int) -> Iterator[str]:
     """Lines and labels at powers of ten and at whole updates."""
     low, high = heights["range"]
     every = heights["dtick"]

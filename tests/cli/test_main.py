@@ -1,6 +1,7 @@
 """The command line: what it prints, where, and with which exit status."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -375,6 +377,56 @@ def test_lab_opens_copies_in_the_present_folder_and_makes_no_others(wheel, launc
     assert main(["lab"]) == 0
     assert served(launched) == (Path.cwd(), machine.FIRST_LAB)
     assert os.listdir() == [machine.FIRST_LAB]
+
+
+@pytest.mark.parametrize("words", [["--folder", "mine/labs"], ["lab", "--folder=mine/labs"]])
+@pytest.mark.parametrize("installed", ["a wheel", "a clone"])
+def test_a_folder_of_the_user_s_choice_gets_the_labs_and_is_opened(request, launched, capsys, words, installed):
+    if installed == "a wheel":
+        request.getfixturevalue("wheel")
+    changed = Path("mine") / "labs" / "01_how_large_a_step.ipynb"
+    changed.parent.mkdir(parents=True)
+    changed.write_text("mine")
+    status, out, err = said(capsys, [*words, "--no-browser"] if words[0] == "lab" else words)
+    assert (status, out, err.count("\n")) == (0, "", 1)
+    assert f"the labs are in {changed.parent.absolute()}" in err
+    assert "1 that you changed are left as they are" in err
+    assert served(launched) == (changed.parent.absolute(), machine.FIRST_LAB)
+    assert changed.read_text() == "mine"
+    assert len(list(changed.parent.glob("*.ipynb"))) == 10
+    assert os.listdir() == ["mine"]
+
+
+def test_a_folder_that_is_a_file_is_refused(launched, capsys):
+    Path("mine").write_text("")
+    status, _, err = said(capsys, ["--folder", "mine"])
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is a file, not a folder to copy the labs into" in err
+    assert not launched
+
+
+OPENED = """
+from jupyterlab.labapp import LabApp
+LabApp.initialize_server = lambda words, **_: type("Server", (), {"start": lambda self: print(*words, sep="\\n")})()
+import cnnlab.cli.main
+raise SystemExit(cnnlab.cli.main.main())
+"""
+"""A program that carries out a command line as `cnnlab` does, and prints what JupyterLab would be started with."""
+
+
+def test_a_built_wheel_without_a_clone_copies_its_labs_and_opens_them(tmp_path):
+    here = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []  # else pip fetches it
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", *here, "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(tmp_path / "installed")
+    words = [sys.executable, "-c", OPENED, "--folder", "mine"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[0] == f"--ServerApp.root_dir={tmp_path / 'mine'}"
+    for lab in (ROOT / "labs").rglob("*.ipynb"):
+        assert (tmp_path / "mine" / lab.relative_to(ROOT / "labs")).read_bytes() == lab.read_bytes()
 
 
 @pytest.mark.parametrize("arguments", [[], ["lab"]])

@@ -190,7 +190,8 @@ def test_a_key_is_left_out_where_there_is_no_room_and_a_title_is_short():
     def titles(width):
         return [strip_tags(note.text) for note in draw_dashboard(record_of([1.0]), 20, width=width).layout.annotations]
 
-    assert "Weight magnitudes over time  dark: many, light: few, NaN, inf" in titles(1900)
+    assert "Weight magnitudes over time  ■ many  ■ few  ■ NaN" in titles(1900)
+    assert "Weights over time  ■ many  ■ few  ■ NaN" in titles(1080)
     assert "Weights over time" in titles(580)
     assert "Update/weight" in titles(720)
     assert "Update/weight  healthy: 10-3" in titles(1900)

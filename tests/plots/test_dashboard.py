@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cnnlab.plots.colours import FAINT, INK, PALETTE
 from cnnlab.plots.dashboard import draw_dashboard, find_last_update, find_ranges, refresh_dashboard
 from cnnlab.plots.layout import LANES, fit_log_range
-from cnnlab.plots.points import LAYER_POINTS, find_lone_points, place_marks, thin_curve
+from cnnlab.plots.points import LAYER_POINTS, choose_stretch, find_lone_points, place_marks, thin_curve
 
 
 def test_the_cost_curve_holds_every_finite_cost() -> None:
@@ -53,12 +53,66 @@ def test_a_long_run_is_thinned_without_losing_its_spikes() -> None:
     assert y.min() == 1e-9
 
 
+@given(
+    st.lists(st.sampled_from([np.nan, np.inf, 0.0, 1.0, 2.0, 3.0]), min_size=1, max_size=300),
+    st.sampled_from([6, 20, 64]),
+)
+def test_as_a_run_grows_only_the_end_of_a_thinned_curve_is_new(costs: list[float], points: int) -> None:
+    values = np.array([*costs, 5.0])
+    before, after = thin_curve(values[:-1], points), thin_curve(values, points)
+    assert len(after[0]) <= points
+    if len(costs) > points and choose_stretch(len(costs), points // 2) == choose_stretch(len(values), points // 2):
+        kept = len(before[0]) - 2
+        for old, new in zip(before, after, strict=True):
+            assert new[:kept].tolist() == pytest.approx(old[:kept].tolist(), nan_ok=True)
+
+
+@given(st.lists(st.floats(-9, 9), min_size=65, max_size=300))
+def test_a_thinned_curve_has_the_least_and_the_largest_of_each_stretch_where_they_lie(costs: list[float]) -> None:
+    values = np.array(costs)
+    x, y = thin_curve(values, 64)
+    every = choose_stretch(len(values), 32)
+    assert (np.diff(x) >= 0).all()
+    assert values[x.astype(int) - 1].tolist() == y.tolist()
+    for first in range(0, len(values), every):
+        inside = y[(x > first) & (x <= first + every)]
+        stretch = values[first : first + every]
+        assert (inside.min(), inside.max()) == (stretch.min(), stretch.max())
+
+
+@pytest.mark.parametrize("updates", [3000, 5000, 8000])
+def test_marks_and_gauges_of_what_was_drawn_stay_as_a_run_grows(updates: int) -> None:
+    rng = np.random.default_rng(0)
+    cost = np.where(rng.random(updates) < 0.01, np.nan, 1.0)
+    gradient = rng.random((updates + 1, 3))
+    gradient[rng.random((updates + 1, 3)) < 0.01] = 0
+    record = record_of(cost, gradient_norm=gradient, accuracy=np.append(np.nan, rng.random(updates)))
+    before, after = drawn(record.until(updates - 1)), drawn(record)
+    for name in ("cost marks", "gradient 1", "gradient marks", "accuracy"):
+        old, new = (set(zip(shown[name].x.tolist(), shown[name].y.tolist(), strict=True)) for shown in (before, after))
+        assert len(old - new) <= 2
+        assert len(old) > 25
+
+
+def test_a_gradient_that_is_zero_for_one_update_of_many_is_marked() -> None:
+    gradient = np.ones((10_001, 3))
+    gradient[5000, 1] = 0
+    assert drawn(record_of(np.ones(10_000), gradient_norm=gradient))["gradient marks"].x.tolist() == [5000]
+
+
+def test_a_dip_of_the_accuracy_in_a_long_run_is_drawn() -> None:
+    accuracy = np.ones(10_001)
+    accuracy[4321] = 0.25
+    trace = drawn(record_of(np.ones(10_000), accuracy=accuracy))["accuracy"]
+    assert trace.y.min() == 0.25
+    assert len(trace.x) <= LAYER_POINTS
+
+
 def test_one_nan_among_many_updates_is_still_marked() -> None:
     cost = np.ones(50_000)
     cost[31_007] = np.nan
     marks = place_marks(cost)
-    assert len(marks["x"]) == 1
-    assert abs(marks["x"][0] - 31_008) <= 50_000 / LAYER_POINTS + 1
+    assert marks["x"].tolist() == [31_008]
 
 
 def test_ghosts_are_drawn_faintly_with_their_marks_and_a_gap_between_them() -> None:

@@ -6,6 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from cnnlab.plots.colours import LIGHT_GROUND
 from cnnlab.plots.images import HIGH, LOW, NONFINITE, draw_bands, draw_kernels, draw_patches
 
 
@@ -44,10 +45,10 @@ def test_sixty_six_patches_are_laid_out_with_a_line_between_them() -> None:
 
 
 def test_a_band_rises_with_magnitude_and_turns_red_where_weights_are_lost() -> None:
-    shares = np.zeros((2, 1, 3))
-    shares[0, 0, 2] = 1
-    lost = np.array([[0.0], [1.0]])
-    picture = pixels(draw_bands(shares, lost, np.array([[0, 0, 0]])))
+    strengths = np.zeros((2, 1, 3), dtype=np.uint8)
+    strengths[0, 0, 2] = 255
+    lost = np.array([[0], [255]], dtype=np.uint8)
+    picture = pixels(draw_bands(strengths, lost, np.array([[0, 0, 0]]), LIGHT_GROUND))
     assert picture.shape == (3, 2, 3)
     assert picture[0, 0].tolist() == [0, 0, 0]
     assert picture[1, 0].tolist() == [255, 255, 255]

@@ -92,6 +92,31 @@ function drawMarks(pen, { x, y, marker = {}, line }, across, up, paint, box) {
   }
 }
 
+// The picture of histograms over time (see cnnlab/plots/over_time.py): a column a stretch of updates, a band a layer.
+function paintBands(trace, colours, ground, line, red) {
+  const { bands, times, layers, bins, every } = trace;
+  const picture = (trace.picture ??= document.createElement("canvas"));
+  const height = layers * bins, stride = height + layers;
+  Object.assign(picture, { width: times, height });
+  const pen = picture.getContext("2d"), image = pen.createImageData(times, height), pixels = image.data;
+  const mix = (one, other, share) => one + (other - one) * share;
+  for (let time = 0; time < times; time += 1) {
+    for (let layer = 0; layer < layers; layer += 1) {
+      const lost = bands[time * stride + height + layer] / 255;
+      for (let bin = 0; bin < bins; bin += 1) {
+        const strength = bands[time * stride + layer * bins + bin] / 255;
+        const at = 4 * (((layer + 1) * bins - 1 - bin) * times + time);
+        for (let part = 0; part < 3; part += 1) {
+          pixels[at + part] = bin ? mix(mix(ground[part], colours[layer][part], strength), red[part], lost) : line[part];
+        }
+        pixels[at + 3] = 255;
+      }
+    }
+  }
+  pen.putImageData(image, 0, 0);
+  Object.assign(trace, { dx: every, x0: (every - 1) / 2, dy: 1 / bins, y0: -0.5 + 0.5 / bins });
+}
+
 function drawPicture(pen, trace, across, up) {
   if (!trace.picture) return;
   const { x0 = 0, dx = 1, y0 = 0, dy = 1, picture } = trace;

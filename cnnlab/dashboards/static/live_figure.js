@@ -4,6 +4,7 @@
 const KINDS = { f: Float32Array, d: Float64Array, i: Int32Array, B: Uint8Array };
 const REST = 250; // milliseconds without a frame after which plotly draws the points
 const EMPTY = new Float32Array(0);
+const RED = "#CC0033"; // of NaN and inf
 
 // plotly.js, read once for all figures of a page.
 function loadPlotly(script) {
@@ -145,9 +146,15 @@ function makeView(model, store, element, Plotly) {
     }
     return layout;
   };
+  const colourBands = (trace) => {
+    const colours = Array.from({ length: trace.layers }, (_, layer) => store.spec.data.find(({ name }) => name === `magnitudes ${layer}`).fillcolor);
+    const [red, ...layers] = [RED, ...colours].map((colour) => readColour(painter.paint(colour)));
+    paintBands(trace, layers, readColour(theme.ground), readColour(theme.grid), red);
+  };
   const makeTraces = (empty) => store.spec.data.map((trace) => {
-    if (empty && trace.type === "image") return { ...trace, source: undefined, bands: undefined, picture: undefined };
-    const { picture, bands, ...rest } = trace;
+    if (trace.bands) colourBands(trace);
+    const { picture, bands, every, times, layers, bins, ...rest } = trace;
+    if (empty && trace.type === "image") return { ...rest, source: undefined };
     if (empty) return { ...painter.paintAll({ ...rest, x: undefined, y: undefined }), x: EMPTY, y: EMPTY, marker: { ...rest.marker, color: undefined, symbol: undefined } };
     if (picture) rest.source = picture.toDataURL();
     return painter.paintAll(rest);
@@ -175,7 +182,7 @@ function makeView(model, store, element, Plotly) {
         react(true);
         changed = null;
       }
-      for (const trace of store.spec.data) if (trace.bands && (changed === null || changed.has(trace))) paintBands(trace, painter.paint, theme);
+      for (const trace of store.spec.data) if (trace.bands && (changed === null || changed.has(trace))) colourBands(trace);
       canvases.draw(store.spec, changed, ranges, painter.paint);
       box.classList.add("cnnlab-moving");
       changed = new Set();

@@ -12,12 +12,21 @@ function readTheme(element) {
   return { paper, ground: read("ground", "#f7f8fa"), ink: read("ink", "#222222"), grid: read("grid", "#e6e9ed"), dark: isDark(paper) };
 }
 
+// Red, green and blue of any colour that a style may name.
+const colourParts = new Map();
+function readColour(colour) {
+  if (!colourParts.has(colour)) {
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    colourParts.set(colour, [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3));
+  }
+  return colourParts.get(colour);
+}
+
 // Whether a colour is nearer to black than to white.
 function isDark(colour) {
-  const canvas = document.createElement("canvas").getContext("2d");
-  canvas.fillStyle = colour;
-  canvas.fillRect(0, 0, 1, 1);
-  const [red, green, blue] = canvas.getImageData(0, 0, 1, 1).data;
+  const [red, green, blue] = readColour(colour);
   return 0.299 * red + 0.587 * green + 0.114 * blue < 128;
 }
 

@@ -26,6 +26,12 @@ def test_play_explodes_and_the_plot_keeps_every_nan(notebook, lab):
     lab = lab('"question", learning_rate=0.01, init_scale=2')
     lab.choice("Speed").select_option("full")
     lab.press("Play")
+    lab.wait_for_update(3)
+    lab.wait_until_paused()
+    until(lambda: "Play goes on" in lab.area.locator(".cnnlab-next").inner_text(), "what to press next")
+    first = notebook.value("lab.record.first_nonfinite")
+    assert first <= lab.update() <= first + 2
+    lab.press("Play")
     lab.wait_for_update(20)
     lab.wait_until_paused()
     assert lab.line.get_attribute("data-tone") == "broken"
@@ -90,7 +96,7 @@ def test_a_number_of_steps_that_is_none_is_refused_in_a_sentence(notebook, lab):
 
 
 def test_a_new_seed_starts_again_with_the_next_seed(notebook, lab):
-    lab = lab('"question", learning_rate=1e-5, seed=4')
+    lab = lab('"question", learning_rate=1e-5, seed=4').unfold()
     lab.press("One update")
     lab.wait_for_update(1)
     first = notebook.value("lab.record.cost.tolist()")

@@ -138,18 +138,18 @@ def shot(notebook, name: str) -> None:
 
 def test_an_image_is_uploaded_and_another_file_is_refused_in_a_sentence(open_notebook):
     notebook = open_notebook("import cnnlab\nlab = cnnlab.Lab('question')")
-    lab = notebook.lab()
+    lab = notebook.lab().unfold()
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (200, 300), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "PNG")
     with notebook.page.expect_file_chooser() as chooser:
-        lab.area.get_by_role("button", name="Your image").click()
+        lab.area.get_by_role("button", name="Train on an image of your own (PNG or JPEG)").click()
     chooser.value.set_files({"name": "noise.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
     until(lambda: notebook.value("lab.settings.image").startswith("own_"), "the image to be taken")
     lab.press("Play")
     lab.wait_for_update(1)
     lab.screenshot("own-image")
     with notebook.page.expect_file_chooser() as chooser:
-        lab.area.get_by_role("button", name="Your image").click()
+        lab.area.get_by_role("button", name="Train on an image of your own (PNG or JPEG)").click()
     chooser.value.set_files({"name": "no.png", "mimeType": "image/png", "buffer": b"no image"})
     until(lambda: "image must be a picture" in lab.area.inner_text(), "the sentence")

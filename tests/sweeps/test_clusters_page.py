@@ -47,7 +47,7 @@ def test_the_plan_computes_its_parts_and_puts_them_together(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     small = {"1000)": "4)", "4), 8": "4), 2", "seeds=32": "seeds=2, steps=5"}
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         client.write_scheduler_file("scheduler.json")

@@ -95,9 +95,11 @@ function makeStore(model) {
     store.views.forEach((view) => view.follow(changed, style));
     if (message.ask) store.answer(message.ask);
   };
+  const { send: tell, disconnect } = connect(model);
+  Object.assign(store, { tell, close: disconnect });
   // Tells the kernel which message was the last one taken in, so that it sends all there is if there are later ones.
-  store.tellState = () => model.send({ have: store.spec.message });
-  const send = () => model.send({ answer: { drawn: store.drawn, seen: store.isSeen(), page: store.page, busy: store.busy } });
+  store.tellState = () => tell({ have: store.spec.message });
+  const send = () => tell({ answer: { drawn: store.drawn, seen: store.isSeen(), page: store.page, busy: store.busy } });
   // Says that a frame is on the screen. A page that draws nothing is there all the same: it answers, too.
   store.answer = (number) => {
     if (!store.views.size) return;
@@ -242,7 +244,7 @@ function makeView(model, store, element, Plotly) {
     const wide = Math.floor(element.clientWidth);
     if (!wide || wide === width) return;
     width = wide;
-    if (model.get("events").includes("width")) model.send({ width: wide });
+    if (model.get("events").includes("width")) store.tell({ width: wide });
     else if (graph.layout) Plotly.Plots.resize(graph);
   });
 
@@ -253,7 +255,7 @@ function makeView(model, store, element, Plotly) {
     drawn = "resting";
     tools.draw(store.spec.layout.meta);
     changed = new Set();
-    listen(model, graph, view);
+    listen(model, graph, view, store.tell);
     eye.observe(box);
     ruler.observe(element);
     document.addEventListener("visibilitychange", look);
@@ -271,6 +273,7 @@ function makeView(model, store, element, Plotly) {
     ruler.disconnect();
     clearTimeout(resting);
     cancelAnimationFrame(coming);
+    tools.close();
     Plotly.purge(graph);
     box.remove();
   };
@@ -278,19 +281,19 @@ function makeView(model, store, element, Plotly) {
 }
 
 // Tells the kernel of what it has asked to hear, and gives axes their own ranges back at a double click.
-function listen(model, graph, view) {
+function listen(model, graph, view, tell) {
   const events = model.get("events");
   graph.on("plotly_doubleclick", () => view.unzoom());
   graph.on("plotly_relayout", () => view.followZoom());
   graph.on("plotly_relayouting", () => view.followZoom());
   if (events.includes("click")) {
-    graph.on("plotly_click", ({ points: [point] }) => model.send({ click: { trace: point.curveNumber, x: point.x, y: point.y } }));
+    graph.on("plotly_click", ({ points: [point] }) => tell({ click: { trace: point.curveNumber, x: point.x, y: point.y } }));
   }
   if (events.includes("zoom")) {
     graph.on("plotly_relayout", (change) => {
       const ends = ["xaxis.range[0]", "xaxis.range[1]", "yaxis.range[0]", "yaxis.range[1]"].map((name) => change[name]);
       if (ends.some((end) => end === undefined)) return;
-      model.send({ zoom: ends });
+      tell({ zoom: ends });
       view.unzoom(); // what was boxed is computed finer, and is then the whole
     });
   }
@@ -302,6 +305,7 @@ export default () => {
     async initialize({ model }) {
       store = makeStore(model);
       plotly = model.widget_manager.get_model(model.get("plotly").slice("IPY_MODEL_".length)).then(loadPlotly);
+      return store.close;
     },
     render({ model, el }) {
       let made, closed = false;

@@ -83,7 +83,8 @@ def make_axes(panel: Panel, arrangement: Arrangement) -> tuple[dict[str, Any], d
 
 def make_hidden_axes(x: str, y: str) -> dict[str, Any]:
     """The axes of a plot that is not shown, in a corner where they hear no pointer."""
-    hidden = {"visible": False, "fixedrange": True, "domain": [0, 1e-4]}
+    # Plotly takes less than 1/4096 for a mistake, and gives such a plot the whole figure.
+    hidden = {"visible": False, "fixedrange": True, "domain": [0, 1e-3]}
     return {name_axis(x): {**hidden, "anchor": y}, name_axis(y): {**hidden, "anchor": x}}
 
 

@@ -110,7 +110,7 @@ function makeStore(model) {
     store.isSeen() ? requestAnimationFrame(() => setTimeout(answer, 0)) : answer();
   };
   store.tellSight = () => model.get("events").includes("answer") && send();
-  store.isSeen = () => [...store.views].some((view) => view.seen);
+  store.isSeen = () => !document.hidden && [...store.views].some((view) => view.seen);
   model.on("msg:custom", (message, buffers) => {
     if (message.arrays) store.take(message, buffers);
     if (message.file) download(URL.createObjectURL(new Blob([message.text], { type: "text/csv" })), message.file);
@@ -196,10 +196,14 @@ function makeView(model, store, element, Plotly) {
   const rest = () => {
     if (closed || coming || store.spec.moving) return;
     react(false);
+    changed = new Set();
     box.classList.remove("cnnlab-moving");
   };
   const ask = () => {
     if (view.seen && !coming) coming = requestAnimationFrame(paint);
+    if (view.seen || !moves || store.spec.moving) return;
+    clearTimeout(resting); // out of sight the last frame waits for nobody's eye
+    resting = setTimeout(rest, REST);
   };
 
   view.follow = (traces, style) => {

@@ -380,3 +380,15 @@ def test_a_preset_starts_at_a_speed_at_which_it_lasts_ten_seconds() -> None:
     assert controls.choose_starting_pace(20) == "2"
     assert controls.choose_starting_pace(150) == "20"
     assert controls.choose_starting_pace(100_000) == "full"
+
+
+def test_the_figure_of_a_lab_is_one_of_its_own_and_may_be_saved_and_changed(lab):
+    lab.step(3)
+    shown = lab.figure
+    assert type(shown) is go.Figure
+    assert "over time" in shown.to_json()
+    np.testing.assert_array_equal(find_trace(lab, "cost").y, lab.record.cost)
+    shown.update_layout(width=300)
+    next(trace for trace in shown.data if trace.name == "cost").update(y=[5])
+    assert lab.figure.layout.width != 300
+    np.testing.assert_array_equal(find_trace(lab, "cost").y, lab.record.cost)

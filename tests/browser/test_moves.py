@@ -33,8 +33,7 @@ def push(moving, marks=20):
 """
 """A run with NaN in every plot, and a frame of it: holes, marks of each kind, a crowded curve, dashes, ridges."""
 BOXES = """graph => {
-    const panels = graph.layout.meta.panels.filter(({ name }) => name !== "over_time");
-    return panels.map(({ name, box }) => [name, box.map(Math.round)]);
+    return graph.layout.meta.panels.map(({ name, box }) => [name, box.map(Math.round)]);
 }"""
 NEAR = 60
 """Levels of a colour, of 255, by which pixels may differ that are taken to be the same."""

@@ -81,6 +81,7 @@ def frozen(notebook, lab):
     """A lab that shows what is pushed."""
     lab = lab("'question', learning_rate=1e-3, seed=23, autosave=False")
     notebook.do(FRAME)
+    until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature, after which no frame comes of itself")
     lab.wait_until_drawn()
     lab.page.mouse.move(2, 2)
     return lab

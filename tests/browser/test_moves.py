@@ -81,8 +81,10 @@ def frozen(notebook, lab):
     """A lab that shows what is pushed."""
     lab = lab("'question', learning_rate=1e-3, seed=23, autosave=False")
     notebook.do(FRAME)
-    until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature, after which no frame comes of itself")
+    until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature")
+    lab.figure.scroll_into_view_if_needed()
     lab.wait_until_drawn()
+    notebook.do("lab.publisher.close()")  # no frame comes of itself
     lab.page.mouse.move(2, 2)
     return lab
 

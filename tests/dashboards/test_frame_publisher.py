@@ -43,7 +43,7 @@ def answer(lab: cnnlab.Lab, page: float, seen: bool, drawn: int | None = None) -
 
 
 def count_points(lab: cnnlab.Lab) -> int:
-    """How many points of the cost curve the page has."""
+    """How many points the cost curve on the page has."""
     return len(next(trace for trace in lab.widgets.figure.spec["data"] if trace["name"] == "cost")["x"])
 
 

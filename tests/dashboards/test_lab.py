@@ -13,7 +13,7 @@ from ipywidgets.widgets.widget import _instances as open_widgets
 import cnnlab
 from cnnlab.config.settings import LIMITS, Number
 from cnnlab.dashboards import controls
-from cnnlab.dashboards.live_figure import share_plotly
+from cnnlab.dashboards.plotly_script import share_plotly
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
 
@@ -343,7 +343,7 @@ def test_own_networks_have_only_the_controls_that_mean_something_for_them() -> N
 
 
 def test_a_closed_lab_leaves_no_widget_and_no_thread_and_its_record_can_be_read() -> None:
-    before = {*open_widgets, share_plotly().model_id}
+    before = {*open_widgets, share_plotly().model_id, share_plotly().layout.model_id}
     threads = threading.active_count()
     lab = cnnlab.Lab("question", **SMALL)
     lab.step(2)

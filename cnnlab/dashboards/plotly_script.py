@@ -18,6 +18,8 @@ class PlotlyScript(anywidget.AnyWidget):
 
     _esm = read_static("plotly.js", "plotly_script.js")
 
+    layout = traitlets.Any()
+    """None: what has no view needs none, and no line to the page for it."""
     code = traitlets.Bytes().tag(sync=True)
     version = traitlets.Unicode(plotly.__version__).tag(sync=True)
 

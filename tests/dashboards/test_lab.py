@@ -343,7 +343,7 @@ def test_own_networks_have_only_the_controls_that_mean_something_for_them() -> N
 
 
 def test_a_closed_lab_leaves_no_widget_and_no_thread_and_its_record_can_be_read() -> None:
-    before = {*open_widgets, share_plotly().model_id, share_plotly().layout.model_id}
+    before = {*open_widgets, share_plotly().model_id}
     threads = threading.active_count()
     lab = cnnlab.Lab("question", **SMALL)
     lab.step(2)

@@ -59,7 +59,6 @@ def test_a_kernel_sends_it_once_and_a_figure_made_later_uses_it(
     figure = make_figure()
     assert figure.plotly is script
     figure.close()
-    script.layout.close()
     script.close()
 
 

@@ -335,6 +335,12 @@ class Lab:
         """Press a button of the dashboard."""
         self.area.get_by_role("button", name=name, exact=True).click()
 
+    def unfold(self) -> Lab:
+        """Open what is folded: the controls that start again, the user's image, the branches."""
+        for summary in self.area.locator("details:not([open]) > summary").all()[::-1]:
+            summary.click()
+        return self
+
     def slider(self, name: str) -> Locator:
         """A slider by its label."""
         return self.area.get_by_role("slider", name=name, exact=True)

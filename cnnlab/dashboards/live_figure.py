@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import gzip
 import math
 import threading
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from typing import Any
 
 import anywidget
 import ipywidgets
 import numpy as np
-import plotly
 import plotly.graph_objects as go
 import traitlets
 from numpy.typing import NDArray
 
+from cnnlab.dashboards.plotly_script import PlotlyScript, share_plotly
 from cnnlab.dashboards.static_files import read_static
 from cnnlab.plots.colours import DARK
 from cnnlab.plots.recorder import FigureRecorder, Place
@@ -26,33 +23,6 @@ TYPES = {"<f4": "f", "<f8": "d", "<i4": "i", "|u1": "B"}
 """Numbers that are sent as they are -> what the page calls them; others are sent as float64."""
 Events = Mapping[str, Callable[[Any], None]]
 """What the page may tell ("answer" to a frame, "click" on a point, "zoom" by a box, "width"); who hears it."""
-
-
-class PlotlyScript(ipywidgets.Widget):
-    """The script of plotly.js as the Python package brings it, once for all figures of a kernel."""
-
-    code = traitlets.Bytes().tag(sync=True)
-    version = traitlets.Unicode(plotly.__version__).tag(sync=True)
-
-    def __repr__(self) -> str:
-        return f"PlotlyScript({self.version})"
-
-
-SHARED: list[PlotlyScript] = []
-"""The one script, once a figure has needed it."""
-
-
-@functools.cache
-def compress_plotly() -> bytes:
-    """The script of plotly.js at a third of its size."""
-    return gzip.compress((files("plotly") / "package_data" / "plotly.min.js").read_bytes(), 6)
-
-
-def share_plotly() -> PlotlyScript:
-    """The one script, made again if somebody has closed all widgets."""
-    if not SHARED or SHARED[0].comm is None:
-        SHARED[:] = [PlotlyScript(code=compress_plotly())]
-    return SHARED[0]
 
 
 def pack(spec: Any, _widget: Any = None) -> Any:
@@ -75,7 +45,7 @@ class LiveFigure(anywidget.AnyWidget):
     `moves`: curves and marks are drawn on canvases while more frames follow, by plotly when none does.
     """
 
-    _esm = read_static("element.js", "theme.js", "canvas.js", "panel_tools.js", "live_figure.js")
+    _esm = read_static("element.js", "theme.js", "canvas.js", "panel_tools.js", "plotly.js", "live_figure.js")
     _css = read_static("theme.css", "live_figure.css")
 
     spec = traitlets.Dict().tag(sync=True, to_json=pack)

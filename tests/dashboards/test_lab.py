@@ -14,7 +14,7 @@ from ipywidgets.widgets.widget import _instances as open_widgets
 import cnnlab
 from cnnlab.config.settings import LIMITS, Number
 from cnnlab.dashboards import controls
-from cnnlab.dashboards.live_figure import share_plotly
+from cnnlab.dashboards.plotly_script import share_plotly
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
 

@@ -18,9 +18,16 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
 (PLOTLY,) = (requirement for requirement in map(Requirement, ALLOWED) if requirement.name == "plotly")
 LOWEST = re.fullmatch(r">=([\d.]+)", str(PLOTLY.specifier))[1]
-OUT_OF_REACH = ("Could not find a version", "No matching distribution", "Connection", "Network", "timed out", "Retrying")
+OUT_OF_REACH = (
+    "Could not find a version",
+    "No matching distribution",
+    "Connection",
+    "Network",
+    "timed out",
+    "Retrying",
+)
 """What pip says where it reaches no index."""
-FIGURE = '''
+FIGURE = """
 import base64, json
 import numpy as np
 import plotly
@@ -48,7 +55,7 @@ print(json.dumps({
     "state": state | {"spec": json.loads(spec), "plotly": "IPY_MODEL_plotly"}, "sent": sent[0],
     "script": figure._esm, "version": plotly.__version__, "code": encode(figure.plotly.code),
 }, default=encode))
-'''
+"""
 """A dashboard's figure after two updates, and the frame of two more, as a page gets them."""
 SHOW = """async ({state, sent, script, version, code}) => {
     const decode = (text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);

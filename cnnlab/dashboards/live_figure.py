@@ -58,7 +58,13 @@ class LiveFigure(anywidget.AnyWidget):
     plotly = traitlets.Instance(PlotlyScript).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(
-        self, figure: go.Figure, config: Mapping[str, Any], heard: Events, *, moves: bool = False, **traits: Any
+        self,
+        figure: go.Figure | dict[str, Any],
+        config: Mapping[str, Any],
+        heard: Events,
+        *,
+        moves: bool = False,
+        **traits: Any,
     ) -> None:
         self.heard = heard
         self.lost = False  # whether a message could not be sent
@@ -84,7 +90,7 @@ class LiveFigure(anywidget.AnyWidget):
             if name in message:
                 answer(message[name])
 
-    def show(self, figure: go.Figure, drawn: FigureRecorder | None = None) -> None:
+    def show(self, figure: go.Figure | dict[str, Any], drawn: FigureRecorder | None = None) -> None:
         """Show another figure, with what was drawn on it since: what differs from the present one is sent."""
         new = take_apart(figure)
         for place, value in drawn.values() if drawn is not None else ():
@@ -159,8 +165,10 @@ class LiveFigure(anywidget.AnyWidget):
             self.send_state("spec")
 
 
-def take_apart(figure: go.Figure) -> dict[str, Any]:
-    """The traces and the layout of a figure as dictionaries, arrays as arrays."""
+def take_apart(figure: go.Figure | dict[str, Any]) -> dict[str, Any]:
+    """The traces and the layout of a figure as dictionaries, arrays as arrays; those are taken as they are."""
+    if isinstance(figure, dict):
+        return figure
     return {
         "data": [trace.to_plotly_json() for trace in figure.data], "layout": figure.layout.to_plotly_json()
     }  # fmt: skip

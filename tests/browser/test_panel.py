@@ -58,7 +58,7 @@ def test_the_keyboard_reaches_everything_in_the_order_of_reading(notebook, lab):
     first = ["Play", "One update", "Step by this many updates", "How many updates to step", "Reset to the same start",
              "Start again with a new seed", "Preset", "Speed"]  # fmt: skip
     assert walked[:8] == first
-    later = ["About: Play and steps", "Update shown", "Look at the last update after which all was well",
+    later = ["About: Training and steps", "Update shown", "Look at the last update after which all was well",
              "About: Learning rate", "Learning rate", "Learning rate, value", "Momentum, value"]  # fmt: skip
     assert [name for name in walked if name in later] == later
     help_button = lab.area.get_by_role("button", name="About: Learning rate")

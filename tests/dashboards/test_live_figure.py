@@ -280,19 +280,6 @@ def test_traces_without_names_are_no_reason_to_send_all(monkeypatch: pytest.Monk
     figure.close()
 
 
-def test_the_figure_is_one_of_its_own_and_may_be_saved_and_changed(figure: LiveFigure) -> None:
-    figure.take(draw(1, np.nan))
-    shown = figure.figure
-    assert type(shown) is go.Figure
-    assert "curve" in shown.to_json()
-    np.testing.assert_array_equal(shown.data[0].y, [1, np.nan])
-    shown.data[0].update(y=[5], line={"color": "blue"})
-    shown.update_layout(width=300)
-    assert figure.spec["data"][0]["y"][0] == 1
-    assert figure.figure.layout.width is None
-    assert figure.figure is not shown
-
-
 @pytest.mark.parametrize("nonsense", ODD, ids=repr)
 def test_nonsense_from_a_page_is_passed_over(page: Page, nonsense: Any) -> None:
     before = page.figure.spec["message"]

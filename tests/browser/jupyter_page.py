@@ -137,7 +137,7 @@ class Notebook:
         idle: list[Page] | None = None,
     ) -> None:
         # A name of its own: the kernel of an earlier notebook of this name may still be about to end.
-        self.name = f"{name}-{secrets.token_hex(4)}.ipynb"
+        self.name = name if name.endswith(".ipynb") else f"{name}-{secrets.token_hex(4)}.ipynb"
         self.jupyter, self.browser, self.size, self.idle = jupyter, browser, size, idle
         (jupyter.root / self.name).write_text(json.dumps(notebook_of(cells)))
         self.errors: list[str] = []

@@ -20,11 +20,11 @@ from cnnlab.diagnosis.autopsy import Autopsy, autopsy
 from cnnlab.diagnosis.detectors import find_alarms
 from cnnlab.diagnosis.early_warning import overflow_clock
 from cnnlab.records.record import Record
+from cnnlab.training.malloc import give_back_memory
 
 if TYPE_CHECKING:
     from cnnlab.diagnosis.trials import Trial
-    from cnnlab.training.malloc import give_back_memory
-from cnnlab.training.run import Run
+    from cnnlab.training.run import Run
 
 CLOSED: dict[str, Any] = {"open": False}
 """The state of a panel that shows nothing."""

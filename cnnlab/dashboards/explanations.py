@@ -94,7 +94,7 @@ ENDS: dict[str, tuple[str, str]] = {
 """Field -> what happens at the ends of its range, and the lab about it."""
 OTHERS: dict[str, tuple[str, str, str]] = {
     "transport": (
-        "Play and steps",
+        "Training and steps",
         "Play trains to the planned end, and Step makes one update or as many as the box says; what trains is seen at "
         "once in every plot. With stop at NaN on, Play stops two updates after the first NaN or inf; Reset begins the "
         "same start again, New seed another one, Preset other settings, and Speed is the most updates a second.",

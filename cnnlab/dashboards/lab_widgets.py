@@ -29,7 +29,7 @@ from cnnlab.dashboards.view_state import (
 from cnnlab.diagnosis.summary import compare_records
 from cnnlab.plots.arrangement import arrange_panels, check_focus, check_panels
 from cnnlab.plots.beside import Beside
-from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
+from cnnlab.plots.dashboard import describe_dashboard, refresh_dashboard
 from cnnlab.plots.images import draw_patches
 from cnnlab.plots.numbers import write_numbers
 from cnnlab.plots.recorder import FigureRecorder
@@ -84,7 +84,7 @@ class LabWidgets:
             "focus": lambda name: publisher.call(lambda: self.enlarge(name)),
             "csv": lambda name: publisher.call(lambda: self.send_numbers(name)),
         }
-        self.figure = LiveFigure(self.draw_figure(), {"displayModeBar": False}, heard, moves=True)
+        self.figure = LiveFigure(self.describe_figure(), {"displayModeBar": False}, heard, moves=True)
         self.figure.put(dict(self.record_plots(moment).values()))
         wide, texts = round(CONTROLS_WIDTH * scale), Texts()
         self.texts = texts
@@ -124,10 +124,10 @@ class LabWidgets:
         words = compare_records(self.moment.view.record, self.beside)
         return Beside(self.beside, words, not self.moment.hidden)
 
-    def draw_figure(self) -> go.Figure:
-        """A figure of the present width, without ghosts."""
+    def describe_figure(self) -> dict[str, Any]:
+        """A figure of the present width, without points."""
         view = self.moment.view
-        return draw_dashboard(
+        return describe_dashboard(
             self.moment.shown, view.goal, scale=self.plot_scale, width=self.width, panels=self.panels,
             focus=self.focus, beside=self.compared,
         )  # fmt: skip
@@ -188,7 +188,7 @@ class LabWidgets:
 
     def make_figure(self) -> go.Figure:
         """What the plots show now, as a figure of its own."""
-        figure = self.draw_figure()
+        figure = go.Figure(self.describe_figure())
         self.refresh(figure, self.moment, pictures=True)
         return figure
 
@@ -251,7 +251,7 @@ class LabWidgets:
 
     def arrange(self) -> None:
         """Show the same in another arrangement."""
-        self.figure.show(self.draw_figure(), self.record_plots(self.moment))
+        self.figure.show(self.describe_figure(), self.record_plots(self.moment))
 
     def send_numbers(self, panel: Any) -> None:
         """Send the numbers of a panel to the page, which saves them."""

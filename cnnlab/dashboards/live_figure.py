@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import gzip
 import math
 import threading
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from typing import Any
 
 import anywidget
 import ipywidgets
 import numpy as np
-import plotly
 import plotly.graph_objects as go
 import traitlets
 from numpy.typing import NDArray
 
+from cnnlab.dashboards.plotly_script import PlotlyScript, share_plotly
 from cnnlab.dashboards.static_files import read_static
 from cnnlab.plots.colours import DARK
-from cnnlab.plots.recorder import FigureRecorder, Place
+from cnnlab.plots.recorder import FigureRecorder, Place, find_holder, put_values
 
 TYPES = {"<f4": "f", "<f8": "d", "<i4": "i", "|u1": "B"}
 """Numbers that are sent as they are -> what the page calls them; others are sent as float64."""
 Events = Mapping[str, Callable[[Any], None]]
 """What the page may tell ("answer" to a frame, "click" on a point, "zoom" by a box, "width"); who hears it."""
-
-
-class PlotlyScript(ipywidgets.Widget):
-    """The script of plotly.js as the Python package brings it, once for all figures of a kernel."""
-
-    code = traitlets.Bytes().tag(sync=True)
-    version = traitlets.Unicode(plotly.__version__).tag(sync=True)
-
-    def __repr__(self) -> str:
-        return f"PlotlyScript({self.version})"
-
-
-SHARED: list[PlotlyScript] = []
-"""The one script, once a figure has needed it."""
-
-
-@functools.cache
-def compress_plotly() -> bytes:
-    """The script of plotly.js at a third of its size."""
-    return gzip.compress((files("plotly") / "package_data" / "plotly.min.js").read_bytes(), 6)
-
-
-def share_plotly() -> PlotlyScript:
-    """The one script, made again if somebody has closed all widgets."""
-    if not SHARED or SHARED[0].comm is None:
-        SHARED[:] = [PlotlyScript(code=compress_plotly())]
-    return SHARED[0]
 
 
 def pack(spec: Any, _widget: Any = None) -> Any:
@@ -75,7 +45,7 @@ class LiveFigure(anywidget.AnyWidget):
     `moves`: curves and marks are drawn on canvases while more frames follow, by plotly when none does.
     """
 
-    _esm = read_static("element.js", "theme.js", "canvas.js", "panel_tools.js", "live_figure.js")
+    _esm = read_static("element.js", "theme.js", "canvas.js", "panel_tools.js", "plotly.js", "live_figure.js")
     _css = read_static("theme.css", "live_figure.css")
 
     spec = traitlets.Dict().tag(sync=True, to_json=pack)
@@ -88,7 +58,13 @@ class LiveFigure(anywidget.AnyWidget):
     plotly = traitlets.Instance(PlotlyScript).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(
-        self, figure: go.Figure, config: Mapping[str, Any], heard: Events, *, moves: bool = False, **traits: Any
+        self,
+        figure: go.Figure | dict[str, Any],
+        config: Mapping[str, Any],
+        heard: Events,
+        *,
+        moves: bool = False,
+        **traits: Any,
     ) -> None:
         self.heard = heard
         self.lost = False  # whether a message could not be sent
@@ -114,12 +90,11 @@ class LiveFigure(anywidget.AnyWidget):
             if name in message:
                 answer(message[name])
 
-    def show(self, figure: go.Figure, drawn: FigureRecorder | None = None) -> None:
+    def show(self, figure: go.Figure | dict[str, Any], drawn: FigureRecorder | None = None) -> None:
         """Show another figure, with what was drawn on it since: what differs from the present one is sent."""
         new = take_apart(figure)
-        for place, value in drawn.values() if drawn is not None else ():
-            holder, name = find_holder(new, place)
-            holder[name] = value
+        if drawn is not None:
+            put_values(new, drawn)
         with self.lock:
             if list_names(new) != self.names:
                 self.spec.update(new)
@@ -189,8 +164,10 @@ class LiveFigure(anywidget.AnyWidget):
             self.send_state("spec")
 
 
-def take_apart(figure: go.Figure) -> dict[str, Any]:
-    """The traces and the layout of a figure as dictionaries, arrays as arrays."""
+def take_apart(figure: go.Figure | dict[str, Any]) -> dict[str, Any]:
+    """The traces and the layout of a figure as dictionaries, arrays as arrays; those are taken as they are."""
+    if isinstance(figure, dict):
+        return figure
     return {
         "data": [trace.to_plotly_json() for trace in figure.data], "layout": figure.layout.to_plotly_json()
     }  # fmt: skip
@@ -199,15 +176,6 @@ def take_apart(figure: go.Figure) -> dict[str, Any]:
 def list_names(spec: Mapping[str, Any]) -> list[str]:
     """The names of a figure's traces."""
     return [trace.get("name") or "" for trace in spec["data"]]
-
-
-def find_holder(spec: dict[str, Any], place: Place) -> tuple[dict[str, Any], Any]:
-    """The dictionary in which a value of a figure lies, and its name there."""
-    holder: Any = spec
-    name: Any
-    for name in place[:-1]:
-        holder = holder[name] if isinstance(holder, list) else holder.setdefault(name, {})
-    return holder, place[-1]
 
 
 def list_changes(old: Any, new: Any, place: Place) -> list[tuple[Place, Any]]:

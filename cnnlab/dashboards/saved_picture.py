@@ -51,7 +51,7 @@ class SavedPicture:
         from IPython.display import update_display
 
         self.page = page
-        update_display({HTML: page, "text/plain": caption}, raw=True, display_id=self.name)  # type: ignore[no-untyped-call, unused-ignore]
+        update_display({HTML: page, "text/plain": ""}, raw=True, display_id=self.name)  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def make_page(caption: str = "", picture: str = "", said: str = "") -> str:

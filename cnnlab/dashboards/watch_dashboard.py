@@ -21,7 +21,7 @@ from cnnlab.dashboards.live_figure import LiveFigure
 from cnnlab.dashboards.messages import find_field
 from cnnlab.dashboards.saved_picture import SavedPicture, encode_svg
 from cnnlab.diagnosis.summary import BROKEN, CALM, RISING, state_line, tone
-from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
+from cnnlab.plots.dashboard import describe_dashboard, draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.plots.still import draw_still
 
@@ -52,7 +52,7 @@ class WatchLab:
         self.made = time.monotonic()
         record = watch.record
         self.plots = LiveFigure(
-            draw_dashboard(record, FIRST_GOAL, width=width), {"displayModeBar": False}, {}, moves=True
+            describe_dashboard(record, FIRST_GOAL, width=width), {"displayModeBar": False}, {}, moves=True
         )
         self.line = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 auto"))
         self.button = ipywidgets.Button(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from cnnlab.plots.colours import INK, ORANGE, RED, colour_layer
 from cnnlab.plots.gauges import PLOTS, take_values
 from cnnlab.plots.layer_groups import group_layers
 from cnnlab.plots.points import find_lone_points, place_marks, thin_curve
 from cnnlab.plots.sharpness import draw_stability
-from cnnlab.plots.traces import draw_accuracy, draw_values, make_curve, make_layer_marks, make_marks
+from cnnlab.plots.traces import Trace, draw_accuracy, draw_values, make_curve, make_layer_marks, make_marks
 from cnnlab.records.record import Record
 
 PREFIX = "beside "
@@ -39,7 +39,7 @@ class Beside:
     """Whether its largest eigenvalue is drawn."""
 
 
-def make_beside_traces(beside: Beside, layers: Sequence[str]) -> list[go.Scatter]:
+def make_beside_traces(beside: Beside, layers: Sequence[str]) -> list[Trace]:
     """The empty traces of a record drawn over one with these layers."""
     record = group_layers(beside.record)
     traces = [
@@ -61,9 +61,7 @@ def make_beside_traces(beside: Beside, layers: Sequence[str]) -> list[go.Scatter
         for at, owner in enumerate(owners):
             hover = f"beside, update %{{x}}: {PLOTS[name].title.lower()}{owner} %{{y:.3g}}<extra></extra>"
             traces.append(make_curve(f"{name} {at}", name, colour_layer(places[at]), 1.3, "dash", hovertemplate=hover))
-    for trace in traces:
-        trace.name = PREFIX + trace.name
-    return traces
+    return [{**trace, "name": PREFIX + trace["name"]} for trace in traces]
 
 
 def place_layers(layers: Sequence[str], others: Sequence[str]) -> list[int]:
@@ -71,7 +69,7 @@ def place_layers(layers: Sequence[str], others: Sequence[str]) -> list[int]:
     return [others.index(name) if name in others else len(others) + place for place, name in enumerate(layers)]
 
 
-def draw_beside(figure: go.Figure, beside: Beside, layers: Sequence[str]) -> None:
+def draw_beside(figure: Any, beside: Beside, layers: Sequence[str]) -> None:
     """Draw the record into its traces, once: it does not grow."""
     record = group_layers(beside.record)
     traces = {trace.name.removeprefix(PREFIX): trace for trace in figure.data if trace.name.startswith(PREFIX)}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab.plots.colours import PALETTE
@@ -14,6 +13,9 @@ from cnnlab.plots.gauges import PLOTS, number_axes, number_lanes
 from cnnlab.plots.points import LAYER_POINTS, find_lone_points, keep_first, split_stretches, thin_curve
 from cnnlab.records.frame import FloatArray, is_nonfinite
 from cnnlab.records.record import Record
+
+Trace = dict[str, Any]
+"""A trace as plotly's JSON."""
 
 
 def choose_axes(plot: str, lane: bool = False) -> dict[str, str]:
@@ -24,19 +26,20 @@ def choose_axes(plot: str, lane: bool = False) -> dict[str, str]:
 
 def make_curve(
     name: str, plot: str, colour: str, width: float = 1.3, dash: str | None = "solid", mode: str = "lines", **more: Any
-) -> go.Scatter:
+) -> Trace:
     """An empty line in a plot."""
-    line = {"color": colour, "width": width, "dash": dash}
-    return go.Scatter(name=name, mode=mode, line=line, **choose_axes(plot), **more)
+    line = {"color": colour, "width": width, **({"dash": dash} if dash else {})}
+    return {"type": "scatter", "name": name, "mode": mode, "line": line, **choose_axes(plot), **more}
 
 
-def make_marks(name: str, plot: str, colour: str, symbol: str = "x", size: float = 7) -> go.Scatter:
+def make_marks(name: str, plot: str, colour: str, symbol: str = "x", size: float = 7) -> Trace:
     """Empty marks on a plot's lanes, or on its rows where it has no lanes."""
     marker = {"color": colour, "size": size, "symbol": symbol}
-    return go.Scatter(name=name, mode="markers", marker=marker, **choose_axes(plot, lane=PLOTS[plot].log))
+    axes = choose_axes(plot, lane=PLOTS[plot].log)
+    return {"type": "scatter", "name": name, "mode": "markers", "marker": marker, **axes}
 
 
-def make_layer_marks(name: str, plot: str, lane: bool = False, symbol: str = "square", size: float = 4) -> go.Scatter:
+def make_layer_marks(name: str, plot: str, lane: bool = False, symbol: str = "square", size: float = 4) -> Trace:
     """Empty marks in a plot whose colours are places in PALETTE.
 
     Numbers, for plotly reads a text for each of a thousand marks longer than all the rest of a figure takes.
@@ -44,7 +47,7 @@ def make_layer_marks(name: str, plot: str, lane: bool = False, symbol: str = "sq
     last = len(PALETTE) - 1
     scale = [[place / last, colour] for place, colour in enumerate(PALETTE)]
     marker = {"size": size, "symbol": symbol, "colorscale": scale, "cmin": 0, "cmax": last, "showscale": False}
-    return go.Scatter(name=name, mode="markers", marker=marker, **choose_axes(plot, lane))
+    return {"type": "scatter", "name": name, "mode": "markers", "marker": marker, **choose_axes(plot, lane)}
 
 
 def join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

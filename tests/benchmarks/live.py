@@ -100,7 +100,7 @@ LISTEN = """() => {
         const at = performance.timeOrigin + performance.now();
         const pressed = performance.timeOrigin + window.pressed;
         const box = event.target.parentElement.querySelector("input[type=text]");
-        setTimeout(() => window.moves.push([pressed, at, Number(box.value)]), 0);
+        if (box) setTimeout(() => window.moves.push([pressed, at, Number(box.value)]), 0);
     }, true);
 }"""
 COUNT = """() => {

@@ -137,7 +137,7 @@ class Notebook:
         idle: list[Page] | None = None,
     ) -> None:
         # A name of its own: the kernel of an earlier notebook of this name may still be about to end.
-        self.name = f"{name}-{secrets.token_hex(4)}.ipynb"
+        self.name = name if name.endswith(".ipynb") else f"{name}-{secrets.token_hex(4)}.ipynb"
         self.jupyter, self.browser, self.size, self.idle = jupyter, browser, size, idle
         (jupyter.root / self.name).write_text(json.dumps(notebook_of(cells)))
         self.errors: list[str] = []
@@ -334,6 +334,12 @@ class Lab:
     def press(self, name: str) -> None:
         """Press a button of the dashboard."""
         self.area.get_by_role("button", name=name, exact=True).click()
+
+    def unfold(self) -> Lab:
+        """Open what is folded: the controls that start again, the user's image, the branches."""
+        for summary in self.area.locator("details:not([open]) > summary").all()[::-1]:
+            summary.click()
+        return self
 
     def slider(self, name: str) -> Locator:
         """A slider by its label."""

@@ -33,7 +33,7 @@ def test_before_play_it_says_how_many_starts_diverged(lab):
 
 
 def test_when_nothing_is_finite_any_more_the_band_says_so(lab):
-    shown = lab("'question'")
+    shown = lab("'question', stop_at_nan=False")
     shown.choice("Speed").select_option("full")
     shown.press("Play")
     shown.wait_for_update(20)

@@ -19,7 +19,7 @@ def learning_rate(notebook):
 
 
 def test_every_input_has_an_accessible_name(notebook, lab):
-    lab = lab('"question"')
+    lab = lab('"question"').unfold()
     for name in SLIDERS:
         assert lab.slider(name).count() == 1, name
         assert lab.textbox(name).count() == 1, name
@@ -61,7 +61,7 @@ def test_a_slider_moved_by_mouse_changes_the_run_that_is_playing(notebook, lab):
 
 
 def test_a_slider_moves_by_arrow_keys_to_both_its_ends(notebook, lab):
-    lab = lab('"question", learning_rate=1e-3')
+    lab = lab('"question", learning_rate=1e-3').unfold()
     slider = lab.slider("Learning rate")
     slider.focus()
     lab.page.keyboard.press("ArrowRight")
@@ -94,7 +94,7 @@ def test_a_slider_moves_by_arrow_keys_to_both_its_ends(notebook, lab):
 
 
 def test_a_slider_waits_where_the_hand_left_it_until_a_busy_kernel_hears_of_it(notebook, lab):
-    lab = lab('"question"')
+    lab = lab('"question"').unfold()
     slider = lab.slider("Batch size")
     every = slider.input_value()
     notebook.begin("import time; time.sleep(3)")
@@ -152,7 +152,7 @@ def test_what_is_no_learning_rate_is_refused_in_a_sentence_and_the_run_stays(not
 
 
 def test_what_a_run_starts_from_starts_it_again_and_leaves_a_ghost(notebook, lab):
-    lab = lab('"question", learning_rate=1e-5')
+    lab = lab('"question", learning_rate=1e-5').unfold()
     for changed, press in (
         ("init_scale", lambda: lab.slider("Initial scale").press("ArrowRight")),
         ("seed", lambda: lab.slider("Seed").press("ArrowRight")),
@@ -185,7 +185,7 @@ def test_a_preset_that_was_changed_is_marked_and_can_be_chosen_again(notebook, l
 
 
 def test_a_long_value_is_shown_short_and_told_in_full(notebook, lab):
-    lab = lab('"question", learning_rate=1.23456789e-7, seed=4294967295')
+    lab = lab('"question", learning_rate=1.23456789e-7, seed=4294967295').unfold()
     assert lab.textbox("Learning rate").input_value() == "1.235e-7"
     assert lab.textbox("Learning rate").get_attribute("title") == "1.23456789e-7"
     assert lab.textbox("Seed").input_value() == "4294967295"

@@ -2,7 +2,7 @@
 
 from jupyter_page import LONG, until
 
-SLOW_EXPLOSION = '"question", learning_rate=1e-3, seed=23'
+SLOW_EXPLOSION = '"question", learning_rate=1e-3, seed=23, stop_at_nan=False'
 """A run of the question's network that is NaN from update 9 on, and sound up to update 1."""
 
 

@@ -47,9 +47,11 @@ def test_running_the_cell_again_and_closing_leave_nothing_behind(open_notebook):
     assert after[0] == after[1] == after[2]
     assert after[0][1:] == (1, 1, 1)
     assert notebook.value("[lab.closed for lab in labs]") == [True, True, False]
+    assert notebook.errors == []
     notebook.write("lab.close()", 2)
     notebook.run(2)
-    until(lambda: notebook.value(LEFT) == before, "comms, threads, tasks and labs as before the first lab")
+    kept = (before[0] + 1, *before[1:])  # plotly's script, for the next figure
+    until(lambda: notebook.value(LEFT) == kept, "comms, threads, tasks and labs as before the first lab")
     assert notebook.value("len(lab.record) >= 2")
     notebook.page.locator(".cnnlab-lab").wait_for(state="detached")
 
@@ -88,11 +90,13 @@ def test_a_restarted_kernel_holds_nothing_and_a_new_lab_works(open_notebook):
     notebook.restart()
     notebook.run(0)
     assert notebook.value(LEFT) == before
+    notebook.errors.clear()
     lab = notebook.lab(index=1)
     assert lab.update() == 0
     lab.press("One update")
     lab.wait_for_update(1)
     assert notebook.page.locator(".cnnlab-lab").count() == 1
+    assert notebook.errors == []
 
 
 def test_closing_the_page_pauses_and_opening_it_again_shows_the_present_state(open_notebook):
@@ -121,23 +125,6 @@ def test_closing_the_page_pauses_and_opening_it_again_shows_the_present_state(op
     lab.press("Step by this many updates")
     lab.wait_for_update(updates + 5)
     assert notebook.value("lab.record.cost.tolist()")[:updates] == cost
-
-
-def test_a_tab_in_the_background_draws_nothing_and_still_goes_on(open_notebook):
-    notebook = open_notebook(LOOP, LONG_LAB, own_page=True)
-    notebook.run(0)
-    lab = notebook.lab(index=1)
-    notebook.do("cnnlab.dashboards.frame_publisher.GONE = 2")
-    notebook.page.evaluate(
-        """() => {
-            Object.defineProperty(document, "hidden", {get: () => true});
-            window.requestAnimationFrame = () => 0;
-        }"""
-    )
-    lab.press("Play")
-    hidden = notebook.value("lab.publisher.clock()")
-    until(lambda: notebook.value("lab.publisher.answered") > hidden + 3, "answers from the background")
-    assert notebook.value("lab.worker.training")
 
 
 def test_an_error_in_the_worker_is_shown_and_the_record_before_it_stays(open_notebook):

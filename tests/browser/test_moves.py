@@ -33,8 +33,7 @@ def push(moving, marks=20):
 """
 """A run with NaN in every plot, and a frame of it: holes, marks of each kind, a crowded curve, dashes, ridges."""
 BOXES = """graph => {
-    const panels = graph.layout.meta.panels.filter(({ name }) => name !== "over_time");
-    return panels.map(({ name, box }) => [name, box.map(Math.round)]);
+    return graph.layout.meta.panels.map(({ name, box }) => [name, box.map(Math.round)]);
 }"""
 NEAR = 60
 """Levels of a colour, of 255, by which pixels may differ that are taken to be the same."""
@@ -82,7 +81,10 @@ def frozen(notebook, lab):
     """A lab that shows what is pushed."""
     lab = lab("'question', learning_rate=1e-3, seed=23, autosave=False")
     notebook.do(FRAME)
+    until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature")
+    lab.figure.scroll_into_view_if_needed()
     lab.wait_until_drawn()
+    notebook.do("lab.publisher.close()")  # no frame comes of itself
     lab.page.mouse.move(2, 2)
     return lab
 

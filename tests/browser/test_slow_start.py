@@ -1,29 +1,35 @@
-"""A machine on which plotly takes longer to be read than anywidget has patience for: two seconds."""
+"""plotly.js takes a page a second to read: it begins before there is a figure, and frames do not wait for it."""
 
 from jupyter_page import Lab, until
 
-SLOW = """() => {
+HELD = """() => {
     const address = URL.createObjectURL.bind(URL);
-    window.slowed = 0;
+    window.read = 0;
     URL.createObjectURL = (blob) => {
         if (blob.size < 1e6) return address(blob);
-        window.slowed += 1;
-        const wait = "await new Promise((done) => setTimeout(done, 4000));\\n";
+        window.read += 1;
+        const wait = "await new Promise((done) => { window.release = done; });\\n";
         return address(new Blob([wait, blob], { type: blob.type }));
     };
 }"""
+PATIENCE = 2500
+"""Milliseconds, more than anywidget waits for a script without a word."""
 
 
-def test_frames_that_come_before_plotly_is_read_are_drawn_when_it_is(open_notebook):
-    notebook = open_notebook(
-        'import cnnlab\nlab = cnnlab.Lab("question")\nlab.choose_pace("full")\nlab.play(3)', own_page=True
-    )
-    notebook.page.evaluate(SLOW)
-    notebook.run()
+def test_plotly_is_read_before_there_is_a_figure_and_frames_that_come_before_that_are_drawn_then(open_notebook):
+    make = 'lab = Lab("question")\nlab.choose_pace("full")\nlab.play(3)'
+    notebook = open_notebook("from cnnlab import Lab", make, own_page=True)
+    notebook.page.evaluate(HELD)
+    notebook.run(0)
+    until(lambda: notebook.page.evaluate("window.read") == 1, "the page to read plotly")
+    assert notebook.page.locator(".jp-OutputArea-child").count() == 0
+    notebook.run(1)
     until(lambda: notebook.value("len(lab.record)") == 3, "three updates")
+    notebook.page.wait_for_timeout(PATIENCE)
     assert notebook.page.locator(".js-plotly-plot").count() == 0
-    assert notebook.page.evaluate("window.slowed") == 1
-    lab = Lab(notebook, 0)
+    assert notebook.page.evaluate("window.read") == 1
+    notebook.page.evaluate("window.release()")
+    lab = Lab(notebook, 1)
     lab.wait_for_figure()
     until(lambda: lab.trace("cost")["x"] == [1, 2, 3], "the frames that came early")
     lab.press("Play")

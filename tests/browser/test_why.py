@@ -4,7 +4,7 @@ from jupyter_page import LONG, until
 
 
 def test_why_is_asked_and_a_remedy_applied(open_notebook):
-    notebook = open_notebook('import cnnlab\nlab = cnnlab.Lab("question")')
+    notebook = open_notebook('import cnnlab\nlab = cnnlab.Lab("question", stop_at_nan=False)')
     notebook.errors.clear()
     lab = notebook.lab()
     why = lab.area.get_by_role("button", name="Find out why, and try remedies on copies of the run")

@@ -43,8 +43,8 @@ def answer(lab: cnnlab.Lab, page: float, seen: bool, drawn: int | None = None) -
 
 
 def count_points(lab: cnnlab.Lab) -> int:
-    """How many points the cost curve shows."""
-    return len(next(trace for trace in lab.figure.data if trace.name == "cost").x)
+    """How many points the cost curve on the page has."""
+    return len(next(trace for trace in lab.widgets.figure.spec["data"] if trace["name"] == "cost")["x"])
 
 
 def test_plots_are_seen_while_one_of_the_pages_shows_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import torch
 from ipywidgets.widgets.widget import _instances as open_widgets
@@ -13,7 +14,7 @@ from ipywidgets.widgets.widget import _instances as open_widgets
 import cnnlab
 from cnnlab.config.settings import LIMITS, Number
 from cnnlab.dashboards import controls
-from cnnlab.dashboards.live_figure import share_plotly
+from cnnlab.dashboards.plotly_script import share_plotly
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
 
@@ -355,6 +356,23 @@ def test_a_closed_lab_leaves_no_widget_and_no_thread_and_its_record_can_be_read(
     assert len(lab.record) == 2
 
 
+def test_the_figure_is_one_of_its_own_and_may_be_saved_and_changed() -> None:
+    lab = cnnlab.Lab("question", **SMALL)
+    lab.step(3)
+    shown = lab.figure
+    assert type(shown) is go.Figure
+    cost = next(trace for trace in shown.data if trace.name == "cost")
+    assert cost.x.tolist() == [1, 2, 3]
+    assert "over time" in shown.to_json()
+    cost.update(x=[5], line={"color": "blue"})
+    shown.update_layout(width=300)
+    assert lab.figure is not shown
+    assert lab.figure.layout.width != 300
+    on_page = next(trace for trace in lab.widgets.figure.spec["data"] if trace["name"] == "cost")
+    assert on_page["x"].tolist() == [1, 2, 3]
+    lab.close()
+
+
 def test_a_closed_lab_is_freed() -> None:
     lab = cnnlab.Lab("question", **SMALL)
     lab.step(2)
@@ -380,3 +398,15 @@ def test_a_preset_starts_at_a_speed_at_which_it_lasts_ten_seconds() -> None:
     assert controls.choose_starting_pace(20) == "2"
     assert controls.choose_starting_pace(150) == "20"
     assert controls.choose_starting_pace(100_000) == "full"
+
+
+def test_the_figure_of_a_lab_is_one_of_its_own_and_may_be_saved_and_changed(lab: cnnlab.Lab) -> None:
+    lab.step(3)
+    shown = lab.figure
+    assert type(shown) is go.Figure
+    assert "over time" in shown.to_json()
+    np.testing.assert_array_equal(trace(lab, "cost").y, lab.record.cost)
+    shown.update_layout(width=300)
+    shown.update_traces(y=[5], selector={"name": "cost"})
+    assert lab.figure.layout.width != 300
+    np.testing.assert_array_equal(trace(lab, "cost").y, lab.record.cost)

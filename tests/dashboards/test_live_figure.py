@@ -13,7 +13,6 @@ import plotly.graph_objects as go
 import pytest
 from handmade import record_of
 
-from cnnlab.dashboards import live_figure
 from cnnlab.dashboards.live_figure import LiveFigure, count_common, pack
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.recorder import FigureRecorder
@@ -281,19 +280,6 @@ def test_traces_without_names_are_no_reason_to_send_all(monkeypatch: pytest.Monk
     figure.close()
 
 
-def test_the_figure_is_one_of_its_own_and_may_be_saved_and_changed(figure: LiveFigure) -> None:
-    figure.take(draw(1, np.nan))
-    shown = figure.figure
-    assert type(shown) is go.Figure
-    assert "curve" in shown.to_json()
-    np.testing.assert_array_equal(shown.data[0].y, [1, np.nan])
-    shown.data[0].update(y=[5], line={"color": "blue"})
-    shown.update_layout(width=300)
-    assert figure.spec["data"][0]["y"][0] == 1
-    assert figure.figure.layout.width is None
-    assert figure.figure is not shown
-
-
 @pytest.mark.parametrize("nonsense", ODD, ids=repr)
 def test_nonsense_from_a_page_is_passed_over(page: Page, nonsense: Any) -> None:
     before = page.figure.spec["message"]
@@ -323,19 +309,6 @@ def test_two_threads_that_send_at_once_number_their_messages_in_the_order_in_whi
         figure.take(draw(*range(number % 7)), ask=number + 1)
     asking.join()
     assert numbers == list(range(1, 401))
-
-
-def test_plotlys_script_is_shared_and_made_again_after_all_widgets_were_closed() -> None:
-    one, other = make_figure(), make_figure()
-    assert one.plotly is other.plotly
-    assert one.plotly.code[:2] == b"\x1f\x8b"
-    one.plotly.close()
-    third = make_figure()
-    assert third.plotly.comm is not None
-    assert third.plotly is live_figure.share_plotly()
-    for figure in (one, other, third):
-        figure.close()
-    assert third.plotly.comm is not None  # the next figure needs it
 
 
 def spiky(count: int) -> list[float]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnlab.plots.colours import FAINT, INK, PALETTE
-from cnnlab.plots.dashboard import draw_dashboard, find_last_update, find_ranges, refresh_dashboard
+from cnnlab.plots.dashboard import find_last_update, find_ranges
 from cnnlab.plots.layout import LANES, fit_log_range
 from cnnlab.plots.points import LAYER_POINTS, choose_stretch, find_lone_points, place_marks, thin_curve
 
@@ -211,16 +211,6 @@ def test_a_ridge_peaks_where_the_weights_are(precision: str) -> None:
     peak = trace.x[np.argmin(trace.y)]
     width = (trace.x[-1] - trace.x[0]) / (len(trace.x) - 2)
     assert abs(peak - (-1.5)) <= width
-
-
-def test_a_range_that_a_user_set_is_left_alone() -> None:
-    record = record_of([1.0, 2.0])
-    figure = draw_dashboard(record, 20)
-    figure.layout.yaxis.range = [0, 1]
-    refresh_dashboard(figure, record_of([1.0, 1e9]), (), 20, frozenset({"yaxis"}))
-    assert figure.layout.yaxis.range == (0, 1)
-    refresh_dashboard(figure, record_of([1.0, 1e9]), (), 20)
-    assert figure.layout.yaxis.range[1] > 9
 
 
 def test_nine_layers_have_nine_colours_and_the_picture_over_time_is_a_png() -> None:

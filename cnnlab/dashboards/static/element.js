@@ -42,8 +42,8 @@ function connect(model, root, ended = () => {}) {
   const end = () => {
     if (!alive) return;
     alive = false;
-    root.classList.add("cnnlab-ended");
-    for (const input of root.querySelectorAll("button, input, select")) input.disabled = true;
+    root?.classList.add("cnnlab-ended");
+    for (const input of root?.querySelectorAll("button, input, select") ?? []) input.disabled = true;
     ended();
   };
   const send = (message, ...buffers) => {

@@ -6,24 +6,6 @@ const REST = 250; // milliseconds without a frame after which plotly draws the p
 const EMPTY = new Float32Array(0);
 const RED = "#CC0033"; // of NaN and inf
 
-// plotly.js, read once for all figures of a page.
-function loadPlotly(script) {
-  const pages = (window.cnnlabPlotly ??= {});
-  return (pages[script.get("version")] ??= (async () => {
-    await new Promise((resolve) => setTimeout(resolve, 0)); // reading it takes a second: what waits comes first
-    const packed = script.get("code");
-    const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const text = await new Response(unpacked).text();
-    const parts = ["const module = { exports: {} }; let exports = module.exports, define;\n", text, "\nexport default module.exports;"];
-    const address = URL.createObjectURL(new Blob(parts, { type: "text/javascript" }));
-    try {
-      return (await import(/* webpackIgnore: true */ address)).default;
-    } finally {
-      URL.revokeObjectURL(address);
-    }
-  })());
-}
-
 const isPacked = (value) => value && typeof value === "object" && value.bytes !== undefined && value.type in KINDS;
 
 // Numbers out of a message's bytes, from a place on.
@@ -95,9 +77,11 @@ function makeStore(model) {
     store.views.forEach((view) => view.follow(changed, style));
     if (message.ask) store.answer(message.ask);
   };
+  const { send: tell, disconnect } = connect(model);
+  Object.assign(store, { tell, close: disconnect });
   // Tells the kernel which message was the last one taken in, so that it sends all there is if there are later ones.
-  store.tellState = () => model.send({ have: store.spec.message });
-  const send = () => model.send({ answer: { drawn: store.drawn, seen: store.isSeen(), page: store.page, busy: store.busy } });
+  store.tellState = () => tell({ have: store.spec.message });
+  const send = () => tell({ answer: { drawn: store.drawn, seen: store.isSeen(), page: store.page, busy: store.busy } });
   // Says that a frame is on the screen. A page that draws nothing is there all the same: it answers, too.
   store.answer = (number) => {
     if (!store.views.size) return;
@@ -108,7 +92,7 @@ function makeStore(model) {
     store.isSeen() ? requestAnimationFrame(() => setTimeout(answer, 0)) : answer();
   };
   store.tellSight = () => model.get("events").includes("answer") && send();
-  store.isSeen = () => [...store.views].some((view) => view.seen);
+  store.isSeen = () => !document.hidden && [...store.views].some((view) => view.seen);
   model.on("msg:custom", (message, buffers) => {
     if (message.arrays) store.take(message, buffers);
     if (message.file) download(URL.createObjectURL(new Blob([message.text], { type: "text/csv" })), message.file);
@@ -194,10 +178,14 @@ function makeView(model, store, element, Plotly) {
   const rest = () => {
     if (closed || coming || store.spec.moving) return;
     react(false);
+    changed = new Set();
     box.classList.remove("cnnlab-moving");
   };
   const ask = () => {
     if (view.seen && !coming) coming = requestAnimationFrame(paint);
+    if (view.seen || !moves || store.spec.moving) return;
+    clearTimeout(resting); // out of sight the last frame waits for nobody's eye
+    resting = setTimeout(rest, REST);
   };
 
   view.follow = (traces, style) => {
@@ -238,7 +226,7 @@ function makeView(model, store, element, Plotly) {
     const wide = Math.floor(element.clientWidth);
     if (!wide || wide === width) return;
     width = wide;
-    if (model.get("events").includes("width")) model.send({ width: wide });
+    if (model.get("events").includes("width")) store.tell({ width: wide });
     else if (graph.layout) Plotly.Plots.resize(graph);
   });
 
@@ -249,7 +237,7 @@ function makeView(model, store, element, Plotly) {
     drawn = "resting";
     tools.draw(store.spec.layout.meta);
     changed = new Set();
-    listen(model, graph, view);
+    listen(model, graph, view, store.tell);
     eye.observe(box);
     ruler.observe(element);
     document.addEventListener("visibilitychange", look);
@@ -267,6 +255,7 @@ function makeView(model, store, element, Plotly) {
     ruler.disconnect();
     clearTimeout(resting);
     cancelAnimationFrame(coming);
+    tools.close();
     Plotly.purge(graph);
     box.remove();
   };
@@ -274,19 +263,19 @@ function makeView(model, store, element, Plotly) {
 }
 
 // Tells the kernel of what it has asked to hear, and gives axes their own ranges back at a double click.
-function listen(model, graph, view) {
+function listen(model, graph, view, tell) {
   const events = model.get("events");
   graph.on("plotly_doubleclick", () => view.unzoom());
   graph.on("plotly_relayout", () => view.followZoom());
   graph.on("plotly_relayouting", () => view.followZoom());
   if (events.includes("click")) {
-    graph.on("plotly_click", ({ points: [point] }) => model.send({ click: { trace: point.curveNumber, x: point.x, y: point.y } }));
+    graph.on("plotly_click", ({ points: [point] }) => tell({ click: { trace: point.curveNumber, x: point.x, y: point.y } }));
   }
   if (events.includes("zoom")) {
     graph.on("plotly_relayout", (change) => {
       const ends = ["xaxis.range[0]", "xaxis.range[1]", "yaxis.range[0]", "yaxis.range[1]"].map((name) => change[name]);
       if (ends.some((end) => end === undefined)) return;
-      model.send({ zoom: ends });
+      tell({ zoom: ends });
       view.unzoom(); // what was boxed is computed finer, and is then the whole
     });
   }
@@ -298,6 +287,7 @@ export default () => {
     async initialize({ model }) {
       store = makeStore(model);
       plotly = model.widget_manager.get_model(model.get("plotly").slice("IPY_MODEL_".length)).then(loadPlotly);
+      return store.close;
     },
     render({ model, el }) {
       let made, closed = false;

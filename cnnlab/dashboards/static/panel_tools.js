@@ -20,6 +20,7 @@ function makePanelTools(model, box, Plotly, figure) {
   const bars = document.createElement("div");
   bars.className = "cnnlab-panels";
   box.append(bars);
+  const { send, disconnect } = connect(model, bars);
   let drawn = "";
 
   const savePicture = async (panel) => {
@@ -47,15 +48,16 @@ function makePanelTools(model, box, Plotly, figure) {
       words.togglePopover();
     });
     return element("div", { class: "cnnlab-tools", role: "group", "aria-label": panel.title, style: `left: ${left}px; top: ${top}px; width: ${width}px` },
-      button(large ? "⤡" : "⤢", large ? "All plots again (Escape)" : `Show ${panel.title} large`, () => model.send({ focus: large ? null : panel.name }), { "aria-pressed": String(large), "data-tool": "focus" }),
+      button(large ? "⤡" : "⤢", large ? "All plots again (Escape)" : `Show ${panel.title} large`, () => send({ focus: large ? null : panel.name }), { "aria-pressed": String(large), "data-tool": "focus" }),
       help, words,
       button("PNG", `Save ${panel.title} as a picture`, () => savePicture(panel)),
-      button("CSV", `Save the numbers of ${panel.title}`, () => model.send({ csv: panel.name })));
+      button("CSV", `Save the numbers of ${panel.title}`, () => send({ csv: panel.name })));
   };
   box.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && bars.dataset.focus && !box.querySelector(":popover-open")) model.send({ focus: null });
+    if (event.key === "Escape" && bars.dataset.focus && !box.querySelector(":popover-open")) send({ focus: null });
   });
   return {
+    close: disconnect,
     draw(meta) {
       const wanted = JSON.stringify(meta ?? null);
       if (wanted === drawn) return;

@@ -58,12 +58,13 @@ function hearKeys(root, actions) {
     event.preventDefault();
     if (event.type === "keydown" && (key !== " " || !event.repeat)) actions[key]();
   };
-  const settle = ({ target }) => {
+  const settle = ({ type, target }) => {
     if (!board()?.contains(target) || target.matches(TYPING) || target.closest("button, a, summary")) return;
+    if (type === "pointerdown" && target.matches("[type=range]")) return;
     board().tabIndex = -1;
     board().focus({ preventScroll: true });
   };
-  const heard = { keydown: hear, keyup: hear, pointerup: settle };
+  const heard = { keydown: hear, keyup: hear, pointerdown: settle, pointerup: settle };
   for (const [name, listener] of Object.entries(heard)) window.addEventListener(name, listener, true);
   return () => Object.entries(heard).forEach(([name, listener]) => window.removeEventListener(name, listener, true));
 }

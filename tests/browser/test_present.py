@@ -11,7 +11,8 @@ SIZES = """box => {
         found.push([parseFloat(getComputedStyle(it).fontSize), text.textContent]);
     }
     for (const it of box.querySelectorAll("input, select")) {
-        if (it.checkVisibility() && it.type !== "range") found.push([parseFloat(getComputedStyle(it).fontSize), it.value]);
+        if (!it.checkVisibility() || it.type === "range") continue;
+        found.push([parseFloat(getComputedStyle(it).fontSize), it.value]);
     }
     return found.sort(([one], [other]) => one - other).slice(0, 3);
 }"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 from cnnlab.config.settings import Settings, quote
@@ -15,12 +16,16 @@ GHOSTS = 3
 
 
 class BranchTree:
-    """Branches by number, the present one among them. What is refused leaves the tree as it was."""
+    """Branches by number, the first one given the present one. What is refused leaves the tree as it was."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.runs = {run.branch.number: run}
+    def __init__(self, *runs: Run) -> None:
         self.ghosts: tuple[Record, ...] = ()
+        self._take(runs)
+
+    def _take(self, runs: Sequence[Run]) -> None:
+        """Hold these branches, the present one first."""
+        self.run = runs[0]
+        self.runs = {run.branch.number: run for run in sorted(runs, key=lambda run: run.branch.number)}
 
     @property
     def settings(self) -> Settings:
@@ -36,8 +41,7 @@ class BranchTree:
     def begin(self, *runs: Run) -> None:
         """Put other branches, the present one first, in the place of all; the present run becomes a ghost."""
         self.add_ghost(self.run.record)
-        self.run = runs[0]
-        self.runs = {run.branch.number: run for run in sorted(runs, key=lambda run: run.branch.number)}
+        self._take(runs)
 
     def rewind(self, step: int) -> None:
         """Take the present branch back to where it was after an update; what came later becomes a ghost."""

@@ -15,7 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from cnnlab.config import errors
-from cnnlab.config.links import find_moment, format_link, opened
+from cnnlab.config.links import format_link
 from cnnlab.config.schedules import SHARE
 from cnnlab.config.settings import KNOB_FIELDS, Settings, quote, settings
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
@@ -29,8 +29,9 @@ from cnnlab.dashboards.cell import (
 )
 from cnnlab.dashboards.controls import PACE, PACES, choose_starting_pace
 from cnnlab.dashboards.frame_publisher import FramePublisher, obey_interrupt
-from cnnlab.dashboards.lab_widgets import LabWidgets, check_scale
+from cnnlab.dashboards.lab_widgets import PRESENT_SCALE, LabWidgets, check_scale
 from cnnlab.dashboards.messages import check_switch, check_updates, find_field, obey
+from cnnlab.dashboards.opening import Opening, read_beside
 from cnnlab.dashboards.saved_picture import encode_svg
 from cnnlab.dashboards.view import View
 from cnnlab.dashboards.view_state import Moment, describe_state, take_moment
@@ -55,7 +56,7 @@ class Lab(CellOutput):
     """An interactive dashboard on one run; it displays itself. Nothing trains until asked.
 
     `Lab("question", learning_rate=1e-3)` takes a preset's name or Settings and any field by keyword; `scale=1.5`
-    enlarges it for a projector; `network`, `data`, `cost`, `held_out` and `watch` are those of `cnnlab.Run`. Every
+    enlarges it; `network`, `data`, `cost`, `held_out` and `watch` are those of `cnnlab.Run`. Every
     control is also a call: `play`, `pause`, `step`, `set`, `reset`, `close`. Running the cell again closes the lab that
     was there. `Lab(lab.link())` opens what a link was taken of: it trains to the update that was shown, and pauses. In
     a notebook the run is kept safe every few seconds (`autosave` may name another file, or be False), and a lab that
@@ -69,15 +70,24 @@ class Lab(CellOutput):
     **Show forecast**, or by `show_forecast`. That is remembered, also where the cell is run again in the same kernel.
     The schedule "as_high_as_is_safe" takes its learning rates from the critical one, and they are shown as any others.
 
+    `present=True` is for a projector: the cost, the histograms of the weights and the learning rate alone, enlarged by
+    1.5 (or by `scale`) and the plots by more; the keys that the page names work while the dashboard has the focus. Its
+    button **All controls**, or `lab.present = False`, ends that.
+
+    `Lab(record)` shows a record, or the file that one was saved in, whole and paused, and goes on from its end as
+    `Run(record)` does. `Lab(record, beside=other)` draws another one over it, a Record or the name of a file that
+    `cnnlab.load` reads: in dashes and hollow marks, in every plot but the two of the weights' magnitudes.
+
     `stop_at_nan=True` has Play stop by itself two updates after the cost or a weight is NaN or inf; Play pressed again
     then goes on to the planned end. The page has the same switch. Updates that are asked for by number are all made.
     """
 
     def __init__(
         self,
-        preset: str | Settings = "question",
+        preset: str | os.PathLike[str] | Settings | Record = "question",
         *,
-        scale: float = 1.0,
+        scale: float | None = None,
+        present: bool = False,
         hints: bool = True,
         stop_at_nan: bool = True,
         network: Any = None,
@@ -87,10 +97,13 @@ class Lab(CellOutput):
         watch: Sequence[str] | None = None,
         autosave: bool | str | os.PathLike[str] = True,
         panels: Sequence[str] | None = None,
+        beside: Record | str | os.PathLike[str] | None = None,
         **changes: Any,
     ) -> None:
-        check_scale(scale)
+        check_switch("present", present)
+        scale = check_scale((PRESENT_SCALE if present else 1.0) if scale is None else scale)
         check_panels(panels)
+        self.beside = read_beside(beside)
         check_switch("hints", hints)
         check_switch("stop_at_nan", stop_at_nan)
         self.hints = hints or shows_forecast()
@@ -98,18 +111,15 @@ class Lab(CellOutput):
             raise TypeError(f"autosave must be True, False or the name of a file, got {quote(autosave)}")
         if network is None and isinstance(cost, str):
             changes["cost"], cost = cost, None
-        if network is not None:
-            data, changes = prepare_own_start(preset, network, data, changes)
-        start, plan = opened(preset, **changes)
-        own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
-        self.own = own
+        self.own = {"network": network, "data": data, "cost": cost, "held_out": held_out, "watch": watch}
+        opening = Opening(preset, self.own, changes)
         self.own_network = network is not None
         self.problem = self.refused = self.note = self.undrawn = ""
         self.problem_at = 0.0
         self.told = 0  # how many failures of the worker were raised here, or are over
         self.heard: list[float] = [0, 0]
         self.look: int | None = None
-        self.worker = Worker(lambda wanted: Run(wanted, **own), start, self._take_view, plan)
+        self.worker = Worker(opening.make_run, opening.start, self._take_view, opening.plan, opening.runs)
         self.worker.stop_at_nan(stop_at_nan)
         self.view = self.worker.view
         self.pace = choose_starting_pace(self.worker.length)
@@ -117,15 +127,15 @@ class Lab(CellOutput):
         self.worker.autosave = open_autosave(type(self), autosave)
         self.publisher: FramePublisher = FramePublisher(self)
         self.widgets: LabWidgets = LabWidgets(
-            take_moment(self, self.view), float(scale), self.own_network, self.received,
-            self.publisher, lambda: self.worker.run.patches(), panels,
+            take_moment(self, self.view), scale, self.own_network, self.received,
+            self.publisher, lambda: self.worker.run.patches(), panels, present, self.beside,
         )  # fmt: skip
         self.box = self.widgets.box
         self.doctor: AutopsyPanel = self.widgets.doctor
         OPEN[self] = get_current_cell()
         self.show()
-        if moment := find_moment(preset):
-            self.worker.play(moment, hurried=True)
+        if opening.moment:
+            self.worker.play(opening.moment, hurried=True)
         if self.publisher.loop is not None:  # outside a notebook nobody sees what is measured at rest
             self.worker.measurements.watching = True
             self.worker.ask()
@@ -151,6 +161,15 @@ class Lab(CellOutput):
     @panels.setter
     def panels(self, names: Sequence[str] | None) -> None:
         self.widgets.choose_panels(names)
+
+    @property
+    def present(self) -> bool:
+        """Whether the page is as for a projector; may be set."""
+        return self.widgets.present
+
+    @present.setter
+    def present(self, present: bool) -> None:
+        self.widgets.choose_mode(check_switch("present", present))
 
     @property
     def settings(self) -> Settings:
@@ -397,6 +416,13 @@ class Lab(CellOutput):
         """Have Play stop by itself two updates after the cost or a weight is NaN or inf, or not."""
         self.worker.stop_at_nan(check_switch("stop_at_nan", stop))
         self.worker.ask()
+
+    def choose_mode(self, present: bool) -> None:
+        """Have the page as for a projector, or not (called in whatever thread messages are handled)."""
+        if self.publisher.loop is None:
+            self.present = present
+        else:
+            self.publisher.call(lambda: setattr(self, "present", present))
 
     def close(self) -> None:
         """End the lab: no thread, widget, comm or figure stays. The record can still be read."""

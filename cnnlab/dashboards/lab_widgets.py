@@ -26,11 +26,14 @@ from cnnlab.dashboards.view_state import (
     describe_header,
     describe_strip,
 )
+from cnnlab.diagnosis.summary import compare_records
 from cnnlab.plots.arrangement import arrange_panels, check_focus, check_panels
+from cnnlab.plots.beside import Beside
 from cnnlab.plots.dashboard import describe_dashboard, refresh_dashboard
 from cnnlab.plots.images import draw_patches
 from cnnlab.plots.numbers import write_numbers
 from cnnlab.plots.recorder import FigureRecorder
+from cnnlab.records.record import Record
 
 CONTROLS_WIDTH = 264
 """Width of the controls in pixels at scale 1."""
@@ -38,6 +41,14 @@ LEAST_WIDTH = 320
 """Least width of the plots in pixels."""
 WIDTH = 1080
 """Width of the whole in pixels, until a page tells its own."""
+PRESENT_SCALE = 1.5
+"""How much a dashboard for a projector is enlarged, if nobody says."""
+PRESENT_PLOTS = 1.55
+"""How much more its plots are: exponents, at 0.7 of the size of a tick, are then 16 pixels high."""
+PRESENTED = ("cost", "magnitudes")
+"""Its plots, if nobody names others."""
+PRESENT = "cnnlab-present"
+"""Its class on the page."""
 PAGE_WIDTH = Number("Width", 0, 1e5, (0, 1e5))
 """Pixels of the plots' place on the page."""
 
@@ -57,12 +68,15 @@ class LabWidgets:
         publisher: FramePublisher,
         find_patches: Callable[[], Any],
         panels: Sequence[str] | None,
+        present: bool = False,
+        beside: Record | None = None,
     ) -> None:
-        self.scale = scale
+        self.scale, self.present, self.beside = scale, present, beside
         self.find_patches = find_patches
         self.moment = moment
-        self.width = max(LEAST_WIDTH, WIDTH - round(CONTROLS_WIDTH * scale))
-        self.panels = check_panels(panels)
+        self.compared = self.compare()
+        self.width = max(LEAST_WIDTH, WIDTH - (0 if present else round(CONTROLS_WIDTH * scale)))
+        self.chosen = panels
         self.focus: str | None = None
         heard: Events = {
             "answer": lambda answer: publisher.call(lambda: publisher.take_answer(answer)),
@@ -90,12 +104,32 @@ class LabWidgets:
             part.add_class(f"cnnlab-{name}")
         self.box = ipywidgets.VBox([self.header, self.doctor, self.body])
         self.box.add_class("cnnlab-lab")
+        if present:
+            self.box.add_class(PRESENT)
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """The names of the plots that are shown, in their order."""
+        return check_panels(PRESENTED if self.present and self.chosen is None else self.chosen)
+
+    @property
+    def plot_scale(self) -> float:
+        """How much the plots are enlarged."""
+        return self.scale * PRESENT_PLOTS if self.present else self.scale
+
+    def compare(self) -> Beside | None:
+        """The record beside, with what it has otherwise than the present run; None if there is none."""
+        if self.beside is None:
+            return None
+        words = compare_records(self.moment.view.record, self.beside)
+        return Beside(self.beside, words, not self.moment.hidden)
 
     def describe_figure(self) -> dict[str, Any]:
         """A figure of the present width, without points."""
         view = self.moment.view
         return describe_dashboard(
-            self.moment.shown, view.goal, scale=self.scale, width=self.width, panels=self.panels, focus=self.focus
+            self.moment.shown, view.goal, scale=self.plot_scale, width=self.width, panels=self.panels,
+            focus=self.focus, beside=self.compared,
         )  # fmt: skip
 
     def draw(
@@ -108,6 +142,9 @@ class LabWidgets:
         page answer with this number when it is there.
         """
         self.moment = moment
+        if self.beside is not None and texts:
+            with catch_all(note):
+                self.follow_differences()
         ready: list[Callable[[], None]] = []
         parts = [self.prepare_strip, self.prepare_controls] if texts else []
         for part in parts:
@@ -142,9 +179,11 @@ class LabWidgets:
         """Draw a moment into a figure, or what notes it."""
         view = moment.view
         ghosts = view.ghosts if moment.shown is view.record else (view.record, *view.ghosts)
-        panels = arrange_panels(self.width, self.scale, self.panels, self.focus).panels
+        keyed = self.compared is not None
+        panels = arrange_panels(self.width, self.plot_scale, self.panels, self.focus, keyed).panels
         refresh_dashboard(
-            figure, moment.shown, ghosts, view.goal, pictures=pictures, curvature=not moment.hidden, panels=panels
+            figure, moment.shown, ghosts, view.goal, pictures=pictures, curvature=not moment.hidden, panels=panels,
+            beside=self.compared,
         )  # fmt: skip
 
     def make_figure(self) -> go.Figure:
@@ -191,8 +230,24 @@ class LabWidgets:
 
     def choose_panels(self, panels: Sequence[str] | None) -> None:
         """Show the panels of these names in their order; None: all of them."""
-        self.panels, self.focus = check_panels(panels), None
+        check_panels(panels)
+        self.chosen, self.focus = panels, None
         self.arrange()
+
+    def choose_mode(self, present: bool) -> None:
+        """Show the dashboard as for a projector, or with all controls."""
+        if present == self.present:
+            return
+        self.present, self.focus = present, None
+        (self.box.add_class if present else self.box.remove_class)(PRESENT)
+        self.arrange()
+
+    def follow_differences(self) -> None:
+        """Have the key say what differs now, and the plots hide what is hidden now."""
+        compared = self.compare()
+        if compared != self.compared:
+            self.compared = compared
+            self.arrange()
 
     def arrange(self) -> None:
         """Show the same in another arrangement."""
@@ -214,8 +269,9 @@ def make_column_layout(width: int) -> ipywidgets.Layout:
     return ipywidgets.Layout(width=f"{width}px", flex="0 0 auto")
 
 
-def check_scale(scale: Any) -> None:
-    """ValueError in a sentence if a dashboard cannot be enlarged by this factor."""
+def check_scale(scale: Any) -> float:
+    """A factor to enlarge a dashboard by; ValueError in a sentence if it is none."""
     number: Any = scale if isinstance(scale, numbers.Real) and not isinstance(scale, bool) else 0
     if not 0.5 <= number <= 4:
         raise ValueError(f"scale must be a number in [0.5, 4], got {quote(scale)}")
+    return float(number)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cnnlab.dashboards.plotly_script import PlotlyScript, share_plotly
 from cnnlab.dashboards.static_files import read_static
 from cnnlab.plots.colours import DARK
-from cnnlab.plots.recorder import FigureRecorder, Place
+from cnnlab.plots.recorder import FigureRecorder, Place, find_holder, put_values
 
 TYPES = {"<f4": "f", "<f8": "d", "<i4": "i", "|u1": "B"}
 """Numbers that are sent as they are -> what the page calls them; others are sent as float64."""
@@ -93,9 +93,8 @@ class LiveFigure(anywidget.AnyWidget):
     def show(self, figure: go.Figure | dict[str, Any], drawn: FigureRecorder | None = None) -> None:
         """Show another figure, with what was drawn on it since: what differs from the present one is sent."""
         new = take_apart(figure)
-        for place, value in drawn.values() if drawn is not None else ():
-            holder, name = find_holder(new, place)
-            holder[name] = value
+        if drawn is not None:
+            put_values(new, drawn)
         with self.lock:
             if list_names(new) != self.names:
                 self.spec.update(new)
@@ -177,15 +176,6 @@ def take_apart(figure: go.Figure | dict[str, Any]) -> dict[str, Any]:
 def list_names(spec: Mapping[str, Any]) -> list[str]:
     """The names of a figure's traces."""
     return [trace.get("name") or "" for trace in spec["data"]]
-
-
-def find_holder(spec: dict[str, Any], place: Place) -> tuple[dict[str, Any], Any]:
-    """The dictionary in which a value of a figure lies, and its name there."""
-    holder: Any = spec
-    name: Any
-    for name in place[:-1]:
-        holder = holder[name] if isinstance(holder, list) else holder.setdefault(name, {})
-    return holder, place[-1]
 
 
 def list_changes(old: Any, new: Any, place: Place) -> list[tuple[Place, Any]]:

@@ -28,6 +28,7 @@ class Message(TypedDict, total=False):
     preset: str
     pace: str
     stop_at_nan: bool
+    present: bool
     hand: list[float]
     problem: str
 
@@ -147,6 +148,7 @@ FIELDS: dict[str, Field] = {
     "preset": Field(lambda lab, message: lab.choose(message["preset"])),
     "pace": Field(lambda lab, message: lab.choose_pace(message["pace"])),
     "stop_at_nan": Field(lambda lab, message: lab.stop_at_nan(message["stop_at_nan"]), check_switch),
+    "present": Field(lambda lab, message: lab.choose_mode(message["present"]), check_switch),
     "hand": Field(check=check_hand),
 }
 """Name of a field -> its call and its check, in the order in which they are done."""

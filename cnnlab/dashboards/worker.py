@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cnnlab.config.errors import catch_all, describe_error, make_raisable
 from cnnlab.config.links import Plan
@@ -33,24 +33,25 @@ TIDY = 2.0
 class Worker:
     """Trains a run in a thread of its own, towards a goal, at a pace.
 
-    Every method may be called from any thread. `posted` is called in the worker's thread with each View.
+    Every method may be called from any thread. `posted` is called in the worker's thread with each View. `runs` are the
+    branches to go on with, the present one first, in place of a new run.
     """
 
     def __init__(
-        self, make_run: Callable[[Settings], Run], start: Settings, posted: Callable[[View], None], plan: Plan = ()
-    ) -> None:
+        self, make_run: Callable[[Settings], Run], start: Settings, posted: Callable[[View], None], plan: Plan = (),
+        runs: Sequence[Run] = (),
+    ) -> None:  # fmt: skip
         self.make_run = make_run
         self.posted = posted
         self.autosave = Autosave()
-        run = make_run(start)
-        run.plan = plan
-        self.tree = BranchTree(run)
-        self.rate = RateControl(start.learning_rate)
-        self.measurements = IdleMeasurements()
         self.pending: Settings | None = None  # what the last job that waits will bring, while one waits
+        self.tree = BranchTree(*(runs or (make_run(start),)))
+        self.run.plan = plan
+        self.rate = RateControl(self.settings.learning_rate)
+        self.measurements = IdleMeasurements()
         self.kept = self.rate  # the rate control of the run that is there, while restarts wait
-        self.goal = 0
-        self.planned = self.length
+        self.goal = self.run.updates
+        self.planned = max(self.length, self.run.updates)
         self.pace = Pace()
         self.nan_stop = NanStop()
         self.playing = False  # whether it trains to the planned end, not so many updates as were asked for

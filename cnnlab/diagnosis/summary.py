@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +143,40 @@ def difference(record: Record, parent: Record | None, coming: Knobs | None = Non
         if new[name] != old[name]
     ]
     return f"{', '.join(changed) or 'no change'} at {forked_at}"
+
+
+def compare_records(record: Record, other: Record) -> str:
+    """What another record has otherwise than a record, such as "lr 0.001 (here 0.01), seed 3 (here 0)".
+
+    Where both start alike, the first change of knobs in which they differ: "lr 0.001 (here 0.01) from update 4".
+    """
+    start, theirs = dataclasses.asdict(record.settings), dataclasses.asdict(other.settings)
+    changed = write_differences(start, theirs)
+    if record.network != other.network:
+        changed.insert(0, f"{other.network or 'the network of the question'} (here {record.network or 'that'})")
+    if changed:
+        return ", ".join(changed)
+    for update in sorted({first for each in (record, other) for first, _ in each.schedule}):
+        if update > min(len(record), len(other)):
+            break
+        ours, theirs = (dataclasses.asdict(each.knobs_at(update)) for each in (record, other))
+        if changed := write_differences(ours, theirs):
+            return f"{', '.join(changed)} from update {update}"
+    return f"the same settings, {format_count(len(other), 'update')}"
+
+
+def write_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Each field that differs, with both values; how long Play goes on and where it computes are none of them."""
+    return [
+        f"{SHORT.get(name, name)} {write_value(theirs[name])} (here {write_value(ours[name])})"
+        for name in ours
+        if ours[name] != theirs[name] and name not in ("epochs", "preset", "device")
+    ]
+
+
+def write_value(value: Any) -> str:
+    """A setting's value in a label."""
+    return f"{value:g}" if isinstance(value, float) else "all" if value is None else str(value)
 
 
 def write_knob(value: float | str) -> str:

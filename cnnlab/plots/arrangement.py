@@ -21,6 +21,8 @@ LEFT_OF_LAYERS = 72
 """Pixels at scale 1 to the left of a plot whose rows are layers."""
 ROW, HIGHEST_ROW = 208, 340
 """Height of a row in pixels at scale 1 where cells are narrow, and where they are wide."""
+KEY = 22
+"""Height in pixels at scale 1 of a key above all plots."""
 LOWEST_FOCUS, HIGHEST_FOCUS = 300, 600
 """Height in pixels at scale 1 of a plot that has the figure to itself."""
 TICK_WIDTH, TICK_HEIGHT = 38, 17
@@ -65,6 +67,8 @@ class Arrangement:
     """Name of a plot -> where it lies, in the order in which they are shown."""
     focus: str | None = None
     """The one that has the figure to itself."""
+    key: Box | None = None
+    """Where the key of two records lies; None where only one is drawn."""
 
 
 def check_panels(panels: Sequence[str] | None) -> tuple[str, ...]:
@@ -87,11 +91,16 @@ def check_focus(focus: str | None) -> str | None:
 
 
 def arrange_panels(
-    width: int, scale: float = 1.0, panels: Sequence[str] | None = None, focus: str | None = None
+    width: int,
+    scale: float = 1.0,
+    panels: Sequence[str] | None = None,
+    focus: str | None = None,
+    keyed: bool = False,
 ) -> Arrangement:
     """Where plots lie in a figure so many pixels wide, in their order; `focus` is one that has it to itself.
 
-    Earlier rows have as many panels as later ones, or one less: the first panel is as wide as any.
+    `keyed`: whether there is a key of two records above them. Earlier rows have as many panels as later ones, or one
+    less: the first panel is as wide as any.
     """
     names = check_panels(panels)
     if check_focus(focus) is not None:
@@ -100,11 +109,14 @@ def arrange_panels(
     rows = split_rows(names, next(count for most, count in COLUMNS if width / scale < most))
     height = choose_focus_height(width, scale) if focus else choose_row_height(width / len(rows[0]), scale)
     found: dict[str, Panel] = {}
+    key = Box(0, 0, width, round(KEY * scale)) if keyed else None
+    top = key.height if key else 0
     for row, cells in enumerate(rows):
         edges = [round(width * place / len(cells)) for place in range(len(cells) + 1)]
         for cell, left, right in zip(cells, edges[:-1], edges[1:], strict=True):
-            found |= place_cell(cell, Box(left, row * height, right - left, height), scale)
-    return Arrangement(width, len(rows) * height, scale, {name: found[name] for name in names}, focus)
+            found |= place_cell(cell, Box(left, top + row * height, right - left, height), scale)
+    whole = round(top + len(rows) * height)
+    return Arrangement(width, whole, scale, {name: found[name] for name in names}, focus, key)
 
 
 def choose_row_height(cell: float, scale: float) -> int:

@@ -14,9 +14,10 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from cnnlab.plots.arrangement import Panel, arrange_panels
-from cnnlab.plots.colours import FAINT, INK, ORANGE, PALETTE, RED, colour_branch, colour_layer
+from cnnlab.plots.beside import Beside, draw_beside, make_beside_traces
+from cnnlab.plots.colours import FAINT, INK, ORANGE, RED, colour_branch, colour_layer
 from cnnlab.plots.dashboard_layout import choose_visible, make_layout
-from cnnlab.plots.gauges import PLOTS, number_axes, number_lanes, take_values
+from cnnlab.plots.gauges import PLOTS, number_axes, take_values
 from cnnlab.plots.layer_groups import group_layers
 from cnnlab.plots.layout import (
     choose_power_ticks,
@@ -26,10 +27,11 @@ from cnnlab.plots.layout import (
     name_axis,
 )
 from cnnlab.plots.over_time import count_shares, draw_over_time, note_over_time
-from cnnlab.plots.points import LAYER_POINTS, find_lone_points, keep_first, place_marks, split_stretches, thin_curve
-from cnnlab.plots.recorder import FigureRecorder
+from cnnlab.plots.points import find_lone_points, place_marks, thin_curve
+from cnnlab.plots.recorder import FigureRecorder, put_values
 from cnnlab.plots.sharpness import draw_stability, find_heights
-from cnnlab.records.frame import FloatArray, is_nonfinite
+from cnnlab.plots.traces import choose_axes, draw_accuracy, draw_values, join, make_curve, make_layer_marks, make_marks
+from cnnlab.records.frame import FloatArray
 from cnnlab.records.record import Record
 
 WIDTH = 800
@@ -50,8 +52,9 @@ def draw_dashboard(record: Record, goal: int, *, dark: bool = False, **shape: An
     `dark` as in `refresh_dashboard`. ValueError in a sentence if a name is no plot's.
     """
     figure = go.Figure(describe_dashboard(record, goal, **shape))
-    panels = arrange_panels(**{"width": WIDTH, **shape}).panels
-    refresh_dashboard(figure, record, (), goal, panels=panels, dark=dark)
+    beside = shape.pop("beside", None)
+    panels = arrange_panels(**{"width": WIDTH, **shape}, keyed=beside is not None).panels
+    refresh_dashboard(figure, record, (), goal, panels=panels, dark=dark, beside=beside)
     return figure
 
 
@@ -63,16 +66,19 @@ def describe_dashboard(
     width: int = WIDTH,
     panels: Sequence[str] | None = None,
     focus: str | None = None,
+    beside: Beside | None = None,
 ) -> dict[str, Any]:
-    """The figure's `data` and `layout` as plotly's JSON, with the ranges of a record and no points yet.
+    """The figure's `data` and `layout` as plotly's JSON, with the ranges of a record and none of its points yet.
 
     `scale` enlarges its type, `width` is in pixels. `panels` are the names of the plots that are shown, in their order,
-    all of them for None; `focus` is the name of one that has the figure to itself. It is made without plotly's classes,
-    which take 80 ms and 20 MiB.
+    all of them for None; `focus` is the name of one that has the figure to itself. `beside` is a second record, drawn
+    over the first one where that makes sense, with a key above the plots; without it there are no traces for one. It is
+    made without plotly's classes, which take 80 ms and 20 MiB.
     """
     record = group_layers(record)
-    arrangement = arrange_panels(width, scale, panels, focus)
+    arrangement = arrange_panels(width, scale, panels, focus, keyed=beside is not None)
     traces = [
+        *(make_beside_traces(beside, record.layers) if beside else ()),
         make_curve("ghosts", "cost", FAINT, 1.2),
         *(make_curve(f"branch {place}", "cost", INK, 1.5) for place in range(BRANCHES)),
         make_curve("cost", "cost", INK, 2),
@@ -101,42 +107,15 @@ def describe_dashboard(
             traces.append(make_curve(f"{name} {at}", name, colour_layer(at), hovertemplate=hover))
     for trace, visible in zip(traces, choose_visible(traces, arrangement.panels), strict=True):
         trace["visible"] = visible
-    layout = make_layout(record.layers, arrangement)
-    for axis, found in find_ranges(record, (), goal, panels=arrangement.panels).items():
+    layout = make_layout(record.layers, arrangement, beside.words if beside else "")
+    for axis, found in find_ranges(record, (), goal, panels=arrangement.panels, beside=beside).items():
         layout[axis] |= {**found, "autorange": False}
-    return {"data": traces, "layout": layout}
-
-
-def choose_axes(plot: str, lane: bool = False) -> dict[str, str]:
-    """The axes of a trace in a plot; with `lane`, its heights are those of the plot's lanes."""
-    x, y = number_axes()[plot]
-    return {"xaxis": x, "yaxis": number_lanes()[plot] if lane else y}
-
-
-def make_curve(
-    name: str, plot: str, colour: str, width: float = 1.3, dash: str | None = "solid", mode: str = "lines", **more: Any
-) -> dict[str, Any]:
-    """An empty line in a plot."""
-    line = {"color": colour, "width": width, **({"dash": dash} if dash else {})}
-    return {"type": "scatter", "name": name, "mode": mode, "line": line, **choose_axes(plot), **more}
-
-
-def make_marks(name: str, plot: str, colour: str) -> dict[str, Any]:
-    """Empty marks on a plot's lanes, or on its rows where it has no lanes."""
-    marker = {"color": colour, "size": 7, "symbol": "x"}
-    axes = choose_axes(plot, lane=PLOTS[plot].log)
-    return {"type": "scatter", "name": name, "mode": "markers", "marker": marker, **axes}
-
-
-def make_layer_marks(name: str, plot: str, lane: bool = False) -> dict[str, Any]:
-    """Empty marks in a plot whose colours are places in PALETTE.
-
-    Numbers, for plotly reads a text for each of a thousand marks longer than all the rest of a figure takes.
-    """
-    last = len(PALETTE) - 1
-    scale = [[place / last, colour] for place, colour in enumerate(PALETTE)]
-    marker = {"size": 4, "symbol": "square", "colorscale": scale, "cmin": 0, "cmax": last, "showscale": False}
-    return {"type": "scatter", "name": name, "mode": "markers", "marker": marker, **choose_axes(plot, lane)}
+    figure = {"data": traces, "layout": layout}
+    if beside:
+        drawn = FigureRecorder(trace["name"] for trace in traces)
+        draw_beside(drawn, beside, record.layers)
+        put_values(figure, drawn)
+    return figure
 
 
 def refresh_dashboard(
@@ -148,6 +127,7 @@ def refresh_dashboard(
     curvature: bool = True,
     panels: Mapping[str, Panel] | None = None,
     dark: bool = False,
+    beside: Beside | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Draw the record, with earlier ones as faint ghosts, into a figure of `draw_dashboard` in one message.
 
@@ -155,13 +135,14 @@ def refresh_dashboard(
     `over_time`), for the page to colour, and a figure keeps its picture. `dark`: whether that picture is for a dark
     ground; all other colours are those of a light one, for `recolour`. `curvature`: whether the largest eigenvalue is
     drawn, with which the page would hold the critical learning rate. `panels`: those of the figure's arrangement, to
-    draw no others; all of a figure of the usual width for None.
+    draw no others; all of a figure of the usual width for None. `beside`: what `draw_dashboard` has drawn over the
+    record, for the axes to hold.
     Returns the ranges wanted, by axis.
     """
     record = group_layers(record)
     panels = arrange_panels(WIDTH).panels if panels is None else panels
     traces = {trace.name: trace for trace in figure.data}
-    last = find_last_update(record, ghosts, goal)
+    last = find_last_update(record, ghosts, goal, beside)
     with figure.batch_update():
         if "cost" in panels:
             draw_cost(traces, record, ghosts)
@@ -180,15 +161,16 @@ def refresh_dashboard(
             yardstick = PLOTS[name].yardstick
             if yardstick is not None:
                 traces[f"{name} yardstick"].update(x=[0, last], y=[yardstick, yardstick])
-        wanted = find_ranges(record, ghosts, goal, curvature, panels)
+        wanted = find_ranges(record, ghosts, goal, curvature, panels, beside)
         for axis, range_and_ticks in wanted.items():
             figure.layout[axis].update(range_and_ticks, autorange=False)
     return wanted
 
 
-def find_last_update(record: Record, ghosts: Sequence[Record], goal: int) -> int:
+def find_last_update(record: Record, ghosts: Sequence[Record], goal: int, beside: Beside | None = None) -> int:
     """The last update on the time axes: the goal, or less as long as the runs leave most of that empty."""
     longest = max(len(record), *(min(len(other), 4 * goal) for other in (*record.others, *ghosts)), 1)
+    longest = max(longest, len(beside.record) if beside else 0)
     held = SHORT
     while held < longest:
         held *= 2
@@ -201,10 +183,11 @@ def find_ranges(
     goal: int,
     curvature: bool = True,
     panels: Mapping[str, Panel] | None = None,
+    beside: Beside | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Axis -> range and ticks, of the panels that are shown."""
     panels = arrange_panels(WIDTH).panels if panels is None else panels
-    last = find_last_update(record, ghosts, goal)
+    last = find_last_update(record, ghosts, goal, beside)
     ticks = choose_update_ticks(last)
     across: dict[str, dict[str, Any]] = {name: {"range": [-0.025 * last, last * 1.02], **ticks} for name in panels}
     up: dict[str, dict[str, Any]] = {}
@@ -214,7 +197,10 @@ def find_ranges(
         elif name == "magnitudes":
             across[name] = find_powers(record, panel.ticks[0])
         elif name != "accuracy":
-            up[name] = fit_log_range(find_values(name, record, ghosts, curvature), panel.ticks[1])
+            values = find_values(name, record, ghosts, curvature)
+            if beside:
+                values = np.append(values, find_values(name, group_layers(beside.record), (), beside.curvature))
+            up[name] = fit_log_range(values, panel.ticks[1])
     axes = number_axes()
     wanted = {name_axis(axes[name][0]): found for name, found in across.items()}
     return wanted | {name_axis(axes[name][1]): found for name, found in up.items()}
@@ -269,23 +255,6 @@ def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) 
     )
 
 
-def join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Several arrays as one; an empty one of none."""
-    return np.concatenate(parts or [np.empty(0)])
-
-
-def draw_accuracy(traces: dict[str, Any], record: Record) -> None:
-    """Accuracy on the batch, and on held-out patches where it was measured."""
-    x, y = thin_curve(record.accuracy, LAYER_POINTS)
-    traces["accuracy"].update(x=x, y=y)
-    alone, _ = find_lone_points(x, y + 1)  # an accuracy of 0 has its place, too
-    traces["lone accuracy"].update(x=alone, y=y[np.searchsorted(x, alone)])
-    measured = np.flatnonzero(np.isfinite(record.held_out_accuracy))
-    measured = np.union1d(measured[split_stretches(len(measured), LAYER_POINTS)], measured[-1:])
-    values = record.held_out_accuracy[measured].astype(np.float32)
-    traces["held out"].update(x=(measured + 1).astype(np.float32), y=values)
-
-
 def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
     """The latest histogram of each layer as a ridge on the layer's row; red crosses where weights are NaN or inf."""
     first, last = choose_powers(record.exponents)
@@ -301,29 +270,3 @@ def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
         traces[f"magnitudes {layer}"].update(x=x, y=y)
     lost = np.flatnonzero(latest[0, :, -1])
     traces["lost weights"].update(x=np.full(len(lost), last + (last - first) * 0.02), y=lost + 0.1)
-
-
-def draw_values(traces: dict[str, Any], plot: str, values: FloatArray) -> None:
-    """Values (updates, curves), each stretch of updates by its largest value; their marks in the lane above."""
-    places = split_stretches(len(values), LAYER_POINTS)
-    steps = (places + 1).astype(np.float32)
-    usable = np.where(np.isfinite(values), values, -np.inf)
-    largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
-    bad, none = is_nonfinite(values), values == 0
-    curves = values.shape[1]
-    marks, alone = [], []
-    for curve in range(curves):
-        drawn = np.where(largest[:, curve] > 0, largest[:, curve], np.nan)
-        traces[f"{plot} {curve}"].update(x=steps, y=drawn)
-        alone.append(find_lone_points(steps, drawn))
-        found = (np.flatnonzero(kind[:, curve]) for kind in (bad, none))
-        lost, zero = (keep_first(each, len(values), LAYER_POINTS) for each in found)
-        heights = np.array([0.98 - 0.11 * curve / curves, 0.015 + 0.04 * curve / curves], dtype=np.float32)
-        marks.append((np.append(lost, zero) + 1, np.repeat(heights, [len(lost), len(zero)])))
-    for name, points in ((f"{plot} marks", marks), (f"lone {plot}", alone)):
-        colours = np.arange(curves, dtype=np.uint8) % len(PALETTE)
-        traces[name].update(
-            x=join([x for x, _ in points]).astype(np.float32),
-            y=join([y for _, y in points]),
-            marker={"color": np.repeat(colours, [len(x) for x, _ in points])},
-        )

@@ -20,6 +20,9 @@ TITLE_SIZE, KEY_SIZE, TICK_SIZE, LANE_SIZE = 12, 10, 10, 9
 """Sizes of type in pixels at scale 1."""
 POWERS = 1.25
 """How much larger than its type plotly writes the labels of a log axis."""
+BESIDE = "Dashed lines and hollow marks are the run beside."
+NOT_BESIDE = "The run beside is not drawn here."
+"""What a panel's help says of a second record."""
 NARROW, WIDE = set("ijltfrI1.,:;'|!/()[]-… "), set("mwMW%@—")
 """Characters that take less than others, and more."""
 
@@ -37,15 +40,16 @@ class PanelState(TypedDict):
     """The same of what its axes span."""
 
 
-def make_layout(layers: Sequence[str], arrangement: Arrangement) -> dict[str, Any]:
+def make_layout(layers: Sequence[str], arrangement: Arrangement, beside: str = "") -> dict[str, Any]:
     """Axes, titles and type; nothing that changes while a run trains but the ranges.
 
-    A plot that is not shown keeps the numbers of its axes. `meta` holds what the page is told of the panels.
+    `beside` is what a second record has other than the first, for the key. A plot that is not shown keeps the numbers
+    of its axes. `meta` holds what the page is told of the panels.
     """
     scale, axes, lanes = arrangement.scale, number_axes(), number_lanes()
     built = {
         **make_frame(scale, arrangement.width), "height": arrangement.height, "uirevision": "kept", "dragmode": "zoom",
-        "annotations": make_titles(arrangement),
+        "annotations": [*make_titles(arrangement), *make_key(arrangement, beside)],
         "shapes": [
             make_lane_ground(*axes[name]) for name in arrangement.panels if PLOTS[name].log and PLOTS[name].ground
         ],
@@ -123,6 +127,29 @@ def make_titles(arrangement: Arrangement) -> list[dict[str, Any]]:
     return found
 
 
+def make_key(arrangement: Arrangement, beside: str) -> list[dict[str, Any]]:
+    """The key of two records, in a line above all plots; cut to its width, the whole where the pointer rests."""
+    if arrangement.key is None:
+        return []
+    scale, room = arrangement.scale, arrangement.key.width / arrangement.scale - 2 * INDENT
+    parts = ("— × this run", f"- - ○ beside: {beside}")
+    text = cut_text("      ".join(parts), room)
+    return [{
+        "name": "key", "xref": "paper", "yref": "paper", "showarrow": False, "xanchor": "left", "yanchor": "middle",
+        "x": INDENT * scale / arrangement.width, "y": 1 - arrangement.key.height / 2 / arrangement.height,
+        "text": text.replace(" ", "\N{NO-BREAK SPACE}"), "font": {"size": KEY_SIZE * scale}, "hovertext": parts[1],
+    }]  # fmt: skip
+
+
+def cut_text(text: str, room: float) -> str:
+    """A text in the size of a key, or as much of its beginning as there is room for."""
+    if measure_text(text, KEY_SIZE) <= room:
+        return text
+    while len(text) > 1 and measure_text(f"{text}…", KEY_SIZE) > room:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
 def write_title(plot: Plot, room: float, scale: float) -> str:
     """The title with its key, shorter or without it where there is no room in so many pixels at scale 1."""
     short = plot.short or plot.title
@@ -161,12 +188,19 @@ def describe_panels(arrangement: Arrangement) -> list[PanelState]:
     """What the page is told of each panel that is shown."""
     return [
         {
-            "name": name, "title": PLOTS[name].title, "help": PLOTS[name].help, "link": PLOTS[name].link,
+            "name": name, "title": PLOTS[name].title, "help": write_help(name, arrangement), "link": PLOTS[name].link,
             "box": [round(side, 2) for side in asdict(panel.cell).values()],
             "plot": [round(side, 2) for side in asdict(panel.plot).values()],
         }
         for name, panel in arrangement.panels.items()
     ]  # fmt: skip
+
+
+def write_help(name: str, arrangement: Arrangement) -> str:
+    """What a panel shows, and whether a record beside is drawn in it."""
+    if arrangement.key is None:
+        return PLOTS[name].help
+    return f"{PLOTS[name].help} {NOT_BESIDE if PLOTS[name].layers else BESIDE}"
 
 
 def choose_visible(traces: Iterable[Any], panels: Mapping[str, Panel]) -> list[bool]:

@@ -53,3 +53,19 @@ class FigureRecorder:
             yield from trace.list_leaves(("data", number))
         for name, axis in self.layout.items():
             yield from axis.list_leaves(("layout", name))
+
+
+def put_values(figure: dict[str, Any], drawn: FigureRecorder) -> None:
+    """Put what was noted into a figure's JSON."""
+    for place, value in drawn.values():
+        holder, name = find_holder(figure, place)
+        holder[name] = value
+
+
+def find_holder(figure: dict[str, Any], place: Place) -> tuple[dict[str, Any], Any]:
+    """The dictionary in which a value of a figure's JSON lies, and its name there."""
+    holder: Any = figure
+    name: Any
+    for name in place[:-1]:
+        holder = holder[name] if isinstance(holder, list) else holder.setdefault(name, {})
+    return holder, place[-1]

@@ -77,6 +77,14 @@ function colourMark(marker, value) {
   return marker.colorscale.find(([place]) => Math.abs(place - share) < 1e-6)?.[1] ?? "#888888";
 }
 
+// The outline of a hollow mark.
+function strokeMark(pen, colour) {
+  pen.setLineDash([]);
+  pen.lineWidth = 1;
+  pen.strokeStyle = colour;
+  pen.stroke();
+}
+
 // Marks that are drawn whole at the edges of a plot's box are not drawn beyond them.
 function drawMarks(pen, { x, y, marker = {}, line }, across, up, paint, box) {
   const count = Math.min(x.length, y.length);
@@ -86,9 +94,11 @@ function drawMarks(pen, { x, y, marker = {}, line }, across, up, paint, box) {
     if (box && (right < 0 || right > box.width || down < 0 || down > box.height)) continue;
     const colour = paint(colourMark(marker, at(marker.color, place) ?? line?.color));
     if (pen.fillStyle !== colour) pen.fillStyle = colour;
+    const [symbol, hollow] = (at(marker.symbol, place) ?? "circle").split(/-(open)$/);
     pen.beginPath();
-    (MARKS[at(marker.symbol, place)] ?? MARKS.circle)(pen, right, down, (marker.size ?? 6) / 2);
-    pen.fill();
+    (MARKS[symbol] ?? MARKS.circle)(pen, right, down, (marker.size ?? 6) / 2);
+    if (hollow) strokeMark(pen, colour);
+    else pen.fill();
   }
 }
 

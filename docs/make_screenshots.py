@@ -17,16 +17,21 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "browser"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 from jupyter_page import LONG, Jupyter, Lab, Notebook, launched, until
 
+HERE = Path(__file__).parent
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-MAKE_LAB = 'import cnnlab\nlab = cnnlab.Lab("question")'
-MAKE_ATLAS = """rates = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
+LAB = 'import cnnlab\nlab = cnnlab.Lab("question")'
+CALM = 'import cnnlab\nlab = cnnlab.Lab("question", learning_rate=1e-4, epochs=60)'
+ATLAS = """rates = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 atlas = cnnlab.Atlas(learning_rate=rates, init_scale=[0.3, 0.5, 0.7, 0.9, 1.1, 1.3])"""
-PLAYED = 3
-"""The update at which playing is shown: the last one before the cost is NaN."""
+PLAYED = 40
+"""The first update at which playing may be shown."""
+STOPPED = 6
+"""The update at which Play stops by itself."""
+CELL = (4, 3)
+"""The cell of the map whose run is opened: at a learning rate of 1e-3 and the question's scale."""
 COLOURS = 256
 SETTLED = 700
 """Milliseconds for plotly to draw and for hints and scroll bars to go."""
@@ -45,7 +50,7 @@ class Laptop(Notebook):
 def main() -> None:
     """Make all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--into", type=Path, default=ROOT / "docs" / "screenshots", help="the folder for the pictures")
+    parser.add_argument("--into", type=Path, default=HERE / "screenshots", help="the folder for the pictures")
     folder = parser.parse_args().into
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
@@ -62,31 +67,28 @@ def main() -> None:
 
 def show_moments(jupyter: Jupyter, browser: Browser, theme: str, folder: Path, name: str) -> None:
     """The five moments in a theme, each as a picture."""
-    notebook = Laptop(jupyter, browser, "lab.ipynb", [MAKE_LAB, MAKE_ATLAS])
+    notebook = Laptop(jupyter, browser, "lab.ipynb", [LAB, ATLAS])
     change = "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme }).then(() => null)"
     notebook.page.evaluate(change, theme)
     lab = notebook.lab()
     take(notebook, folder / f"start-{name}.png")
-    play_to(lab, PLAYED)
-    take(notebook, folder / f"playing-{name}.png", settled=0)
-    assert lab.update() == PLAYED
+    lab.press("Play")
+    lab.wait_for_update(STOPPED)
     lab.wait_until_paused()
     lab.wait_until_drawn()
     take(notebook, folder / f"exploded-{name}.png")
     ask_why(lab)
     take(notebook, folder / f"why-{name}.png")
+    lab = notebook.lab(CALM)
+    lab.press("Play")
+    lab.wait_for_update(PLAYED)
+    take(notebook, folder / f"playing-{name}.png", settled=0)
+    lab.press("Pause")
     fill_atlas(notebook)
     take(notebook, folder / f"atlas-{name}.png")
     assert notebook.errors == []
     notebook.page.close()
     notebook.close()
-
-
-def play_to(lab: Lab, update: int) -> None:
-    """Play slowly, until an update is shown."""
-    lab.choice("Speed").select_option("1")
-    lab.press("Play")
-    lab.wait_for_update(update)
 
 
 def ask_why(lab: Lab) -> None:
@@ -96,19 +98,25 @@ def ask_why(lab: Lab) -> None:
 
 
 def fill_atlas(notebook: Notebook) -> None:
-    """Compute a map, from its cell on at the top of the page."""
+    """Compute a map and open a run of it; the map's cell is at the top of the page."""
     notebook.run(1)
     output = notebook.output(1)
     output.locator(".js-plotly-plot").first.wait_for(timeout=LONG)
     output.get_by_role("button", name="Start", exact=True).click()
-    until(lambda: notebook.value("atlas.wait(0) and not atlas.computing"), "the map", 600)
-    until(lambda: output.locator(".cnnlab-board progress, .cnnlab-board").count(), "the map on the page")
+    until(lambda: notebook.value("atlas.survey.done == atlas.survey.total and not atlas.computing"), "the map", 600)
+    notebook.do(f"atlas.open{CELL}")
+    below = Lab(notebook, 1)
+    below.line.wait_for(timeout=LONG)
+    until(lambda: notebook.value("len(atlas.lab.record) == 20 and not atlas.lab.worker.training"), "the run below")
+    below.wait_for_update(20)
+    below.wait_until_paused()
     notebook.cell(1).evaluate("cell => cell.scrollIntoView({block: 'start'})")
 
 
 def take(notebook: Notebook, path: Path, settled: int = SETTLED) -> None:
     """Keep a picture of the page, with a palette: a third of the bytes."""
     notebook.page.mouse.move(5, 5)
+    notebook.page.evaluate("() => document.activeElement.blur()")
     notebook.page.wait_for_timeout(settled)
     picture = Image.open(io.BytesIO(notebook.page.screenshot())).convert("RGB")
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)

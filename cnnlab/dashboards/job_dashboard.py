@@ -263,7 +263,7 @@ class JobDashboard(CellOutput):
         elif self.computing:
             said += "; starting" if left is None else f"; about {format_duration(left)} left"
         wrong = self.error or self.undrawn
-        return f"{said} <span style='color:#cc0033'>{html.escape(wrong)}</span>" if wrong else said
+        return f"{said} <span style='color:var(--cnnlab-alarm)'>{html.escape(wrong)}</span>" if wrong else said
 
     @property
     def _is_ending(self) -> bool:

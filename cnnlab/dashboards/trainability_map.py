@@ -15,7 +15,7 @@ from cnnlab.config.settings import Settings, quote
 from cnnlab.dashboards.job_dashboard import JobDashboard
 from cnnlab.dashboards.lab import Lab
 from cnnlab.dashboards.live_figure import Events
-from cnnlab.plots.colours import CELLS, LATE, NOT_YET, SOON
+from cnnlab.plots.colours import CELLS, DARK, LATE, NOT_YET, SOON
 from cnnlab.plots.map import VIEWS, draw_map, explain_view, refresh_map
 from cnnlab.records import map as maps
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
@@ -209,11 +209,11 @@ def find_typical_seed(shown: Map, cell: tuple[int, ...]) -> int:
 
 
 def key() -> str:
-    """What the colours of the first view mean."""
+    """What the colours of the first view mean, on a light ground and on a dark one."""
     colours = ((CELLS[CONVERGED], CONVERGED), (CELLS[STALLED], STALLED), (LATE, "diverged late"))
     named = (*colours, (SOON, "diverged at once"), (NOT_YET, "not computed"))
     return "".join(
         f"<span style='white-space:nowrap;margin-left:1em'><span style='display:inline-block;width:.9em;height:.9em;"
-        f"background:{colour};vertical-align:-.1em'></span> {name}</span>"
+        f"background:light-dark({colour},{DARK.get(colour, colour)});vertical-align:-.1em'></span> {name}</span>"
         for colour, name in named
     )

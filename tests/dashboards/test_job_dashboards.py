@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cnnlab
+from cnnlab.plots.colours import CELLS, DARK, LATE, NOT_YET, SOON
 from cnnlab.plots.layout import LANES
 from cnnlab.plots.map import VIEWS, colour_cells, draw_map, refresh_map
 from cnnlab.plots.seeds import draw_seeds, find_quantiles
@@ -183,6 +184,11 @@ def test_the_accuracy_of_a_cell_is_that_of_the_seeds_that_did_not_diverge():
     values, _ = colour_cells(shown, "held-out accuracy")
     assert values[0, 0] == 0.5
     assert np.isnan(values[1, 0])
+
+
+def test_the_key_of_a_map_has_the_colours_of_its_cells_on_a_light_ground_and_on_a_dark_one(atlas):
+    for colour in (CELLS[maps.CONVERGED], CELLS[maps.STALLED], LATE, SOON, NOT_YET):
+        assert f"background:light-dark({colour},{DARK[colour]})" in atlas.key.value
 
 
 def test_a_view_without_a_number_can_still_be_clicked(atlas):

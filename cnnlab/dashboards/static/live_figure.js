@@ -115,7 +115,9 @@ function makeView(model, store, element, Plotly) {
 
   const view = { seen: false };
   const dress = () => {
-    theme = readTheme(box);
+    const found = readTheme(box);
+    if (theme && JSON.stringify(found) === JSON.stringify(theme)) return;
+    theme = found;
     painter = makePainter(model.get("dark"), theme);
     view.renew();
   };
@@ -225,6 +227,7 @@ function makeView(model, store, element, Plotly) {
   const ruler = new ResizeObserver(() => {
     const wide = Math.floor(element.clientWidth);
     if (!wide || wide === width) return;
+    if (!width) dress(); // now it stands in the page: before, nothing has told it of a theme
     width = wide;
     if (model.get("events").includes("width")) store.tell({ width: wide });
     else if (graph.layout) Plotly.Plots.resize(graph);

@@ -175,7 +175,7 @@ function header({ model, el }) {
     stop.checked = state.stop_at_nan;
     say(counter, `epoch ${state.epoch} of ${state.epochs} · update ${state.step} of ${state.goal}`);
     // As wide as its longest text: the slider beside it must not move under the hand.
-    counter.style.minWidth = `${Math.ceil(0.92 * `epoch ${state.epochs} of ${state.epochs} · update ${state.goal} of ${state.goal}`.length)}ch`;
+    counter.style.minWidth = `${Math.ceil(0.79 * `epoch ${state.epochs} of ${state.epochs} · update ${state.goal} of ${state.goal}`.length)}ch`;
     say(rate, state.training ? `${state.rate} updates/s` : "paused");
     rate.title = state.training ? state.watching : "";
     bar.value = state.progress;

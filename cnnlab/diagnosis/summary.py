@@ -150,17 +150,17 @@ def compare_records(record: Record, other: Record) -> str:
 
     Where both start alike, the first change of knobs in which they differ: "lr 0.001 (here 0.01) from update 4".
     """
-    start, theirs = dataclasses.asdict(record.settings), dataclasses.asdict(other.settings)
-    changed = write_differences(start, theirs)
+    changed = write_differences(dataclasses.asdict(record.settings), dataclasses.asdict(other.settings))
     if record.network != other.network:
-        changed.insert(0, f"{other.network or 'the network of the question'} (here {record.network or 'that'})")
+        ours, theirs = (each.network or "the network of the question" for each in (record, other))
+        changed.insert(0, f"{theirs} (here {ours})")
     if changed:
         return ", ".join(changed)
     for update in sorted({first for each in (record, other) for first, _ in each.schedule}):
         if update > min(len(record), len(other)):
             break
-        ours, theirs = (dataclasses.asdict(each.knobs_at(update)) for each in (record, other))
-        if changed := write_differences(ours, theirs):
+        knobs = (dataclasses.asdict(each.knobs_at(update)) for each in (record, other))
+        if changed := write_differences(*knobs):
             return f"{', '.join(changed)} from update {update}"
     return f"the same settings, {format_count(len(other), 'update')}"
 

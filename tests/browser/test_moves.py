@@ -78,8 +78,9 @@ def moving(lab):
 
 @pytest.fixture
 def frozen(notebook, lab):
-    """A lab that shows what is pushed."""
-    lab = lab("'question', learning_rate=1e-3, seed=23, autosave=False")
+    """A lab that shows what is pushed, over a run that has exploded."""
+    notebook.do("import cnnlab\nother = cnnlab.Run('question', seed=3)\nother.advance(9)")
+    lab = lab("'question', learning_rate=1e-3, seed=23, autosave=False, beside=other")
     notebook.do(FRAME)
     until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature")
     lab.figure.scroll_into_view_if_needed()

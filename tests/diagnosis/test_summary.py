@@ -1,10 +1,14 @@
 """The state line says in words what the numbers say, and nothing that they do not."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from handmade import record_of
 
-from cnnlab.diagnosis.summary import describe_largest_weight, start_line, state_line, tone
+import cnnlab
+from cnnlab.diagnosis.summary import compare_records, describe_largest_weight, start_line, state_line, tone
+from cnnlab.records.record import Record
 
 
 def test_a_run_that_has_not_begun_says_so() -> None:
@@ -83,3 +87,41 @@ def test_a_growth_beyond_float64_is_put_in_words() -> None:
 
 def test_a_cost_of_zero_does_not_divide() -> None:
     assert "from 0" in state_line(record_of([0.0, 5.0]))
+
+
+def made_with(updates: int, **changes: object) -> Record:
+    """A record of so many updates that starts from changed settings."""
+    record = record_of([1.0] * updates)
+    return dataclasses.replace(
+        record,
+        settings=cnnlab.settings("question", **changes),
+        schedule=((1, cnnlab.settings("question", **changes).knobs),),
+    )
+
+
+def test_of_two_records_each_setting_that_differs_is_named_with_both_values() -> None:
+    one, other = made_with(2), made_with(3, seed=3, learning_rate=1e-3, batch_size=6, hidden=(8, 4))
+    said = compare_records(one, other)
+    assert set(said.split(", ", 1)[0:1]) == {"lr 0.001 (here 0.01)"}
+    for part in ("seed 3 (here 0)", "batch_size 6 (here all)", "hidden (8, 4) (here (128, 128))"):
+        assert part in said
+    assert "lr 0.01 (here 0.001)" in compare_records(other, one)
+
+
+def test_how_long_play_goes_on_and_where_it_computes_is_no_difference() -> None:
+    assert compare_records(made_with(2), made_with(3, epochs=50, device="cpu")) == "the same settings, 3 updates"
+
+
+def test_of_two_records_that_start_alike_the_first_change_of_knobs_is_named() -> None:
+    one = made_with(6)
+    later = dataclasses.replace(one.schedule[0][1], learning_rate=1e-4)
+    other = dataclasses.replace(one, schedule=(*one.schedule, (4, later)))
+    assert compare_records(one, other) == "lr 0.0001 (here 0.01) from update 4"
+    assert compare_records(one.until(3), other) == "the same settings, 6 updates"
+
+
+def test_another_network_is_named_first() -> None:
+    one, other = (dataclasses.replace(made_with(1), network=name) for name in ("Linear, 7 rows", "Sequential, 9 rows"))
+    assert compare_records(one, other) == "Sequential, 9 rows (here Linear, 7 rows)"
+    assert compare_records(made_with(1), other).startswith("Sequential, 9 rows (here the network of the question)")
+    assert compare_records(one, made_with(1)).startswith("the network of the question (here Linear, 7 rows)")

@@ -44,10 +44,10 @@ def make_beside_traces(beside: Beside, layers: Sequence[str]) -> list[Trace]:
     record = group_layers(beside.record)
     traces = [
         make_curve("cost", "cost", INK, 1.5, "dash"),
-        make_curve("lone costs", "cost", INK, mode="markers", marker=LONE),
+        make_curve("lone costs", "cost", INK, mode="markers", marker=dict(LONE)),
         make_marks("cost marks", "cost", RED, "circle-open", MARK),
         make_curve("accuracy", "accuracy", INK, 1.5, "dash"),
-        make_curve("lone accuracy", "accuracy", INK, mode="markers", marker=LONE),
+        make_curve("lone accuracy", "accuracy", INK, mode="markers", marker=dict(LONE)),
         make_curve("held out", "accuracy", ORANGE, 2, "dash", connectgaps=True),
         make_curve("threshold", "stability", ORANGE, 1.5, "dot"),
         make_curve("sharpness", "stability", INK, 1.5, "dash", cliponaxis=False),

@@ -30,7 +30,16 @@ from cnnlab.plots.over_time import count_shares, draw_over_time, note_over_time
 from cnnlab.plots.points import find_lone_points, place_marks, thin_curve
 from cnnlab.plots.recorder import FigureRecorder, put_values
 from cnnlab.plots.sharpness import draw_stability, find_heights
-from cnnlab.plots.traces import choose_axes, draw_accuracy, draw_values, join, make_curve, make_layer_marks, make_marks
+from cnnlab.plots.traces import (
+    choose_axes,
+    draw_accuracy,
+    draw_values,
+    enlarge_trace,
+    join,
+    make_curve,
+    make_layer_marks,
+    make_marks,
+)
 from cnnlab.records.frame import FloatArray
 from cnnlab.records.record import Record
 
@@ -107,6 +116,7 @@ def describe_dashboard(
             traces.append(make_curve(f"{name} {at}", name, colour_layer(at), hovertemplate=hover))
     for trace, visible in zip(traces, choose_visible(traces, arrangement.panels), strict=True):
         trace["visible"] = visible
+        enlarge_trace(trace, arrangement.scale)
     layout = make_layout(record.layers, arrangement, beside.words if beside else "")
     for axis, found in find_ranges(record, (), goal, panels=arrangement.panels, beside=beside).items():
         layout[axis] |= {**found, "autorange": False}

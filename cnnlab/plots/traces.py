@@ -50,6 +50,15 @@ def make_layer_marks(name: str, plot: str, lane: bool = False, symbol: str = "sq
     return {"type": "scatter", "name": name, "mode": "markers", "marker": marker, **choose_axes(plot, lane)}
 
 
+def enlarge_trace(trace: Trace, scale: float) -> None:
+    """Have lines and marks as much thicker as the type is larger; marks of layers stay, for they lie side by side."""
+    line, marker = trace.get("line", {}), trace.get("marker", {})
+    if scale > 1 and "width" in line:
+        line["width"] *= scale
+    if scale > 1 and "size" in marker and "colorscale" not in marker:
+        trace["marker"] = {**marker, "size": marker["size"] * scale}
+
+
 def join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Several arrays as one; an empty one of none."""
     return np.concatenate(parts or [np.empty(0)])

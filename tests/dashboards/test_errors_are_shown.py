@@ -807,7 +807,7 @@ def test_nonsense_in_any_field_is_answered_in_one_sentence_and_changes_nothing(l
     asked = [{name: value} for name in messages.FIELDS if name not in ("updates", "branch")]
     asked += [{"do": "step", "updates": value}, {"do": "choose_branch", "branch": value}, {"unknown": value}]
     asked += [{"do": "delete_branch", "branch": value}, {"pace": "full", "set": {"seed": value}}, value]
-    allowed = [{"look": None}, {"stop_at_nan": True}, {"set": {}}, {}]
+    allowed = [{"look": None}, {"stop_at_nan": True}, {"present": True}, {"set": {}}, {}]
     before, pace = state_of(lab)[:-1], lab.pace
     for message in asked:
         if any(message == each and type(message) is type(each) for each in allowed) or message == {"problem": value}:
@@ -937,7 +937,7 @@ CALLS: dict[str, Callable[[cnnlab.Lab, Any], object]] = {
 }
 FITS: dict[str, tuple[Any, ...]] = {
     "step": (None,), "step ": (None,), "step  ": (None,), "step    ": (None,), "updates ": (None,),
-    "timeout": (None, 1.5, float("inf"), 10**5000), "share": (1.5,), "scale": (1.5,), "watch": (None, []),
+    "timeout": (None, 1.5, float("inf"), 10**5000), "share": (1.5,), "scale": (None, 1.5), "watch": (None, []),
     "cost": (None,), "history_bytes": (1.5, float("inf"), 10**5000), "plan": ([],), "updates  ": (10**5000,),
     "until": (None,),
 }  # fmt: skip

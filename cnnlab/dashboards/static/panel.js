@@ -43,6 +43,32 @@ const helper = (explanation) => {
   return element("span", { class: "cnnlab-helper" }, button, card);
 };
 
+const KEYS = "Space play, S step, ← back, → forward, B before the explosion";
+const TYPING = "input:not([type=range], [type=checkbox]), textarea, select, [contenteditable]";
+
+// Hears keys while a dashboard for a projector has the focus, before JupyterLab and the buttons do. Boxes keep theirs, a
+// slider its arrows, until the pointer lets go of it: the focus is then the dashboard's, as after a click anywhere.
+function hearKeys(root, actions) {
+  const board = () => root.closest(".cnnlab-present");
+  const hear = (event) => {
+    const key = event.key.toLowerCase(), { target } = event;
+    if (!(key in actions) || !board()?.contains(target) || target.matches(TYPING)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || (key.startsWith("arrow") && target.matches("[type=range]"))) return;
+    event.stopPropagation();
+    event.preventDefault();
+    if (event.type === "keydown" && (key !== " " || !event.repeat)) actions[key]();
+  };
+  const settle = ({ type, target }) => {
+    if (!board()?.contains(target) || target.matches(TYPING) || target.closest("button, a, summary")) return;
+    if (type === "pointerdown" && target.matches("[type=range]")) return;
+    board().tabIndex = -1;
+    board().focus({ preventScroll: true });
+  };
+  const heard = { keydown: hear, keyup: hear, pointerdown: settle, pointerup: settle };
+  for (const [name, listener] of Object.entries(heard)) window.addEventListener(name, listener, true);
+  return () => Object.entries(heard).forEach(([name, listener]) => window.removeEventListener(name, listener, true));
+}
+
 function header({ model, el }) {
   const button = (label, title, action, kind = "") =>
     element("button", { type: "button", class: `cnnlab-button ${kind}`, title, "aria-label": title, onclick: action }, label);
@@ -84,13 +110,13 @@ function header({ model, el }) {
     element("div", { class: "cnnlab-transport" },
       play,
       button("Step", "One update", () => send({ do: "step", updates: 1 })),
-      element("span", { class: "cnnlab-joined" },
+      element("span", { class: "cnnlab-joined cnnlab-seldom" },
         button("Step by", "Step by this many updates", () => send({ do: "step", updates: Number(many.value) })), many),
-      button("↺ Reset", "Reset to the same start", () => send({ do: "reset" })),
-      button("New seed", "Start again with a new seed", () => send({ do: "new_seed" })),
-      element("label", { class: "cnnlab-labelled" }, "Preset", preset),
-      element("label", { class: "cnnlab-labelled" }, "Speed", pace),
-      element("label", { class: "cnnlab-labelled", title: "Play stops by itself two updates after the cost or a weight is NaN or inf" }, stop, "stop at NaN"),
+      button("↺ Reset", "Reset to the same start", () => send({ do: "reset" }), "cnnlab-seldom"),
+      button("New seed", "Start again with a new seed", () => send({ do: "new_seed" }), "cnnlab-seldom"),
+      element("label", { class: "cnnlab-labelled cnnlab-seldom" }, "Preset", preset),
+      element("label", { class: "cnnlab-labelled cnnlab-seldom" }, "Speed", pace),
+      element("label", { class: "cnnlab-labelled cnnlab-seldom", title: "Play stops by itself two updates after the cost or a weight is NaN or inf" }, stop, "stop at NaN"),
       help("transport")),
     refused,
     element("div", { class: "cnnlab-transport cnnlab-film" },
@@ -99,12 +125,23 @@ function header({ model, el }) {
         button("◀", "Back by one update", () => look(Number(scrubber.value) - 1)), scrubber,
         button("▶", "Forward by one update", () => look(Number(scrubber.value) + 1))), shownStep,
       button("Before the explosion", "Look at the last update after which all was well", () => send({ do: "before_explosion" })),
-      button("Fork here", "Begin a new branch after the update shown", () => send({ do: "fork" })),
-      button("Rewind to here", "Take the run back to the update shown", () => send({ do: "rewind" })),
-      help("look_back")),
-    offer, problem, bar);
+      button("Fork here", "Begin a new branch after the update shown", () => send({ do: "fork" }), "cnnlab-seldom"),
+      button("Rewind to here", "Take the run back to the update shown", () => send({ do: "rewind" }), "cnnlab-seldom"),
+      help("look_back"),
+      button("All controls", "Show all controls and plots", () => {
+        send({ present: false });
+        play.focus();
+      }, "cnnlab-leave")),
+    element("div", { class: "cnnlab-keys" }, KEYS), offer, problem, bar);
   el.append(root);
 
+  const forget = hearKeys(root, {
+    " ": () => play.click(),
+    s: () => send({ do: "step", updates: 1 }),
+    arrowleft: () => look(Number(scrubber.value) - 1),
+    arrowright: () => look(Number(scrubber.value) + 1),
+    b: () => send({ do: "before_explosion" }),
+  });
   let width = PAGE;
   let ended = "";
   const { send, disconnect } = connect(model, root, () => {
@@ -138,7 +175,7 @@ function header({ model, el }) {
     stop.checked = state.stop_at_nan;
     say(counter, `epoch ${state.epoch} of ${state.epochs} · update ${state.step} of ${state.goal}`);
     // As wide as its longest text: the slider beside it must not move under the hand.
-    counter.style.minWidth = `${Math.ceil(0.92 * `epoch ${state.epochs} of ${state.epochs} · update ${state.goal} of ${state.goal}`.length)}ch`;
+    counter.style.minWidth = `${Math.ceil(0.79 * `epoch ${state.epochs} of ${state.epochs} · update ${state.goal} of ${state.goal}`.length)}ch`;
     say(rate, state.training ? `${state.rate} updates/s` : "paused");
     rate.title = state.training ? state.watching : "";
     bar.value = state.progress;
@@ -163,6 +200,7 @@ function header({ model, el }) {
   model.on("change:state", draw);
   draw();
   return () => {
+    forget();
     observer.disconnect();
     disconnect();
     model.off("change:state", draw);

@@ -71,6 +71,8 @@ def show_moments(jupyter: Jupyter, browser: Browser, theme: str, folder: Path, n
     change = "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme }).then(() => null)"
     notebook.page.evaluate(change, theme)
     lab = notebook.lab()
+    until(lambda: "Forecast" in lab.line.inner_text(), "the forecast", 60)
+    lab.wait_until_drawn()
     take(notebook, folder / f"start-{name}.png")
     lab.press("Play")
     lab.wait_for_update(STOPPED)

@@ -8,8 +8,8 @@ SHARE = 0.10
 """Share of the training's updates that drawing may take; at FEWEST frames a second it may take more."""
 BLOCK = 1.0
 """Seconds over which updates are counted."""
-SLOW_EVERY = 4
-"""One block of so many has fewer frames, so that their cost can be told from the difference."""
+PROBE_EVERY = 4
+"""One block of so many has another rate of frames, so that their cost can be told from the difference."""
 MEMORY = 0.8
 """Weight of the blocks before the last one in the means."""
 
@@ -21,22 +21,24 @@ class FramePace:
         self.chosen = (FEWEST + MOST) / 2
         """Frames a second wanted in most blocks."""
         self.cost = 0.0
-        """Seconds of training that a frame takes; negative where noise is larger than it."""
+        """Seconds of training that a frame takes; below 0 where noise is larger than it."""
         self.means: dict[bool, tuple[float, float]] = {}
-        """Whether of slow blocks -> mean frames and updates a second."""
+        """Whether of probes -> mean frames and updates a second."""
         self.began: tuple[float, int, int] | None = None
         """When the present block began, with the updates and the frames so far."""
         self.block = 0
 
     @property
-    def slow(self) -> bool:
-        """Whether the present block is one of fewer frames."""
-        return self.block % SLOW_EVERY == SLOW_EVERY - 1
+    def probes(self) -> bool:
+        """Whether the present block is one with another rate of frames."""
+        return self.block % PROBE_EVERY == PROBE_EVERY - 1
 
     @property
     def rate(self) -> float:
-        """Frames a second wanted now."""
-        return max(FEWEST, self.chosen / 2) if self.slow else self.chosen
+        """Frames a second wanted now: in a probe half as many, or so many more where half would be too few."""
+        if not self.probes:
+            return self.chosen
+        return self.chosen / 2 if self.chosen >= 2 * FEWEST else self.chosen + FEWEST
 
     @property
     def share(self) -> float | None:
@@ -61,21 +63,23 @@ class FramePace:
         if now - start < BLOCK:
             return
         found = ((frames - drawn) / (now - start), (updates - done) / (now - start))
-        old = self.means.get(self.slow, found)
+        old = self.means.get(self.probes, found)
         shown, trained = (MEMORY * one + (1 - MEMORY) * other for one, other in zip(old, found, strict=True))
-        self.means[self.slow] = (shown, trained)
+        self.means[self.probes] = (shown, trained)
+        if self.probes and len(self.means) == 2:
+            self.choose()
         self.block += 1
         self.began = (now, updates, frames)
-        if self.slow is False and len(self.means) == 2:
-            self.choose()
 
     def choose(self) -> None:
-        """Choose the frames a second by what they cost: updates a second fall by as much with each."""
-        (many, with_many), (few, with_few) = self.means[False], self.means[True]
-        # u = u0 (1 - cost f), at two values of f
-        span = many * with_few - few * with_many
-        if many - few < 1 or span <= 0:
+        """Choose the frames a second by what they cost: each takes as much from the updates a second.
+
+        With u0 updates a second unwatched, u = u0 (1 - cost f) at f frames a second; two of these tell the cost.
+        """
+        (usual, trained), (other, trained_then) = self.means[False], self.means[True]
+        span = usual * trained_then - other * trained
+        if abs(usual - other) < 1 or span * (usual - other) <= 0:
             return
-        self.cost = (with_few - with_many) / span
+        self.cost = (trained_then - trained) / span
         wanted = SHARE / self.cost if self.cost > SHARE / MOST else MOST
         self.chosen += 0.5 * (min(max(wanted, FEWEST), MOST) - self.chosen)

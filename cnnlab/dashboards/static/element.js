@@ -12,6 +12,17 @@ const element = (tag, attributes = {}, ...children) => {
   return made;
 };
 
+// A link to a lab by its file's name: beside the notebook where that lies in a folder `labs`, else in `labs` of the folder
+// that JupyterLab serves (see `cnnlab lab`); elsewhere its title is all there is.
+function linkLab(name, title = name.slice(3).replaceAll("_", " ")) {
+  const words = `Lab ${name.slice(0, 2)}: ${title}`;
+  const [, beside] = location.pathname.match(/^(.*\/(?:tree|notebooks)\/(?:.*\/)?labs\/)[^/]+$/) ?? [];
+  const config = document.getElementById("jupyter-config-data");
+  const base = config && JSON.parse(config.textContent).baseUrl;
+  const folder = beside ?? (base && `${base}lab/tree/labs/`);
+  return folder ? element("a", { href: `${folder}${name}.ipynb`, target: "_blank", rel: "noopener" }, words) : element("span", {}, words);
+}
+
 // A part's model, whose state is that of the texts which all parts of a dashboard are told in one message.
 async function withTexts(model) {
   const texts = await model.widget_manager.get_model(model.get("texts").slice("IPY_MODEL_".length));

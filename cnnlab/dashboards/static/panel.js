@@ -20,17 +20,10 @@ const ROOM = 104;
 const PAGE = 1098; // pixels of the dashboard there
 const SMALLEST = 0.82; // share of its size down to which the type goes; a line that is still too long is broken
 
-// Where a lab is: JupyterLab serves the folder above labs/ (see `cnnlab lab`); elsewhere its name is all there is.
-const labAddress = (lab) => {
-  const config = document.getElementById("jupyter-config-data");
-  const base = config && JSON.parse(config.textContent).baseUrl;
-  return base ? `${base}lab/tree/labs/${lab}.ipynb` : null;
-};
-
 // A `?` that opens a few sentences and a link; Escape, or a click elsewhere, closes them.
 const helper = (explanation) => {
   const { title, text, lab, lab_title: labTitle } = explanation;
-  const link = element("a", { href: labAddress(lab), target: "_blank", rel: "noopener" }, `Lab ${lab.slice(0, 2)}: ${labTitle}`);
+  const link = linkLab(lab, labTitle);
   const card = element("div", { class: "cnnlab-popover", popover: "auto", role: "dialog", "aria-label": title }, element("b", {}, title), element("p", {}, text), link);
   const button = element("button", { type: "button", class: "cnnlab-help", "aria-label": `About: ${title}`, "aria-haspopup": "dialog", title: `About: ${title}`, onclick: () => card.togglePopover({ source: button }) }, "?");
   card.addEventListener("toggle", (event) => {

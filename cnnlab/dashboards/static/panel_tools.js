@@ -7,14 +7,6 @@ function download(address, name) {
   link.click();
 }
 
-// A link to a lab of the folder `labs` that the notebook lies in; elsewhere its name.
-function linkLab(address) {
-  const [, number, name] = address.match(/(\d+)_(\w+)\.ipynb$/) ?? [];
-  const words = `Lab ${number}: ${name?.replaceAll("_", " ")}`;
-  const [, folder] = location.pathname.match(/^(.*\/(?:tree|notebooks)\/(?:.*\/)?)labs\/[^/]+$/) ?? [];
-  return folder ? element("a", { href: folder + address, target: "_blank", rel: "noopener" }, words) : element("span", {}, words);
-}
-
 // `figure()` gives the whole figure for plotly, points and all, in the colours of the page.
 function makePanelTools(model, box, Plotly, figure) {
   const bars = document.createElement("div");
@@ -40,7 +32,7 @@ function makePanelTools(model, box, Plotly, figure) {
   const makeBar = (panel, focus) => {
     const large = focus === panel.name;
     const words = element("div", { class: "cnnlab-tip", popover: "auto", role: "note" }, element("p", {}, panel.help),
-      linkLab(panel.link));
+      linkLab(panel.link.match(/(\w+)\.ipynb$/)[1]));
     const [left, top, width] = panel.box;
     const help = button("?", `What ${panel.title} shows`, () => {
       const { left: x, bottom: y } = help.getBoundingClientRect();

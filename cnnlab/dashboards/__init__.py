@@ -1,5 +1,8 @@
 """What the user sees and touches in JupyterLab. Widgets are used here alone."""
 
-from cnnlab.dashboards.plotly_script import begin_plotly
+import sys
 
-begin_plotly()
+if "ipykernel" in sys.modules:  # elsewhere there is no page, and widgets may be missing
+    from cnnlab.dashboards.plotly_script import begin_plotly
+
+    begin_plotly()

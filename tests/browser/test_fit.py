@@ -5,6 +5,8 @@ import re
 import pytest
 from jupyter_page import until
 
+from cnnlab.plots.gauges import PLOTS
+
 
 @pytest.mark.parametrize(("size", "scale"), [((1280, 800), 1.0), ((1920, 1080), 1.5)])
 def test_the_dashboard_fits_the_screen_with_nothing_cut_off(open_notebook, size, scale):
@@ -70,9 +72,8 @@ def test_no_title_lies_on_another_or_leaves_the_plots(open_notebook, size, scale
         }))"""
     )
     boxes = {text: box for text, box in boxes.items() if text not in ("NaN", "inf")}
-    for title in ("Cost", "Weights over time", "Weight magnitudes", "Update/weight"):
-        long = title.replace("Weights over", "Weight magnitudes over")
-        assert any(text.startswith((title, long)) for text in boxes), title
+    for plot in PLOTS.values():
+        assert any(text.startswith((plot.title, plot.short or plot.title)) for text in boxes), plot.title
     for text, box in boxes.items():
         assert box["x"] + box["width"] <= plots["x"] + plots["width"], text
         for other, place in boxes.items():

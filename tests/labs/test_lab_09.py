@@ -163,7 +163,7 @@ def test_between_the_two_the_cost_is_infinite_and_the_gradients_are_finite():
 
 def test_the_dashboard_shows_the_weight_broken_from_that_update_on_if_it_plays_on():
     update, broken = read_said(
-        r"\*\*Play\*\* now goes on to update (\d+): .* is red from update (\d+) on", "loop-explain"
+        r"it goes on to update (\d+), and the plot .* is red from update (\d+) on", "loop-explain"
     )
     run = make_slope()
     run.advance(int(update))

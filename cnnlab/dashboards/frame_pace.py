@@ -4,7 +4,7 @@ from __future__ import annotations
 
 FEWEST, MOST = 8.0, 24.0
 """Frames a second."""
-SHARE = 0.10
+SHARE = 0.08
 """Share of the training's updates that drawing may take; at FEWEST frames a second it may take more."""
 BLOCK = 1.0
 """Seconds over which updates are counted."""

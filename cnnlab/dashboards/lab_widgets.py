@@ -153,7 +153,7 @@ class LabWidgets:
         drawn = FigureRecorder([])
         if plots:
             with catch_all(note):
-                drawn = self.record_plots(moment)
+                drawn = self.record_plots(moment, whole=texts)
         with catch_all(note):
             self.figure.take(drawn, moving=moment.view.training, ask=ask)
         if not texts:
@@ -169,18 +169,19 @@ class LabWidgets:
             with catch_all(note):
                 self.header.state = {**header, "problem": header["problem"] or undrawn()}
 
-    def record_plots(self, moment: Moment) -> FigureRecorder:
-        """What the plots show of a moment, for the page."""
+    def record_plots(self, moment: Moment, whole: bool = True) -> FigureRecorder:
+        """What the plots show of a moment, for the page; `whole`: with the histograms over time, a fifth of it."""
         drawn = FigureRecorder(self.figure.names)
-        self.refresh(drawn, moment, pictures=False)
+        self.refresh(drawn, moment, pictures=False, but=() if whole else ("over_time",))
         return drawn
 
-    def refresh(self, figure: Any, moment: Moment, pictures: bool) -> None:
-        """Draw a moment into a figure, or what notes it."""
+    def refresh(self, figure: Any, moment: Moment, pictures: bool, but: Sequence[str] = ()) -> None:
+        """Draw a moment into a figure, or what notes it; not the panels of some names."""
         view = moment.view
         ghosts = view.ghosts if moment.shown is view.record else (view.record, *view.ghosts)
         keyed = self.compared is not None
-        panels = arrange_panels(self.width, self.plot_scale, self.panels, self.focus, keyed).panels
+        found = arrange_panels(self.width, self.plot_scale, self.panels, self.focus, keyed).panels
+        panels = {name: panel for name, panel in found.items() if name not in but}
         refresh_dashboard(
             figure, moment.shown, ghosts, view.goal, pictures=pictures, curvature=not moment.hidden, panels=panels,
             beside=self.compared,

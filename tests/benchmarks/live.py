@@ -81,16 +81,13 @@ type(lab).draw = timed
 
 asks = "ask_at" if hasattr(lab.worker, "ask_at") else "ask_for_next"
 ask = getattr(lab.worker, asks)
+rate = getattr(type(getattr(lab.publisher, "pace", None)), "rate", None)
 
 def watch(frames=None):
     """Show so many frames a second (None: as it does by itself; 0: none)."""
     setattr(lab.worker, asks, ask if frames != 0 else lambda *_: None)
-    if frames and asks == "ask_at":
-        from cnnlab.dashboards import frame_pace
-        frame_pace.FEWEST = frame_pace.MOST = lab.publisher.pace.chosen = frames
-    if frames is None and asks == "ask_at":
-        from cnnlab.dashboards import frame_pace
-        frame_pace.FEWEST, frame_pace.MOST = 8.0, 24.0
+    if asks == "ask_at":
+        type(lab.publisher.pace).rate = property(lambda _pace: frames) if frames else rate
     lab.worker.ask()
 '''
 LISTEN = """() => {

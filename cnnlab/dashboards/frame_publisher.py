@@ -136,7 +136,7 @@ class FramePublisher:
                 self.browser_seen = 0.0
                 self.lab.pause()
             elif view.training:
-                self.lab.worker.ask_at(due)
+                self.lab.worker.schedule_view(due)
 
     async def wait_for_page(self) -> None:
         """Wait until the page keeps up; where none has ever answered, a moment."""

@@ -107,9 +107,8 @@ class WatchLab:
         drawn = FigureRecorder(self.plots.names)
         ended = not self.watch.active
         refresh_dashboard(drawn, record, (), self.find_goal(), pictures=False)
-        if (
-            time.monotonic() - self.made < SETTLING
-        ):  # a page that opens the figure just now cannot ask for what it missed
+        # A page that opens the figure just now cannot ask a blocked kernel for what it missed.
+        if time.monotonic() - self.made < SETTLING:
             self.plots.take_whole(drawn, moving=not ended)
         else:
             self.plots.take(drawn, moving=not ended)

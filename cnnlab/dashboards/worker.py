@@ -172,7 +172,7 @@ class Worker:
             self.wanted = True
         self.thread.wake()
 
-    def ask_at(self, due: float) -> None:
+    def schedule_view(self, due: float) -> None:
         """Have a View posted after the update that ends nearest to a time of the monotonic clock, if there is one."""
         with self.changed:
             self.wanted_at = due

@@ -79,14 +79,14 @@ def timed(self, *arguments, **keywords):
 Run.update = stamped
 type(lab).draw = timed
 
-asks = "ask_at" if hasattr(lab.worker, "ask_at") else "ask_for_next"
+asks = "schedule_view" if hasattr(lab.worker, "schedule_view") else "ask_for_next"
 ask = getattr(lab.worker, asks)
 rate = getattr(type(getattr(lab.publisher, "pace", None)), "rate", None)
 
 def watch(frames=None):
     """Show so many frames a second (None: as it does by itself; 0: none)."""
     setattr(lab.worker, asks, ask if frames != 0 else lambda *_: None)
-    if asks == "ask_at":
+    if asks == "schedule_view":
         type(lab.publisher.pace).rate = property(lambda _pace: frames) if frames else rate
     lab.worker.ask()
 '''

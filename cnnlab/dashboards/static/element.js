@@ -23,6 +23,17 @@ function linkLab(name, title = name.slice(3).replaceAll("_", " ")) {
   return folder ? element("a", { href: `${folder}${name}.ipynb`, target: "_blank", rel: "noopener" }, words) : element("span", {}, words);
 }
 
+// Has a popover open below its button, or above it where there is no room.
+function placePopover(card, button) {
+  card.addEventListener("toggle", (event) => {
+    if (event.newState !== "open") return;
+    const at = button.getBoundingClientRect();
+    const left = Math.max(4, Math.min(at.left, innerWidth - card.offsetWidth - 8));
+    const below = at.bottom + 4 + card.offsetHeight < innerHeight;
+    Object.assign(card.style, { left: `${left}px`, top: `${below ? at.bottom + 4 : Math.max(4, at.top - card.offsetHeight - 4)}px` });
+  });
+}
+
 // A part's model, whose state is that of the texts which all parts of a dashboard are told in one message.
 async function withTexts(model) {
   const texts = await model.widget_manager.get_model(model.get("texts").slice("IPY_MODEL_".length));

@@ -138,18 +138,18 @@ function makeView(model, store, element, Plotly) {
     paintBands(trace, layers, readColour(theme.ground), readColour(theme.grid), red);
   };
   const makeTraces = (empty) => store.spec.data.map((trace) => {
-    if (trace.bands) colourBands(trace);
+    if (trace.bands && !empty) colourBands(trace);
     const { picture, bands, every, times, layers, bins, ...rest } = trace;
     if (empty && trace.type === "image") return { ...rest, source: undefined };
     if (empty) return { ...painter.paintAll({ ...rest, x: undefined, y: undefined }), x: EMPTY, y: EMPTY, marker: { ...rest.marker, color: undefined, symbol: undefined } };
     if (picture) rest.source = picture.toDataURL();
     return painter.paintAll(rest);
   });
-  const react = (empty) => {
+  const react = (empty, draw = Plotly.react) => {
     styled = false;
     drawn = empty ? "moving" : "resting";
     tools.draw(store.spec.layout.meta);
-    return Plotly.react(graph, makeTraces(empty), makeLayout(), model.get("config"));
+    return draw(graph, makeTraces(empty), makeLayout(), model.get("config"));
   };
 
   // The ranges that the plots show: the user may have zoomed.
@@ -235,10 +235,7 @@ function makeView(model, store, element, Plotly) {
 
   const begin = async () => {
     dress();
-    await Plotly.newPlot(graph, makeTraces(false), makeLayout(), model.get("config"));
-    styled = false;
-    drawn = "resting";
-    tools.draw(store.spec.layout.meta);
+    await react(false, Plotly.newPlot);
     changed = new Set();
     listen(model, graph, view, store.tell);
     eye.observe(box);

@@ -26,13 +26,7 @@ const helper = (explanation) => {
   const link = linkLab(lab, labTitle);
   const card = element("div", { class: "cnnlab-popover", popover: "auto", role: "dialog", "aria-label": title }, element("b", {}, title), element("p", {}, text), link);
   const button = element("button", { type: "button", class: "cnnlab-help", "aria-label": `About: ${title}`, "aria-haspopup": "dialog", title: `About: ${title}`, onclick: () => card.togglePopover({ source: button }) }, "?");
-  card.addEventListener("toggle", (event) => {
-    if (event.newState !== "open") return;
-    const at = button.getBoundingClientRect();
-    const left = Math.max(4, Math.min(at.left, innerWidth - card.offsetWidth - 8));
-    const below = at.bottom + 4 + card.offsetHeight < innerHeight;
-    Object.assign(card.style, { left: `${left}px`, top: `${below ? at.bottom + 4 : Math.max(4, at.top - card.offsetHeight - 4)}px` });
-  });
+  placePopover(card, button);
   return element("span", { class: "cnnlab-helper" }, button, card);
 };
 

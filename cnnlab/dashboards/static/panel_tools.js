@@ -34,11 +34,8 @@ function makePanelTools(model, box, Plotly, figure) {
     const words = element("div", { class: "cnnlab-tip", popover: "auto", role: "note" }, element("p", {}, panel.help),
       linkLab(panel.link.match(/(\w+)\.ipynb$/)[1]));
     const [left, top, width] = panel.box;
-    const help = button("?", `What ${panel.title} shows`, () => {
-      const { left: x, bottom: y } = help.getBoundingClientRect();
-      Object.assign(words.style, { left: `${Math.max(8, Math.min(x - 220, innerWidth - 300))}px`, top: `${y + 4}px` });
-      words.togglePopover();
-    });
+    const help = button("?", `What ${panel.title} shows`, () => words.togglePopover({ source: help }));
+    placePopover(words, help);
     return element("div", { class: "cnnlab-tools", role: "group", "aria-label": panel.title, style: `left: ${left}px; top: ${top}px; width: ${width}px` },
       button(large ? "⤡" : "⤢", large ? "All plots again (Escape)" : `Show ${panel.title} large`, () => send({ focus: large ? null : panel.name }), { "aria-pressed": String(large), "data-tool": "focus" }),
       help, words,

@@ -103,7 +103,7 @@ class Lab(CellOutput):
         check_switch("present", present)
         scale = check_scale((PRESENT_SCALE if present else 1.0) if scale is None else scale)
         check_panels(panels)
-        self.beside = read_beside(beside)
+        compared = read_beside(beside)
         check_switch("hints", hints)
         check_switch("stop_at_nan", stop_at_nan)
         self.hints = hints or shows_forecast()
@@ -128,7 +128,7 @@ class Lab(CellOutput):
         self.publisher: FramePublisher = FramePublisher(self)
         self.widgets: LabWidgets = LabWidgets(
             take_moment(self, self.view), scale, self.own_network, self.received,
-            self.publisher, lambda: self.worker.run.patches(), panels, present, self.beside,
+            self.publisher, lambda: self.worker.run.patches(), panels, present, compared,
         )  # fmt: skip
         self.box = self.widgets.box
         self.doctor: AutopsyPanel = self.widgets.doctor

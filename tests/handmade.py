@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
+import re
+from collections.abc import Mapping
+
 import numpy as np
 import plotly.graph_objects as go
 
 import cnnlab
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
-from cnnlab.records.frame import GAUGES, LAYER_GAUGES
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.log import Log
 from cnnlab.records.record import Record
@@ -24,18 +30,21 @@ def record_of(
     lost: tuple[int, ...] = (),
     lost_weights: int = 3,
     weights: int = 10,
+    settings: Mapping[str, object] | None = None,
     **gauges: object,
 ) -> Record:
-    """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1.
+    """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1; no loss scale.
 
-    `weights` of each layer are finite; `lost`: the places of the layers that end with `lost_weights` that are NaN.
+    `settings` are changes of the question's. `weights` of each layer are finite; `lost`: the places of the layers that
+    end with `lost_weights` that are NaN.
     """
     costs = np.asarray(cost, dtype=float)
-    settings = cnnlab.settings("question", precision=precision)
-    log = Log(settings, layers, ("first.weight[0,0]",), updates_per_epoch)
+    start = cnnlab.settings("question", precision=precision, **(settings or {}))
+    log = Log(start, layers, ("first.weight[0,0]",), updates_per_epoch)
     rows = len(costs) + 1
     columns = {name: np.ones(rows) for name in GAUGES} | {name: np.ones((rows, len(layers))) for name in LAYER_GAUGES}
     columns |= {name: np.zeros((rows, len(layers))) for name in LAYER_GAUGES if name.endswith(("_nan", "_inf"))}
+    columns |= {name: np.full(rows, NOT_MEASURED) for name in ("scale", "skipped")}
     columns["cost"] = np.append(np.nan, costs)
     columns |= {name: np.broadcast_to(value, columns[name].shape) for name, value in gauges.items()}
     table = np.column_stack([columns[name] for name in (*GAUGES, *LAYER_GAUGES)] + [np.ones(rows)])
@@ -51,3 +60,9 @@ def drawn(record: Record, ghosts: tuple[Record, ...] = (), goal: int = 20) -> di
     figure = draw_dashboard(record, goal)
     refresh_dashboard(figure, record, ghosts, goal)
     return {trace.name: trace for trace in figure.data}
+
+
+def unpack_film(page: str) -> dict:
+    """The film that a page of `cnnlab.export_html` holds."""
+    (packed,) = re.findall(r'<script type="text/plain" id="run">([^<]*)</script>', page)
+    return json.loads(gzip.decompress(base64.b64decode(packed)))

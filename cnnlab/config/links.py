@@ -5,7 +5,6 @@ A link names what differs from its preset and, as "look=4", the update that a la
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,12 +15,16 @@ from cnnlab.config.settings import (
     LIMITS,
     Choice,
     Knobs,
-    Number,
+    Limit,
+    NumberOrName,
     Pair,
     Settings,
+    change_knobs,
+    check_loss_scale,
     check_names,
     check_preset,
     list_changes,
+    make_settings,
     settings,
 )
 
@@ -66,12 +69,13 @@ def opened(preset: str | Settings = "question", **changes: Any) -> tuple[Setting
     check_preset(unquote(name))
     at_start, later = parse_query(query)
     try:
-        start = settings(unquote(name), **{**at_start, **later.pop(1, {}), **changes})
+        start = make_settings(unquote(name), at_start, later.pop(1, {}), changes)
     except ValueError as error:
         raise ValueError(f"the link cannot be opened: {error}") from None
     knobs, plan = start.knobs, []
     for first, new in sorted(later.items()):
-        knobs = dataclasses.replace(knobs, **new)
+        knobs = change_knobs(knobs, new)
+        check_loss_scale(knobs, start.precision)
         plan.append((first, knobs))
     return start, tuple(plan)
 
@@ -132,12 +136,14 @@ def parse_field(name: str, text: str) -> Any:
     return LIMITS[name].check(name, parse_value(LIMITS[name], text))
 
 
-def parse_value(limit: Number | Choice | Pair, text: str) -> Any:
+def parse_value(limit: Limit, text: str) -> Any:
     """A text as the number, pair or None that it stands for, or as itself: then a limit refuses it in its own words."""
-    if isinstance(limit, Choice):
+    if isinstance(limit, Choice) or (isinstance(limit, NumberOrName) and text in limit.options):
         return text
     if isinstance(limit, Pair):
         return tuple(parse_value(limit.each, part) for part in text.split(","))
+    if isinstance(limit, NumberOrName):
+        return parse_value(limit.number, text)
     if limit.optional and text == "none":
         return None
     try:

@@ -9,7 +9,8 @@ import numbers
 
 from cnnlab.config.errors import check_whole_number
 from cnnlab.config.links import Plan
-from cnnlab.config.settings import Choice, Knobs, Settings, quote
+from cnnlab.config.settings import Choice, Knobs, Settings, find_highest_rate, quote
+from cnnlab.config.stability import find_critical_rate
 
 SAFE = "as_high_as_is_safe"
 SCHEDULE = Choice("Schedule", ("constant", "warm_up", "step", "cosine", SAFE))
@@ -72,10 +73,11 @@ def count_warm_up(updates: int) -> int:
 
 
 def critical_rate(eigenvalue: float, knobs: Knobs) -> float:
-    """2 (1 + momentum) / eigenvalue; inf where that is 0 or less, NaN where it is not finite or not known."""
-    if math.isnan(eigenvalue) or math.isinf(eigenvalue):
-        return math.nan
-    return 2 * (1 + knobs.momentum) / eigenvalue if eigenvalue > 0 else math.inf
+    """The optimiser's bound over the eigenvalue that its step meets, for gradient descent 2 (1 + momentum) over it.
+
+    inf where that is 0 or less, NaN where it is not finite or not known.
+    """
+    return find_critical_rate(knobs.optimizer, eigenvalue, knobs.momentum)
 
 
 def safe_rate(eigenvalue: float, knobs: Knobs, share: float, free: bool) -> float:
@@ -89,4 +91,4 @@ def safe_rate(eigenvalue: float, knobs: Knobs, share: float, free: bool) -> floa
     if not math.isfinite(critical):
         return knobs.learning_rate
     wanted = share * critical if free else min(share * critical, GROWTH * knobs.learning_rate)
-    return float(f"{min(max(wanted, LEAST), MOST):.4g}")
+    return min(float(f"{min(max(wanted, LEAST), MOST):.4g}"), find_highest_rate(knobs))

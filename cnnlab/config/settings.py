@@ -13,9 +13,12 @@ import itertools
 import json
 import numbers
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from cnnlab.config.architecture import check_shapes
+from cnnlab.config.stability import BETAS
 
 
 @dataclass(frozen=True)
@@ -30,20 +33,25 @@ class Number:
     """Ends of the slider; it is logarithmic where `logarithmic` says so, with 0 at its left end if 0 is in range."""
     open_low: bool = False
     """True where `low` itself is not allowed."""
+    open_high: bool = False
+    """True where `high` itself is not allowed."""
     whole: bool = False
     optional: bool = False
     """True where None is allowed."""
     logarithmic: bool = True
 
     def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        none = "None (all) or " if self.optional else ""
-        return f"be {none}{kind} in {self.interval}"
+        return f"be {'None (all) or ' if self.optional else ''}{self.described}"
+
+    @property
+    def described(self) -> str:
+        """What it is and its range, such as "a whole number in [1, 64]"."""
+        return f"{'a whole number' if self.whole else 'a number'} in {self.interval}"
 
     @property
     def interval(self) -> str:
         """The range as mathematics writes it, such as (0, 1e6]."""
-        return f"{'(' if self.open_low else '['}{short(self.low)}, {short(self.high)}]"
+        return f"{'(' if self.open_low else '['}{short(self.low)}, {short(self.high)}{')' if self.open_high else ']'}"
 
     def check(self, name: str, value: Any) -> float | int | None:
         """The value as a plain float or int; ValueError or TypeError in one sentence if it does not fit."""
@@ -53,7 +61,8 @@ class Number:
             raise TypeError(f"{name} must {self}, got {quote(value)}")
         number: Any = value
         above = number > self.low if self.open_low else number >= self.low
-        if not (above and number <= self.high):
+        below = number < self.high if self.open_high else number <= self.high
+        if not (above and below):
             raise ValueError(f"{name} must lie in {self.interval}, got {quote(number)}")
         return int(number) if self.whole else float(number)
 
@@ -106,9 +115,44 @@ class Pair:
         return first, second  # type: ignore[return-value]
 
 
-LIMITS: dict[str, Number | Choice | Pair] = {
+@dataclass(frozen=True)
+class NumberOrName:
+    """A number, or one of the names that a field may take in its place."""
+
+    label: str
+    options: tuple[str, ...]
+    number: Number
+    suggested: tuple[float, ...]
+    """Numbers that a control offers beside the names."""
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return f"be {', '.join(map(repr, self.options))} or {self.number.described}"
+
+    def check(self, name: str, value: Any) -> str | float:
+        """The name, or the number as a float; ValueError or TypeError in one sentence if it is neither."""
+        if isinstance(value, str):
+            if value not in self.options:
+                raise ValueError(f"{name} must {self}, got {quote(value)}{nearest(value, self.options)}")
+            return value
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} must {self}, got {quote(value)}")
+        return float(self.number.check(name, value))  # type: ignore[arg-type]
+
+
+Limit = Number | Choice | Pair | NumberOrName
+LIMITS: dict[str, Limit] = {
     "learning_rate": Number("Learning rate", 0, 1e6, (1e-6, 10), open_low=True),
+    "optimizer": Choice("Optimiser", ("sgd", "nesterov", "rmsprop", "adam", "adamw")),
     "momentum": Number("Momentum", 0, 1, (0, 1), logarithmic=False),
+    "beta2": Number("Beta 2", 0, 1, (0, 0.999), open_high=True, logarithmic=False),
+    "adam_epsilon": Number("Epsilon in root", 0, 1, (1e-10, 1e-2)),
+    "loss_scale": NumberOrName(
+        "Loss scale",
+        ("off", "dynamic"),
+        Number("Loss scale", 0, 1e6, (1, 65536), open_low=True),
+        (128, 1024, 8192, 32768),
+    ),
     "clip": Choice("Clipping", ("off", "value", "norm", "adaptive")),
     "clip_threshold": Number("Clip threshold", 0, 1e12, (1e-4, 1e4), open_low=True),
     "epsilon": Number("Epsilon in log", 0, 1, (1e-16, 0.1)),
@@ -127,15 +171,25 @@ LIMITS: dict[str, Number | Choice | Pair] = {
     "batch_size": Number("Batch size", 1, 1_000_000, (1, 66), whole=True, optional=True, logarithmic=False),
     "relu": Choice("ReLU placed", ("question", "every_layer", "none", "softmax_too")),
     "precision": Choice("Precision", ("float16", "bfloat16", "float32", "float64")),
+    "depth": Number("Depth", 1, 64, (1, 7), whole=True, logarithmic=False),
+    "padding": Choice("Padding", ("valid", "same")),
+    "activation": Choice("Activation", ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid")),
+    "normalization": Choice("Normalisation", ("off", "batch", "layer", "group")),
+    "normalization_place": Choice("Normalised", ("before", "after")),
+    "residual": Choice("Residual", ("off", "on", "zero")),
+    "dropout": Number("Dropout", 0, 1, (0, 0.9), open_high=True, logarithmic=False),
     "channels": Number("Channels", 1, 256, (1, 64), whole=True),
     "hidden": Pair("Hidden units", Number("Hidden units", 1, 4096, (1, 512), whole=True)),
-    "patch_size": Number("Patch size", 13, 40, (13, 40), whole=True, logarithmic=False),
+    "patch_size": Number("Patch size", 3, 40, (3, 40), whole=True, logarithmic=False),
     "patches": Number("Patches", 2, 1000, (2, 200), whole=True),
     "image": ImageName("Image", ("mosaic",)),
     "device": Choice("Device", ("auto", "cpu", "cuda", "mps")),
     "epochs": Number("Epochs", 1, 1_000_000, (1, 1000), whole=True),
 }
 """Field -> what it may hold. `epochs` is how long Play and `cnnlab run` go on."""
+
+
+AnyKnobs = TypeVar("AnyKnobs", bound="Knobs")
 
 
 class Checked:
@@ -155,8 +209,16 @@ class Knobs(Checked):
 
     learning_rate: float = 1e-2
     """Step size of gradient descent."""
+    optimizer: str = "sgd"
+    """How a gradient becomes a step: as `torch.optim` has it; "adamw" is "adam" with penalty_in="update"."""
     momentum: float = 0.0
-    """Share of the last velocity that the next one keeps; 0 is plain gradient descent."""
+    """Share of the last velocity that the next one keeps (in Adam: beta 1); 0 is plain gradient descent."""
+    beta2: float = 0.999
+    """Share of the running mean of squared gradients that the next one keeps in Adam; RMSprop's alpha."""
+    adam_epsilon: float = 1e-8
+    """Added to the root of the running mean of squared gradients, which Adam and RMSprop divide by."""
+    loss_scale: str | float = "off"
+    """What the cost is multiplied by before the backward pass of float16, and its gradient divided by after it."""
     clip: str = "off"
     """How gradients are clipped: by value, by global norm, or adaptively per unit (Brock et al. 2021)."""
     clip_threshold: float = 1.0
@@ -168,7 +230,12 @@ class Knobs(Checked):
     l2: float = 0.0
     """Factor of half the sum of squares of all weights (not biases): an update takes off learning_rate * l2 of them."""
     penalty_in: str = "cost"
-    """Whether L1 and L2 are part of the cost (so clipping and momentum see them) or of the update."""
+    """Whether L1 and L2 are part of the cost (so clipping and the optimiser see them) or of the update."""
+
+    def __post_init__(self) -> None:
+        """Check each field, and what the optimiser asks of the others."""
+        super().__post_init__()
+        check_optimizer(self)
 
 
 @dataclass(frozen=True)
@@ -190,15 +257,29 @@ class Recipe(Checked):
     batch_size: int | None = None
     """Patches per update; None: all of them, so that one update is one epoch."""
     relu: str = "question"
-    """ReLU after cv0..cv4, hid1 and hid2 (question), after every layer but the last, nowhere, or at the softmax too."""
+    """Where activations stand: after cv0..cv4, hid1 and hid2, after all layers but the last, nowhere, or at softmax."""
     precision: str = "float32"
     """Floating-point type of weights, activations and gradients."""
+    depth: int = 6
+    """How many 3x3 convolutions there are: cv0, cv1 and so on."""
+    padding: str = "valid"
+    """Whether each convolution makes the map two pixels smaller (valid), or zeros around it keep its size (same)."""
+    activation: str = "relu"
+    """The activation function that stands where `relu` says."""
+    normalization: str = "off"
+    """How outputs of convolutions, hid1 and hid2 are normalised: over the batch, an example, or 8 groups of it."""
+    normalization_place: str = "before"
+    """Whether the normalisation stands before the activation or after it."""
+    residual: str = "off"
+    """Whether the input of each two convolutions from cv1 on is added to their output; zero: to 0 times it at first."""
+    dropout: float = 0.0
+    """Share of the units of hid1 and hid2 that an update leaves out, by chance; the rest are scaled up for it."""
     channels: int = 32
-    """Output channels of each of the six convolutions."""
+    """Output channels of each of the convolutions."""
     hidden: tuple[int, int] = (128, 128)
     """Units of hid1 and of hid2."""
     patch_size: int = 16
-    """Side of the square patches in pixels; six valid 3x3 convolutions take 12 away."""
+    """Side of the square patches in pixels; six valid 3x3 convolutions take 12 away, and hid1 sees all that is left."""
     patches: int = 66
     """Training patches cut from the left half of the image; 132 held-out ones come from its right half.
 
@@ -220,14 +301,16 @@ class Settings(Recipe, Knobs):
     """Name of the preset that these settings started from."""
 
     def __post_init__(self) -> None:
-        """Check each field, and batch_size against patches."""
+        """Check each field, batch_size against patches, and the network's shapes against one another."""
         super().__post_init__()
         check_preset(self.preset)
+        check_loss_scale(self, self.precision)
         there_may_be_more = self.patches == LIMITS["patches"].high  # type: ignore[union-attr]
         if self.batch_size is not None and self.batch_size > self.patches and not there_may_be_more:
             raise ValueError(
                 f"batch_size must lie in [1, {self.patches}], the number of patches, got {self.batch_size}"
             )
+        check_shapes(self)
 
     @property
     def knobs(self) -> Knobs:
@@ -242,7 +325,7 @@ class Settings(Recipe, Knobs):
     def replace(self, **changes: Any) -> Settings:
         """These settings with some fields changed; an unknown name is a TypeError that suggests the nearest."""
         check_names(changes)
-        return dataclasses.replace(self, **changes)
+        return change_knobs(self, changes)
 
     def to_json(self) -> str:
         """All fields as JSON text; `from_json` reads it back to equal settings."""
@@ -272,6 +355,34 @@ KNOB_FIELDS = tuple(field.name for field in dataclasses.fields(Knobs))
 KNOB_NUMBERS = tuple(name for name in KNOB_FIELDS if isinstance(LIMITS[name], Number))
 """The knobs that are numbers: a step takes them as tensors, and members that are computed together have their own."""
 
+OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.0, "beta2": 0.999, "penalty_in": "cost"},
+    "nesterov": {"momentum": 0.9, "beta2": 0.999, "penalty_in": "cost"},
+    "rmsprop": {"momentum": 0.0, "beta2": 0.99, "penalty_in": "cost"},
+    "adam": {"momentum": 0.9, "beta2": 0.999, "penalty_in": "cost"},
+    "adamw": {"momentum": 0.9, "beta2": 0.999, "penalty_in": "update"},
+}
+"""Optimiser -> what the other knobs are with it unless they are given: the defaults of `torch.optim`."""
+HALF = "float16"
+"""The precision that a loss scale is for: its least number is 6e-8, that of the others 1e-40 or less."""
+ADAPTIVE = ("rmsprop", "adam", "adamw")
+"""Optimisers that divide each gradient by the root of the running mean of its squares."""
+
+DEEP: dict[str, Any] = {
+    "learning_rate": 1e-2,
+    "momentum": 0.9,
+    "init": "he_normal",
+    "init_scale": 1.0,
+    "input_scaling": "standardised",
+    "batch_size": 20,
+    "depth": 20,
+    "padding": "same",
+    "channels": 8,
+    "hidden": (32, 32),
+    "patches": 400,
+    "epochs": 8,
+}
+"""Twenty convolutions that keep the size of their maps."""
 PRESETS: dict[str, dict[str, Any]] = {
     # The cost explodes to NaN at update 4, as the question's does; at a tenth of the learning rate some seeds do.
     "question": {},
@@ -316,14 +427,94 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dead": {"learning_rate": 0.1, "clip": "value", "epochs": 60},
     # Weights a ninth of the question's: hardly a gradient reaches cv0; only softmax's bias, behind no weight, moves.
     "vanishing": {"init_scale": 0.1, "batch_size": 11, "epochs": 9},
+    # The question with Adam: no cost is NaN, but the first steps throw it to some thousand, and the median run ends at
+    # ln 2, no better than guessing. At a tenth of the learning rate every seed learns.
+    "adam": {"optimizer": "adam", "epochs": 60},
+    # The question with normalised layers, at the very rate at which it explodes.
+    "batch_norm": {"normalization": "batch"},
+    # Twenty convolutions: with half of the seeds the cost is still ln 2 at the end.
+    "deep_plain": DEEP,
+    # The same with shortcuts whose blocks begin as the identity: it learns.
+    "deep_residual": {**DEEP, "residual": "zero"},
+    # In float16 the gradient of cv0 is lost on its way down, and with a loss scale it is that of float32. The upper
+    # layers keep theirs either way: a run that stalls without a scale and learns with one was not found.
+    "loss_scaling": {
+        "learning_rate": 10.0,
+        "momentum": 0.9,
+        "clip": "norm",
+        "clip_threshold": 3e-3,
+        "loss_scale": "dynamic",
+        "init": "he_normal",
+        "init_scale": 0.25,
+        "precision": "float16",
+        "activation": "gelu",
+        "channels": 8,
+        "hidden": (32, 32),
+        "patch_size": 14,
+        "patches": 100,
+        "epochs": 80,
+    },
 }
 """Preset -> the fields that differ from the defaults above; tests/benchmarks/presets.py measures what each shows."""
 
 
+def add_defaults(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes of some fields, with the defaults of a new optimiser in place of those that the old one brought.
+
+    A field that was given another value keeps it. Another precision than float16 takes the loss scale off.
+    """
+    if changes.get("precision", HALF) != HALF:
+        changes = {"loss_scale": "off", **changes}
+    if "optimizer" not in changes:
+        return dict(changes)
+    new = OPTIMIZER_DEFAULTS[LIMITS["optimizer"].check("optimizer", changes["optimizer"])]  # type: ignore[index]
+    old = OPTIMIZER_DEFAULTS[before["optimizer"]]
+    return {**{name: value for name, value in new.items() if before[name] == old[name]}, **changes}
+
+
+def change_knobs(before: AnyKnobs, changes: Mapping[str, Any]) -> AnyKnobs:
+    """Knobs or settings with some fields changed, and with the defaults of a new optimiser."""
+    return dataclasses.replace(before, **add_defaults(vars(before), changes))
+
+
 def find_changes(before: Knobs, after: Knobs) -> dict[str, Any]:
-    """The fields that differ, by name, with their values after."""
-    old = vars(before)
-    return {name: value for name, value in vars(after).items() if value != old[name]}
+    """The fields to change for `change_knobs` to make the second of the first, by name, with their values after.
+
+    They are those that differ, and those that a new optimiser would have changed.
+    """
+    old, new = vars(before), vars(after)
+    switch = {"optimizer": after.optimizer} if after.optimizer != before.optimizer else {}
+    followed = {**old, **add_defaults(old, switch)}
+    return {name: value for name, value in new.items() if value != old[name] or value != followed[name]}
+
+
+def check_optimizer(knobs: Knobs) -> None:
+    """ValueError in a sentence unless the other knobs are ones that the optimiser can work with."""
+    name = knobs.optimizer
+    if name in BETAS and knobs.momentum == 1:
+        raise ValueError(f"momentum must lie in [0, 1) with the optimizer {name!r}, got 1")
+    if name == "adamw" and knobs.penalty_in != "update":
+        raise ValueError(f"penalty_in must be 'update' with the optimizer 'adamw', got {knobs.penalty_in!r}")
+    if knobs.learning_rate > (highest := find_highest_rate(knobs)):
+        raise ValueError(
+            f"learning_rate must lie in (0, {highest:g}], which is 1/l2, with the optimizer {name!r} and penalty_in "
+            f"'update', got {short(knobs.learning_rate)}: a decay of more than 1 turns the sign of every weight"
+        )
+
+
+def check_loss_scale(knobs: Knobs, precision: str) -> None:
+    """ValueError in a sentence for a loss scale with a precision whose gradients do not need one."""
+    if knobs.loss_scale != "off" and precision != HALF:
+        raise ValueError(f"loss_scale must be 'off' with precision {precision!r}, got {knobs.loss_scale!r}")
+
+
+def find_highest_rate(knobs: Knobs) -> float:
+    """The highest learning rate: 1/l2 where a decay apart from the gradient would turn the sign of every weight.
+
+    Plain gradient descent may do so: that it explodes is what a penalty in the update shows.
+    """
+    decays = knobs.optimizer != "sgd" and knobs.penalty_in == "update" and knobs.l2 > 0
+    return 1 / knobs.l2 if decays else LIMITS["learning_rate"].high  # type: ignore[union-attr]
 
 
 def list_changes(start: Knobs, schedule: Iterable[tuple[int, Knobs]]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -342,9 +533,17 @@ def settings(preset: str | Settings = "question", **changes: Any) -> Settings:
     """Settings of a preset, with any fields changed by keyword."""
     if isinstance(preset, Settings):
         return preset.replace(**changes)
+    return make_settings(preset, changes)
+
+
+def make_settings(preset: str, *layers: Mapping[str, Any]) -> Settings:
+    """Settings of a preset, with some fields changed, one layer of changes after the other."""
     check_preset(preset)
-    check_names(changes)
-    return Settings(**{**PRESETS[preset], **changes, "preset": preset})
+    values: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Settings)}
+    for changes in (PRESETS[preset], *layers):
+        check_names(changes)
+        values |= add_defaults(values, changes)
+    return Settings(**{**values, "preset": preset})
 
 
 def check_preset(name: Any) -> None:

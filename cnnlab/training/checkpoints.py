@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from cnnlab.config.settings import quote
 from cnnlab.records.record import Record, Snapshot
+from cnnlab.training.loss_scaling import GOOD
+from cnnlab.training.optimizers import NEEDED, NO_AVERAGES, Averages
 
 
 class State(NamedTuple):
@@ -21,20 +24,38 @@ class State(NamedTuple):
     parameters: Tensor
     """The flat vector of all parameters."""
     velocity: Tensor | None
-    """What momentum carries on; None without momentum."""
+    """What momentum carries on; None without momentum. In Adam the running mean of gradients."""
     buffers: dict[str, Tensor]
     """What a network of the user's own keeps beside its parameters, such as the running means of batch norm."""
+    squares: Tensor | None = None
+    """The running mean of squared gradients that RMSprop and Adam divide by; None with the others."""
+    updates: Tensor | None = None
+    """How many updates Adam's running means are of, in one number; None with the others."""
+    optimizer: str = "sgd"
+    """Whose averages these are: another optimiser begins with its own."""
+    scaling: Tensor | None = None
+    """What loss scaling carries on: the scale, the good updates since it was changed, all overflows; None if off."""
+
+    @property
+    def averages(self) -> Averages:
+        """What the optimiser carries on."""
+        return Averages(self.velocity, self.squares, self.updates)
+
+    def find_averages(self, optimizer: str) -> Averages:
+        """What an optimiser goes on with from here: nothing where another one was at work."""
+        return self.averages if optimizer == self.optimizer else NO_AVERAGES
 
     @property
     def bytes(self) -> int:
         """The memory that it takes."""
-        tensors = [self.parameters, *self.buffers.values(), *([] if self.velocity is None else [self.velocity])]
+        parts = (self.parameters, *self.averages, self.scaling)
+        tensors = [*self.buffers.values(), *(part for part in parts if part is not None)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def spill_to_disk(self) -> State:
         """The same state with its long vectors in files, so that it takes no memory until it is asked for."""
-        velocity = None if self.velocity is None else spill_to_disk(self.velocity)
-        return State(spill_to_disk(self.parameters), velocity, self.buffers)
+        velocity, squares = (None if part is None else spill_to_disk(part) for part in self.averages[:2])
+        return self._replace(parameters=spill_to_disk(self.parameters), velocity=velocity, squares=squares)
 
 
 DENSE = 8
@@ -144,9 +165,13 @@ def restore_states(record: Record, like: State) -> dict[int, State]:
 
 def restore(kept: Snapshot, like: State) -> State:
     """The state that a snapshot holds, of the types, shapes and device of another; ValueError if it does not fit."""
-    wanted = dict(named(like))
-    if "velocity" in kept.arrays:
-        wanted["velocity"] = like.parameters
+    optimizer, averages = find_optimizer(kept), {}
+    for name, part in zip(Averages._fields, (like.parameters, like.parameters, NO_UPDATES), strict=True):
+        if name in NEEDED[optimizer] or name_average(optimizer, name) in kept.arrays:
+            averages[name_average(optimizer, name)] = part
+    if SCALING in kept.arrays:
+        averages[SCALING] = NO_SCALING
+    wanted = {**dict(named(like)), **averages}
     sizes = [{name: part.nbytes for name, part in parts.items()} for parts in (kept.arrays, wanted)]
     if sizes[0] != sizes[1]:
         held, needed = (", ".join(f"{name} ({size} bytes)" for name, size in each.items()) for each in sizes)
@@ -155,17 +180,68 @@ def restore(kept: Snapshot, like: State) -> State:
             f"and the network {needed}"
         )
     tensors = {
-        name: torch.from_numpy(kept.arrays[name].copy()).view(part.dtype).reshape(part.shape).to(part.device)
+        name: torch.from_numpy(kept.arrays[name].copy()).view(part.dtype).reshape(part.shape).to(like.parameters.device)
         for name, part in wanted.items()
     }
-    parameters, velocity = tensors.pop("parameters"), tensors.pop("velocity", None)
-    return State(parameters, velocity, {name.removeprefix("buffer."): part for name, part in tensors.items()})
+    velocity, squares, updates = (tensors.pop(name_average(optimizer, name), None) for name in Averages._fields)
+    scaling = tensors.pop(SCALING, None)
+    where = f"of the record's state at update {kept.step}"
+    least = 1 if scaling is None else 0  # the first updates may have been skipped
+    if updates is not None and not (updates >= least and updates == updates.floor() and updates.isfinite()):
+        raise ValueError(
+            f"{name_average(optimizer, 'updates')} {where} must be a whole number of at least {least}, "
+            f"got {updates.item():g}"
+        )
+    if scaling is not None:
+        check_scaling(scaling.tolist(), where)
+    parameters = tensors.pop("parameters")
+    buffers = {name.removeprefix("buffer."): part for name, part in tensors.items()}
+    return State(parameters, velocity, buffers, squares, updates, optimizer, scaling)
+
+
+def check_scaling(numbers: list[float], where: str) -> None:
+    """ValueError in a sentence for numbers that loss scaling does not come to."""
+    scale, good, overflows = numbers
+    if not 0 <= scale < math.inf:  # which halves to 0 where the network itself makes NaN
+        raise ValueError(f"the loss scale {where} must be a number of at least 0, got {scale:g}")
+    for name, count, most in (("good updates", good, GOOD - 1), ("overflows", overflows, MOST_COUNTED)):
+        if not (0 <= count <= most and count == math.floor(count)):
+            raise ValueError(
+                f"the {name} of the loss scale {where} must be a whole number in [0, {most}], got {count:g}"
+            )
+
+
+SCALING = "loss_scaling"
+"""What a Snapshot calls a state's scaling."""
+NO_SCALING = torch.zeros(3)
+"""Its form."""
+MOST_COUNTED = 2**24
+"""The most that a count in float32 comes to."""
+NO_UPDATES = torch.zeros(())
+"""The form of a state's number of updates."""
+
+
+def name_average(optimizer: str, name: str) -> str:
+    """What a Snapshot calls an average: "velocity" of plain momentum, "adam.squares" of another optimiser."""
+    return name if optimizer == "sgd" else f"{optimizer}.{name}"
+
+
+def find_optimizer(kept: Snapshot) -> str:
+    """The optimiser whose averages a snapshot holds; "sgd" for one without any."""
+    names = {name_average(optimizer, name): optimizer for optimizer in NEEDED for name in Averages._fields}
+    return next((names[name] for name in kept.arrays if name in names), "sgd")
 
 
 def named(state: State) -> list[tuple[str, Tensor]]:
     """The tensors of a state by the names that a Snapshot uses."""
-    velocity = [] if state.velocity is None else [("velocity", state.velocity)]
-    return [("parameters", state.parameters), *velocity, *((f"buffer.{name}", b) for name, b in state.buffers.items())]
+    averages = [
+        (name_average(state.optimizer, name), part)
+        for name, part in zip(Averages._fields, state.averages, strict=True)
+        if part is not None
+    ]
+    scaling = [] if state.scaling is None else [(SCALING, state.scaling)]
+    buffers = [(f"buffer.{name}", buffer) for name, buffer in state.buffers.items()]
+    return [("parameters", state.parameters), *averages, *scaling, *buffers]
 
 
 def as_bytes(tensor: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Effects on the whole process while something is computed, each undone afterwards: they make a run repeatable."""
+"""Effects on the process or on a network while something is computed, each undone afterwards."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
 
 @contextlib.contextmanager
@@ -39,13 +40,32 @@ def randomness(seed: int, step: int, device: torch.device) -> Iterator[None]:
     A network may draw from Python's and numpy's global generators, too.
     """
     number = seed * 1_000_003 + step
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with keep_generators(device):
         torch.manual_seed(number)
         random.seed(number)
         np.random.seed(number % 2**32)  # noqa: NPY002
+        yield
+
+
+@contextlib.contextmanager
+def keep_generators(device: torch.device) -> Iterator[None]:
+    """A block after which the global generators of torch, Python and numpy are as they were before it."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for every module, and then each module's own mode again."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

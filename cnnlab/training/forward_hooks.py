@@ -73,9 +73,16 @@ def call_hooks(before: Hooks, after: Hooks) -> Iterator[None]:
 
 def call_without_hooks(below: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """Call a function while torch has no hooks of ours."""
+    with pause_hooks():
+        return below(*arguments, **keywords)
+
+
+@contextlib.contextmanager
+def pause_hooks() -> Iterator[None]:
+    """A block within which torch has no hooks of ours."""
     change(lambda: PAUSES.append(None))
     try:
-        return below(*arguments, **keywords)
+        yield
     finally:
         change(PAUSES.pop)
 

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from cnnlab.config.settings import Settings
 from cnnlab.training.activations import collect_outputs
+from cnnlab.training.layers import NORMS, make_start_buffers
 from cnnlab.training.network import Layout
 
 
@@ -23,13 +24,53 @@ def draw_parameters(network: nn.Module, layout: Layout, settings: Settings, x: T
     generator = torch.Generator().manual_seed(settings.seed)
     draw = FORMULAS[settings.init]
     tensors = {}
+    factor = find_factor(settings.init, settings.activation)
     for name, shape in zip(layout.names, layout.shapes, strict=True):
-        drawn = draw(tuple(shape), generator) if len(shape) >= 2 else torch.zeros(shape, dtype=torch.float64)
+        drawn = draw(tuple(shape), generator) * factor if len(shape) >= 2 else begin_vector(network, name, shape)
         tensors[name] = drawn
     if settings.init == "lsuv":
         tensors = scale_to_unit_variance(network, layout, tensors, x[:LSUV_PATCHES].float())
     flat = layout.flatten(tensors)
     return torch.where(layout.is_weight(flat.device), flat * settings.init_scale, flat)
+
+
+def begin_vector(network: nn.Module, name: str, shape: torch.Size) -> Tensor:
+    """What a parameter of one axis begins as: the scale of a norm 1, all others (biases, ReZero's scale) 0."""
+    layer, _, own = name.rpartition(".")
+    is_scale = own == "weight" and isinstance(network.get_submodule(layer), NORMS)
+    return torch.full(shape, float(is_scale), dtype=torch.float64)
+
+
+HE_GAINS = {
+    "relu": math.sqrt(2),
+    "leaky_relu": math.sqrt(2 / (1 + 0.01**2)),
+    "selu": 3 / 4,
+    "tanh": 5 / 3,
+    "sigmoid": 1.0,
+    "elu": 1.2451983,
+    "gelu": 1.5335304,
+    "silu": 1.6765324,
+}
+"""Activation f -> the gain g in He's deviation g / sqrt(fan_in).
+
+As `torch.nn.init.calculate_gain` has it; where it has none (ELU, GELU, SiLU) the second-moment gain that He et al.
+(2015) derive for the ReLU, 1 / sqrt(mean of f(z)^2 over a standard normal z), by quadrature.
+"""
+SLOPES = {"sigmoid": 1 / 4, "gelu": 1 / 2, "silu": 1 / 2}
+"""Activation -> its slope at 0, where it is not 1 (of the ReLUs, ELU and SELU it is that of their linear side, 1)."""
+
+
+def find_factor(init: str, activation: str) -> float:
+    """What an activation multiplies a formula's weights by: exactly 1 for ReLU, and in formulas that know none.
+
+    He's formula keeps the second moment through the activation, see HE_GAINS. Glorot's (2010, section 4.2.1) and
+    LeCun's (1998) keep the variance of units that work near 0 with a slope of 1, so that another slope is divided by:
+    the sigmoid's 1/4 gives the factor 4 of the tutorials of deeplearning.net. SELU is made for LeCun's formula
+    (Klambauer et al. 2017). The question's formulas and the orthogonal ones know no activation.
+    """
+    if init == "he_normal":
+        return HE_GAINS[activation] / HE_GAINS["relu"]
+    return 1 / SLOPES.get(activation, 1.0) if init in ("glorot_uniform", "lecun_normal") else 1.0
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -65,7 +106,7 @@ def glorot_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor
 
 
 def he_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Normal with deviation sqrt(2 / fan_in) (He et al. 2015), which keeps the variance through a ReLU."""
+    """Normal with deviation sqrt(2 / fan_in) (He et al. 2015), which keeps the second moment through a ReLU."""
     return torch.randn(shape, generator=generator, dtype=torch.float64) * math.sqrt(2 / fans(shape)[0])
 
 
@@ -118,8 +159,9 @@ def scale_to_unit_variance(
 
 
 def output_variance(network: nn.Module, layer: str, tensors: dict[str, Tensor], x: Tensor) -> float:
-    """Variance of one layer's outputs over patches and units, at the given parameters."""
-    parameters = {name: tensor.float() for name, tensor in tensors.items()}
+    """Variance of one layer's outputs over patches and units, at the given parameters; batch norms see the same."""
+    given = {name: tensor.float() for name, tensor in tensors.items()}
+    given |= make_start_buffers(network, x.device, x.dtype)
     with torch.no_grad():
-        outputs = collect_outputs(network, [layer], lambda: functional_call(network, parameters, (x,)))
+        outputs = collect_outputs(network, [layer], lambda: functional_call(network, given, (x,)))
     return outputs[layer].var().item()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnlab.config.settings import Knobs, settings
+from cnnlab.config.settings import ADAPTIVE, Knobs, settings
+from cnnlab.config.stability import BETAS
 from cnnlab.records.frame import GAUGES, NOT_MEASURED
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.log import Log
@@ -23,6 +25,7 @@ from cnnlab.training.gauges import make_gauges
 from cnnlab.training.gradients import collect_ids, given
 from cnnlab.training.metrics import Numbers, bring_to_host, classification, is_classification, is_read_at_once
 from cnnlab.training.network import Kernels, Layout
+from cnnlab.training.optimizers import NO_AVERAGES
 from cnnlab.training.passes import Classes
 from cnnlab.training.problem import name_class
 from cnnlab.training.run import FLUSH_EVERY
@@ -33,6 +36,10 @@ STEERED = {"learning_rate": "lr", "momentum": "momentum", "l2": "weight_decay"}
 COSTS = [GAUGES.index("cost"), GAUGES.index("data_cost")]
 PENALTY = GAUGES.index("penalty")
 """Columns of a row: those that hold the cost, and that of the penalty."""
+BELOW_ONE = 1 - 2.0**-53
+"""Stands for a momentum of 1, which Adam's knobs do not hold."""
+TURNS = 0.99
+"""Most of a weight that knobs have a decay apart from the gradient take off: beyond 1 it would turn the sign."""
 TINY = 1e-300
 """Stands for a learning rate of 0, which a Knobs does not hold: a warm-up may begin with it."""
 
@@ -55,6 +62,8 @@ class Update:
     """Of its forward passes."""
     full: bool = True
     """Whether all its gauges are wanted; else its cost alone."""
+    scale: float | None = None
+    """What its cost was multiplied by; None without a GradScaler."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +149,13 @@ class LoopRecorder:
         before, known = update.before, self.gauges.known[0]
         if is_read_at_once(after.device) and torch.equal(before, known):
             before = known  # whose norms are
-        step = Step(after, None, update.gradient, update.gradient, before - after, None, cost, None, {})
+        step = Step(after, NO_AVERAGES, update.gradient, update.gradient, before - after, None, cost, None, {})
         row, histogram = self.gauges.measure(before, step, None, update.activations)
-        values = {"clipped": unknown} | ({} if update.cost is not None else {"penalty": unknown})
+        values: dict[str, Tensor | float] = {"clipped": unknown}
+        if update.cost is None:
+            values["penalty"] = unknown
+        if update.scale is not None:
+            values |= {"scale": update.scale, "skipped": 0.0}  # what is left out is no update of a loop's record
         if update.classes is not None and is_classification(*update.classes):
             values |= dict(zip(("accuracy", "logit_gap"), classification(*update.classes), strict=True))
         for gauge, value in values.items():
@@ -164,6 +177,16 @@ class LoopRecorder:
         for gauge, value in {"cost": cost, "data_cost": cost, "penalty": torch.zeros(())}.items():
             self.log.write_gauge(gauge, self.updates, float(value))
 
+    def note_sharpness(self, eigenvalue: float) -> None:
+        """Write down the largest eigenvalue of the Hessian at the present weights; NaN: it is not finite."""
+        value = math.inf if math.isnan(eigenvalue) else eigenvalue
+        if not self.pending:
+            self.log.write_gauge("sharpness", self.updates, value)
+            return
+        row = self.pending[-1].row.clone()
+        row[GAUGES.index("sharpness")] = value
+        self.pending[-1] = dataclasses.replace(self.pending[-1], row=row)
+
     def flush(self, kept: int = 0) -> None:
         """Bring the gauges that wait on the device to the host, all at once, but for so many of the last."""
         waiting = self.pending[: len(self.pending) - kept]
@@ -175,9 +198,9 @@ class LoopRecorder:
                 rows[places, COSTS[0]] = rows[places, COSTS[1]] = torch.stack(list(known.values()))
                 rows[places, PENALTY] = 0.0
             others = [torch.stack([getattr(each, name) for each in waiting]) for name in ("histogram", "kernels")]
-            parts = bring_to_host([rows, *others])
+            table, histograms, kernels = bring_to_host([rows, *others])
             self.pending = self.pending[len(waiting) :]
-            self.log.append(*parts)
+            self.log.append(table, histograms, kernels)
 
     @property
     def record(self) -> Record:
@@ -206,11 +229,37 @@ def read_knobs(optimizer: Any) -> Knobs:
     that is NaN is taken for the least one: the loop goes on, and its weights tell.
     """
     rate, momentum, decay = (read_leading_value(optimizer.param_groups, name) for name in STEERED)
+    name = name_optimizer(optimizer)
+    rate = clamp(1.0 if rate is None else rate, TINY, 1e6)
+    apart = name == "adamw"
     return make_knobs(
-        learning_rate=clamp(1.0 if rate is None else rate, TINY, 1e6),
-        momentum=clamp(momentum or 0.0, 0.0, 1.0),
-        l2=clamp(decay or 0.0, 0.0, 1e6),
+        learning_rate=rate,
+        optimizer=name,
+        momentum=clamp(momentum or 0.0, 0.0, BELOW_ONE if name in BETAS else 1.0),
+        l2=clamp(decay or 0.0, 0.0, min(TURNS / rate, 1e6) if apart else 1e6),
+        penalty_in="update" if apart else "cost",
+        **read_divisor(name, optimizer.param_groups[0]),
     )
+
+
+def read_divisor(name: str, group: dict[str, Any]) -> dict[str, float]:
+    """The knobs of what RMSprop and Adam divide by; none of other optimisers."""
+    if name not in ADAPTIVE:
+        return {}
+    keep = float(group["alpha"] if name == "rmsprop" else group["betas"][1])
+    return {"beta2": clamp(keep, 0.0, BELOW_ONE), "adam_epsilon": clamp(float(group["eps"]), 0.0, 1.0)}
+
+
+def name_optimizer(optimizer: Any) -> str:
+    """What Knobs call an optimiser of torch; "sgd" for others, whose own name is among the clues."""
+    group = optimizer.param_groups[0]
+    known = {
+        "RMSprop": "rmsprop",
+        "Adam": "adam",
+        "AdamW": "adamw",
+        "SGD": "nesterov" if group.get("nesterov") else "sgd",
+    }
+    return known.get(type(optimizer).__name__, "sgd")
 
 
 def read_leading_value(groups: Sequence[dict[str, Any]], name: str) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,8 +170,9 @@ def measure_dead_share(given: Tensor, units: int) -> Tensor | float:
     peaks = given.amax(dim=others) if others else given.reshape(-1)
     if not is_read_at_once(peaks.device):
         return (peaks <= 0).mean(dtype=choose_wide_type(peaks.device))
-    values = peaks.tolist()
-    return sum(value <= 0 for value in values) / len(values)
+    if peaks.dtype == torch.bfloat16:  # which numpy lacks
+        peaks = peaks.float()
+    return int(np.count_nonzero(peaks.numpy() <= 0)) / len(peaks)
 
 
 def total(parts: Numbers) -> Any:
@@ -233,6 +234,7 @@ class Gauges:
             self.activations.hook()
         self.watched = torch.tensor(list(watched), dtype=torch.int64, device=self.device)
         self.wide = choose_wide_type(self.device)
+        self.dtype = parameters.dtype
         self.integer, self.shift = EXPONENT_SHIFT[parameters.dtype]
         self.classes = EXPONENTS[str(parameters.dtype).removeprefix("torch.")].count
         sizes = torch.tensor(layout.layer_sizes)
@@ -256,15 +258,23 @@ class Gauges:
         return self.row(gauges, parameters), histogram
 
     def measure(
-        self, before: Tensor, step: Step, targets: Any, activations: dict[str, Numbers] | None = None
+        self,
+        before: Tensor,
+        step: Step,
+        targets: Any,
+        activations: dict[str, Numbers] | None = None,
+        signals: Mapping[str, Numbers] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Row and histogram of a step from the parameters `before`; the activations are those of its forward pass."""
+        """Row and histogram of a step from the parameters `before`; activations and signals are those of its passes."""
         gauges, histogram = self.measure_vectors(before, step)
         gauges |= activations or self.activations.taken()
+        gauges |= signals or {}
         gauges["data_cost"] = gauges["cost"] = step.data_cost.to(self.wide)
         gauges["penalty"] = 0.0
         if step.penalty is not None:
             gauges |= {"penalty": step.penalty, "cost": step.data_cost + step.penalty}
+        if step.scale is not None and step.skipped is not None:
+            gauges |= {"scale": step.scale, "skipped": step.skipped}
         if is_classification(step.outputs, targets):
             gauges["accuracy"], gauges["logit_gap"] = classification(step.outputs, targets)
         return self.row(gauges, step.parameters), histogram
@@ -293,6 +303,8 @@ class Gauges:
         if isinstance(part, Tensor):
             return part.to(self.wide).reshape(-1)
         numbers = part if isinstance(part, list) else [part]
+        if not any(isinstance(number, Tensor) for number in numbers):
+            return self.constants.take(*numbers)
         return torch.stack([
             number.to(self.wide).reshape(()) if isinstance(number, Tensor) else self.constants.take(number)[0]
             for number in numbers
@@ -311,6 +323,14 @@ class Gauges:
             places = self.exponents.to(torch.int64)
             counts = places.new_zeros(count).scatter_add_(0, places, torch.ones_like(places))
         return counts.view(len(self.layout.layers), self.classes)
+
+    def count(self, values: Tensor) -> Tensor:
+        """(classes,) int64: how many of some values have each value of the exponent bits of this network's numbers."""
+        whole = values.to(self.dtype).contiguous().view(self.integer)
+        exponents = (whole >> self.shift & (self.classes - 1)).to(torch.int64)
+        if is_read_at_once(self.device):
+            return torch.bincount(exponents, minlength=self.classes)
+        return exponents.new_zeros(self.classes).scatter_add_(0, exponents, torch.ones_like(exponents))
 
     def survey(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Largest magnitude and histogram of each layer."""

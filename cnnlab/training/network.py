@@ -13,43 +13,72 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from cnnlab.config.architecture import list_sides
 from cnnlab.config.settings import Settings, quote
+from cnnlab.training.layers import ACTIVATIONS, Dropout, ResidualNetwork, ScaledShortcut, Shortcut, make_normalization
 
 
 def make_question_network(settings: Settings) -> nn.Sequential:
     """The question's network: cv0..cv5 (3x3, valid), hid1, hid2 and softmax (the linear layer that makes two logits).
 
-    Input (patches, 1, size, size), output (patches, 2). The parameters are empty (on torch's meta device): the weights
-    come from `cnnlab.training.initializers`, nothing is drawn from the global generator. Biases are part of each layer.
+    Input (patches, 1, size, size), output (patches, 2); hid1 sees all of the last map. The parameters are empty (on
+    torch's meta device): the weights come from `cnnlab.training.initializers`, nothing is drawn from the global
+    generator. Biases are part of each layer. After a layer stand, each where the settings ask for it: its norm, the
+    end of a shortcut, its activation (the norm after that), and dropout.
     """
-    side = settings.patch_size - 12
-    first, second = settings.hidden
+    side, (first, second) = list_sides(settings)[-1], settings.hidden
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     with torch.device("meta"):
-        for index in range(6):
-            convolution = nn.Conv2d(settings.channels if index else 1, settings.channels, 3)
+        for index in range(settings.depth):
+            inputs = settings.channels if index else 1
+            convolution = nn.Conv2d(inputs, settings.channels, 3, padding=int(settings.padding == "same"))
             add_layer(modules, f"cv{index}", convolution, settings)
         modules["flatten"] = nn.Flatten()
         add_layer(modules, "hid1", nn.Linear(settings.channels * side * side, first), settings)
         add_layer(modules, "hid2", nn.Linear(first, second), settings)
         add_layer(modules, "softmax", nn.Linear(second, 2), settings)
-    return nn.Sequential(modules)
+        return nn.Sequential(modules) if settings.residual == "off" else ResidualNetwork(modules)
 
 
-WITHOUT_RELU = {
-    "question": ("cv5", "softmax"),
-    "every_layer": ("softmax",),
-    "none": ("cv0", "cv1", "cv2", "cv3", "cv4", "cv5", "hid1", "hid2", "softmax"),
-    "softmax_too": (),
-}
-"""Placement of ReLU -> the layers that none follows."""
+def has_activation(name: str, settings: Settings) -> bool:
+    """Whether the settings place an activation after a layer."""
+    without = {
+        "question": (f"cv{settings.depth - 1}", "softmax"),
+        "every_layer": ("softmax",),
+        "none": (name,),
+        "softmax_too": (),
+    }
+    return name not in without[settings.relu]
 
 
-def add_layer(modules: dict[str, nn.Module], name: str, layer: nn.Module, settings: Settings) -> None:
-    """Append a layer, and the ReLU after it where the settings place one."""
+def add_layer(modules: dict[str, nn.Module], name: str, layer: nn.Conv2d | nn.Linear, settings: Settings) -> None:
+    """Append a layer, and what the settings place after it."""
     modules[name] = layer
-    if name not in WITHOUT_RELU[settings.relu]:
-        modules[f"{name}_relu"] = nn.ReLU()
+    normalized = settings.normalization != "off" and name != "softmax"
+    if normalized and settings.normalization_place == "before":
+        add_normalization(modules, name, layer, settings)
+    if settings.residual != "off" and isinstance(layer, nn.Conv2d) and ends_block(name):
+        modules[f"{name}_shortcut"] = Shortcut() if settings.residual == "on" else ScaledShortcut()
+    if has_activation(name, settings):
+        modules[f"{name}_{settings.activation}"] = ACTIVATIONS[settings.activation]()
+    if normalized and settings.normalization_place == "after":
+        add_normalization(modules, name, layer, settings)
+    if settings.dropout and name in ("hid1", "hid2"):
+        modules[f"{name}_dropout"] = Dropout(settings.dropout, int(name[-1]))
+
+
+def add_normalization(
+    modules: dict[str, nn.Module], name: str, layer: nn.Conv2d | nn.Linear, settings: Settings
+) -> None:
+    """Append the norm of a layer."""
+    units, flat = (layer.out_features, True) if isinstance(layer, nn.Linear) else (layer.out_channels, False)
+    modules[f"{name}_norm"] = make_normalization(settings, units, flat)
+
+
+def ends_block(name: str) -> bool:
+    """Whether a convolution is the second of a block: cv2, cv4 and so on."""
+    place = int(name.removeprefix("cv"))
+    return place > 0 and place % 2 == 0
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,29 @@ import torch
 from torch import Tensor
 
 from cnnlab.training import passes
+from cnnlab.training.forward_hooks import pause_hooks
 from cnnlab.training.gradients import gradients, have_changed, holds_gradient
 from cnnlab.training.overlay import Overlay, exclude_from_compiling
+
+UNHEARD: list[int] = []
+"""Threads whose backward passes are nobody's affair, as often as they are within `listen_to_nothing`."""
+
+
+@contextlib.contextmanager
+def listen_to_nothing() -> Iterator[None]:
+    """A block whose forward and backward passes no watch takes note of, for what is measured beside a loop."""
+    thread = threading.get_ident()
+    UNHEARD.append(thread)
+    try:
+        with pause_hooks():
+            yield
+    finally:
+        UNHEARD.remove(thread)
+
+
+def is_unheard() -> bool:
+    """Whether what this thread computes is beside the loop that it runs."""
+    return bool(UNHEARD) and threading.get_ident() in UNHEARD
 
 
 class PassListener:
@@ -59,7 +80,9 @@ class PassListener:
         if torch.compiler.is_compiling() or passes.is_within_another():
             return below(*arguments, **keywords)
         thread = threading.get_ident()
-        if thread in self.within:  # what listens to functions of torch has called this one by its name again
+        if (
+            thread in UNHEARD or thread in self.within
+        ):  # what listens to functions of torch has called this one by its name again
             return below(*arguments, **keywords)
         arguments = [passes.lasting(value) for value in arguments]
         keywords = {name: passes.lasting(value) for name, value in keywords.items()}

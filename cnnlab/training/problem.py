@@ -19,6 +19,7 @@ from cnnlab.training.data import make_patches
 from cnnlab.training.datasets import Examples, Pair, make_examples, mapped
 from cnnlab.training.determinism import fix_order_of_sums, randomness, use_one_thread
 from cnnlab.training.initializers import draw_parameters
+from cnnlab.training.layers import drop_in_update, make_start_buffers
 from cnnlab.training.losses import Cost, make_question_cost
 from cnnlab.training.network import Layout, make_question_network
 from cnnlab.training.step import Descent
@@ -138,12 +139,16 @@ class Problem:
         assert self.patches is not None
         with use_one_thread():
             flat = draw_parameters(self.network, self.layout, member or self.settings, self.patches)
-        return State(flat.to(self.device, self.dtype), None, {})
+        return State(flat.to(self.device, self.dtype), None, self.make_buffers())
 
     def make_empty_state(self) -> State:
         """A state of the right types and shapes, whose parameters are any numbers."""
         parameters = torch.empty(sum(self.layout.sizes), dtype=self.dtype, device=self.device)
-        return State(parameters, None, {} if self.given is None else self.given.buffers)
+        return State(parameters, None, self.make_buffers())
+
+    def make_buffers(self) -> dict[str, Tensor]:
+        """What the network keeps beside its parameters at the start: the running statistics of its batch norms."""
+        return make_start_buffers(self.network, self.device, self.dtype) if self.given is None else self.given.buffers
 
     def places(self, step: int, member: Settings | None = None) -> Tensor | None:
         """Which examples an update takes, counted from 1: a function of seed and step alone; None for all."""
@@ -169,9 +174,14 @@ class Problem:
                 stack.enter_context(fix_order_of_sums())
             elif not self.own_network:
                 stack.enter_context(use_one_thread())
-            if self.own_network:
-                stack.enter_context(randomness(self.settings.seed, step, self.device))
+            stack.enter_context(self.chance(step))
             yield
+
+    def chance(self, step: int, member: Settings | None = None) -> contextlib.AbstractContextManager[None]:
+        """What is computed here draws from the chance of update `step`: a function of it and of the seed."""
+        if self.own_network:
+            return randomness(self.settings.seed, step, self.device)
+        return drop_in_update(member or self.settings, step)
 
 
 def choose_device(wanted: Settings) -> torch.device:

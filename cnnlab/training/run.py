@@ -17,26 +17,30 @@ from torch import Tensor, nn
 
 from cnnlab.config.errors import check_whole_number, describe_problem
 from cnnlab.config.links import Plan, opened
-from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, check_names, quote
+from cnnlab.config.settings import KNOB_FIELDS, Knobs, Settings, change_knobs, check_loss_scale, check_names, quote
 from cnnlab.records.clues import Clues
-from cnnlab.records.frame import GAUGES, LAYER_GAUGES, Frame
+from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, Frame
 from cnnlab.records.log import Log
 from cnnlab.records.record import Branch, Record
+from cnnlab.records.signals import is_signal_update
 from cnnlab.training.activations import collect_outputs
 from cnnlab.training.capture import Repeated
 from cnnlab.training.checkpoints import History, State, restore_states
+from cnnlab.training.determinism import evaluation
 from cnnlab.training.gauges import make_gauges
 from cnnlab.training.malloc import keep_freed_memory
 from cnnlab.training.metrics import bring_to_host, classification
 from cnnlab.training.network import Kernels, Layout
 from cnnlab.training.problem import Problem, prepare_own_start
 from cnnlab.training.run_arguments import check_plan, check_same_settings, check_same_watched, check_watched
+from cnnlab.training.signals import listen_to_signals
 from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
 HISTORY_BYTES = 64 * 2**20
 """Bytes that the states kept for rewinding may take, most of them in files, unless a run is told otherwise."""
-Row = tuple[Tensor, Tensor, Tensor]
-"""Of one update: the gauges in the order of a Record's table, the histogram, and the first kernels."""
+Row = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Of one update: the gauges in the order of a Record's table, the histogram, the first kernels, and the histograms of
+its signals where they are measured."""
 FLUSH_EVERY = 256
 """Updates whose gauges may wait on the device before they cross to the host."""
 
@@ -82,7 +86,7 @@ class Run:
             if network is not None:
                 data, changes = prepare_own_start(preset, network, data, changes)
             wanted, planned = opened(preset, **changes)
-            plan = check_plan(plan) or planned
+            plan = check_plan(plan, wanted) or planned
         keep_freed_memory()
         self.problem = preset if isinstance(preset, Problem) else Problem.build(wanted, network, data, cost, held_out)
         layout = self.layout
@@ -94,6 +98,7 @@ class Run:
         self.knobs, self.plan = self.settings.knobs, plan
         self.prepared: tuple[Knobs, KnobTensors, StepStructure] | None = None
         self.raised: tuple[int, str] = 0, ""
+        self.switched: int | None = None  # the update after which another optimiser was chosen, until that is noted
         if isinstance(preset, Record):
             self.take_over(preset, history_bytes)
             return
@@ -102,7 +107,7 @@ class Run:
         self.updates, self.branch, self.numbers = 0, Branch(), itertools.count(2)
         self.attach_gauges()
         with self.determinism(0):
-            self.pending = [(*self.gauges.start(self.parameters), self.kernels.read(self.parameters))]
+            self.pending: list[Row] = [(*self.gauges.start(self.parameters), self.kernels.read(self.parameters), None)]
         self.log = Log(self.settings, layout.layers, names, self.updates_per_epoch, self.kernels.shape)
 
     def take_over(self, record: Record, history_bytes: int) -> None:
@@ -125,8 +130,9 @@ class Run:
         self.descent: Descent = dataclasses.replace(self.problem.descent, network=self.network)
         with self.problem.determinism(0):
             self.gauges = make_gauges(self.network, self.layout, self.parameters, self.watched)
-        # What a user's own network does besides, in Python, would be done once and never again.
-        device = torch.device("cpu") if self.own_network else self.problem.device
+        # What a user's own network does besides, in Python, would be done once and never again, as a dropout's draw.
+        called = self.own_network or self.settings.dropout > 0
+        device = torch.device("cpu") if called else self.problem.device
         self.compute = Repeated(self.compute_update, device)
 
     def check_record(self, record: Record) -> None:
@@ -205,10 +211,14 @@ class Run:
             if name not in KNOB_FIELDS:
                 raise TypeError(f"{name} is what a run starts from: make a new Run to change it")
         if changes:
-            self.choose(dataclasses.replace(self.knobs_in_force, **changes))
+            knobs = change_knobs(self.knobs_in_force, changes)
+            check_loss_scale(knobs, self.settings.precision)
+            self.choose(knobs)
 
     def choose(self, knobs: Knobs) -> None:
         """Have these knobs in force from the next update on, whatever was planned."""
+        if knobs.optimizer != self.knobs_in_force.optimizer:
+            self.switched = self.updates
         self.knobs, self.plan = knobs, ()
 
     def step(self) -> Frame:
@@ -247,7 +257,9 @@ class Run:
         knobs = self.knobs_in_force
         with self.determinism(self.updates + 1):
             batch = self.problem.batch(self.updates + 1)
-            state, row = self.compute(self.state, *batch, *self.prepare_knobs(knobs))
+            # A graph of its own would take memory for few updates, so that those with signals are not recorded.
+            compute = self.compute_signals if is_signal_update(self.updates + 1) else self.compute
+            state, row = compute(self.state, *batch, *self.prepare_knobs(knobs))
         # What comes first may be done again; the last line has no call in it, and so no place for an interrupt.
         self.log.change_knobs(self.updates + 1, knobs)
         self.history.keep(self.updates + 1, state)
@@ -261,7 +273,16 @@ class Run:
         """The state after an update, and all that is measured of it; nothing of the run is changed."""
         step = self.descent.step(state, x, y, knobs, structure)
         measured = self.gauges.measure(state.parameters, step, y)
-        return State(step.parameters, step.velocity, step.buffers), (*measured, self.kernels.read(step.parameters))
+        return step.state, (*measured, self.kernels.read(step.parameters), None)
+
+    def compute_signals(
+        self, state: State, x: Any, y: Any, knobs: KnobTensors, structure: StepStructure
+    ) -> tuple[State, Row]:
+        """The same, with what passes through the layers."""
+        with listen_to_signals(self.network, self.gauges) as passing:
+            step = self.descent.step(state, x, y, knobs, structure)
+        measured = self.gauges.measure(state.parameters, step, y, signals=passing.read())
+        return step.state, (*measured, self.kernels.read(step.parameters), passing.count(step))
 
     def rewind(self, step: int) -> None:
         """Back to where the run was after update `step` (0: the start), to the bit; what came later is forgotten.
@@ -306,8 +327,7 @@ class Run:
         for update in range(nearest + 1, step + 1):
             with self.determinism(update):
                 knobs = self.prepare_knobs(record.knobs_at(update))
-                again = self.descent.step(state, *self.problem.batch(update), *knobs)
-            state = State(again.parameters, again.velocity, again.buffers)
+                state = self.descent.step(state, *self.problem.batch(update), *knobs).state
         return state
 
     @contextlib.contextmanager
@@ -332,11 +352,21 @@ class Run:
 
     def flush(self) -> None:
         """Bring the gauges that wait on the device to the host, all at once."""
+        self.bring_waiting()
+        switched, self.switched = self.switched, None
+        if switched is not None and not math.isnan(self.log.table.view()[switched, GAUGES.index("sharpness")]):
+            self.log.write_gauge("sharpness", switched, NOT_MEASURED)  # it was of what the other's step meets
+
+    def bring_waiting(self) -> None:
+        """Bring them, where some wait."""
         if not self.pending:
             return
         waiting = self.pending[self.log.rows - self.updates - 1 :]  # none of those that an interrupted call has brought
         if self.log.rows <= self.updates:
-            self.log.append(*bring_to_host([torch.stack(parts) for parts in zip(*waiting, strict=True)]))
+            passing = {place: row[-1] for place, row in enumerate(waiting) if row[-1] is not None}
+            parts = [torch.stack(parts) for parts in zip(*(row[:-1] for row in waiting), strict=True)]
+            table, histograms, kernels, *signals = bring_to_host([*parts, *passing.values()])
+            self.log.append(table, histograms, kernels, dict(zip(passing, signals, strict=True)))
         self.pending = []
 
     def measure_held_out(self) -> float:
@@ -355,13 +385,16 @@ class Run:
         return accuracy
 
     def note_sharpness(self, step: int, eigenvalue: float) -> None:
-        """Keep a measured largest eigenvalue of the Hessian after update `step` in its frame; NaN: it is not finite."""
+        """Keep a measured largest eigenvalue after update `step` in its frame; NaN: it is not finite.
+
+        It is that of what the next update's step meets: of the Hessian, or of the one that its optimiser divides.
+        """
         self.flush()
         self.log.write_gauge("sharpness", self.check_step(step), math.inf if math.isnan(eigenvalue) else eigenvalue)
 
     @property
     def sharpness(self) -> float:
-        """The largest eigenvalue of the Hessian at the present weights, if it was noted; NaN if not."""
+        """The largest eigenvalue that the next step meets, if it was noted; NaN if not."""
         self.flush()
         return self.log.last("sharpness")
 
@@ -388,15 +421,3 @@ class Run:
         x = self.problem.data[0]
         there = isinstance(x, Tensor) and x.dim() == 4 and x.is_floating_point()
         return x[:, 0].to("cpu", torch.float32).numpy() if there else None
-
-
-@contextlib.contextmanager
-def evaluation(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for every module, and then each module's own mode again."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnlab.config.links import Plan
-from cnnlab.config.settings import Knobs, Settings, check_names, quote
+from cnnlab.config.settings import Knobs, Settings, check_loss_scale, check_names, quote
 from cnnlab.records.record import Record
 
 
@@ -22,14 +22,16 @@ def check_same_settings(record: Record, changes: dict[str, Any]) -> Settings:
     return wanted
 
 
-def check_plan(plan: Any) -> Plan:
-    """A plan itself; TypeError in a sentence if it is no (first update, Knobs) pairs."""
+def check_plan(plan: Any, start: Settings) -> Plan:
+    """A plan itself; TypeError in a sentence if it is no (first update, Knobs) pairs, ValueError if one cannot be."""
     pairs = plan if isinstance(plan, (tuple, list)) else [None]
     if not all(
         isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], int) and isinstance(pair[1], Knobs)
         for pair in pairs
     ):
         raise TypeError(f"plan must be (first update, Knobs) pairs as rate_plan gives them, got {quote(plan)}")
+    for _, knobs in plan:
+        check_loss_scale(knobs, start.precision)
     return tuple(plan)
 
 

@@ -17,8 +17,10 @@ from torch.func import functional_call
 from cnnlab.config.settings import Knobs
 from cnnlab.training.checkpoints import State
 from cnnlab.training.clipping import CLIPS
+from cnnlab.training.loss_scaling import begin_scaling, follow_scaling, keep_averages, unscale
 from cnnlab.training.losses import Cost, compute_penalty_gradient, penalty
 from cnnlab.training.network import Layout
+from cnnlab.training.optimizers import OPTIMIZERS, OWNERS, Averages, has_velocity
 from cnnlab.training.reductions import LONG
 
 
@@ -27,6 +29,8 @@ class KnobTensors(NamedTuple):
 
     learning_rate: Tensor
     momentum: Tensor
+    beta2: Tensor
+    adam_epsilon: Tensor
     clip_threshold: Tensor
     epsilon: Tensor
     l1: Tensor
@@ -42,7 +46,10 @@ class KnobTensors(NamedTuple):
         """The same for several members, each number (members,)."""
         dtype = torch.float64 if parameters.dtype == torch.float64 else torch.float32
         rows = [[getattr(knobs, name) for knobs in members] for name in cls._fields]
-        return cls(*torch.tensor(rows, dtype=dtype, device=parameters.device).unbind())
+        # 1 - beta2 has few digits left in float32, and MPS has no more than that.
+        wide = torch.float32 if parameters.device.type == "mps" else torch.float64
+        beta2 = torch.tensor([knobs.beta2 for knobs in members], dtype=wide, device=parameters.device)
+        return cls(*torch.tensor(rows, dtype=dtype, device=parameters.device).unbind())._replace(beta2=beta2)
 
 
 @dataclass(frozen=True)
@@ -51,23 +58,42 @@ class StepStructure:
 
     clip: str
     momentum: bool
+    """Whether a velocity is carried on."""
     penalised: bool
     """Whether L1 or L2 is above 0. Structure, for 0 * inf would be a NaN of our own making."""
     penalty_in: str
+    optimizer: str = "sgd"
+    """Whose averages the step goes on with."""
+    loss_scale: str | float = "off"
+    """What the cost is multiplied by; a number too, for one seldom changes."""
 
     @classmethod
     def from_knobs(cls, knobs: Knobs) -> StepStructure:
         """The structure that these knobs ask for."""
-        return cls(knobs.clip, knobs.momentum > 0, knobs.l1 > 0 or knobs.l2 > 0, knobs.penalty_in)
+        penalised, owner = knobs.l1 > 0 or knobs.l2 > 0, OWNERS[knobs.optimizer]
+        return cls(knobs.clip, has_velocity(knobs), penalised, knobs.penalty_in, owner, knobs.loss_scale)
 
 
 class Move(NamedTuple):
     """What an update makes of a gradient, by the names that `Step` uses."""
 
     parameters: Tensor
-    velocity: Tensor | None
+    averages: Averages
     clipped: Tensor
     update: Tensor
+
+
+class ScaledMove(NamedTuple):
+    """What an update makes of the gradient of a scaled cost."""
+
+    move: Move
+    """Nothing has moved where it is skipped."""
+    gradient: Tensor
+    """Without the scale."""
+    scaling: Tensor
+    """After the update."""
+    skipped: Tensor
+    """Whether the scaled gradient held inf or NaN."""
 
 
 class Step(NamedTuple):
@@ -78,10 +104,10 @@ class Step(NamedTuple):
 
     parameters: Tensor
     """After the update."""
-    velocity: Tensor | None
-    """What momentum carries on; None without momentum."""
+    averages: Averages
+    """What the optimiser carries on."""
     gradient: Tensor
-    """Of the cost in force, before clipping."""
+    """Of the cost in force, before clipping, without the loss scale."""
     clipped: Tensor
     """After clipping; the same tensor as `gradient` where clipping is off."""
     update: Tensor
@@ -93,6 +119,25 @@ class Step(NamedTuple):
     """None without L1 and L2, and where they are in the update."""
     buffers: dict[str, Tensor]
     """What the network keeps beside its parameters, after the forward pass."""
+    optimizer: str = "sgd"
+    """Whose averages these are."""
+    scale: Tensor | None = None
+    """What the cost was multiplied by; None without a loss scale."""
+    skipped: Tensor | None = None
+    """Whether nothing was moved, for the scaled gradient held inf or NaN; likewise."""
+    scaling: Tensor | None = None
+    """What loss scaling carries on."""
+
+    @property
+    def velocity(self) -> Tensor | None:
+        """What momentum carries on; None without momentum."""
+        return self.averages.velocity
+
+    @property
+    def state(self) -> State:
+        """All that the next update depends on."""
+        velocity, squares, updates = self.averages
+        return State(self.parameters, velocity, self.buffers, squares, updates, self.optimizer, self.scaling)
 
 
 @dataclass(frozen=True)
@@ -109,7 +154,7 @@ class Descent:
 
     def step(self, state: State, x: Any, y: Any, knobs: KnobTensors, structure: StepStructure) -> Step:
         """One update from `state` on the batch (x, y); nothing that is passed in is changed."""
-        parameters, velocity = state.parameters, state.velocity
+        parameters = state.parameters
         with_penalty = structure.penalised and structure.penalty_in == "cost"
         leaf = parameters.detach().requires_grad_()
         # Of a long vector the pieces are leaves, so that their gradients can be put together in memory that is there.
@@ -124,34 +169,67 @@ class Descent:
         data_cost = scalar(self.cost(outputs, y, knobs.epsilon))
         extra = penalty(self.weights(leaf), knobs.l1, knobs.l2) if with_penalty else None
         total = data_cost if extra is None else data_cost + extra
-        gradient = self.gradient(total, leaves)
-        with torch.no_grad():
-            move = self.move(parameters, velocity, gradient, knobs, structure)
+        kept = state.find_averages(structure.optimizer)
+        if structure.loss_scale == "off":
+            gradient = self.gradient(total, leaves)
+            with torch.no_grad():
+                move = self.move(parameters, kept, gradient, knobs, structure)
+            scaled: tuple[Tensor, ...] = ()
+        else:
+            met = begin_scaling(state.scaling, structure.loss_scale, parameters)
+            gradient = self.gradient(total * met[0], leaves)
+            with torch.no_grad():
+                move, gradient, after, skipped = self.move_scaled(parameters, kept, gradient, met, knobs, structure)
+            scaled = met[0], skipped, after
         return Step(
-            move.parameters, move.velocity, gradient, move.clipped, move.update, detached(outputs), data_cost.detach(),
-            detached(extra), buffers,
+            move.parameters, move.averages, gradient, move.clipped, move.update, detached(outputs), data_cost.detach(),
+            detached(extra), buffers, structure.optimizer, *scaled,
         )  # fmt: skip
 
     def move(
         self,
         parameters: Tensor,
-        velocity: Tensor | None,
+        kept: Averages,
         gradient: Tensor,
         knobs: KnobTensors,
         structure: StepStructure,
     ) -> Move:
         """What an update makes of a gradient; no more than arithmetic, so that it can be done for many at once."""
         clipped = gradient if structure.clip == "off" else self.clip(gradient, parameters, knobs, structure)
-        direction = clipped
-        if structure.momentum and velocity is not None:
-            direction = (knobs.momentum * velocity).add_(clipped)
-        velocity = direction if structure.momentum else None
-        if velocity is not None and velocity is self.scratch.get("gradient"):
-            velocity = velocity.clone()
+        direction, averages = OPTIMIZERS[structure.optimizer](clipped, kept, knobs, structure.momentum)
+        if averages.velocity is not None and averages.velocity is self.scratch.get("gradient"):
+            averages = averages._replace(velocity=averages.velocity.clone())
+        decay = None
         if structure.penalised and structure.penalty_in == "update":
-            direction = direction + compute_penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
-        update = torch.mul(knobs.learning_rate, direction, out=self.scratch_memory("update", direction))
-        return Move(parameters - update, velocity, clipped, update)
+            decay = compute_penalty_gradient(self.weights(parameters), knobs.l1, knobs.l2)
+        if decay is None or structure.optimizer == "sgd":
+            direction = direction if decay is None else direction + decay
+            update = torch.mul(knobs.learning_rate, direction, out=self.scratch_memory("update", direction))
+            return Move(parameters - update, averages, clipped, update)
+        # As torch's AdamW does, which in half precision loses a decay that is too small beside a weight.
+        decay, taken = knobs.learning_rate * decay, knobs.learning_rate * direction
+        return Move(parameters - decay - taken, averages, clipped, decay + taken)
+
+    def move_scaled(
+        self,
+        parameters: Tensor,
+        kept: Averages,
+        gradient: Tensor,
+        scaling: Tensor,
+        knobs: KnobTensors,
+        structure: StepStructure,
+    ) -> ScaledMove:
+        """The same for the gradient of a scaled cost; one that holds inf or NaN moves nothing."""
+        skipped = ~gradient.isfinite().all()
+        gradient = unscale(gradient, scaling)
+        move = self.move(parameters, kept, gradient, knobs, structure)
+        moved = Move(
+            torch.where(skipped, parameters, move.parameters),
+            keep_averages(skipped, kept, move.averages),
+            move.clipped,
+            torch.where(skipped, 0, move.update),
+        )
+        return ScaledMove(moved, gradient, follow_scaling(scaling, skipped, structure.loss_scale == "dynamic"), skipped)
 
     def gradient(self, total: Tensor, leaves: list[Tensor]) -> Tensor:
         """The gradient as one flat vector; 0 where the cost does not depend on a parameter."""

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shapes import make_legal
 
 from cnnlab.config.settings import (
     KNOB_FIELDS,
     LIMITS,
+    OPTIMIZER_DEFAULTS,
     Choice,
     Knobs,
     Number,
+    NumberOrName,
     Recipe,
     Settings,
     presets,
@@ -41,15 +44,37 @@ def list_field_values(limit):
         if limit.whole:
             numbers = st.integers(int(limit.low), int(limit.high))
         else:
-            numbers = st.floats(limit.low, limit.high, exclude_min=limit.open_low)
+            numbers = st.floats(limit.low, limit.high, exclude_min=limit.open_low, exclude_max=limit.open_high)
         return st.none() | numbers if limit.optional else numbers
+    if isinstance(limit, NumberOrName):
+        return st.sampled_from(limit.options) | list_field_values(limit.number)
     return st.tuples(list_field_values(limit.each), list_field_values(limit.each))
 
 
 def any_changes():
-    """Any valid value for every field, a batch no larger than the patches."""
+    """Any valid value for every field, a batch no larger than the patches, a network that can be."""
     fields = st.fixed_dictionaries({name: list_field_values(limit) for name, limit in LIMITS.items()})
-    return fields.map(lambda chosen: {**chosen, "batch_size": fitting(chosen["batch_size"], chosen["patches"])})
+    return fields.map(
+        lambda chosen: make_legal(
+            {
+                **chosen,
+                **match_optimizer(chosen),
+                "loss_scale": chosen["loss_scale"] if chosen["precision"] == "float16" else "off",
+                "batch_size": fitting(chosen["batch_size"], chosen["patches"]),
+            }
+        )
+    )
+
+
+def match_optimizer(chosen):
+    """The knobs of any changes as far as an optimiser asks for others."""
+    name, adam = chosen["optimizer"], chosen["optimizer"] in ("adam", "adamw")
+    decays = name == "adamw" or (name != "sgd" and chosen["penalty_in"] == "update")
+    return {
+        "momentum": min(chosen["momentum"], 0.999) if adam else chosen["momentum"],
+        "penalty_in": "update" if name == "adamw" else chosen["penalty_in"],
+        "l2": min(chosen["l2"], 0.999 / chosen["learning_rate"]) if decays else chosen["l2"],
+    }
 
 
 def fitting(batch_size, patches):
@@ -74,7 +99,13 @@ def test_the_repr_is_the_call_that_makes_the_settings(changes):
 def test_changes_name_only_what_differs_from_the_preset(changes):
     start = settings("question")
     expected = {name: value for name, value in changes.items() if value != getattr(start, name)}
-    assert settings("question", **changes).changes == expected
+    # An optimiser would bring its own momentum, unless that of plain gradient descent is asked for.
+    brought = {
+        name for name, value in OPTIMIZER_DEFAULTS[changes["optimizer"]].items() if value != getattr(start, name)
+    }
+    found = settings("question", **changes).changes
+    assert expected.items() <= found.items()
+    assert set(found) <= {*expected, *(brought if "optimizer" in expected else ())}
 
 
 def test_every_field_but_the_preset_has_a_limit_and_every_limit_a_field():

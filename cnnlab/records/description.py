@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlab.config.settings import KNOB_FIELDS
+from cnnlab.config.settings import KNOB_FIELDS, OPTIMIZER_DEFAULTS
 from cnnlab.records.formats import format_count, format_number
 from cnnlab.records.frame import is_nonfinite
 
@@ -17,6 +17,8 @@ MOST = 160
 """Characters of a line; of more changes than it holds, it says how many there are."""
 FEW = 3
 """Changes of one knob that are told one by one; more of them, such as a schedule's, are told by their ends."""
+OWN_KNOBS = ("momentum", "beta2", "adam_epsilon")
+"""Knobs that say how an optimiser works."""
 Series = list[tuple[int, Any]]
 """(update, value from it on) of one knob, the start among them."""
 
@@ -27,7 +29,7 @@ def describe_record(record: Record) -> str:
     long = {name: values for name, values in series.items() if len(values) > FEW + 1}
     start = {name: value for name, value in find_start(record).items() if name not in long}
     changes = [
-        *(f"{name}={write_value(value)}" for name, value in start.items()),
+        *write_changes(start),
         *(describe_series(name, values) for name, values in long.items()),
         *describe_updates({name: values[1:] for name, values in series.items() if name not in long}),
     ]
@@ -62,7 +64,7 @@ def describe_series(name: str, values: Series) -> str:
     """Many changes of a knob: "learning_rate 1e-05 to 0.001 over updates 1 to 11 (10 changes)"."""
     found = [value for _, value in values]
     over = f"over updates {values[1][0] - 1} to {values[-1][0]} ({len(values) - 1} changes)"
-    if isinstance(found[0], str):
+    if any(isinstance(value, str) for value in found):
         return f"{name} {' or '.join(map(repr, dict.fromkeys(found)))} {over}"
     low, high = sorted((found[0], found[-1]))
     if low == min(found) and high == max(found):
@@ -75,11 +77,24 @@ def describe_updates(changes: dict[str, Series]) -> list[str]:
     steps = sorted({step for values in changes.values() for step, _ in values})
     return [
         ", ".join(
-            f"{name}={write_value(value)}" for name, values in changes.items() for at, value in values if at == step
+            write_changes({name: value for name, values in changes.items() for at, value in values if at == step})
         )
         + f" from update {step}"
         for step in steps
     ]
+
+
+def write_changes(changes: dict[str, Any]) -> list[str]:
+    """Changes as a call has them; those that belong to a new optimiser after its name: "adam (momentum 0.9)"."""
+    optimizer = changes.get("optimizer")
+    if optimizer is None:
+        return [f"{name}={write_value(value)}" for name, value in changes.items()]
+    defaults = OPTIMIZER_DEFAULTS[optimizer]
+    own = [f"{name} {write_value(changes[name])}" for name in OWN_KNOBS if name in changes]
+    untold = {"optimizer", *OWN_KNOBS, *(["penalty_in"] if changes.get("penalty_in") == defaults["penalty_in"] else [])}
+    said = f"{optimizer} ({', '.join(own)})" if own else optimizer
+    others = {name: value for name, value in changes.items() if name not in untold}
+    return [said, *write_changes(others)]
 
 
 def describe_end(record: Record) -> str:

@@ -56,8 +56,18 @@ class Frame:
     """Euclidean norm of the whole gradient before clipping."""
     clipped: float
     """Share of the gradient's values that clipping changed."""
+    scale: float
+    """What the cost was multiplied by before the backward pass; not measured without a loss scale.
+
+    Gauges of the gradient are of the one that was divided by it again.
+    """
+    skipped: float
+    """1 where the update was left out, for its scaled gradient held inf or NaN, else 0; likewise."""
     sharpness: float
-    """Largest eigenvalue of the cost's Hessian after this update, where it was measured; inf if it is not finite."""
+    """Largest eigenvalue of the cost's Hessian after this update, where it was measured; inf if it is not finite.
+
+    With an optimiser that divides gradients it is that of the Hessian as the next update divides it.
+    """
     weight_norm: PerLayer
     """Euclidean norm of each layer's weights and biases."""
     largest_weight: PerLayer
@@ -75,6 +85,19 @@ class Frame:
     gradient_inf: PerLayer
     activation_nan: PerLayer
     activation_inf: PerLayer
+    activation_mean: PerLayer
+    """Mean of a layer's output, after its activation where one follows at once.
+
+    This and what follows is measured at each of the first 8 updates, at every 4th up to 32, and at every 32nd.
+    """
+    activation_deviation: PerLayer
+    """Standard deviation of the same values."""
+    activation_zeros: PerLayer
+    """Share of them that are exactly 0."""
+    activation_saturated: PerLayer
+    """Share of them at which a tanh, sigmoid, ELU or SELU is next to flat; not measured with other activations."""
+    backward_deviation: PerLayer
+    """Standard deviation of the cost's gradient with respect to the same values."""
     histogram: NDArray[np.int32]
     """(layers, classes): weights by their binary exponent; see `Record.exponents`."""
     watched: FloatArray
@@ -103,6 +126,9 @@ GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.type =
 """The gauges that are one number an update."""
 LAYER_GAUGES = tuple(field.name for field in dataclasses.fields(Frame) if field.type == "PerLayer")
 """The gauges that are one number a layer."""
+
+COUNTED = ("gradients", "activations", "updates")
+"""What the histograms of signals count, one after the other, each layer by layer."""
 
 
 def name_columns(

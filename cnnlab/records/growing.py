@@ -48,6 +48,10 @@ class GrowingArray:
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add rows, a piece at a time where they are many."""
+        if self.length + len(rows) <= len(self.numbers):  # there is room, as most often
+            self.numbers[self.length : self.length + len(rows)] = rows
+            self.length += len(rows)
+            return
         piece = max(1, STEP // max(self.row_bytes, 1))
         for first in range(0, len(rows), piece):
             part = rows[first : first + piece]

@@ -1,4 +1,4 @@
-"""Histograms of weights by their binary exponent, kept without their zeros."""
+"""Histograms of numbers by their binary exponent, kept without their zeros."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.records.frame import IntArray
+from cnnlab.records.frame import COUNTED, IntArray
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ EXPONENTS = {"float16": Exponents(5), "bfloat16": Exponents(8), "float32": Expon
 """Precision -> its classes."""
 
 
+def find_shapes(precision: str, layers: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(rows, classes) of an update's histograms: of the weights of so many layers, and of all their signals."""
+    classes = EXPONENTS[precision].count
+    return (layers, classes), (len(COUNTED) * layers, classes)
+
+
 @dataclass(frozen=True, eq=False)
 class Histograms:
     """Histograms of every update, kept without their zeros: a hundred numbers in place of thousands.
@@ -62,6 +68,13 @@ class Histograms:
 
     def __len__(self) -> int:
         return len(self.ends) - 1
+
+    @classmethod
+    def make_empty(cls, rows: int, shape_of_one: tuple[int, int]) -> Histograms:
+        """Those of so many updates of which nothing was counted."""
+        # Broadcast, for a file may say that it has as many rows as no memory holds.
+        ends = np.broadcast_to(np.int64(0), rows + 1)
+        return cls(ends, np.zeros(0, np.uint32), np.zeros(0, np.int32), shape_of_one)
 
     def until(self, step: int) -> Histograms:
         """Those of the updates up to `step`."""
@@ -87,9 +100,14 @@ class Histograms:
         self.fill(dense, step)
         return read_only(dense.reshape(self.shape_of_one))
 
+    @property
+    def counted(self) -> IntArray:
+        """The updates of which something was counted."""
+        return np.flatnonzero(np.diff(self.ends))
+
     def find_counted(self, updates: IntArray) -> IntArray:
-        """For each update the last one, up to it, whose weights were counted; the first of all if none was."""
-        counted = np.flatnonzero(np.diff(self.ends))
+        """For each update the last one, up to it, of which something was counted; the first of all if none was."""
+        counted = self.counted
         return np.append(0, counted)[np.searchsorted(counted, updates, side="right")]
 
     def fill(self, dense: NDArray[np.int32], step: int) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnnlab.config.errors import refuse_in_a_sentence
 from cnnlab.config.settings import quote, settings
@@ -31,9 +32,10 @@ from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.bounded_json import read_field
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES
 from cnnlab.records.locks import HeldFile
-from cnnlab.records.log import Log, count_shared_rows
+from cnnlab.records.log import Log, Packed, count_shared_rows
 from cnnlab.records.record import Lineage, Record, Snapshot
 from cnnlab.records.storage import (
+    SIGNAL,
     Arrays,
     Header,
     convert_to_double,
@@ -122,15 +124,17 @@ def pack_states(record: Record, rows: int, arrays: Arrays) -> list[Any]:
 
 def pack_new_rows(record: Record, rows: int) -> Arrays:
     """The arrays of a record after so many rows."""
-    kept = record.histograms
-    numbers = slice(kept.ends[rows], kept.ends[-1])
-    return {
-        "table": record.table[rows:],
-        "kernels": record.kernels[rows:],
-        "lengths": np.diff(kept.ends[rows:]),
-        "places": kept.places[numbers],
-        "counts": kept.counts[numbers],
-    }
+    arrays: Arrays = {"table": record.table[rows:], "kernels": record.kernels[rows:]}
+    for prefix, kept in (("", record.histograms), (SIGNAL, record.signal_histograms)):
+        numbers = slice(kept.ends[rows], kept.ends[-1])
+        if prefix == SIGNAL and numbers.start == numbers.stop:
+            continue  # as in a file from before there were signals
+        arrays |= {
+            f"{prefix}lengths": np.diff(kept.ends[rows:]),
+            f"{prefix}places": kept.places[numbers],
+            f"{prefix}counts": kept.counts[numbers],
+        }
+    return arrays
 
 
 def pack_entry(header: Header, arrays: Arrays) -> list[Any]:
@@ -271,6 +275,15 @@ def locate_arrays(listed: list[Any], file: BufferedReader, place: int, end: int)
     require(place == end, "an entry must hold its arrays and nothing else")
 
 
+def read_packed(arrays: Mapping[str, Stored], name: str, rows: int) -> Packed:
+    """Histograms of so many rows whose arrays' names begin so; ValueError unless these fit each other."""
+    lengths, places, counts = (find_array(arrays, name + kind) for kind in ("lengths", "places", "counts"))
+    require(len(lengths) == rows, "an entry must hold as many rows of each kind")
+    numbers = lengths.whole
+    require((numbers >= 0).all() and numbers.sum() == len(places) == len(counts), "lengths must fit the numbers")
+    return numbers, places.whole, counts.whole
+
+
 @dataclass
 class GrowingBranch:
     """A branch as the entries read so far have made it."""
@@ -305,16 +318,16 @@ class GrowingBranch:
         knobs = self.log.schedule[-1][1] if self.log.schedule else self.log.settings.knobs
         own = f"{read_field(self.place, 'number', int)}/"
         rows = self.log.rows + len(find_array(arrays, f"{own}table"))
-        self.log.schedule += parse_schedule(read_field(part, "schedule", list), knobs, rows)
-        table, kernels, lengths, places, counts = (
-            find_array(arrays, own + name) for name in ("table", "kernels", "lengths", "places", "counts")
+        self.log.schedule += parse_schedule(
+            read_field(part, "schedule", list), knobs, self.log.settings.precision, rows
         )
+        table, kernels = (find_array(arrays, own + name) for name in ("table", "kernels"))
         gauges = read_names(header, "gauges"), read_names(header, "layer_gauges")
         wide = convert_to_double(table, *gauges, self.log.layers, self.log.watched)
-        require(len(table) == len(kernels) == len(lengths), "an entry must hold as many rows of each kind")
-        numbers = lengths.whole
-        require((numbers >= 0).all() and numbers.sum() == len(places) == len(counts), "lengths must fit the numbers")
-        self.log.append_packed(wide.whole, kernels.whole, numbers, places.whole, counts.whole)
+        require(len(table) == len(kernels), "an entry must hold as many rows of each kind")
+        none = np.zeros(len(table), np.int64), np.zeros(0, np.uint32), np.zeros(0, np.int32)
+        signals = read_packed(arrays, own + SIGNAL, len(table)) if f"{own}{SIGNAL}lengths" in arrays else none
+        self.log.append_packed(wide.whole, kernels.whole, read_packed(arrays, own, len(table)), signals)
         self.states = {step: state for step, state in self.states.items() if step == 0}
         for entry in read_field(part, "states", list):
             step, parts = check_parts(entry, "states", int, list)
@@ -369,5 +382,7 @@ def check_parts(entry: Any, name: str, *kinds: type) -> list[Any]:
 
 def count_bytes(record: Record) -> int:
     """About how long a journal of a record alone would be."""
-    kept = record.histograms
-    return record.table.nbytes + record.kernels.nbytes + kept.ends.nbytes + kept.places.nbytes + kept.counts.nbytes
+    parts: list[NDArray[Any]] = [record.table, record.kernels]
+    for kept in (record.histograms, record.signal_histograms):
+        parts += [kept.ends, kept.places, kept.counts]
+    return sum(part.nbytes for part in parts)

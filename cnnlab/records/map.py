@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 import cnnlab
 from cnnlab.config.errors import check_whole_number, refuse_in_a_sentence
-from cnnlab.config.settings import LIMITS, Settings, quote, short
+from cnnlab.config.settings import Settings, quote, short
 from cnnlab.records.atomic_files import check_ordinary, write_atomically
 from cnnlab.records.map_lines import format_heading, format_run, parse_plan, parse_run, read_lines
-from cnnlab.records.map_plans import Axis, convert_values
+from cnnlab.records.map_plans import Axis, convert_values, is_choice, is_whole
 
 CONVERGED, STALLED, DIVERGED, UNKNOWN = "converged", "stalled", "diverged", ""
 """The labels of a run; one that is not computed yet has none."""
@@ -86,7 +86,7 @@ class Map:
     @cached_property
     def names(self) -> tuple[list[str], ...]:
         """What the values of each axis are called."""
-        return tuple(name_values(values) for _, values in self.axes)
+        return tuple(map(name_axis, self.axes))
 
     @cached_property
     def cost(self) -> NDArray[np.float64]:
@@ -232,6 +232,17 @@ def label_runs(diverged: Any, began: Any, ended: Any) -> NDArray[np.str_]:
     return np.where(diverged, DIVERGED, np.where(fallen, CONVERGED, STALLED))
 
 
+def name_axis(axis: Axis) -> list[str]:
+    """What the values of an axis are called: a choice by its name."""
+    name, values = axis
+    return [str(value) for value in values] if is_choice(name) else name_values(take_numbers(axis))
+
+
+def take_numbers(axis: Axis) -> tuple[float, ...]:
+    """The values of an axis that is no choice."""
+    return tuple(float(value) for value in axis[1])
+
+
 def name_values(values: Iterable[float]) -> list[str]:
     """The values of an axis in few characters: three digits, or as many as tell neighbours apart."""
     known = list(values)
@@ -267,15 +278,19 @@ def refine_values(values: tuple[float, ...], low: float, high: float) -> tuple[f
 
 
 def refine_axis(axis: Axis, low: float, high: float) -> Axis:
-    """An axis whose values lie between two places on it; ValueError if there are fewer than two."""
-    name, values = axis
-    last = len(values) - 1
+    """An axis whose values lie between two places on it; ValueError if there are fewer than two.
+
+    An axis of choices stays whole: there is nothing between them.
+    """
+    name, last = axis[0], len(axis[1]) - 1
     if not all(isinstance(end, numbers.Real) and -math.inf < end < math.inf for end in (low, high)):
         said = f"{quote(low)} and {quote(high)}"
         raise ValueError(f"the places on {name} must be two numbers in [0, {last}], got {said}")
+    if is_choice(name):
+        return axis
     low, high = (min(max(end, 0), last) for end in sorted((low, high)))
-    finer = refine_values(values, low, high)
-    if LIMITS[name].whole:  # type: ignore[union-attr]
+    finer = refine_values(take_numbers(axis), low, high)
+    if is_whole(name):
         finer = tuple(float(value) for value in sorted({round(value) for value in finer}))
     if len(set(finer)) < 2:
         names = name_values(finer)

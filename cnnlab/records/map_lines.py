@@ -20,7 +20,16 @@ from cnnlab.config.errors import check_whole_number
 from cnnlab.config.settings import Settings, quote, settings
 from cnnlab.records import bounded_json
 from cnnlab.records.bounded_json import read_field
-from cnnlab.records.map_plans import MOST_STEPS, Axis, check_axis, check_corners, check_seeds, check_size, is_axis
+from cnnlab.records.map_plans import (
+    MOST_STEPS,
+    Axis,
+    check_axis,
+    check_cells,
+    check_seeds,
+    check_size,
+    is_axis,
+    is_choice,
+)
 
 LONGEST = 2**24
 """Most bytes of a line: the first one of a map of the most runs has 10 million."""
@@ -72,16 +81,17 @@ def parse_plan(line: bytes) -> Plan:
     axes = tuple(parse_axis(name, values) for name, values in given)
     if len({name for name, _ in axes}) < len(axes):
         raise ValueError(f"axes must be of two fields, got {axes[0][0]} twice")
-    check_corners(start, axes)
+    check_cells(start, axes)
     return start, axes, check_seeds(seeds, start), steps
 
 
 def parse_axis(name: str, values: list[Any]) -> Axis:
     """An axis as a sweep would take it."""
-    if not set(map(type, values)) <= {int, float}:
-        raise ValueError(f"the values of {name:.40} must be numbers, got {reprlib.repr(values)}")
     if not is_axis(name, values):
-        raise ValueError(f"an axis must be a numeric field, and {name:.40} is not")
+        raise ValueError(f"an axis must be a field of numbers or of choices, and {name:.40} is neither")
+    kinds, known = ({str}, "names") if is_choice(name) else ({int, float}, "numbers")
+    if not set(map(type, values)) <= kinds:
+        raise ValueError(f"the values of {name} must be {known}, got {reprlib.repr(values)}")
     return check_axis(name, values)
 
 

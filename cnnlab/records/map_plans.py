@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.errors import check_whole_number
-from cnnlab.config.settings import LIMITS, Number, Settings, quote
+from cnnlab.config.settings import LIMITS, Choice, Number, Settings, quote
 
-Axis = tuple[str, tuple[float, ...]]
-"""A field's name and its values, in rising order."""
+Axis = tuple[str, tuple[float | str, ...]]
+"""A field's name and its values: numbers in rising order, or some of its choices."""
+NO_AXIS = {
+    "seed": "pass seeds= instead",
+    "epochs": "pass steps= instead",
+    "device": "all runs of a map compute on one",
+}
+"""Fields that are no axis, and why."""
 MOST_RUNS = 2**18
 """Most runs of a map: 64 x 64 cells of 64 seeds."""
+MOST_CHECKED = 2**13
+"""Most cells that are all checked, which takes half a second."""
 MOST_STEPS = 100_000
 """Most updates of each run of a map."""
 MOST_BYTES = 4 * 2**30
@@ -25,39 +33,54 @@ MOST_BYTES = 4 * 2**30
 
 
 def is_axis(name: str, values: Any) -> bool:
-    """Whether a field is given as an axis: several values for what is one number."""
-    if isinstance(LIMITS.get(name), Number):
+    """Whether a field is given as an axis: several values for what is one number, or one choice."""
+    if isinstance(LIMITS.get(name), (Number, Choice)):
         if isinstance(values, np.ndarray):
             return values.ndim > 0
         return isinstance(values, Sequence) and not isinstance(values, (str, bytes))
     if isinstance(values, (list, np.ndarray)) and name != "hidden":
         known = name if name in LIMITS else quote(name)
-        said = f"an axis must be a numeric field, and {known} is not"
+        said = f"an axis must be a field of numbers or of choices, and {known} is neither"
         raise TypeError(f"{said}: it takes one value, got {quote(values)}")
     return False
 
 
 def check_axis(name: str, values: Any) -> Axis:
     """An axis checked against its field's range."""
-    if name in ("seed", "epochs"):
-        raise TypeError(f"{name} is no axis of a map: pass {'seeds' if name == 'seed' else 'steps'}= instead")
+    if name in NO_AXIS:
+        raise TypeError(f"{name} is no axis of a map: {NO_AXIS[name]}")
+    kind = "choices" if is_choice(name) else "numbers"
     with contextlib.suppress(ValueError):  # of rows that are not alike: then the first of them is refused below
         if np.ndim(values) != 1:
-            raise TypeError(f"{name} must be one row of numbers, got an array of shape {np.shape(values)}")
+            raise TypeError(f"{name} must be one row of {kind}, got an array of shape {np.shape(values)}")
     found = [value.item() if isinstance(value, np.generic) else value for value in values]
-    if LIMITS[name].whole:  # type: ignore[union-attr]
+    if is_whole(name):
         found = [int(value) if isinstance(value, float) and value.is_integer() else value for value in found]
-    checked = [LIMITS[name].check(f"{name}[{place}]", value) for place, value in enumerate(found)]
+    checked: list[Any] = [LIMITS[name].check(f"{name}[{place}]", value) for place, value in enumerate(found)]
     if None in checked:
         raise TypeError(f"{name} must hold numbers where it is an axis, got None at place {checked.index(None)}")
-    numbers_found = tuple(float(value) for value in checked)  # type: ignore[arg-type]
-    if len(set(numbers_found)) < 2:
+    if not is_choice(name):
+        checked = [float(value) for value in checked]
+    if len(set(checked)) < 2:
         raise ValueError(
-            f"an axis needs two values or more, and {name} has {len(set(numbers_found))}; one is set as {name}=number"
+            f"an axis needs two values or more, and {name} has {len(set(checked))}; one is set as {name}={kind[:-1]}"
         )
-    if list(numbers_found) != sorted(set(numbers_found)):
+    if is_choice(name) and len(set(checked)) < len(checked):
+        raise ValueError(f"the choices of {name} must each be there once")
+    if not is_choice(name) and checked != sorted(set(checked)):
         raise ValueError(f"the values of {name} must rise, each of them once")
-    return name, numbers_found
+    return name, tuple(checked)
+
+
+def is_choice(name: str) -> bool:
+    """Whether a field holds one of some names, between which there is nothing."""
+    return isinstance(LIMITS[name], Choice)
+
+
+def is_whole(name: str) -> bool:
+    """Whether a field holds a whole number."""
+    limit = LIMITS[name]
+    return isinstance(limit, Number) and limit.whole
 
 
 def check_seeds(seeds: Any, start: Settings) -> tuple[int, ...]:
@@ -98,12 +121,24 @@ def count_bytes(runs: int, steps: int) -> int:
     return runs * (steps + 5) * 8
 
 
-def check_corners(start: Settings, axes: Sequence[Axis]) -> None:
-    """ValueError or TypeError unless the ends of the axes go together with the settings."""
-    for corner in itertools.product(*([(name, end) for end in (values[0], values[-1])] for name, values in axes)):
-        start.replace(**convert_values(dict(corner)))
+def check_cells(start: Settings, axes: Sequence[Axis]) -> None:
+    """ValueError or TypeError unless the values of the axes go together with the settings.
+
+    Of a range without gaps the ends are enough, and of more counts than MOST_CHECKED; a choice or a count between
+    others may be the one that cannot be.
+    """
+    telling = [list_telling(name, values) for name, values in axes]
+    if math.prod(map(len, telling)) > MOST_CHECKED:
+        telling = [values if is_choice(name) else values[:1] + values[-1:] for name, values in axes]
+    for cell in itertools.product(*telling):
+        start.replace(**convert_values({name: value for (name, _), value in zip(axes, cell, strict=True)}))
 
 
-def convert_values(changes: dict[str, float]) -> dict[str, float | int]:
+def list_telling(name: str, values: tuple[float | str, ...]) -> tuple[float | str, ...]:
+    """The values of an axis that tell whether all of them can be."""
+    return values if is_choice(name) or is_whole(name) else values[:1] + values[-1:]
+
+
+def convert_values(changes: dict[str, float | str]) -> dict[str, float | int | str]:
     """Values of axes as their fields want them: whole numbers as int."""
-    return {name: int(value) if LIMITS[name].whole else value for name, value in changes.items()}  # type: ignore[union-attr]
+    return {name: int(value) if is_whole(name) else value for name, value in changes.items()}

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,9 @@ class Snapshot:
 
     step: int
     arrays: dict[str, NDArray[np.uint8]]
-    """The bytes of "parameters", of "velocity" if there is momentum, and of each buffer by its name after "buffer."."""
+    """The bytes of "parameters", of "velocity" if there is momentum, of each buffer by its name after "buffer.", and of
+    what another optimiser than plain gradient descent carries on by its name after the optimiser's: "adam.squares"; of
+    "loss_scaling" if there is a loss scale: the scale, the good updates since it was changed, and all overflows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,9 @@ class Record:
     """(updates + 1, layers, classes): an array when it is indexed, by update, slice or array of updates."""
     kernels: NDArray[np.float32]
     """(updates + 1, kernels, height, width): the first convolution's kernels, at most 1,024 numbers of them."""
+    signal_histograms: Histograms
+    """(updates + 1, kinds x layers, classes): of the gradients of all layers, then of what they put out, then of the
+    updates; empty where signals were not measured. See `cnnlab.records.signals`."""
     branch: Branch = Branch()
     """Its place among the runs that share its start."""
     others: tuple[Record, ...] = ()
@@ -108,6 +114,7 @@ class Record:
             table=self.table[: step + 1],
             histograms=self.histograms.until(step),
             kernels=self.kernels[: step + 1],
+            signal_histograms=self.signal_histograms.until(step),
         )
 
     def __repr__(self) -> str:
@@ -193,10 +200,17 @@ class Record:
     def last_measured(self, gauge: str) -> PerLayer:
         """(layers,): a gauge of layers at the last update (0: the start) at which it was measured."""
         values = self.column(gauge)
+        if is_measured(values[-1]).any():  # of a long record most often, and in no time
+            return values[-1]
         found = np.flatnonzero(is_measured(values).any(axis=1))
         return values[found[-1] if len(found) else -1]
 
-    @property
+    @cached_property
+    def left_out(self) -> NDArray[np.bool_]:
+        """(updates,): which updates loss scaling left out, for the scaled gradient held inf or NaN."""
+        return np.asarray(self.skipped == 1)
+
+    @cached_property
     def known_costs(self) -> tuple[IntArray, FloatArray]:
         """The updates whose cost was measured, and these costs."""
         measured = self.is_measured("cost")
@@ -228,7 +242,7 @@ class Record:
         """The classes of the histograms."""
         return EXPONENTS[self.settings.precision]
 
-    @property
+    @cached_property
     def first_nonfinite(self) -> int | None:
         """The first update whose cost was NaN or inf; None if there was none. What was not measured is neither."""
         found = np.flatnonzero(is_nonfinite(self.cost))

@@ -1,7 +1,8 @@
 """Records in files: what is written of a record, and what is asked of a file before it becomes one.
 
 A file holds `cnnlab.json` (settings, layers, watched weights, schedule and snapshots of each branch) and, of each, the
-arrays `branch_1/table`, `ends`, `places`, `counts` and `kernels`; and `states/0`, .. the bytes that snapshots name.
+arrays `branch_1/table`, `ends`, `places`, `counts` and `kernels`, with `signal_ends` and so on if signals were
+measured; and `states/0`, .. the bytes that snapshots name.
 Whatever `save` writes, `load` reads: both ask the same of a record. What a file says of its arrays is held against what
 is there before any of them is read.
 """
@@ -23,19 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.errors import refuse_in_a_sentence
-from cnnlab.config.settings import Knobs, check_names, list_changes, settings
+from cnnlab.config.settings import Knobs, check_loss_scale, check_names, list_changes, settings
 from cnnlab.records import archive, own_image
 from cnnlab.records.archive import Stored
 from cnnlab.records.bounded_json import read_field
 from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray, name_columns
-from cnnlab.records.histograms import EXPONENTS, Histograms
+from cnnlab.records.histograms import Histograms, find_shapes
 from cnnlab.records.record import Branch, Record, Snapshot
 from cnnlab.records.validation import check_tree, is_rising, require
 
 Header = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
-ROOM = 2**26
+ROOM = 3 * 2**25
 """Bytes that the gauges which a file lacks may take, besides the file's own size."""
+SIGNAL = "signal_"
+"""What the names of the arrays of signals begin with."""
 LONGEST_NETWORK = 100
 """Most characters of the words that name an own network."""
 
@@ -122,13 +125,22 @@ def list_later_changes(record: Record, first: int) -> list[tuple[int, Header]]:
 
 def pack_tables(record: Record) -> Arrays:
     """The arrays of a record by name."""
-    ends = record.histograms.ends
+    signals = record.signal_histograms
     return {
         "table": record.table,
-        "ends": ends,
-        "places": record.histograms.places[: ends[-1]],
-        "counts": record.histograms.counts[: ends[-1]],
+        **pack_histograms(record.histograms),
         "kernels": record.kernels,
+        **(pack_histograms(signals, SIGNAL) if signals.ends[-1] else {}),
+    }
+
+
+def pack_histograms(kept: Histograms, prefix: str = "") -> Arrays:
+    """The arrays of histograms by name."""
+    last = kept.ends[-1]
+    return {
+        f"{prefix}ends": kept.ends,
+        f"{prefix}places": kept.places[:last],
+        f"{prefix}counts": kept.counts[:last],
     }
 
 
@@ -177,12 +189,18 @@ def read_arrays(record: Record) -> Record:
         Snapshot(snapshot.step, {name: read(array) for name, array in snapshot.arrays.items()})
         for snapshot in record.take_snapshots()
     )
-    ends, places, counts, shape = vars(record.histograms).values()
+    histograms, signals = (
+        Histograms(read(kept.ends), read(kept.places), read(kept.counts), kept.shape_of_one)
+        if isinstance(kept.ends, Stored)
+        else kept
+        for kept in (record.histograms, record.signal_histograms)
+    )
     return dataclasses.replace(
         record,
         table=read(record.table),
-        histograms=Histograms(read(ends), read(places), read(counts), shape),
+        histograms=histograms,
         kernels=read(record.kernels),
+        signal_histograms=signals,
         take_snapshots=functools.partial(tuple, kept),
     )
 
@@ -200,25 +218,35 @@ def build_record(part: Any, gauges: tuple[tuple[str, ...], tuple[str, ...]], sto
     wanted = settings(**read_field(part, "settings", dict))
     layers, watched = read_names(part, "layers"), read_names(part, "watched")
     branch = parse_branch(read_field(part, "branch", dict))
-    kinds = ("table", "ends", "places", "counts", "kernels")
-    arrays: list[Any] = [find_array(stored, f"branch_{branch.number}/{kind}") for kind in kinds]
-    table: Any = convert_to_double(arrays[0], *gauges, layers, watched)
+    own = f"branch_{branch.number}/"
+    table: Any = convert_to_double(find_array(stored, f"{own}table"), *gauges, layers, watched)
+    kernels: Any = find_array(stored, f"{own}kernels")
     require(len(table), "table must hold the start at least")
     kept = parse_snapshots(read_field(part, "snapshots", list), stored, len(table))
+    shape, signal_shape = find_shapes(wanted.precision, len(layers))
     return Record(
         wanted,
         layers,
         watched,
-        parse_schedule(read_field(part, "schedule", list), wanted.knobs, len(table)),
+        parse_schedule(read_field(part, "schedule", list), wanted.knobs, wanted.precision, len(table)),
         read_field(part, "updates_per_epoch", int),
         table,
-        Histograms(arrays[1], arrays[2], arrays[3], (len(layers), EXPONENTS[wanted.precision].count)),
-        arrays[4],
+        find_histograms(stored, own, shape),
+        kernels,
+        find_histograms(stored, f"{own}{SIGNAL}", signal_shape)
+        if f"{own}{SIGNAL}ends" in stored
+        else Histograms.make_empty(len(table), signal_shape),
         branch,
         own_network=read_field(part, "own_network", bool),
         network=read_network(part),
         take_snapshots=functools.partial(tuple, kept),
     )
+
+
+def find_histograms(stored: Mapping[str, Stored], name: str, shape_of_one: tuple[int, int]) -> Histograms:
+    """Histograms whose arrays' names begin so; the arrays are not read, but in their places."""
+    arrays: list[Any] = [find_array(stored, name + kind) for kind in ("ends", "places", "counts")]
+    return Histograms(arrays[0], arrays[1], arrays[2], shape_of_one)
 
 
 def read_network(part: Header) -> str:
@@ -245,13 +273,14 @@ def parse_branch(part: Header) -> Branch:
     )
 
 
-def parse_schedule(entries: list[Any], knobs: Knobs, rows: int) -> tuple[tuple[int, Knobs], ...]:
+def parse_schedule(entries: list[Any], knobs: Knobs, precision: str, rows: int) -> tuple[tuple[int, Knobs], ...]:
     """The knobs from update to update, each as the ones before with some changed."""
     pairs = check_pairs(entries, "schedule", rows)
     schedule = []
     for first, changes in pairs:
         check_names(changes)
         knobs = dataclasses.replace(knobs, **changes) if changes else knobs
+        check_loss_scale(knobs, precision)
         schedule.append((first, knobs))
     return tuple(schedule)
 

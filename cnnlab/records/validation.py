@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnnlab.config.settings import quote
-from cnnlab.records.histograms import EXPONENTS
+from cnnlab.records.histograms import Histograms, find_shapes
 from cnnlab.records.record import Record, Snapshot
 
 PIECE = 2**18
@@ -45,7 +45,8 @@ def check_tree(tree: Mapping[Record, Sequence[Snapshot]]) -> None:
         check_snapshots(record, snapshots)
     require(len(set(numbers)) == len(numbers), f"branches must have numbers of their own, got {reprlib.repr(numbers)}")
     for record in tree:
-        check_histograms(record)
+        check_histograms(record.histograms)
+        check_histograms(record.signal_histograms)
 
 
 def check(record: Record) -> None:
@@ -72,7 +73,7 @@ def check(record: Record) -> None:
 
 def check_shapes(record: Record) -> None:
     """ValueError unless the tables of a record are as long and as wide as they must be."""
-    table, kernels, kept = record.table, record.kernels, record.histograms
+    table, kernels = record.table, record.kernels
     width = len(record.column_names)
     require(table.dtype == np.float64 and table.ndim == 2, "table must be float64 with two axes")
     require(table.shape[1] == width, f"table must be {width} columns wide, got {table.shape[1]}")
@@ -82,17 +83,23 @@ def check_shapes(record: Record) -> None:
     require(len(kernels) == rows, f"kernels must be of {rows} updates, got {len(kernels)}")
     none = kernels.shape[1:] == (0, 1, 1)
     require(none or 0 not in kernels.shape, f"kernels must hold numbers, got the shape {kernels.shape}")
+    weights, signals = find_shapes(record.settings.precision, len(record.layers))
+    check_kinds(record.histograms, rows, weights)
+    check_kinds(record.signal_histograms, rows, signals)
+
+
+def check_kinds(kept: Histograms, rows: int, shape: tuple[int, int]) -> None:
+    """ValueError unless the arrays of histograms of so many rows are of the kinds that they must be."""
     for name, kind in {"ends": np.int64, "places": np.uint32, "counts": np.int32}.items():
         array = getattr(kept, name)
         require(array.dtype == kind and array.ndim == 1, f"{name} must be {kind.__name__} with one axis")
     require(len(kept.ends) == rows + 1, f"ends must be {rows + 1} numbers, got {len(kept.ends)}")
-    shape = len(record.layers), EXPONENTS[record.settings.precision].count
     require(kept.shape_of_one == shape, f"histograms must be of shape {shape}, got {kept.shape_of_one}")
 
 
-def check_histograms(record: Record) -> None:
+def check_histograms(kept: Histograms) -> None:
     """ValueError unless the histograms can be unpacked: ends rise to the numbers' end, places rise in each update."""
-    kept, ends = record.histograms, record.histograms.ends[:]
+    ends = kept.ends[:]
     # Compared, not subtracted: a difference of two integers of 64 bits may wrap around.
     require(ends[0] == 0 and (ends[1:] >= ends[:-1]).all(), "ends must rise from 0")
     last = int(ends[-1])

@@ -133,6 +133,27 @@ def test_a_refined_axis_of_whole_numbers_keeps_them_whole():
     assert maps.refine_axis(("channels", (2.0, 4.0, 6.0, 8.0, 10.0)), 1, 2) == ("channels", (4.0, 5.0, 6.0))
 
 
+def test_a_choice_s_axis_stays_whole_for_there_is_nothing_between():
+    axis = ("activation", ("relu", "gelu", "tanh"))
+    assert maps.refine_axis(axis, 0.6, 1.4) == axis
+    with pytest.raises(ValueError, match="the places on activation must be two numbers"):
+        maps.refine_axis(axis, 0, "gelu")
+
+
+def test_a_map_of_choices_is_the_same_from_its_file_and_names_them(tmp_path):
+    axes = (("optimizer", ("sgd", "adam")), ("batch_size", (4.0, 8.0)))
+    made = Map.empty(cnnlab.settings("question", learning_rate=0.1), axes, (0, 1), 2)
+    made.put(6, [3.0, 1.0], 3.0, 1.0, 0.5)
+    made.save(tmp_path / "map")
+    read = Map.load(tmp_path / "map")
+    assert read.axes == axes
+    assert read.at(1, 1, 0) == "optimizer adam, batch_size 8, seed 0: converged, cost 1, held-out accuracy 0.50"
+    assert "2 optimizer x 2 batch_size x 2 seeds" in repr(read)
+    opened = read.settings_at(1, 0, 1)
+    assert (opened.optimizer, opened.momentum, opened.batch_size, opened.seed) == ("adam", 0.9, 4, 1)
+    assert read.settings_at(0, 0).momentum == 0
+
+
 def test_an_axis_that_cannot_be_refined_says_so():
     with pytest.raises(ValueError, match="channels has no two values between 2 and 2"):
         maps.refine_axis(("channels", (2.0, 3.0)), 0, 0.2)
@@ -263,8 +284,16 @@ HEADINGS = {
     "falling values": ("[0.01, 0.1]", "[0.01, 0.3, 0.2, 0.4]", "the values of learning_rate must rise"),
     "values twice": ("[0.01, 0.1]", "[0.01, 0.01, 0.1]", "the values of learning_rate must rise"),
     "one value": ("[0.01, 0.1]", "[0.01]", "an axis needs two values or more"),
-    "an axis of no numbers": ('["learning_rate"', '["clip"', "an axis must be a numeric field, and clip is not"),
-    "an axis of pairs": ('["learning_rate"', '["hidden"', "an axis must be a numeric field, and hidden is not"),
+    "numbers for a choice": ('["learning_rate"', '["clip"', "the values of clip must be names"),
+    "a choice that there is not": (
+        '"learning_rate", [0.01, 0.1]',
+        '"clip", ["off", "nrom"]',
+        r"clip\[1\] must be one of .*, got 'nrom'; did you mean 'norm'",
+    ),
+    "a choice twice": ('"learning_rate", [0.01, 0.1]', '"clip", ["off", "off"]', "an axis needs two values or more"),
+    "an axis of presets": ('"learning_rate", [0.01, 0.1]', '"preset", ["question"]', "an axis .* 'preset' is neither"),
+    "an axis of devices": ('"learning_rate", [0.01, 0.1]', '"device", ["cpu", "auto"]', "device is no axis of a map"),
+    "an axis of pairs": ('["learning_rate"', '["hidden"', "an axis must be a field of .*, and hidden is neither"),
     "an axis of seeds": ('["learning_rate"', '["seed"', "seed is no axis of a map"),
     "an axis twice": ("[0.01, 0.1]]", '[0.01, 0.1]], ["learning_rate", [0.1, 0.2]]', "axes must be of two fields"),
     "three axes": ("[0.01, 0.1]]", '[0.01, 0.1]], ["l1", [0, 1]], ["l2", [0, 1]]', "a map has two axes at most, got 3"),
@@ -288,6 +317,11 @@ HEADINGS = {
         '"learning_rate", [0.01, 0.1]',
         '"batch_size", [2, 100]',
         "batch_size must lie in",
+    ),
+    "a choice that goes with nothing": (
+        '"learning_rate", [0.01, 0.1]',
+        '"residual", ["off", "on"]',
+        "residual must be 'off' with padding 'valid'",
     ),
     "no settings": ('"settings"', '"setting"', "settings is missing"),
     "settings of lists in lists": ('"seed": 0', '"seed": ' + "[" * 500 + "]" * 500, "seed must be a whole number"),

@@ -68,6 +68,7 @@ def all_of(record: Record) -> dict[str, object]:
         "branch": record.branch,
         "table": (record.table.shape, record.table.tobytes()),
         "histograms": (record.histograms.shape, record.histograms[:].tobytes()),
+        "signals": (record.signal_histograms.shape, record.signal_histograms[:].tobytes()),
         "kernels": (record.kernels.shape, record.kernels.tobytes()),
         "snapshots": [
             (kept.step, {name: array.tobytes() for name, array in kept.arrays.items()})

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnnlab.config.settings import Knobs
-from cnnlab.training.checkpoints import State
 from cnnlab.training.run import Run
 
 WITHIN = 20
@@ -75,7 +74,7 @@ class Trial:
         with run.determinism(update):
             knobs = run.prepare_knobs(run.find_planned_knobs(update))
             step = run.descent.step(self.state, *run.problem.batch(update), *knobs)
-        self.state, self.updates = State(step.parameters, step.velocity, step.buffers), update
+        self.state, self.updates = step.state, update
         self.diverged = not bool(step.data_cost.isfinite())
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from cnnlab.config.errors import check_whole_number, extract_message
 from cnnlab.config.schedules import SHARE, safe_rate
-from cnnlab.curvature.hessian import Critical, search
+from cnnlab.config.settings import ADAPTIVE
+from cnnlab.curvature.critical import Critical
+from cnnlab.curvature.learning_rate import search
 from cnnlab.records.frame import Frame
 from cnnlab.training.run import Run
 
@@ -35,7 +37,8 @@ class SharpnessTracker:
     """What the present search is for."""
     known: Any = None
     """What the last one was for."""
-    vector: Any = None
+    found: Critical | None = None
+    """What the last one has found."""
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
 
     def forget(self) -> None:
@@ -66,15 +69,17 @@ class SharpnessTracker:
         """One product of the Hessian with a vector; the eigenvalue goes into the run's record when it is found."""
         began = self.clock()
         try:
+            if self.pieces is not None and self.asked[1] != run.knobs_in_force.optimizer:
+                self.pieces = None  # another optimiser's step meets another matrix
             if self.pieces is None:
                 if self.is_known(run):
                     return
                 of = "all" if run.problem.batch_size is None else "batch"
-                self.pieces = search(run, of=of, start=self.vector)
+                self.pieces = search(run, of=of, start=None if self.found is None else self.found.vector)
                 self.asked = make_curvature_key(run)
             found = next(self.pieces)
             if found is not None:
-                self.pieces, self.vector, self.known = None, found.vector, self.asked
+                self.pieces, self.found, self.known = None, found, self.asked
                 run.note_sharpness(found.step, found.eigenvalue)
         except BaseException as reason:  # whatever a user's network does, it is not asked again
             self.pieces, self.problem = None, extract_message(reason)
@@ -93,7 +98,10 @@ class SharpnessTracker:
 def make_curvature_key(run: Run) -> tuple[Any, ...]:
     """All that the curvature depends on while a run is the same."""
     knobs = run.knobs_in_force
-    return run.updates, knobs.l2, knobs.epsilon, knobs.penalty_in, knobs.momentum
+    shape = run.updates, knobs.optimizer, knobs.l2, knobs.epsilon, knobs.penalty_in, knobs.momentum
+    if knobs.optimizer not in ADAPTIVE:
+        return shape
+    return *shape, knobs.beta2, knobs.adam_epsilon, knobs.l1, knobs.clip, knobs.clip_threshold  # what averages are of
 
 
 def advance_safely(run: Run, updates: int, share: float = SHARE) -> Frame:

@@ -21,12 +21,12 @@ def measured(*values):
 def test_amber_begins_at_the_critical_rate_and_red_at_ten_times_it():
     band = describe_band(measured(100.0), START, "")
     assert band["edges"] == pytest.approx([0.02, 0.2])
-    assert band["said"] == "critical 0.02, yours 0.5 ×"
+    assert band["said"] == "critical 0.02, yours 0.5\u00a0×"
 
 
 @pytest.mark.parametrize(("eigenvalue", "said"), [(50_000.0, "250"), (150.0, "0.75"), (2e6, "1.0e4")])
 def test_how_many_times_the_critical_rate_it_is_has_two_digits_and_no_needless_exponent(eigenvalue, said):
-    assert describe_band(measured(eigenvalue), START, "")["said"].endswith(f", yours {said} ×")
+    assert describe_band(measured(eigenvalue), START, "")["said"].endswith(f", yours {said}\u00a0×")
 
 
 def test_momentum_moves_the_edges():

@@ -1,15 +1,20 @@
 """Before its first update a run's start is tried, and others; what is said is what was done, and leaves no trace."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import cnnlab
+from cnnlab.config.settings import LIMITS
 from cnnlab.curvature import divergence
 from cnnlab.curvature.divergence import SEEDS, WITHIN, Forecast, Prediction, predict
 from cnnlab.training.problem import Problem
 from cnnlab.training.run import Run
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "relu": "none", "device": "cpu"}
 
 
@@ -164,6 +169,37 @@ def test_a_slow_network_s_forecast_comes_in_pieces_and_begins_no_start_when_time
     assert forecast.trials[0].updates == 1
     assert not forecast.is_known(run)
     assert forecast_fully(run, forecast) == Prediction(0, 1)
+
+
+def read_larger(name: str) -> list[str]:
+    """The cells of a row in the table of what a forecast is worth over the larger space."""
+    text = (ROOT / "tests/benchmarks/results/prediction.md").read_text(encoding="utf-8")
+    table = text.split("## Over the larger space")[1].split("\n## ")[0]
+    row = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in row.split("|")[2:-1]]
+
+
+@pytest.mark.parametrize("name", ["all", *(f"`{each}`" for each in LIMITS["optimizer"].options)])
+def test_the_starts_tried_are_right_of_a_sixth_one_with_each_optimiser(name):
+    runs, ended, found, others, false, balanced, _ = map(float, read_larger(name))
+    assert runs == ended + others
+    assert balanced == pytest.approx((found / ended + 1 - false / others) / 2, abs=6e-4)
+    assert balanced >= 0.9
+
+
+def read_majority() -> float:
+    """The balanced accuracy of a majority of the starts tried, as the benchmark tells it."""
+    text = " ".join((ROOT / "tests/benchmarks/results/prediction.md").read_text(encoding="utf-8").split())
+    (said,) = re.findall(r"`Prediction.diverges` has it, the balanced accuracy of all is ([.0-9]+)\. ", text)
+    return float(said)
+
+
+def test_the_readme_tells_what_a_forecast_is_worth_over_the_larger_space():
+    row = r"of the five for a sixth.*\| ([.0-9]+); of a majority of them ([.0-9]+) .* each optimiser at least ([.0-9]+)"
+    ((best, majority, worst),) = re.findall(row, (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert float(worst) <= min(float(read_larger(f"`{name}`")[5]) for name in LIMITS["optimizer"].options)
+    assert float(best) == round(float(read_larger("all")[5]), 2)
+    assert float(majority) == round(read_majority(), 2) >= 0.9
 
 
 def test_there_is_no_forecast_once_the_run_has_begun():

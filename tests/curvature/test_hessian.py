@@ -10,14 +10,10 @@ from once import Once
 from torch import nn
 
 import cnnlab
-from cnnlab.curvature.hessian import (
-    KEPT_BYTES,
-    TOLERANCE,
-    build_hessian_product,
-    critical_learning_rate,
-    largest,
-    search,
-)
+from cnnlab.curvature import hessian
+from cnnlab.curvature.hessian import build_hessian_product
+from cnnlab.curvature.lanczos import KEPT_BYTES, TOLERANCE, largest
+from cnnlab.curvature.learning_rate import critical_learning_rate, search
 from cnnlab.training.run import Run
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8, "device": "cpu"}
@@ -195,7 +191,7 @@ def test_a_start_that_is_not_finite_or_of_another_length_is_left_out():
 
 def test_a_search_out_of_room_starts_again_from_its_best_vector(monkeypatch):
     values = torch.cat([torch.linspace(-1, 1, 300), torch.tensor([1.1])])
-    monkeypatch.setattr("cnnlab.curvature.hessian.KEPT_BYTES", KEPT_BYTES * 0)
+    monkeypatch.setattr("cnnlab.curvature.lanczos.KEPT_BYTES", KEPT_BYTES * 0)
     *steps, (value, _, converged) = largest(lambda v: values * v, torch.zeros(301), None, 1e-3, 300)
     assert converged
     assert value == pytest.approx(1.1, rel=0.01)
@@ -313,6 +309,24 @@ def test_the_mean_of_batches_is_the_whole():
     whole = build_hessian_product(run, *run.problem.data)[0](v)
     halves = [build_hessian_product(run, *run.problem.batch(update))[0](v) for update in (1, 2)]
     assert torch.allclose(whole, (halves[0] + halves[1]) / 2, rtol=1e-3, atol=1e-3 * whole.abs().max().item())
+
+
+def test_many_examples_go_in_pieces_whose_mean_is_the_whole(monkeypatch):
+    run = Run("question", l2=0.1, precision="float64", **{**SMALL, "patches": 10})
+    v = torch.randn_like(run.parameters)
+    whole = build_hessian_product(run, *run.problem.data)[0](v)
+    monkeypatch.setattr(hessian, "PIECE", 4)
+    assert [len(x) for x, _ in hessian.list_pieces(run, *run.problem.data)] == [4, 4, 2]
+    pieces = build_hessian_product(run, *run.problem.data)[0](v)
+    assert not torch.equal(whole, pieces), "rounding tells that they were taken one by one"
+    assert torch.allclose(whole, pieces, rtol=1e-10, atol=1e-12 * whole.abs().max().item())
+
+
+@pytest.mark.parametrize("changes", [{"normalization": "batch"}, {"dropout": 0.5}])
+def test_a_cost_that_is_no_mean_over_examples_is_taken_whole(monkeypatch, changes):
+    monkeypatch.setattr(hessian, "PIECE", 4)
+    run = Run("question", **SMALL, **changes)
+    assert [len(x) for x, _ in hessian.list_pieces(run, *run.problem.data)] == [8]
 
 
 def test_half_precision_is_measured_in_float32():

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from cnnlab.diagnosis.examination import measure_figures
 from cnnlab.diagnosis.probe import examine_first_cost, join_parts, standardise
-from cnnlab.training.checkpoints import State
 from cnnlab.training.datasets import mapped
 from cnnlab.training.problem import Problem
 from cnnlab.training.run import Run
@@ -100,7 +99,7 @@ def shrink_weights(problem: Problem) -> Problem:
     assert problem.given is not None
     weights = problem.layout.is_weight(problem.device)
     flat = torch.where(weights, problem.given.parameters / 10, problem.given.parameters)
-    return dataclasses.replace(problem, given=State(flat, problem.given.velocity, problem.given.buffers))
+    return dataclasses.replace(problem, given=problem.given._replace(parameters=flat))
 
 
 def widen_type(problem: Problem) -> Problem:

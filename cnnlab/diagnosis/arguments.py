@@ -15,6 +15,7 @@ from cnnlab.records.formats import format_number
 QUOTIENTS = {"div": "/", "true_divide": "/", "fmod": "by", "remainder": "by", "pow": "to the power of", "atan2": "and"}
 """Operations of two numbers -> the word between these."""
 PLAIN = {"linalg_vector_norm": "norm", "native_batch_norm": "batch_norm", "native_layer_norm": "layer_norm",
+         "native_group_norm": "group_norm",
          "_native_batch_norm_legit": "batch_norm", "_native_batch_norm_legit_no_training": "batch_norm"}  # fmt: skip
 """Operations whose own name nobody writes."""
 

@@ -16,9 +16,10 @@ from cnnlab.config.errors import describe_problem
 from cnnlab.diagnosis.advice import give_advice
 from cnnlab.diagnosis.causes import CAUSES, RULES, Cause, rank_causes
 from cnnlab.diagnosis.early_warning import LARGEST
+from cnnlab.diagnosis.events import name_place
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
 from cnnlab.diagnosis.value_causes import UNDEFINED
-from cnnlab.records.formats import format_digits, format_number
+from cnnlab.records.formats import format_count, format_digits, format_number
 from cnnlab.records.frame import is_measured, is_nonfinite
 from cnnlab.records.record import Record, find_record
 
@@ -104,7 +105,7 @@ class Autopsy:
     @property
     def place(self) -> str:
         """Update, phase, layer and operation in words."""
-        value = f"{self.phase} of {self.layer}" if self.layer else self.phase
+        value = f"{self.phase} of {name_place(self.layer)}" if self.layer else self.phase
         return f"update {self.step}, {value} ({'unknown operation' if self.operation == 'unknown' else self.operation})"
 
 
@@ -156,7 +157,7 @@ def autopsy(
             before = 0
         trials = try_remedies(run, causes, before, numbers.critical, going) if prove else ()
     costless = len(seen) > 0 and not len(seen.known_costs[0])
-    unknown = tuple(filter(None, (UNKNOWN if costless else "", missing)))
+    unknown = tuple(filter(None, (UNKNOWN if costless else "", missing, describe_left_out(seen, event, causes[0]))))
     return Autopsy(
         cause=causes[0].name, confidence=causes[0].confidence, evidence=(*causes[0].evidence, *unknown),
         step=None if event is None else event.step, phase=None if event is None else event.phase,
@@ -166,6 +167,20 @@ def autopsy(
         advice=give_advice(causes, event) if seen.own_network else (),
         source="" if event is None else event.source,
     )  # fmt: skip
+
+
+def describe_left_out(record: Record, event: Event | None, cause: Cause) -> str:
+    """What loss scaling left out, and whether that is harmless; '' for nothing, or where it is the cause."""
+    left_out = record.left_out
+    if not left_out.any() or cause.name == "every step skipped" or (left_out.all() and event is None):
+        return ""
+    said = f"loss scaling left out {format_count(int(left_out.sum()), 'update')} of {len(record)}"
+    if event is None:
+        return f"{said}, for a scaled gradient that overflowed: harmless, as the weights stayed where they were"
+    first = event.step + (event.step == 0 or not left_out[event.step - 1])  # what made it may have been the step itself
+    if left_out[first - 1 :].any() and left_out[first - 1 :].all():
+        return f"{said}, all since update {first}: the weights stay, and no scale helps, for the cause is another"
+    return said
 
 
 def list_rules(event: Event | None, causes: tuple[Cause, ...]) -> tuple[str, ...]:

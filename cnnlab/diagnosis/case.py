@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.config.settings import Knobs
+from cnnlab.config.settings import ADAPTIVE, Knobs
+from cnnlab.config.stability import find_bound
+from cnnlab.diagnosis.events import name_place
 from cnnlab.diagnosis.summary import RISE
 from cnnlab.records.clues import BatchClues, Clues
 from cnnlab.records.formats import format_digits
@@ -158,15 +160,26 @@ class Case:
         return self.event is not None and self.event.step <= 1 and self.event.phase not in ("update", "weight")
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether the optimiser divides each gradient by its usual size: what holds of 2 / lambda_max does not then."""
+        return self.knobs.optimizer in ADAPTIVE
+
+    @property
+    def stretch(self) -> float:
+        """How many times 2 / lambda_max momentum allows a learning rate to be."""
+        return find_bound(self.knobs.optimizer, self.knobs.momentum) / 2
+
+    @property
     def excess(self) -> float | None:
         """The learning rate over the critical one (with momentum m that is 1 + m times as high); None if unknown."""
-        if self.probe is None or self.probe.critical is None:
+        if self.is_adaptive or self.probe is None or self.probe.critical is None:
             return None
-        return self.knobs.learning_rate / (self.probe.critical * (1 + self.knobs.momentum))
+        return self.knobs.learning_rate / (self.probe.critical * self.stretch)
 
     def estimate_relief(self, critical: float | None) -> float:
         """How well another critical rate would have spared the run: near 1 if the learning rate is far below it."""
-        return 0.0 if critical is None else squash(critical * (1 + self.knobs.momentum) / self.knobs.learning_rate)
+        known = critical is not None and not self.is_adaptive
+        return squash(critical * self.stretch / self.knobs.learning_rate) if known else 0.0  # type: ignore[operator]
 
     def estimate_share(self, factor: float) -> float:
         """What share of the excess over the critical rate, in powers of ten, a factor accounts for: 0 to 1."""
@@ -186,7 +199,7 @@ class Case:
 
     def name_layer(self, place: int) -> str:
         """The name of a layer in a sentence; 'network' for one without a name."""
-        return self.record.layers[place] or "network"
+        return name_place(self.record.layers[place]) or "network"
 
 
 def squash(ratio: float) -> float:

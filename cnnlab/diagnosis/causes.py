@@ -35,6 +35,7 @@ from cnnlab.diagnosis.learning_causes import (
     judge_gradient,
     judge_masking,
     judge_skipped,
+    judge_underflow,
     judge_unmoved,
 )
 from cnnlab.diagnosis.value_causes import (
@@ -96,11 +97,15 @@ def describe_rest(case: Case) -> Cause:
         return Cause(0.0, ("nothing is trained yet",), name="healthy")
     if not len(costs):
         return Cause(0.0, ("the cost was not measured; all that was measured is finite",), name="undecided")
+    left_out = int(record.left_out.sum())
+    if left_out == len(record):
+        return Cause(0.0, ("loss scaling left out every update so far",), name="undecided")
     measured = "" if len(costs) == len(record) else f", {len(costs)} of them with a cost that was measured"
     said = (
         f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])} in {len(record)} updates{measured}"
     )
-    evidence, least = [f"{said}; all numbers are finite", *describe_skipped(case)], case.batch.constant
+    finite = "all numbers of the updates that were made are finite" if left_out else "all numbers are finite"
+    evidence, least = [f"{said}; {finite}", *describe_skipped(case)], case.batch.constant
     poor = least > 0 and costs[-1] > 0.98 * least
     if poor:
         evidence.append(f"so far that is no better than a constant output, whose cost would be {format_number(least)}")
@@ -129,7 +134,8 @@ def describe_calm(case: Case) -> tuple[str, ...]:
 
 CAUSES = {
     "learning rate above critical": CauseKind(
-        "Steps are longer than 2 / lambda_max allows, so each lands higher than the last.",
+        "Steps are longer than the curvature allows (for plain gradient descent 2 / lambda_max), so each lands higher "
+        "than the last.",
         judge_learning_rate,
     ),
     "inputs not scaled": CauseKind(
@@ -175,6 +181,11 @@ CAUSES = {
     ),
     "every step skipped": CauseKind(
         "Mixed precision leaves out each step whose gradient holds inf.", judge_skipped, needs_no_nan=True
+    ),
+    "underflow of the precision": CauseKind(
+        "The numbers of the gradient are too small for the type in use, and are 0 in it.",
+        judge_underflow,
+        needs_no_nan=True,
     ),
     "shapes broadcast": CauseKind(
         "Every output is compared with every target, so that the best answer is their mean.",

@@ -136,8 +136,9 @@ def detect_fastai(record: Record) -> Fired:
 
 DETECTORS = (
     Detector("cnnlab", "this package, cnnlab/diagnosis/early_warning.py", "update/weight > 20 in two layers, or in "
-         "one with no lower cost after it; cost > 1e4 times the first and rising; logit gap > 60 under a log; next "
-         "outputs above a tenth of the type's largest number",
+         "one with no lower cost after it; cost > 1e4 times the first and rising; next logits, estimated to first "
+         "order in each layer, 3/4 as far apart as log(0) needs, or above 1/30 of the type's largest number; with "
+         "RMSprop and Adam of the steps only one that holds NaN, and no rising cost",
          lambda record: np.asarray(find_signs(record).any(axis=0), dtype=bool)),
     Detector("AutoTrainer", "Zhang et al., ICSE 2021", "first/last gradient > 70, or < 1e-3 with the first < 1e-4; "
          "zero gradients >= 0.7; loss >= 1e3 or not finite; every 3 epochs", detect_autotrainer, epochs=3),

@@ -21,6 +21,8 @@ USUAL_TARGETS = 100.0
 """The same of targets: those of a regression may be larger than its inputs."""
 FORWARD = ("activation", "logit", "cost")
 """Phases of a forward pass."""
+NAMES = {"rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}
+"""Knobs.optimizer -> the name of an optimiser that divides by the usual size of the gradients."""
 FAR_TOO_LARGE = 5.0
 """Weights so many times as large as He's are no choice of a scale."""
 FAR = 100.0
@@ -42,8 +44,7 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
     if excess is not None and case.probe is not None and case.probe.critical is not None:
         where = f"after update {case.probe.step}" if case.probe.step else "at the start"
         said = f"{excess:.3g} times the critical one {where}, {format_number(case.probe.critical)}"
-        momentum = f" (times 1 + {case.knobs.momentum:g} for momentum)" if case.knobs.momentum else ""
-        evidence = [f"the learning rate {format_number(rate)} was {said}{momentum}"]
+        evidence = [f"the learning rate {format_number(rate)} was {said}{describe_stretch(case)}"]
     adaptive = describe_adaptive_step(case)
     evidence += describe_groups(case)
     evidence += case.describe_rise() or ([] if adaptive else describe_steps(case))
@@ -61,6 +62,15 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
     elif find_plainer_cause(case, confidence):
         confidence *= 0.7
     yield Cause(confidence, tuple(evidence), ("a",))
+
+
+def describe_stretch(case: Case) -> str:
+    """How many times as high momentum allows the rate to be, in brackets; nothing without momentum."""
+    if not case.knobs.momentum:
+        return ""
+    if case.knobs.optimizer == "nesterov":
+        return f" (times {case.stretch:.3g} for Nesterov's momentum of {case.knobs.momentum:g})"
+    return f" (times 1 + {case.knobs.momentum:g} for momentum)"
 
 
 def is_single_leap(case: Case) -> bool:
@@ -147,7 +157,7 @@ def judge_inputs(case: Case) -> Iterator[Cause]:
     scaled = case.probe.critical_scaled if case.probe is not None else None
     evidence = [f"the inputs' root mean square is {format_number(size)}, and 1 would be usual"]
     confidence = 0.55 if case.probe is not None else 0.9 * squash(size / USUAL_SIZE)
-    if scaled is not None and case.probe is not None and case.probe.critical is not None:
+    if scaled is not None and case.probe is not None and case.probe.critical is not None and not case.is_adaptive:
         evidence.append(f"with standardised inputs the critical learning rate would be {format_number(scaled)}")
         confidence = 0.97 * case.estimate_relief(scaled)
     if case.excess is not None:
@@ -174,7 +184,7 @@ def judge_targets(case: Case) -> Iterator[Cause]:
     )
     evidence = [said, "scale the targets to a deviation of 1, and the answers back"]
     confidence = 0.85 * squash(targets.size / USUAL_TARGETS)
-    scaled = case.probe.critical_targets if case.probe is not None else None
+    scaled = case.probe.critical_targets if case.probe is not None and not case.is_adaptive else None
     if scaled is not None:
         evidence.insert(1, f"with targets of size 1 the critical learning rate would be {format_number(scaled)}")
         confidence = 0.97 * case.estimate_relief(scaled)
@@ -254,7 +264,7 @@ def judge_initial_weights(case: Case) -> Iterator[Cause]:
         f"the weights started up to {gains.max():.3g} times as large as He's sqrt(2 / fan_in) ({name}), "
         f"{product:.3g} times over all layers"
     ]
-    he = None if case.probe is None else case.probe.critical_he
+    he = None if case.probe is None or case.is_adaptive else case.probe.critical_he
     confidence = squash(product) if he is None else case.estimate_relief(he)
     if he is not None:
         evidence.append(f"with He's initialisation the critical learning rate would be {format_number(he)}")
@@ -276,7 +286,8 @@ def judge_sum(case: Case) -> Iterator[Cause]:
     if case.record.own_network:
         yield from judge_own_sum(case)
         return
-    if case.record.settings.reduction != "sum" or case.probe is None:
+    # A step that divides the gradient by its usual size is as long for the sum as for the mean.
+    if case.record.settings.reduction != "sum" or case.probe is None or case.is_adaptive:
         return
     count = case.record.settings.batch_size or case.probe.examples
     evidence = [f"the cost is the sum over {count} examples, so the gradient is {count} times that of the mean"]
@@ -329,17 +340,25 @@ def judge_precision(case: Case) -> Iterator[Cause]:
 
 def judge_epsilon_of_optimizer(case: Case) -> Iterator[Cause]:
     """An Adam whose epsilon is 0, as it is or in the type of the weights."""
-    event, clues, precision = case.event, case.clues, case.record.settings.precision
-    if event is None or not clues.optimizer or event.phase not in ("weight", "update"):
+    event, precision = case.event, case.record.settings.precision
+    name, epsilon = find_divisor(case)
+    if event is None or not name or event.phase not in ("weight", "update"):
         return
     least = {"float16": 6e-8, "bfloat16": 9e-41}.get(precision, 1e-45)
     bad = case.record.gradient_nan[event.step - 1] + case.record.gradient_inf[event.step - 1]
-    lost = 0 < clues.epsilon < least / 2 and not np.nansum(bad)
+    lost = 0 < epsilon < least / 2 and not np.nansum(bad)
     if lost or event.operation in ("0/0", "x/0"):
-        eps = f"eps {format_number(clues.epsilon)} is 0 in {precision}" if clues.epsilon else "eps is 0"
-        said = f"{clues.optimizer}'s {eps}, so that a step is 0/0 or x/0"
-        remedy = f"give eps=1e-4, or keep the weights of {clues.optimizer} in float32" if lost else "give eps=1e-8"
+        eps = f"eps {format_number(epsilon)} is 0 in {precision}" if epsilon else "eps is 0"
+        said = f"{name}'s {eps}, so that a step is 0/0 or x/0"
+        remedy = f"give eps=1e-4, or keep the weights of {name} in float32" if lost else "give eps=1e-8"
         yield Cause(0.97, (said, remedy), ("c",))
+
+
+def find_divisor(case: Case) -> tuple[str, float]:
+    """The optimiser's name and its epsilon; no name for one of a Run that divides by nothing."""
+    if case.clues.optimizer:
+        return case.clues.optimizer, case.clues.epsilon
+    return NAMES.get(case.knobs.optimizer, ""), case.knobs.adam_epsilon
 
 
 def judge_step(case: Case) -> Iterator[Cause]:
@@ -355,6 +374,8 @@ def judge_step(case: Case) -> Iterator[Cause]:
 def judge_penalty(case: Case) -> Iterator[Cause]:
     """L2 that turns weights over, L1 that takes off more than they are."""
     knobs = case.knobs
+    if case.is_adaptive and knobs.penalty_in == "cost":
+        return  # it is divided by the gradient's usual size, as the rest of the gradient is
     factor = 1 - knobs.learning_rate * knobs.l2
     if factor < -1:
         said = f"every update multiplies the weights by 1 - learning_rate * l2 = {format_number(factor)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 PHASES = (
@@ -50,7 +51,22 @@ class Event:
     @property
     def value_name(self) -> str:
         """The value in words: its phase, and its layer where it has one."""
-        return f"{self.phase} of {self.layer}" if self.layer else self.phase
+        return f"{self.phase} of {name_place(self.layer)}" if self.layer else self.phase
+
+
+PLACES = re.compile(r"(cv\d+|hid[12]|softmax)_(\w+)")
+"""What stands after a layer of the question's network, such as cv2_norm."""
+WRITTEN = {
+    "relu": "ReLU", "leaky_relu": "leaky ReLU", "elu": "ELU", "selu": "SELU", "gelu": "GELU", "silu": "SiLU",
+    "norm": "normalisation",
+}  # fmt: skip
+"""Parts whose names are written otherwise."""
+
+
+def name_place(layer: str) -> str:
+    """A layer in words: "the normalisation of cv2", "the GELU of hid1"; any other by its name."""
+    found = PLACES.fullmatch(layer)
+    return f"the {WRITTEN.get(found[2], found[2])} of {found[1]}" if found else layer
 
 
 @dataclass(frozen=True, repr=False)

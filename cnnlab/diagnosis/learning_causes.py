@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnnlab.diagnosis.case import Case, Cause, find_usual
-from cnnlab.records.formats import format_count, format_number
+from cnnlab.diagnosis.events import name_place
+from cnnlab.diagnosis.summary import count_left_out
+from cnnlab.records.formats import format_count, format_digits, format_number
 from cnnlab.records.record import Record
 
 UNMOVED = {"float64": 1e-16, "float32": 6e-8, "bfloat16": 4e-3, "float16": 5e-4}
@@ -58,9 +60,19 @@ def judge_gradient(case: Case) -> Iterator[Cause]:
         f"the gradient's norm is {first} in the first layer and {last} in the last",
         f"an update is {format_number(ratio)} times as long as the first layer's weights; 1e-3 is usual",
         f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])}",
+        *describe_saturation(case),
     )
     alive = np.nan_to_num(case.record.last_measured("dead_relu")).max() < 1
     yield Cause(0.9 if alive else 0.4, evidence)
+
+
+def describe_saturation(case: Case) -> tuple[str, ...]:
+    """What a tanh, a sigmoid or the like that is next to flat for most of its outputs lets through."""
+    found = None if case.probe is None else case.probe.saturated
+    if found is None or found[1] < 0.5:
+        return ()
+    layer, share = name_place(found[0]), format_digits(100 * found[1])
+    return (f"the activation after {layer} is next to flat for {share} % of its outputs, and passes little gradient",)
 
 
 def judge_masking(case: Case) -> Iterator[Cause]:
@@ -112,6 +124,8 @@ def explain_rest(case: Case, longest: float) -> str:
     rate, clues = format_number(case.knobs.learning_rate), case.clues
     if clues.cleared:
         return "a backward pass made gradients, and they were gone at the step: zero_grad stands between the two"
+    if norm == 0 and is_underflow(case):
+        return "the gradient is 0 in float16, and is not in float32"
     if norm == 0:
         lost = ", or it is clipped or set to 0 before the step" if clues.optimizer else ""
         cut = "the graph between weights and cost is cut (detach, numpy, round)"
@@ -150,13 +164,45 @@ def is_stuck(case: Case) -> bool:
     return len(costs) >= 5 and bool(np.median(costs[-5:]) > 0.9 * costs[0] > 0)
 
 
+def judge_underflow(case: Case) -> Iterator[Cause]:
+    """A gradient most of whose numbers are 0 in float16 and not in float32, beside a cost that stands."""
+    costs = case.costs
+    if case.event is not None or len(costs) < 3 or not is_underflow(case) or costs[-1] < 0.9 * costs[0]:
+        return
+    assert case.probe is not None
+    scaled = case.knobs.loss_scale
+    share = f"{case.probe.underflow:.0%} of the gradient's length lies in numbers that are 0 in float16, not in float32"
+    how = "no loss scale is in use" if scaled == "off" else f"the loss scale is {scaled}"
+    yield Cause(
+        0.99, (share, how, f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])}"), ("c",)
+    )
+
+
+def is_underflow(case: Case) -> bool:
+    """Whether most of the gradient is lost below the least number of float16, which is 6e-8."""
+    return case.probe is not None and case.probe.underflow > 0.5
+
+
 def judge_skipped(case: Case) -> Iterator[Cause]:
     """Steps that mixed precision left out, all or most of them."""
+    yield from judge_scaling(case)
     skipped, made = case.clues.skipped, len(case.record)
     if skipped >= 3 and skipped > made:
         said = f"the GradScaler skipped {format_count(skipped, 'step')} for an inf in the gradient, and made {made}"
         evidence = (said, "a scale that falls and falls means a gradient that is NaN or inf whatever the scale")
         yield Cause(0.98 if not made else 0.9, evidence)
+
+
+def judge_scaling(case: Case) -> Iterator[Cause]:
+    """Updates that the loss scale of a run left out: the last half of them or more, without an end."""
+    record = case.record
+    stretch = count_left_out(record)
+    if case.event is not None or stretch < 3 or 2 * stretch < len(record):
+        return
+    before, now = (format_number(float(record.scale[place])) for place in (len(record) - stretch, -1))
+    said = f"loss scaling left out the last {stretch} of {len(record)} updates, for inf or NaN in the scaled gradient"
+    scale = f"the scale fell from {before} to {now}, and is still too high" if before != now else f"the scale is {now}"
+    yield Cause(0.99, (said, f"{scale}; the weights stay as they are"))
 
 
 def judge_double_softmax(case: Case) -> Iterator[Cause]:

@@ -45,6 +45,8 @@ from cnnlab.training.network import Layout
 
 OVERWRITES = {"copy", "fill", "zero", "set"}
 """Operations that write into a tensor without reading it."""
+RUNNING = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"}
+"""Operations that write running statistics into what they are given, though their schema does not say so."""
 CONSTANTS = {"scalar_tensor", "full", "fill", "full_like", "where", "masked_fill"}
 """Operations by which a function of torch puts in a NaN of its own."""
 SATURATING = {"exp", "_softmax", "_safe_softmax", "softmax", "sigmoid", "tanh"}
@@ -230,7 +232,7 @@ class OperationTracer(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__.rstrip("_") or func.overloadpacket.__name__
-        mutable = func._schema.is_mutable
+        mutable = func._schema.is_mutable or name in RUNNING
         inputs = find_tensors((args, {key: value for key, value in kwargs.items() if key not in ("out", "grad_input")}))
         if mutable and name in OVERWRITES:
             inputs = inputs[1:]

@@ -12,14 +12,18 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cnnlab.curvature.hessian import critical_learning_rate
+from cnnlab.config.settings import ADAPTIVE
+from cnnlab.curvature.hessian import CostOfWeights
+from cnnlab.curvature.learning_rate import critical_learning_rate
 from cnnlab.diagnosis.examination import examine_cost, measure_figures, measure_gains
 from cnnlab.records.clues import BatchClues
 from cnnlab.training.datasets import Examples, length, mapped
 from cnnlab.training.run import Run
+from cnnlab.training.signals import measure_signals
 
 MOST_BATCHES = 33
 """Most batches over which a cost is taken."""
@@ -32,7 +36,11 @@ class Probe:
     step: int
     """The update after which it was probed."""
     critical: float | None
-    """Critical learning rate 2 / lambda_max of full-batch gradient descent; None where it cannot be measured."""
+    """Critical learning rate 2 / lambda_max of full-batch gradient descent; None where it cannot be measured.
+
+    None, too, with optimisers that divide gradients by averages: above their bound these grow, and a run need not
+    diverge.
+    """
     critical_scaled: float | None
     """The same at the start with standardised inputs; None where that changes nothing or cannot be made."""
     critical_targets: float | None
@@ -49,8 +57,12 @@ class Probe:
     """Deviation of each layer's first weights at the start over He's sqrt(2 / fan_in); NaN without a weight."""
     weight_size: float
     """Root of the mean square of all parameters at the start."""
+    saturated: tuple[str, float] | None = None
+    """The layer whose activation is next to flat for most of its outputs, and for what share; None without such."""
     batch: BatchClues | None = None
     """What the examples and the graph of the cost tell."""
+    underflow: float = 0.0
+    """Share of the next gradient's length that lies in numbers which are 0 in float16, not in float32; 0 elsewhere."""
 
 
 def probe_run(run: Run, step: int) -> Probe:
@@ -58,7 +70,8 @@ def probe_run(run: Run, step: int) -> Probe:
     x = join_parts(run.problem.data[0])
     bad = ~x.isfinite().all(dim=1)
     start = run.state_at(0).parameters.to(torch.float64)
-    critical = measure_critical_rate(run.fork(step))
+    probed = run.fork(step)
+    critical = measure_critical_rate(probed)
     return Probe(
         step=step,
         critical=critical,
@@ -70,8 +83,43 @@ def probe_run(run: Run, step: int) -> Probe:
         examples=len(x),
         gains=measure_gains(run.layout, start),
         weight_size=float(start.square().mean().sqrt()),
+        saturated=find_saturated(probed),
         batch=examine_run(run),
+        underflow=measure_underflow(probed),
     )
+
+
+def measure_underflow(run: Run) -> float:
+    """Share of the next gradient's length in float32 that lies in numbers which are 0 in float16, at the same weights.
+
+    1 where all of it is lost; what is lost in half of the numbers may be next to nothing of it, or all but nothing.
+    """
+    if run.problem.dtype != torch.float16:
+        return 0.0
+    step = run.updates + 1
+    batch = run.problem.batch(step)
+    try:
+        cost = CostOfWeights.from_run(run, *batch)
+        leaf = cost.copy_weights(run.parameters)
+        with cost.determinism(), torch.enable_grad():
+            (gradient,) = torch.autograd.grad(cost.compute(leaf), [leaf])
+        with run.determinism(step):
+            half = run.descent.step(run.state, *batch, *run.prepare_knobs(run.knobs_in_force)).gradient
+    except Exception:  # the user's own network or cost may raise anything
+        return 0.0
+    gradient = gradient.double()
+    whole = float(gradient.norm())
+    return float(gradient[half == 0].norm()) / whole if 0 < whole < math.inf else 0.0
+
+
+def find_saturated(run: Run) -> tuple[str, float] | None:
+    """The layer with the largest share of outputs at which its activation is next to flat; None without any."""
+    try:
+        signals = measure_signals(run)
+    except Exception:  # the user's own network or cost may raise anything
+        return None
+    shares = np.nan_to_num(signals.activation_saturated)
+    return (signals.layers[int(shares.argmax())], float(shares.max())) if shares.any() else None
 
 
 def join_parts(given: Any) -> Tensor:
@@ -163,7 +211,7 @@ def compare_critical_rate(run: Run, critical: float | None, **changes: str | flo
     changed = run.settings.replace(**changes)
     if critical is None or changed == run.settings:
         return None
-    return measure_critical_rate(Run(changed.replace(momentum=0.0)))
+    return measure_critical_rate(Run(changed.replace(optimizer="sgd", momentum=0.0)))
 
 
 def compare_scaled_targets(run: Run, critical: float | None) -> float | None:
@@ -194,7 +242,9 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def measure_critical_rate(run: Run) -> float | None:
-    """The critical learning rate at the present weights; None where it cannot be measured."""
+    """The critical learning rate of gradient descent at the present weights; None where it cannot be measured."""
+    if run.knobs_in_force.optimizer in ADAPTIVE:
+        return None
     try:
         eigenvalue = critical_learning_rate(run, tolerance=0.05, most=30).eigenvalue
     except Exception:  # the user's own network or cost may raise anything

@@ -20,6 +20,8 @@ NO_KNOB = {
     "forward pass explodes", "epsilon of the optimiser", "step of the optimiser",
 }  # fmt: skip
 """Causes in a network of the user's own that neither rate, penalty nor clipping can mend, so that none is tried."""
+USUAL_ADAM_RATE = 1e-3
+"""The learning rate that Kingma and Ba (2015) and `torch.optim.Adam` begin with."""
 RANGE = (5e-324, 1e6)
 """Learning rates that a run may have."""
 
@@ -31,6 +33,8 @@ class Remedy:
     name: str
     changes: dict[str, Any]
     """Fields of `Settings` and their values."""
+    schedule: str = ""
+    """The schedule of the learning rate that begins with it, see `cnnlab.rate_plan`; '' where it goes on as it was."""
     posted: bool = False
     """Whether it is one of the five of the posted answer."""
     alter: Alteration | None = field(default=None, repr=False)
@@ -64,22 +68,42 @@ def choose_remedies(run: Run, causes: tuple[Cause, ...], before: int, critical: 
                    for each in ALTERATIONS.get(name, ()) if each.fits(run.problem)]  # fmt: skip
     unique: dict[str, Remedy] = {}
     for remedy in [*wanted, *(() if hopeless else list_posted_remedies(now))]:
-        key = remedy.name if remedy.alter else str(sorted(remedy.changes.items()))
+        key = remedy.name if remedy.alter or remedy.schedule else str(sorted(remedy.changes.items()))
         unique[key] = dataclasses.replace(unique.get(key, remedy), posted=remedy.posted)
     return [
         remedy
         for remedy in unique.values()
         if remedy.alter is not None
+        or remedy.schedule
         or (
             any(getattr(now, name) != value for name, value in remedy.changes.items())
             and not (run.own_network and remedy.restarts)
+            and can_have(now, remedy.changes)
         )
     ]
+
+
+def can_have(settings: Settings, changes: dict[str, Any]) -> bool:
+    """Whether a network can be with these changes: batches of one patch, as an example, have no batch norm."""
+    try:
+        settings.replace(**changes)
+    except ValueError:
+        return False
+    return True
 
 
 def read_settings(run: Run, step: int) -> Settings:
     """The settings with the knobs that are in force at the update after `step`."""
     return run.settings.replace(**dataclasses.asdict(run.record.knobs_at(step + 1)))
+
+
+TODAYS = (
+    Remedy("batch normalisation", {"normalization": "batch"}),
+    Remedy("Adam, at a rate that is usual for it", {"optimizer": "adam", "learning_rate": USUAL_ADAM_RATE}),
+    Remedy("shortcuts", {"residual": "on", "padding": "same"}),
+    Remedy("a warm-up", {}, "warm_up", code='rate_plan("warm_up", settings, updates)'),
+)
+"""What today's networks have that the posted answer does not name."""
 
 
 def list_posted_remedies(start: Settings) -> tuple[Remedy, ...]:
@@ -105,17 +129,22 @@ def list_remedies(cause: str, rate: float, critical: float | None) -> list[Remed
     exact = Remedy("cross-entropy from logits", {"cost": "log_softmax", "epsilon": 0.0})
     slow_alone = Remedy("no clipping, a lower learning rate", {"clip": "off", **slow.changes})
     half = name_half(critical or 0)
+    norm, adam, shortcuts, warm = TODAYS
+    scaled = Remedy("a loss scale that adapts", {"loss_scale": "dynamic"})
     return {
-        "learning rate above critical": [slow if critical is None else half],
-        "initial weights too large": [he],
-        "inputs not scaled": [Remedy("standardised inputs", {"input_scaling": "standardised"})],
+        "learning rate above critical": [slow if critical is None else half, adam, warm, norm],
+        "epsilon of the optimiser": [Remedy("a larger epsilon", {"adam_epsilon": 1e-4})],
+        "initial weights too large": [he, norm],
+        "inputs not scaled": [Remedy("standardised inputs", {"input_scaling": "standardised"}), norm],
         "cost summed": [Remedy("the mean in place of the sum", {"reduction": "mean"})],
         "log(0) by saturation": [exact],
+        "underflow of the precision": [scaled, Remedy("float32", {"precision": "float32"})],
+        "every step skipped": [scaled, Remedy("no loss scale", {"loss_scale": "off"})],
         "overflow of the precision": [Remedy("float32", {"precision": "float32"})],
         "penalty factor beyond 1": [Remedy("a small L2 and no L1", {"l1": 0.0, "l2": 1e-3})],
         "momentum": [Remedy("no momentum", {"momentum": 0.0})],
-        "dead ReLUs": [slow],
-        "vanishing gradient": [he],
+        "dead ReLUs": [slow, Remedy("leaky ReLUs", {"activation": "leaky_relu"}), norm],
+        "vanishing gradient": [he, norm, shortcuts],
         "masked, not mended": [exact, slow_alone],
     }.get(cause, [])
 

@@ -48,7 +48,30 @@ def state_line(record: Record) -> str:
 
 def progress_line(record: Record) -> str:
     """What a run has done so far, in one line, without a word on what may come."""
-    return f"{describe_cost(record)}; {describe_accuracy(record)}{describe_largest_weight(record)}"
+    left_out = describe_left_out(record)
+    return f"{describe_cost(record)}; {left_out}{describe_accuracy(record)}{describe_largest_weight(record)}"
+
+
+def count_left_out(record: Record) -> int:
+    """How many of the last updates loss scaling left out, one after the other."""
+    made = np.flatnonzero(~record.left_out)
+    return len(record) - (int(made[-1]) + 1 if len(made) else 0)
+
+
+def describe_left_out(record: Record) -> str:
+    """That the last updates were left out; nothing where they were not."""
+    count = count_left_out(record)
+    if not count:
+        return ""
+    which = f"update {len(record)} was" if count == 1 else f"the last {count} updates were"
+    return f"{which} left out, for the scaled gradient overflows; "
+
+
+def is_stuck(record: Record) -> bool:
+    """Whether updates are left out without an end: at a scale that does not fall, or has fallen to 1 and below."""
+    if count_left_out(record) < 3:
+        return False
+    return record.knobs_at(len(record)).loss_scale != "dynamic" or bool(record.scale[-1] <= 1)
 
 
 def describe_cost(record: Record, short: bool = False) -> str:
@@ -185,15 +208,15 @@ def write_knob(value: float | str) -> str:
 
 
 def tone(record: Record) -> str:
-    """How serious it is: calm, rising (cost above 3 times its least, or a warning), broken (NaN or inf).
+    """How serious it is: calm, rising (cost above 3 times its least, or a warning, or no update made), broken.
 
-    Broken is a run whose cost has been NaN or inf, or whose weights are.
+    Broken (NaN or inf) is a run whose cost has been NaN or inf, or whose weights are.
     """
     if record.first_nonfinite is not None or holds_nonfinite_weights(record):
         return BROKEN
     if not len(record):
         return CALM
-    return RISING if find_present_warning(record) is not None or rises(record) else CALM
+    return RISING if find_present_warning(record) is not None or rises(record) or is_stuck(record) else CALM
 
 
 def rises(record: Record) -> bool:

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from cnnlab.diagnosis.source_lines import Place, find_place
 from cnnlab.training.metrics import holds_numbers
+from cnnlab.training.pass_listener import is_unheard
 
 MOST_CALLS = 1000
 """A cost of more calls than this is not kept."""
@@ -167,7 +168,7 @@ class Tape(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self.listening or torch.compiler.is_compiling() or func == READ_GRADIENT:
+        if not self.listening or torch.compiler.is_compiling() or func == READ_GRADIENT or is_unheard():
             return result
         if not torch.is_grad_enabled() and not self.comes_of_model(args):
             return result  # as in another model's forward pass

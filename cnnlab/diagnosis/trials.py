@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.config.errors import describe_problem
+from cnnlab.config.schedules import rate_plan
 from cnnlab.diagnosis.causes import Cause
 from cnnlab.diagnosis.nan_tracer import find_first_update
 from cnnlab.diagnosis.probe import MOST_BATCHES, measure_constant_cost
@@ -72,8 +73,10 @@ def try_remedy(run: Run, remedy: Remedy, before: int) -> Trial:
     broke = find_first_update(run.record)
     start = 0 if remedy.restarts else before
     try:
-        other = prepare_trial(run, remedy, before)
-        other.advance(count_updates(run.record, start, before, broke), until="nonfinite")
+        other, updates = prepare_trial(run, remedy, before), count_updates(run.record, start, before, broke)
+        if remedy.schedule:
+            other.plan = rate_plan(remedy.schedule, other.knobs_in_force, updates, first=other.updates + 1)
+        other.advance(updates, until="nonfinite")
         verdict, reason = judge_trial(other, start, broke)
     except Exception as error:
         return Trial(remedy, USELESS, f"it could not be tried: {describe_problem(error)}", before, ())

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from cnnlab.config.errors import check_whole_number, describe_problem
+from cnnlab.curvature.critical import Critical
 from cnnlab.diagnosis.budget import Budget
 from cnnlab.diagnosis.events import Origin
 from cnnlab.diagnosis.examination import BatchExaminer, is_broken, list_frozen_layers, measure_gains
+from cnnlab.diagnosis.loop_curvature import LoopCurvature
 from cnnlab.diagnosis.origin_finder import OriginFinder
 from cnnlab.diagnosis.steering import Steering
 from cnnlab.diagnosis.watch_arguments import (
@@ -81,6 +83,7 @@ class Watch:
         show: bool = False,
         updates_per_epoch: int = 1,
         budget: float | None = None,
+        curvature: int | None = None,
         dashboard: Callable[[Watch], Any] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -93,6 +96,7 @@ class Watch:
         self.stop_before_nan = stop_before_nan
         self.wants_show = show
         self.budget = Budget(budget)
+        self.curvature = LoopCurvature(curvature, self.model, self.optimizers)
         epoch = check_whole_number("updates_per_epoch", updates_per_epoch, 1)
         self.recorder = LoopRecorder(self.model, watch, read_knobs(self.optimizers[0]), epoch)
         self.parameters = self.recorder.parameters
@@ -248,8 +252,17 @@ class Watch:
         """Whether its block is being run."""
         return any(one is self for one in ACTIVE)
 
+    @property
+    def critical(self) -> Critical | None:
+        """How far the learning rate is from the edge, as last measured; None where it is not.
+
+        `print(watch.critical)` says it in a line; `.ratio` is the learning rate over the critical one.
+        """
+        return self.curvature.found
+
     def __repr__(self) -> str:
-        return f"Watch({self.record!r}{f', {self.stopped}' if self.stopped else ''})"
+        more = [said for said in (self.stopped, str(self.curvature)) if said]
+        return f"Watch({', '.join([repr(self.record), *more])})"
 
     # -- steps of an optimiser
 
@@ -287,6 +300,19 @@ class Watch:
         broken, number = any(map(is_broken, roots)), self.recorder.updates + 1
         self.finder.hear(roots, number, broken, self.listener.scales, self.recorder.flat)
         self.examiner.look(roots, number, broken)
+        self.measure_curvature(roots)
+
+    def measure_curvature(self, roots: Sequence[Any]) -> None:
+        """Measure the curvature of the cost as the first backward pass of an update begins, if that is due."""
+        updates = self.recorder.updates
+        if self.stepping or not self.curvature.is_due(updates) or len(self.listener.passes) != 1:
+            return
+        if self.listener.passes[0].cost is not None and len(roots) == 1:
+            scale = self.listener.scale if self.listener.scales else 1.0
+            eigenvalue = self.curvature.measure(roots[0].reshape(()), scale, updates)
+            if eigenvalue is not None:
+                with self.lock:
+                    self.recorder.note_sharpness(eigenvalue)
 
     def prepare_step(self, optimizer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What happens before the optimiser's step; an update that would go wrong, or is not wanted, ends the block."""
@@ -366,6 +392,7 @@ class Watch:
             classes=next((each.classes for each in self.listener.passes if each.classes is not None), None),
             activations=self.recorder.gauges.activations.taken(),
             full=self.is_wanted(cost),
+            scale=self.listener.scale if self.listener.scales and self.listener.passes else None,
         )
 
     def is_wanted(self, cost: Tensor | None) -> bool:

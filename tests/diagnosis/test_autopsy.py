@@ -201,7 +201,7 @@ def test_the_last_cost_that_a_reason_names_is_said_to_be_the_median_that_the_ver
     for trial in told:
         words = re.search(r"the cost fell from (\S+) to (\S+) \(median of the last 5\) in (\d+) updates", trial.reason)
         assert float(words[1]) == pytest.approx(trial.cost[0], rel=1e-3)
-        assert float(words[2]) == pytest.approx(np.median(trial.cost[-5:]), rel=1e-3)
+        assert float(words[2]) == pytest.approx(np.median(trial.cost[-5:]), rel=5e-3)  # three digits
         assert int(words[3]) == len(trial.cost)
 
 

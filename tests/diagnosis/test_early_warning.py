@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +14,10 @@ from handmade import record_of
 
 import cnnlab
 from cnnlab.diagnosis.detectors import DETECTORS
-from cnnlab.diagnosis.early_warning import find_first_warning, find_present_warning
+from cnnlab.diagnosis.early_warning import NO_GAP, estimate_reach, find_first_warning, find_present_warning
 from cnnlab.diagnosis.summary import before_explosion, state_line, tone
 
+ROOT = Path(__file__).parents[2]
 DETECTOR = {detector.name: detector for detector in DETECTORS}
 
 
@@ -310,3 +314,159 @@ def test_a_leap_of_two_layers_is_warned_of_at_once():
     ratio = np.full((4, 3), 1e-3)
     ratio[3, :2] = 50
     assert find_first_warning(record_of([1.0, 1.0, 1.0], update_ratio=ratio)).step == 3
+
+
+ADAM = {"optimizer": "adam"}
+
+
+def test_a_long_step_of_adam_is_no_leap_but_one_that_holds_nan_is():
+    ratio = np.full((4, 3), 1e-3)
+    ratio[2, :2] = 50
+    assert find_first_warning(record_of([1.0] * 3, update_ratio=ratio)).step == 2
+    assert find_first_warning(record_of([1.0] * 3, update_ratio=ratio, settings=ADAM)) is None
+    ratio[3, 1] = np.nan
+    found = find_first_warning(record_of([1.0] * 3, update_ratio=ratio, settings=ADAM))
+    assert str(found) == "update 3 of second holds NaN or inf"
+
+
+def test_with_adam_a_cost_that_climbs_is_no_warning_by_itself():
+    cost = [1, 1e6, 1e20]
+    assert find_first_warning(record_of(cost)).step == 2
+    assert find_first_warning(record_of(cost, settings=ADAM)) is None
+
+
+def test_what_a_long_step_means_goes_by_the_optimiser_in_force_at_it():
+    ratio = np.full((6, 3), 1e-3)
+    ratio[4, :2] = 50
+    record = record_of([1.0] * 5, update_ratio=ratio)
+    (_, sgd), adam = record.schedule[0], cnnlab.settings("question", **ADAM).knobs
+    for schedule, warned in ((((1, sgd), (4, adam)), None), (((1, adam), (4, sgd)), 4), (((1, sgd), (5, adam)), 4)):
+        found = find_first_warning(dataclasses.replace(record, schedule=schedule))
+        assert (found and found.step) == warned
+
+
+def test_the_factor_of_a_shortcut_may_leave_zero_and_is_warned_of_later_as_any_layer():
+    ratio, norm = np.full((4, 3), 1e-3), np.full((4, 3), 2.0)
+    norm[0, 2], ratio[1, 2] = 0, np.inf
+    asked = {"update_ratio": ratio, "weight_norm": norm, "largest_weight": 2.0, "weights": 1}
+    assert find_first_warning(record_of([1.0, 2.0, 3.0], **asked)) is None
+    ratio[2, 2] = 25
+    assert find_first_warning(record_of([1.0, 2.0, 3.0], **asked)).step == 3
+
+
+LOG = {"cost": "softmax_log"}
+
+
+def test_a_step_that_may_take_the_logits_too_far_is_warned_of_only_where_the_log_of_a_softmax_is_taken():
+    asked = {"logit_gap": 5.0, "gradient_norm": 30.0, "weights": 1000}  # in three layers 12 times the step down to 0
+    assert str(find_first_warning(record_of([0.5], settings=LOG, **asked))) == (
+        "update 1 may take the logits 104 apart: log(0) is near"
+    )
+    assert find_first_warning(record_of([0.5], **asked)) is None
+    assert find_first_warning(record_of([0.5], settings={**LOG, "epsilon": 1e-8}, **asked)) is None
+    assert find_first_warning(record_of([0.5], settings={**LOG, "reduction": "sum"}, **asked)) is None  # of 66
+    assert find_first_warning(record_of([0.5], settings=LOG, **asked | {"gradient_norm": 5.0})) is None
+
+
+def test_a_step_that_takes_no_layer_s_outputs_below_0_to_where_they_were_makes_them_no_larger():
+    asked = {"logit_gap": 8.0, "weights": 1000}
+    for gradient, reach in ((1.0, 8), (8.0, 8), (12.0, 64)):
+        record = record_of([0.5], settings=LOG, gradient_norm=gradient, **asked)
+        assert 10 ** estimate_reach(record, slice(0, 1)) == pytest.approx(reach)
+
+
+@pytest.mark.parametrize("multiple", [0.4, 1.3, 2.0, 4.0])
+def test_the_next_outputs_of_a_linear_regression_are_estimated_exactly(multiple):
+    run = regression("float32", multiple)
+    run.advance(6)
+    here, later = np.sqrt(run.record.cost[:-1]), np.sqrt(run.record.cost[1:])
+    told = 10 ** estimate_reach(run.record, slice(0, 5))
+    np.testing.assert_allclose(told, np.maximum(here, later), rtol=1e-4)
+
+
+def test_a_network_that_answers_the_same_for_all_is_not_warned_of_for_its_gap_of_0():
+    asked = {"settings": LOG, "logit_gap": 0.0, "gradient_norm": 1e-8, "weights": 1000}
+    assert find_first_warning(record_of([0.69] * 3, update_ratio=5e-3, **asked)) is None
+
+
+@pytest.mark.parametrize(("length", "warned"), [(5.0, None), (10.0, 1)])
+def test_behind_a_norm_logits_are_no_further_apart_than_the_weights_from_it_on_can_take_them(length, warned):
+    asked = {"layers": ("cv0", "cv0_norm", "softmax"), "logit_gap": 5.0, "gradient_norm": 300.0, "weights": 1000}
+    normed = {**LOG, "normalization": "batch"}
+    found = find_first_warning(record_of([0.5] * 2, settings=normed, weight_norm=length, **asked))
+    assert (found and found.step) == warned
+    plain = asked | {"layers": ("cv0", "cv1", "softmax")}
+    assert find_first_warning(record_of([0.5] * 2, settings=LOG, weight_norm=length, **plain)).step == 1
+
+
+@pytest.mark.parametrize("precision", NO_GAP)
+def test_from_its_gap_on_a_probability_is_0_in_each_type(precision):
+    gaps = NO_GAP[precision] * torch.tensor([0.98, 1.02])
+    small = torch.softmax(torch.stack([torch.zeros(2), -gaps], dim=1).to(getattr(torch, precision)), dim=1)[:, 1]
+    assert (small > 0).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("precision", NO_GAP)
+def test_logits_three_quarters_as_far_apart_as_log_0_needs_are_warned_of_in_each_type(precision):
+    for share, epsilon, warned in ((0.74, 0.0, None), (0.76, 0.0, 1), (0.76, 1e-6, None)):
+        record = record_of(
+            [0.5], settings={**LOG, "epsilon": epsilon}, precision=precision, updates_per_epoch=6,
+            logit_gap=share * NO_GAP[precision], gradient_norm=1e-3,
+        )  # fmt: skip
+        found = find_first_warning(record)
+        assert (found and found.step) == warned
+        assert found is None or str(found).startswith("the logit gap is ")
+
+
+def test_an_epsilon_that_is_0_in_its_type_hides_no_log_of_0():
+    asked = {"logit_gap": 15.0, "gradient_norm": 1e-3, "precision": "float16", "settings": {**LOG, "epsilon": 1e-8}}
+    assert find_first_warning(record_of([0.5], **asked)).step == 1
+    assert find_first_warning(record_of([0.5], **asked | {"precision": "float32", "logit_gap": 90.0})) is None
+
+
+@pytest.mark.parametrize(("updates_per_epoch", "cost", "warned"), [(1, 1e-3, None), (1, 2.0, 1), (6, 1e-3, 1)])
+def test_a_gap_of_right_answers_is_no_alarm_where_each_batch_holds_all_patches(updates_per_epoch, cost, warned):
+    asked = {"logit_gap": 90.0, "gradient_norm": 1e-3, "data_cost": cost, "updates_per_epoch": updates_per_epoch}
+    found = find_first_warning(record_of([cost], settings=LOG, **asked))
+    assert (found and found.step) == warned
+
+
+@pytest.mark.parametrize(("gradient", "warned"), [(200.0, None), (1000.0, 1)])
+def test_outputs_that_a_step_may_take_to_the_end_of_the_type_are_warned_of(gradient, warned):
+    asked = {"precision": "float16", "logit_gap": 1e3, "update_ratio": 5.0, "weights": 1000}
+    found = find_first_warning(record_of([0.5], gradient_norm=gradient, **asked))
+    assert (found and str(found)) == (warned and "the outputs of the next update may overflow float16")
+
+
+def test_before_the_first_update_nothing_is_warned_of():
+    run = cnnlab.Run("question", cost="softmax_log", channels=2, hidden=(4, 4), patch_size=13, patches=4, device="cpu")
+    assert find_present_warning(run.record) is None
+
+
+def read_larger(title: str, name: str) -> list[float]:
+    """The numbers of a row in a table of the benchmark over the larger space."""
+    table = (ROOT / "tests/benchmarks/results/warning_larger.md").read_text(encoding="utf-8").split(f"## {title}")[1]
+    row = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
+    return [float(cell.strip(" %").replace("-", "nan")) for cell in row.split("|")[2:-1]]
+
+
+OPTIMIZERS = ("sgd", "nesterov", "rmsprop", "adam", "adamw")
+
+
+@pytest.mark.parametrize("name", ["all", *OPTIMIZERS])
+def test_with_each_optimiser_95_of_100_failing_runs_are_warned_of_in_time_and_at_most_2_of_healthy_ones(name):
+    _, _, failing, warned, share, _, healthy, false, *_ = read_larger("Scored", name)
+    assert failing >= 50
+    assert share == round(100 * warned / failing, 1) >= 95
+    assert false / healthy <= 0.02
+
+
+def test_the_readme_tells_the_scores_of_the_benchmark_over_the_larger_space_and_the_worst_optimiser_s():
+    row = (
+        r"the same with every optimiser.*\| ([\d.]+) %, ([\d.]+) % \(of ([\d,]+) failing runs and ([\d,]+) healthy ones"
+        r".*of ([\d,]+) failing runs or more, at least ([\d.]+) % and at most ([\d.]+) %\)"
+    )
+    found = re.search(row, (ROOT / "README.md").read_text(encoding="utf-8")).groups()
+    scored, each = read_larger("Scored", "all"), [read_larger("Scored", name) for name in OPTIMIZERS]
+    worst = [min(cells[2] for cells in each), min(cells[4] for cells in each), max(cells[8] for cells in each)]
+    assert [float(number.replace(",", "")) for number in found] == [scored[place] for place in (4, 8, 2, 6)] + worst

@@ -46,7 +46,7 @@ SETUPS = {
 """Section -> what a program of its kind has before; nothing where the page's own lines do."""
 OF_CLASSES = ("vanishing gradient", "no better than a constant")
 """Sections whose blocks are trained by the cost of classes."""
-NOT_SEEN = ("error raised", "masked, not mended")
+NOT_SEEN = ("error raised", "masked, not mended", "underflow of the precision")
 """Causes without a block: a watch sees no such cause, or no code mends it."""
 
 

@@ -12,6 +12,7 @@ from loops import SlopeByHand
 from torch import Tensor, nn
 
 import cnnlab
+from cnnlab.diagnosis.events import name_place
 from cnnlab.diagnosis.nan_tracer import find_origin
 
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
@@ -377,3 +378,24 @@ def test_a_backward_that_is_the_user_s_own_is_named_with_its_line():
     assert (found.phase, found.operation, found.function) == ("gradient", "x/0", "SlopeByHand")
     assert "return slope / (2 * h.abs().sqrt())" in found.source
     assert "within" not in found.argument
+
+
+def test_what_stands_after_a_layer_is_named_in_words():
+    small = {"channels": 8, "hidden": (32, 32), "learning_rate": 1e3, "device": "cpu"}
+    run = cnnlab.Run("question", normalization="layer", normalization_place="after", **small)
+    run.advance(12, until="nonfinite")
+    assert " of the normalisation of " in find_origin(run).first.value_name
+    assert name_place("hid1_gelu") == "the GELU of hid1"
+    assert name_place("cv12_leaky_relu") == "the leaky ReLU of cv12"
+    assert [name_place(name) for name in ("cv0", "block_norm", "encoder.cv0_norm", "")] == [
+        "cv0", "block_norm", "encoder.cv0_norm", "",
+    ]  # fmt: skip
+
+
+def test_a_batch_norm_is_not_taken_for_what_it_writes_into_its_running_statistics():
+    small = {"channels": 8, "hidden": (32, 32), "precision": "float16", "device": "cpu"}
+    run = cnnlab.Run("question", normalization="batch", learning_rate=1e4, **small)
+    run.advance(2)
+    origin = find_origin(run)
+    assert (origin.first.phase, origin.first.layer, origin.first.operation) == ("activation", "cv0", "overflow")
+    assert (origin.nan.phase, origin.nan.layer, origin.nan.function) == ("activation", "cv0_norm", "batch_norm")

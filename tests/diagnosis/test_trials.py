@@ -12,6 +12,7 @@ from test_why import find_case, run_parts
 
 import cnnlab
 from cnnlab.diagnosis import trials
+from cnnlab.diagnosis.case import Cause
 from cnnlab.diagnosis.remedies import Remedy, choose_remedies, list_remedies
 from cnnlab.diagnosis.trials import HIDES, MENDS, UNREACHED, USELESS, judge_trial, try_remedy
 
@@ -163,3 +164,22 @@ def test_a_record_of_a_network_of_one_s_own_says_what_to_give():
     found = cnnlab.autopsy(run_parts(case.build(), case.updates).record)
     assert found.operation == "unknown"
     assert "autopsy(record, network=..., data=..., cost=...)" in found.evidence[-1]
+
+
+def test_batch_norm_is_tried_where_the_rate_is_too_high_and_mends():
+    run = cnnlab.Run("question", channels=8, hidden=(32, 32), device="cpu", padding="same", residual="on")
+    run.advance(8)
+    found = cnnlab.autopsy(run)
+    assert found.cause == "learning rate above critical"
+    assert {"normalization": "batch"} in [trial.remedy.changes for trial in found.remedies if trial.verdict == MENDS]
+
+
+def test_a_network_that_cannot_be_is_not_tried():
+    """Batches of one patch have no batch norm; a shortcut brings the padding with it."""
+    causes = (Cause(0.9, (), name="vanishing gradient"),)
+    names = {
+        size: [each.name for each in choose_remedies(cnnlab.Run("question", batch_size=size, device="cpu"), causes, 0)]
+        for size in (1, 6)
+    }
+    assert ("batch normalisation" in names[1], "batch normalisation" in names[6]) == (False, True)
+    assert "shortcuts" in names[1]

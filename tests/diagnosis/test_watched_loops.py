@@ -139,6 +139,8 @@ def test_mixed_precision_is_recorded_without_its_scale(precision):
             scaler.update()
     assert watch.record.cost[0] == pytest.approx(plain, rel=0.02)
     assert watch.record.total_gradient_norm.max() < 10
+    assert watch.record.scale.tolist() == [1024, 1024, 1024]
+    assert watch.record.skipped.tolist() == [0, 0, 0]
     assert watch.record.accuracy[0] == pytest.approx(watch.record.accuracy[0])
 
 
@@ -187,6 +189,17 @@ def test_an_update_that_the_scaler_skips_is_no_row_and_its_cost_is_not_carried_o
                 break
     assert watch.skipped >= 1
     assert (watch.record.cost < 200).all()
+    assert watch.record.scale.tolist() == [2.0**90, 2.0**10]
+
+
+def test_a_loop_without_a_scaler_or_with_one_that_is_off_has_no_scale():
+    for scaler in (None, torch.amp.GradScaler("cpu", enabled=False)):
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with cnnlab.watch(model, optimizer, scaler=scaler) as watch:
+            train(model, optimizer, 2)
+        assert np.isnan(watch.record.scale).all()
+        assert np.isnan(watch.record.skipped).all()
 
 
 def test_the_loop_ends_before_a_gradient_that_is_not_finite_gets_into_the_weights():

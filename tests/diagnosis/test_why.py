@@ -95,8 +95,8 @@ def test_the_cause_of_the_smallest_input_of_its_kind_comes_first(cause, name, wa
 
 
 def test_every_cause_of_the_list_is_explained_and_tried():
-    learnt = {"no better than a constant", "undecided"}  # below
-    assert set(CAUSES) == {*SABOTAGED, *FOUND, *learnt}
+    elsewhere = {"no better than a constant", "undecided", "underflow of the precision"}  # below; test_loss_scale.py
+    assert set(CAUSES) == {*SABOTAGED, *FOUND, *elsewhere}
 
 
 @pytest.mark.parametrize("way", BOTH)

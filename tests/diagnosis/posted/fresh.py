@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posted.case import GITHUB, RAISES, UNDEFINED, Parts, PostedCase
-from posted.networks import ce, linear, mse, normal, seeded
+from posted.networks import ce, clamp, linear, mse, normal, seeded
 from posted.numbers import EXP, OVERFLOWS
 from posted.operations import DIV, POW, SQRT, undefined
 from posted.silent import UNMOVED, stuck
@@ -285,7 +285,7 @@ def margin() -> Parts:
             return F.normalize(x) @ F.normalize(self.weight, dim=0)
 
     def cost(out: Tensor, y: Tensor) -> Tensor:
-        sine = torch.sqrt(1 - out.clamp(-1, 1).square())
+        sine = torch.sqrt(1 - clamp(out, -1, 1).square())
         return ce(8 * (0.9 * out - 0.4 * sine), y)
 
     return Parts(Cosine(), x, torch.arange(12) % 3, cost, learning_rate=1e-3)

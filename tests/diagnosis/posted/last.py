@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from posted.case import GITHUB, UNBOUNDED, Parts, PostedCase
 from posted.fresh import INFINITE, LOG_OF_0
-from posted.networks import ce, hidden, linear, mse, normal, seeded
+from posted.networks import ce, clamp, hidden, linear, mse, normal, seeded
 from posted.operations import DIV, POW, SQRT, P, undefined
 from posted.silent import classes, stuck
 from posted.steps import MINIMUM, RATE
@@ -25,7 +25,7 @@ def no_turn() -> Parts:
         out = F.normalize(out)
         vector = out[:, 1:]
         length = vector.square().sum(1, keepdim=True).clamp(min=1e-8).sqrt()
-        return (vector * torch.acos(out[:, :1].clamp(-1, 1)) / length - y).square().mean()
+        return (vector * torch.acos(clamp(out[:, :1], -1, 1)) / length - y).square().mean()
 
     network = seeded(lambda: nn.Sequential(nn.Linear(4, 4, bias=False)))
     nn.init.eye_(network[0].weight)

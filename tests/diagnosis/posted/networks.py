@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -52,3 +53,9 @@ def linear(inputs: int, outputs: int) -> nn.Module:
 
 def hidden(inputs: int, outputs: int, width: int = 8) -> nn.Module:
     return seeded(lambda: nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, outputs)))
+
+
+def clamp(x: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
+    """torch.clamp with the slope at its ends that it had when the failures were posted, 1; torch 2.14 has 0 there."""
+    x = torch.where(x < low, low, x)
+    return torch.where(x > high, high, x)

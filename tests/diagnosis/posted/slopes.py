@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posted.case import GITHUB, Parts
-from posted.networks import Named, Pair, ce, linear, mse, normal, seeded
+from posted.networks import Named, Pair, ce, clamp, linear, mse, normal, seeded
 from posted.operations import DIV, POW, SQRT, STD, P, undefined
 
 # Roots.
@@ -51,7 +51,7 @@ def perfect() -> Parts:
 
 
 def turned(out: tuple[Tensor, Tensor], _: Tensor) -> Tensor:
-    return torch.acos(F.cosine_similarity(*out).clamp(-1, 1)).mean()
+    return torch.acos(clamp(F.cosine_similarity(*out), -1, 1)).mean()
 
 
 def trace() -> Parts:
@@ -78,7 +78,7 @@ def sphere() -> Parts:
             return F.normalize(self.scale(x), dim=1)
 
     def cost(out: Tensor, y: Tensor) -> Tensor:
-        return torch.acos(out[:, 2].clamp(-1, 1)).mean()
+        return torch.acos(clamp(out[:, 2], -1, 1)).mean()
 
     return Parts(Points(), x, torch.zeros(12), cost, learning_rate=1e-3)
 
@@ -115,7 +115,7 @@ def hyperboloid() -> Parts:
     x[4] = 0
 
     def cost(out: Tensor, y: Tensor) -> Tensor:
-        return torch.acosh((1 + out.square().sum(1)).sqrt().clamp(min=1)).mean()
+        return torch.acosh(clamp((1 + out.square().sum(1)).sqrt(), low=1)).mean()
 
     network = seeded(lambda: nn.Sequential(nn.Linear(2, 2, bias=False)))
     return Parts(network, x, torch.zeros(12), cost, learning_rate=1e-3)
@@ -128,7 +128,7 @@ def similarity() -> Parts:
     """Similarities that are clamped at 0 and then raised to powers below 1."""
     x = normal(16, 4)
     x[10] = 0
-    cost = lambda out, y: 1 - (out.clamp(min=0) ** 0.3 * y).mean()  # noqa: E731
+    cost = lambda out, y: 1 - (clamp(out, low=0) ** 0.3 * y).mean()  # noqa: E731
     network = seeded(lambda: nn.Sequential(nn.Linear(4, 1, bias=False)))
     return Parts(network, x, torch.ones(16, 1), cost, batch=4, learning_rate=1e-3)
 

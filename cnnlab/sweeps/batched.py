@@ -17,8 +17,12 @@ from cnnlab.sweeps.convolutions import Convolution
 from cnnlab.sweeps.fastest_convolutions import find_convolve
 from cnnlab.sweeps.members import Found, accuracy, find_problem, locate_patches, starts, take_batch
 from cnnlab.training.capture import Repeated
+from cnnlab.training.determinism import evaluation
+from cnnlab.training.layers import draw_mask, drop_given, is_plain, list_drops
+from cnnlab.training.loss_scaling import begin_scaling
 from cnnlab.training.losses import penalty
 from cnnlab.training.metrics import choose_wide_type
+from cnnlab.training.optimizers import Averages, make_empty_averages
 from cnnlab.training.problem import Problem
 from cnnlab.training.step import Descent, KnobTensors, StepStructure
 
@@ -37,24 +41,34 @@ def together(members: Sequence[Settings], updates: int) -> Found:
     cost, data_cost = (torch.full(size, torch.nan, device=device, dtype=wide) for _ in range(2))
     held_out = torch.full((len(members),), torch.nan, device=device)
     parameters, knobs = starts(problem, members)
-    velocity = torch.zeros_like(parameters) if structure.momentum else None
+    kept = make_empty_averages(structure.optimizer, structure.momentum, parameters)
+    scaling = None if structure.loss_scale == "off" else begin_scaling(None, structure.loss_scale, parameters)
+    buffers = {
+        name: buffer.repeat(len(members), *[1] * buffer.dim()) for name, buffer in problem.make_buffers().items()
+    }
     alive = torch.arange(len(members), device=device)
     step = Repeated(step_together, device if len(members) <= MOST_RECORDED else torch.device("cpu"))
     for update in range(updates):
         x, y = take_batch(problem, members, alive, update + 1)
-        parameters, velocity, total, data = step(problem, structure, x, y, parameters, velocity, knobs)
+        masks = draw_masks(problem, [members[place] for place in alive.tolist()], update + 1, y)
+        parameters, kept, scaling, buffers, total, data = step(
+            problem, structure, x, y, parameters, kept, knobs, buffers, masks, scaling
+        )
         cost[update, alive], data_cost[update, alive] = total.to(wide), data.to(wide) / locate_patches(members[0], y)
         going = total.isfinite()
         if not going.all():
-            held_out[alive[~going]] = measure_held_out_together(problem, parameters[~going])
+            gone = {name: buffer[~going] for name, buffer in buffers.items()}
+            held_out[alive[~going]] = measure_held_out_together(problem, parameters[~going], gone)
             alive, parameters = alive[going], parameters[going]
-            velocity = None if velocity is None else velocity[going]
+            buffers = {name: buffer[going] for name, buffer in buffers.items()}
+            kept = Averages(*(None if part is None else part[going] for part in kept))
+            scaling = None if scaling is None else scaling[going]
             knobs = KnobTensors(*(values[going] for values in knobs))
             step.graphs.clear()  # members only become fewer: graphs of more of them are of no more use
         if not len(alive):
             break
     if len(alive):
-        held_out[alive] = measure_held_out_together(problem, parameters)
+        held_out[alive] = measure_held_out_together(problem, parameters, buffers)
     return Found(*(found.cpu().double().numpy() for found in (cost.T, data_cost.T, held_out)))
 
 
@@ -64,58 +78,100 @@ def step_together(
     x: Tensor,
     y: Tensor,
     parameters: Tensor,
-    velocity: Tensor | None,
+    kept: Averages,
     knobs: KnobTensors,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """One update of all members: parameters and velocity (members, numbers) after it, costs and data costs (members,).
+    buffers: dict[str, Tensor] | None = None,
+    masks: dict[int, Tensor] | None = None,
+    scaling: Tensor | None = None,
+) -> tuple[Tensor, Averages, Tensor | None, dict[str, Tensor], Tensor, Tensor]:
+    """One update of all members: parameters, averages, scaling, buffers after it, costs and data costs (members,).
 
     Members do not meet in any operation, so the gradient of the sum of their costs is each one's own; a NaN in one
     stays there.
     """
     descent, own = problem.descent, 0 if y.dim() == 2 else None
     leaf = parameters.detach().requires_grad_()
-    outputs = pass_together(problem, leaf, x)
+    outputs, buffers = call_together(problem, leaf, buffers or {}, x, masks or {})
     data_cost = vmap(descent.cost, in_dims=(0, own, 0))(outputs, y, knobs.epsilon)
     total = data_cost
     if structure.penalised and structure.penalty_in == "cost":
         total = data_cost + vmap(lambda flat, l1, l2: penalty(descent.weights(flat), l1, l2))(leaf, knobs.l1, knobs.l2)
-    (gradient,) = torch.autograd.grad(total.sum(), leaf)
+    scaled = total if scaling is None else total * scaling[:, 0]
+    (gradient,) = torch.autograd.grad(scaled.sum(), leaf)
     with torch.no_grad():
-        moved, velocity = moved_together(descent, structure, parameters, velocity, gradient, knobs)
-    return moved, velocity, total.detach(), data_cost.detach()
+        moved, kept, scaling = moved_together(descent, structure, parameters, kept, gradient, knobs, scaling)
+    return moved, kept, scaling, buffers, total.detach(), data_cost.detach()
 
 
 def moved_together(
     descent: Descent,
     structure: StepStructure,
     parameters: Tensor,
-    velocity: Tensor | None,
+    kept: Averages,
     gradient: Tensor,
     knobs: KnobTensors,
-) -> tuple[Tensor, Tensor | None]:
-    """`Descent.move` for each member."""
+    scaling: Tensor | None = None,
+) -> tuple[Tensor, Averages, Tensor | None]:
+    """`Descent.move` for each member, or `Descent.move_scaled`."""
+    there = {name: part for name, part in kept._asdict().items() if part is not None}
+    met = [] if scaling is None else [scaling]
 
-    def one(flat: Tensor, kept: Tensor, slope: Tensor, *numbers: Tensor) -> tuple[Tensor, Tensor]:
-        move = descent.move(flat, kept, slope, KnobTensors(*numbers), structure)
-        return move.parameters, kept if move.velocity is None else move.velocity
+    def one(flat: Tensor, slope: Tensor, numbers: Sequence[Tensor], *parts: Tensor) -> tuple[Tensor, ...]:
+        before, given = Averages(**dict(zip(there, parts, strict=False))), KnobTensors(*numbers)
+        more: tuple[Tensor, ...] = ()
+        if scaling is None:
+            move = descent.move(flat, before, slope, given, structure)
+        else:
+            found = descent.move_scaled(flat, before, slope, parts[-1], given, structure)
+            move, more = found.move, (found.scaling,)
+        return move.parameters, *(getattr(move.averages, name) for name in there), *more
 
-    moved, carried = vmap(one)(parameters, parameters if velocity is None else velocity, gradient, *knobs)
-    return moved, None if velocity is None else carried
+    moved, *after = vmap(one)(parameters, gradient, tuple(knobs), *there.values(), *met)
+    return moved, Averages(**dict(zip(there, after, strict=False))), after[-1] if met else None
 
 
-def measure_held_out_together(problem: Problem, parameters: Tensor) -> Tensor:
+def measure_held_out_together(problem: Problem, parameters: Tensor, buffers: dict[str, Tensor]) -> Tensor:
     """Held-out accuracy of each member."""
-    with torch.no_grad():
+    with torch.no_grad(), evaluation(problem.network):
         assert problem.held_out is not None
         x, y = problem.held_out
-        return accuracy(pass_together(problem, parameters, x), y)
+        return accuracy(call_together(problem, parameters, buffers, x, {})[0], y)
+
+
+def draw_masks(problem: Problem, members: Sequence[Settings], step: int, labels: Tensor) -> dict[int, Tensor]:
+    """Place of each dropout -> which units each member keeps at an update, (members, patches, units)."""
+    patches = labels.shape[-1]
+    return {
+        place: torch.stack([
+            draw_mask(member.seed, step, place, torch.Size((patches, units)), member.dropout) for member in members
+        ]).to(problem.device)
+        for place, units in list_drops(problem.settings).items()
+    }  # fmt: skip
+
+
+def call_together(
+    problem: Problem, flats: Tensor, buffers: dict[str, Tensor], x: Tensor, masks: dict[int, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits (members, patches, classes) of flat vectors (members, numbers), and the buffers after that."""
+    if is_plain(problem.settings):
+        return pass_together(problem, flats, x), buffers
+
+    def one(
+        flat: Tensor, kept: dict[str, Tensor], patches: Tensor, left: dict[int, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        tensors = {**problem.layout.views(flat), **{name: buffer.clone() for name, buffer in kept.items()}}
+        with drop_given(left):
+            outputs = problem.descent.call(tensors, patches)
+        return outputs, {name: tensors[name] for name in kept}
+
+    return vmap(one, in_dims=(0, 0, 0 if x.dim() == 5 else None, 0))(flats, buffers, x, masks)
 
 
 def pass_together(problem: Problem, flats: Tensor, x: Tensor) -> Tensor:
     """Logits (members, patches, classes) of flat vectors (members, numbers).
 
     `x` holds the same patches for all (patches, 1, rows, columns), or those of each (members, patches, 1, rows,
-    columns). The question's network is convolutions, then a flatten, then linear layers, with ReLUs between.
+    columns). The plain network is convolutions, then a flatten, then linear layers, with ReLUs between.
     """
     pieces = flats.split(problem.layout.sizes, dim=1)
     tensors = {

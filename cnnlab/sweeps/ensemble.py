@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from cnnlab.config.settings import Settings, quote
 from cnnlab.sweeps.batched import together
 from cnnlab.sweeps.members import Found, accuracy, count_fitting, find_problem, find_structure, locate_patches
-from cnnlab.training.checkpoints import State
 from cnnlab.training.data import updates_per_epoch
-from cnnlab.training.determinism import fix_order_of_sums, use_one_thread
+from cnnlab.training.determinism import evaluation, fix_order_of_sums, use_one_thread
 from cnnlab.training.malloc import keep_freed_memory
 from cnnlab.training.problem import choose_device
 from cnnlab.training.step import KnobTensors, StepStructure
@@ -111,15 +110,17 @@ def one_by_one(members: Sequence[Settings], updates: int) -> Found:
         knobs = KnobTensors.from_knobs(member.knobs, state.parameters), StepStructure.from_knobs(member.knobs)
         for update in range(updates):
             x, y = problem.batch(update + 1, member)
-            step = problem.descent.step(state, x, y, *knobs)
-            state = State(step.parameters, step.velocity, step.buffers)
+            with problem.chance(update + 1, member):
+                step = problem.descent.step(state, x, y, *knobs)
+            state = step.state
             total = step.data_cost if step.penalty is None else step.data_cost + step.penalty
             cost[row, update], data_cost[row, update] = total.item(), step.data_cost.item() / locate_patches(member, y)
             if not math.isfinite(cost[row, update]):
                 break
         assert problem.held_out is not None
         x, y = problem.held_out
-        held_out[row] = accuracy(problem.descent.outputs(state, x), y).item()
+        with evaluation(problem.network):
+            held_out[row] = accuracy(problem.descent.outputs(state, x), y).item()
     return Found(cost, data_cost, held_out)
 
 

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnnlab.config.settings import KNOB_NUMBERS, Settings
+from cnnlab.config.settings import ADAPTIVE, KNOB_NUMBERS, Settings
 from cnnlab.sweeps.convolutions import convolve
 from cnnlab.sweeps.fastest_convolutions import find_convolve
+from cnnlab.training.activations import collect_outputs
 from cnnlab.training.datasets import Pair
 from cnnlab.training.problem import Problem
 from cnnlab.training.step import KnobTensors
@@ -25,6 +26,8 @@ CPU_BYTES = 2**30
 """Memory that a batch of members may take on the CPU."""
 COPIES = 8
 """How many arrays as long as the parameters a member has at once: parameters, gradient, update, velocity and so on."""
+MORE_COPIES = 4
+"""How many more of an optimiser that averages squared gradients: the averages, roots and quotients."""
 FUSED, UNFOLDED = 2, 10
 """How many times a layer's outputs an update keeps at most: outputs and gradients, or the windows of 3x3 as well."""
 PER_MEMBER = {*KNOB_NUMBERS, "seed", "init", "init_scale"}
@@ -75,13 +78,14 @@ def find_free_memory(device: torch.device) -> float:
 def count_member_bytes(problem: Problem) -> int:
     """The memory that a member needs at most in a batch: its flat vectors, and what a forward pass keeps."""
     x = problem.data[0]
-    kept = 0
-    passed: Tensor = torch.empty((problem.batch_size or len(x), *x.shape[1:]), device="meta")
-    for module in problem.network.children():
-        passed = module(passed)
-        kept += 0 if isinstance(module, nn.ReLU) else passed.numel()
+    names = [name for name, module in problem.network.named_children() if not isinstance(module, nn.ReLU)]
+    batch = torch.empty((problem.batch_size or len(x), *x.shape[1:]), device="meta")
+    kept = sum(
+        output.numel() for output in collect_outputs(problem.network, names, lambda: problem.network(batch)).values()
+    )
     unfolds = find_convolve(problem.device, problem.dtype) is convolve
-    numbers = COPIES * sum(problem.layout.sizes) + (UNFOLDED if unfolds else FUSED) * kept
+    copies = COPIES + MORE_COPIES * (problem.settings.optimizer in ADAPTIVE)
+    numbers = copies * sum(problem.layout.sizes) + (UNFOLDED if unfolds else FUSED) * kept
     return int(numbers * x.element_size())
 
 

@@ -27,7 +27,7 @@ from cnnlab.records.map_lines import format_run
 from cnnlab.records.map_plans import (
     MOST_STEPS,
     check_axis,
-    check_corners,
+    check_cells,
     check_seeds,
     check_size,
     convert_values,
@@ -58,7 +58,8 @@ def sweep(
     """The map of what becomes of a network over one or two fields and over seeds; see `cnnlab.Map`.
 
     `sweep("question", learning_rate=np.geomspace(1e-4, 1e-1, 16), init_scale=[0.5, 1, 2], seeds=8)`: a field given as a
-    list or array of rising numbers is an axis, any other is set for all. Without an axis the map is of seeds alone.
+    list or array of rising numbers is an axis, as is a list of choices (`optimizer=["sgd", "adam"]`); any other is set
+    for all. Without an axis the map is of seeds alone.
     `seeds` are so many from that of the settings on, or a list of them; each run has so many `steps` (updates).
 
     Runs are spread over the processor's cores, or over any `concurrent.futures.Executor`; there each is that of a `Run`
@@ -88,7 +89,7 @@ def planned(preset: str | Settings, seeds: int | Sequence[int], steps: int, fiel
     start = settings(preset, **{name: value for name, value in fields.items() if not is_axis(name, value)})
     chosen, steps = check_seeds(seeds, start), check_whole_number("steps", steps, 1, MOST_STEPS)
     check_size(axes, len(chosen), steps, lambda runs: describe_size(start, runs, steps))
-    check_corners(start, axes)
+    check_cells(start, axes)
     return Map.empty(start, axes, chosen, steps)
 
 

@@ -24,6 +24,14 @@ KINDS = {
     "batches": {"batch_size": 7},
     "epsilon, sum": {"cost": "softmax_log", "reduction": "sum", "epsilon": 1e-8},
 }
+NETWORKS = {
+    "GELU, padded": {"activation": "gelu", "padding": "same", "depth": 3},
+    "batch norm, batches": {"normalization": "batch", "batch_size": 6, "init_scale": 0.5},
+    "group norm after, dropout, batches": {
+        "normalization": "group", "normalization_place": "after", "dropout": 0.4, "batch_size": 7, "hidden": (12, 12),
+    },
+    "ReZero, layer norm": {"residual": "zero", "padding": "same", "normalization": "layer", "depth": 4},
+}  # fmt: skip
 every_kind = pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
 
 
@@ -166,8 +174,8 @@ def test_an_update_together_never_waits_for_the_device_so_that_it_can_be_recorde
     problem = member_groups.make_problem.__wrapped__(member_groups.find_structure(some[0]), 0)
     parameters, knobs = member_groups.starts(problem, some)
     kind = together.StepStructure.from_knobs(some[0].knobs)
-    velocity = parameters if kind.momentum else None
-    moved, *_, cost = together.step_together(problem, kind, *problem.data, parameters, velocity, knobs)
+    kept = together.make_empty_averages(kind.optimizer, kind.momentum, parameters)
+    moved, *_, cost = together.step_together(problem, kind, *problem.data, parameters, kept, knobs)
     assert (moved.device.type, moved.shape, cost.shape) == ("meta", parameters.shape, (len(some),))
 
 
@@ -178,7 +186,7 @@ def test_on_a_gpu_a_recorded_update_is_the_one_that_is_not_recorded():
     parameters, knobs = member_groups.starts(problem, [settings] * 4)
     step, found = capture.Repeated(together.step_together, problem.device), []
     for _ in range(capture.OFTEN + 3):
-        found.append(step(problem, kind, *problem.data, parameters, None, knobs)[0])
+        found.append(step(problem, kind, *problem.data, parameters, together.Averages(), knobs)[0])
     assert len(step.graphs) == 1
     for moved in found[1:]:
         torch.testing.assert_close(moved, found[0])
@@ -208,3 +216,21 @@ def test_beginning_and_end_are_means_over_an_epoch_but_a_quarter_of_the_run_at_m
     results = ensemble.compute([SMALL.replace(batch_size=5, learning_rate=1e-7)], 8)
     assert results.began[0] == pytest.approx(results.cost[0, :2].mean())
     assert results.ended[0] == pytest.approx(results.cost[0, -2:].mean())
+
+
+@pytest.mark.parametrize("changes", NETWORKS.values(), ids=NETWORKS)
+def test_other_networks_fare_alike_in_a_run_one_by_one_and_together(changes):
+    """Batch statistics and dropout are each member's own, also beside one that is thrown about."""
+    some = [
+        SMALL.replace(relu="question", precision="float64", **changes | {"seed": seed, "learning_rate": rate})
+        for seed, rate in ((0, 1e-3), (1, 1e-3), (2, 1e6))
+    ]
+    alone, along = ensemble.compute(some, 5, "one by one"), ensemble.compute(some, 5, "together")
+    np.testing.assert_allclose(along.cost[:2], alone.cost[:2], rtol=1e-8)
+    assert np.array_equal(alone.held_out[:2], along.held_out[:2])
+    assert alone.cost[2, 1] > 1e3
+    run = cnnlab.Run(some[1])
+    run.advance(5)
+    assert np.array_equal(run.record.cost, alone.cost[1])
+    assert run.measure_held_out() == alone.held_out[1]
+    assert not np.array_equal(alone.cost[0], alone.cost[1])

@@ -88,6 +88,28 @@ def test_any_numeric_field_may_be_an_axis_and_whole_ones_stay_whole():
     assert found.settings_at(1, 1).l2 == 1.0
 
 
+def test_a_choice_may_be_an_axis_beside_a_range_and_its_cells_are_runs():
+    found = cnnlab.sweep(
+        "question", **TINY, optimizer=["adam", "sgd"], learning_rate=[1e-3, 1.0], seeds=1, steps=4, l2=0.1
+    )
+    assert found.axes[0] == ("optimizer", ("adam", "sgd"))  # in the order given
+    assert set(found.labels[1, 1]) == {"diverged"} != set(found.labels[0, 0])
+    for place in np.ndindex(found.shape):
+        run = found.run(*place)
+        assert run.settings.optimizer == ("adam", "sgd")[place[0]]
+        run.advance(4, until="nonfinite")
+        assert np.array_equal(run.record.cost, found.cost[place][: len(run.record)], equal_nan=True)
+
+
+def test_choices_of_the_network_s_structure_may_be_axes():
+    axes = {"normalization": ["off", "group", "batch"], "activation": np.array(["gelu", "tanh"])}
+    found = cnnlab.sweep(
+        "question", **{**TINY, "channels": 16, "hidden": (16, 16), "relu": "question"}, **axes, seeds=1, steps=1
+    )
+    assert found.done.all()
+    assert len(set(found.cost.flat)) == 6
+
+
 def test_progress_is_called_with_the_map_so_far_and_at_last_with_all_of_it():
     seen = []
     found = cnnlab.sweep("question", **ASKED, progress=seen.append)
@@ -114,7 +136,15 @@ REFUSED = [
     ({"learning_rate": [0.2, 0.1]}, ValueError, "the values of learning_rate must rise"),
     ({"learning_rate": [[0.1, 0.2]]}, TypeError, r"one row of numbers, got an array of shape \(1, 2\)"),
     ({"learning_rate": [0.1, "high"]}, TypeError, r"learning_rate\[1\] must be a number"),
-    ({"clip": ["off", "norm"]}, TypeError, "an axis must be a numeric field, and clip is not"),
+    ({"clip": ["off", "nrom"]}, ValueError, r"clip\[1\] must be one of .*, got 'nrom'; did you mean 'norm'"),
+    ({"clip": ["off", 3]}, ValueError, r"clip\[1\] must be one of .*, got 3"),
+    ({"clip": np.array([["off", "norm"]])}, TypeError, r"one row of choices, got an array of shape \(1, 2\)"),
+    ({"clip": ["off"]}, ValueError, "needs two values or more, and clip has 1; one is set as clip=choice"),
+    ({"clip": ("norm", "off", "norm")}, ValueError, "the choices of clip must each be there once"),
+    ({"device": ["cpu", "auto"]}, TypeError, "device is no axis of a map: all runs of a map compute on one"),
+    ({"residual": ["off", "on"]}, ValueError, "residual must be 'off' with padding 'valid'"),
+    ({"batch_size": [10, 65, 66], "normalization": "batch"}, ValueError, "leave 2 patches or more"),
+    ({"normalization": ["off", "batch", "layer"], "batch_size": [1, 5]}, ValueError, "leave 2 patches or more"),
     ({"batch_size": [None, 3]}, TypeError, "batch_size must hold numbers where it is an axis, got None at place 0"),
     ({"batch_size": [2, 100]}, ValueError, r"batch_size must lie in \[1, 66\]"),
     ({"channels": [1.5, 2]}, TypeError, r"channels\[0\] must be a whole number"),

@@ -5,6 +5,7 @@ The autopsy is made in a thread that ends with it. No torch, no plots; the lab s
 
 from __future__ import annotations
 
+import gc
 import math
 import numbers
 import threading
@@ -127,6 +128,7 @@ class AutopsyPanel(Part):
             self.found = autopsy(rebuilt(self.record), going=lambda: self.going)
         except BaseException as error:  # a network of the user's own may raise SystemExit, too
             self.error = make_raisable(error)
+        gc.collect()  # a run is held by a cycle
         give_back_memory()
         done()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import numbers
 from collections.abc import Sequence
 from typing import Any
 
-from cnnlab.config.settings import Settings, quote
+from cnnlab.config.settings import Knobs, Settings, quote
 from cnnlab.records.record import Record
 from cnnlab.training.run import Run
 
@@ -30,7 +31,7 @@ class BranchTree:
     @property
     def settings(self) -> Settings:
         """The settings of the present branch, with the knobs in force at its next update."""
-        return self.run.settings.replace(**dataclasses.asdict(self.run.knobs_in_force))
+        return join_settings(self.run.settings, self.run.knobs_in_force)
 
     @property
     def record(self) -> Record:
@@ -82,3 +83,9 @@ class BranchTree:
         """Keep a record to compare with, if it holds an update; the oldest of too many goes."""
         if len(record):
             self.ghosts = (record, *self.ghosts)[:GHOSTS]
+
+
+@functools.lru_cache(maxsize=8)  # asked for several times a frame
+def join_settings(start: Settings, knobs: Knobs) -> Settings:
+    """Settings of a start with other knobs."""
+    return start.replace(**dataclasses.asdict(knobs))

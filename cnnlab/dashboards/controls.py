@@ -14,10 +14,13 @@ import ipywidgets
 import traitlets
 
 from cnnlab.config.settings import (
+    HALF,
     KNOB_FIELDS,
     LIMITS,
     Choice,
+    Limit,
     Number,
+    NumberOrName,
     Pair,
     Settings,
     presets,
@@ -30,12 +33,20 @@ from cnnlab.records.record import Record
 
 AT_NEXT = "In force at the next update"
 """Title of the controls of what may change while it trains."""
+START_AGAIN = "Starts again from update 0"
+"""Title of the controls of what a run starts from."""
 LIVE = KNOB_FIELDS
 """Fields in force at the next update."""
+OPTIMISER = ("optimizer", "beta2", "adam_epsilon", "loss_scale")
+"""Those of them in a group of their own, which is folded."""
 RESTART = ("init_scale", "seed", "batch_size", "init", "input_scaling", "cost", "reduction", "relu", "precision")
 """Fields that start the question's network again."""
+NETWORK = ("depth", "dropout", "padding", "activation", "normalization", "normalization_place", "residual")
+"""Those of its layers, which are folded away at first."""
 RESTART_OWN = ("seed", "batch_size", "precision")
 """Those that mean something for a network of the user's own."""
+NEEDS = {"loss_scale": ("precision", HALF)}
+"""Field -> the field and its value without which it does nothing, and is not to be chosen."""
 PACES = {"1": 1.0, "2": 2.0, "5": 5.0, "10": 10.0, "20": 20.0, "full": None}
 """Choice of speed -> updates a second at most."""
 PACE = Choice("Speed", tuple(PACES))
@@ -137,7 +148,10 @@ def list_presets(own_network: bool) -> list[list[str]]:
 
 def group_fields(own_network: bool) -> dict[str, Sequence[str]]:
     """The fields that have controls in a Lab, by the title above them."""
-    return {AT_NEXT: LIVE, "Starts again from update 0": RESTART_OWN if own_network else RESTART}
+    live = {AT_NEXT: [name for name in LIVE if name not in OPTIMISER], "Optimiser": OPTIMISER}
+    if own_network:
+        return {**live, START_AGAIN: RESTART_OWN}
+    return {**live, START_AGAIN: RESTART, "Network: starts again too": NETWORK}
 
 
 class Strip(Part):
@@ -159,12 +173,15 @@ def described(name: str) -> dict[str, Any]:
         return {**plain, "kind": "number", "slider": list(limit.slider), **numbers}
     if isinstance(limit, Pair):
         raise TypeError(f"{name} has no control")
-    return {**plain, "kind": "choice", "options": list(limit.options)}
+    options = list(limit.options)
+    if isinstance(limit, NumberOrName):
+        options += [f"{number:g}" for number in limit.suggested]
+    return {**plain, "kind": "choice", "options": options, "needs": list(NEEDS.get(name, ()))}
 
 
 def list_field_values(settings: Settings) -> dict[str, Any]:
     """The fields that controls show, as JSON."""
-    return {name: getattr(settings, name) for name in (*LIVE, *RESTART)}
+    return {name: getattr(settings, name) for name in (*LIVE, *RESTART, *NETWORK)}
 
 
 def typed(changes: dict[str, Any]) -> dict[str, Any]:
@@ -173,9 +190,15 @@ def typed(changes: dict[str, Any]) -> dict[str, Any]:
     Text that is no number stays text, for Settings to refuse with the field's range.
     """
     return {
-        name: parse_typed_number(value, limit.optional) if isinstance(limit := LIMITS.get(name), Number) else value
+        name: parse_typed_number(value, getattr(limit, "optional", False)) if takes_number(limit, value) else value
         for name, value in changes.items()
+        for limit in [LIMITS.get(name)]
     }
+
+
+def takes_number(limit: Limit | None, value: Any) -> bool:
+    """Whether a value is to be a number."""
+    return isinstance(limit, Number) or (isinstance(limit, NumberOrName) and value not in limit.options)
 
 
 def parse_typed_number(value: Any, optional: bool = False) -> Any:

@@ -19,6 +19,10 @@ LABS = {
     "06_rewind_and_fork": "Could it have been saved?",
     "08_why_is_every_run_different": "Why is every run different?",
     "09_your_own_network": "Why does your own network explode?",
+    "10_why_do_signals_vanish": "Why do signals vanish?",
+    "11_what_does_momentum_buy": "What does momentum buy?",
+    "12_does_adam_save_it": "Does Adam save it?",
+    "13_sixteen_bits": "Are sixteen bits enough?",
 }
 """Name of a lab -> its title."""
 ENDS: dict[str, tuple[str, str]] = {
@@ -26,9 +30,27 @@ ENDS: dict[str, tuple[str, str]] = {
         "At the left end an update hardly moves the weights; at the right end it moves them by ten times the gradient.",
         "01_how_large_a_step",
     ),
+    "optimizer": (
+        "SGD and Nesterov's take steps in proportion to the gradient; RMSprop and Adam divide each part of it by its "
+        "usual size.",
+        "12_does_adam_save_it",
+    ),
     "momentum": (
         "At 0 each step follows the present gradient alone; at 1 no velocity is ever lost.",
-        "01_how_large_a_step",
+        "11_what_does_momentum_buy",
+    ),
+    "beta2": (
+        "At 0 each gradient is divided by its own size; near 1 by its usual size over many updates.",
+        "12_does_adam_save_it",
+    ),
+    "adam_epsilon": (
+        "At 0 a gradient that is always 0 is divided by 0; a large one makes steps in proportion to the gradient.",
+        "12_does_adam_save_it",
+    ),
+    "loss_scale": (
+        "Off loses gradients below 6e-8, where float16 ends; dynamic halves the scale at an overflow, and doubles it "
+        "after 2000 updates without one.",
+        "13_sixteen_bits",
     ),
     "clip": (
         "Off leaves every gradient as it is, however long; the others hold it to the clip threshold.",
@@ -51,7 +73,7 @@ ENDS: dict[str, tuple[str, str]] = {
         "03_where_do_penalties_and_relus_belong",
     ),
     "penalty_in": (
-        "In the cost, clipping and momentum act on the penalty too; in the update they do not.",
+        "In the cost, clipping and the optimiser act on the penalty too; in the update they do not.",
         "03_where_do_penalties_and_relus_belong",
     ),
     "seed": (
@@ -86,9 +108,37 @@ ENDS: dict[str, tuple[str, str]] = {
         "With none the network is linear in its input; at the softmax too, no logit is below 0.",
         "03_where_do_penalties_and_relus_belong",
     ),
+    "depth": (
+        "At 1 there is cv0 alone; valid convolutions end where nothing of the patch is left.",
+        "10_why_do_signals_vanish",
+    ),
+    "padding": (
+        "Valid lets the map shrink layer by layer; with same any depth fits, and hid1 sees a map of the patch's size.",
+        "02_how_large_a_start",
+    ),
+    "activation": (
+        "ReLU and what resembles it let large values pass; tanh and sigmoid give 1 at most, with little slope there.",
+        "10_why_do_signals_vanish",
+    ),
+    "normalization": (
+        "Off leaves them as they are; group takes the largest of 8, 4, 2 and 1 groups that divides the channels.",
+        "10_why_do_signals_vanish",
+    ),
+    "normalization_place": (
+        "Before is the place in the paper on batch norm; after, the next layer is given what is normalised.",
+        "10_why_do_signals_vanish",
+    ),
+    "residual": (
+        "Off has no shortcuts; with zero each block begins as if it were not there.",
+        "10_why_do_signals_vanish",
+    ),
+    "dropout": (
+        "At 0 every unit takes part; near 1 hardly any does, and each counts for many.",
+        "08_why_is_every_run_different",
+    ),
     "precision": (
         "Float16 holds magnitudes up to 65504, bfloat16 and float32 up to 3.4e38, float64 up to 1.8e308.",
-        "05_autopsy_of_a_nan",
+        "13_sixteen_bits",
     ),
 }
 """Field -> what happens at the ends of its range, and the lab about it."""
@@ -109,7 +159,8 @@ OTHERS: dict[str, tuple[str, str, str]] = {
     "schedule": (
         "Schedule and stability band",
         "The schedule says how the learning rate goes on from the next update. The band is green up to the critical "
-        "learning rate, amber up to ten times that, and red beyond, where a step is too long for the curvature.",
+        "learning rate, amber up to ten times that, and red beyond, where a step is too long for the curvature; with "
+        "another optimiser than SGD all beyond the critical rate is amber.",
         "01_how_large_a_step",
     ),
     "image": (

@@ -13,20 +13,24 @@ if TYPE_CHECKING:
     from cnnlab.dashboards.lab import Lab
 
 TEXTS = 0.25
-"""Seconds between two states of the texts (header, controls, strip) and two answers of the page, while a run trains.
-
-Each message takes the page and the kernel more time than what moves in the plots does: JupyterLab shows a busy kernel.
-"""
+"""Seconds between two states of the texts (header, controls, strip) while a run trains."""
 UNSEEN = 1.0
 """The same while the plots are out of sight; there are no frames then."""
-IN_FLIGHT = 2
-"""Most frames of which the page has been asked to answer and has not."""
+ASKING = 1.0
+"""Seconds between two frames of which the page is asked to say that it has drawn them, while a run trains.
+
+Each answer takes the page's main thread 30 ms, ten times as long as a frame: JupyterLab shows that the kernel is busy.
+"""
+LATE = 0.25
+"""Seconds after which an answer is late; no more frames are sent until it comes."""
 PATIENCE = 1.0
 """Seconds to wait for a browser to say that a frame is drawn, before the next is sent all the same."""
 HEADLESS = 0.25
 """The same where no browser has ever answered."""
 GONE = 15.0
-"""Seconds without any answer after which a browser that was there is taken to be closed, and training pauses."""
+"""Seconds without an answer to a question after which a page is taken to be closed."""
+UNWATCHED = 300.0
+"""Seconds of training that no page shows after which it pauses."""
 
 
 class FramePublisher:
@@ -40,8 +44,10 @@ class FramePublisher:
         self.task: asyncio.Task[None] | None = None
         self.closed = False
         self.frame = self.asked = self.drawn_last = 0
-        self.browser_seen = self.answered = self.told = 0.0
+        self.browser_seen = self.told = self.asked_at = 0.0
+        self.silent_since = 0.0  # when the page was asked first of what it has not answered since; 0: it owes nothing
         self.plots_seen = True
+        self.unwatched = self.looked_at = 0.0  # seconds of training that no page has shown, and when they were counted
         self.sights: dict[float, tuple[bool, float]] = {}  # page -> whether its plots were seen, and when it said so
         self.pace = FramePace()
         self.start()
@@ -78,7 +84,7 @@ class FramePublisher:
         """Note what a page says: the number of the last frame that it has drawn, and whether its plots are seen."""
         if not is_answer(answer):
             return
-        self.answered = now = self.clock()
+        now, self.silent_since = self.clock(), 0.0
         self.browser_seen = self.browser_seen or now
         self.drawn_last = max(self.drawn_last, min(answer["drawn"], self.asked))
         self.sights[answer["page"]] = (answer["seen"], now)
@@ -91,6 +97,23 @@ class FramePublisher:
         if seen and not self.plots_seen:
             self.lab.worker.ask()
         self.plots_seen = seen
+
+    def count_unwatched(self, training: bool) -> None:
+        """Count the seconds that no page shows the training, and pause it when they are too many.
+
+        A kernel that was busy hears of its pages late: of the time between two calls `GONE` seconds count at most.
+        Where no page has ever answered, as in a script, and where a call waits for the updates, training goes on.
+        """
+        now = self.clock()
+        passed, self.looked_at = now - (self.looked_at or now), now if training else 0.0
+        if self.browser_seen and self.silent_since and now - self.silent_since > GONE:
+            self.take_sight(False)
+        self.unwatched = (
+            self.unwatched + min(passed, GONE) if training and not (self.plots_seen or self.lab.awaited) else 0.0
+        )
+        if self.unwatched > UNWATCHED:
+            self.unwatched = 0.0
+            self.lab.pause_unwatched(UNWATCHED)
 
     def clock(self) -> float:
         """The loop's time in seconds."""
@@ -126,21 +149,24 @@ class FramePublisher:
             else:
                 self.pace.rest()
             tells = not view.training or now - self.told >= (TEXTS if self.plots_seen else UNSEEN)
-            if tells:
-                self.asked, self.told = self.asked + 1, now
-            self.lab.draw(view, texts=tells, plots=self.plots_seen or not view.training, ask=self.asked if tells else 0)
+            asks = not view.training or not self.browser_seen or now - self.asked_at >= ASKING
+            self.told = now if tells else self.told
+            if asks:
+                self.asked, self.asked_at = self.asked + 1, now
+                self.silent_since = self.silent_since or now
+            plots = self.plots_seen or not view.training
+            self.lab.draw(view, texts=tells, plots=plots, ask=self.asked if asks else 0)
+            self.pace.note_drawing(self.clock() - now)
             await self.wait_for_page()
             interval = 1 / self.pace.rate if self.plots_seen else UNSEEN
             due = max(due, self.clock() - interval / 2) + interval
-            if self.browser_seen and self.clock() - self.answered > GONE:
-                self.browser_seen = 0.0
-                self.lab.pause()
-            elif view.training:
+            self.count_unwatched(view.training)
+            if view.training:
                 self.lab.worker.schedule_view(due)
 
     async def wait_for_page(self) -> None:
         """Wait until the page keeps up; where none has ever answered, a moment."""
-        if self.browser_seen and self.asked - self.drawn_last < IN_FLIGHT:
+        if self.browser_seen and (self.drawn_last == self.asked or self.clock() - self.asked_at < LATE):
             return
         self.drawn.clear()
         with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""What is measured of a live run beside its training: curvature, forecast and held-out accuracy."""
+"""What is measured of a live run beside its training: curvature, forecast, signals and held-out accuracy."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from cnnlab.curvature.direction_tracker import DirectionTracker
 from cnnlab.curvature.divergence import Forecast
 from cnnlab.curvature.tracker import SharpnessTracker
+from cnnlab.dashboards.signal_tracker import SignalTracker
 from cnnlab.training.run import Run
 
-HELD_OUT_SHARE = 0.03
+HELD_OUT_SHARE = 0.01
 """Largest share of the time that measuring held-out accuracy may take while training."""
 HAND = 1.0
 """Seconds after a knob was turned in which nothing is measured between updates: more turns are likely to follow."""
@@ -26,6 +28,8 @@ class IdleMeasurements:
         self.watching = False
         self.tracker = SharpnessTracker()
         self.forecast = Forecast()
+        self.direction = DirectionTracker()
+        self.signals = SignalTracker()
         self.turned = self.held_out_due = 0.0
 
     def measure_between_updates(self, run: Run, seconds: float) -> None:
@@ -48,14 +52,22 @@ class IdleMeasurements:
         if not self.watching:
             return True
         with contextlib.suppress(Exception):
-            return self.tracker.is_known(run) and (run.updates > 0 or self.forecast.is_known(run))
+            known = self.tracker.is_known(run) and self.direction.is_known(run)
+            known = known and self.signals.is_known(run)
+            return known and (run.updates > 0 or self.forecast.is_known(run))
         return True  # of a run that cannot be read nothing can be measured
 
     def measure_when_idle(self, run: Run) -> bool:
         """Measure a piece of what is not known of a paused run; whether that has found something."""
+        if not self.signals.is_known(run):
+            self.measure(self.signals.measure, run)
+            return True
         if not self.tracker.is_known(run):
             self.measure(self.tracker.measure_at_rest, run)
             return self.tracker.is_known(run)
+        if not self.direction.is_known(run):
+            self.measure(lambda run: self.direction.measure(run, self.tracker.found, self.tracker.problem), run)
+            return True
         self.measure(self.forecast.measure_piece, run)
         return self.forecast.is_known(run)
 

@@ -5,7 +5,6 @@ Widgets and figure are touched by that one task (or by the cell that calls), nev
 
 from __future__ import annotations
 
-import dataclasses
 import numbers
 import os
 import time
@@ -19,6 +18,7 @@ from cnnlab.config.links import format_link
 from cnnlab.config.schedules import SHARE
 from cnnlab.config.settings import KNOB_FIELDS, Settings, quote, settings
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
+from cnnlab.dashboards.branch_tree import join_settings
 from cnnlab.dashboards.cell import (
     OPEN,
     CellOutput,
@@ -39,7 +39,9 @@ from cnnlab.dashboards.worker import Worker
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.summary import before_explosion
 from cnnlab.plots.arrangement import check_panels
+from cnnlab.plots.magnitudes import check_kind
 from cnnlab.plots.still import draw_still
+from cnnlab.records.formats import format_duration
 from cnnlab.records.record import Record
 from cnnlab.training.problem import prepare_own_start
 from cnnlab.training.run import Run
@@ -61,7 +63,9 @@ class Lab(CellOutput):
     was there. `Lab(lab.link())` opens what a link was taken of: it trains to the update that was shown, and pauses. In
     a notebook the run is kept safe every few seconds (`autosave` may name another file, or be False), and a lab that
     finds one of an earlier kernel offers it. `panels` are the plots that are shown, in their order, such as ("cost",
-    "magnitudes"); `lab.panels` changes them.
+    "magnitudes"); `lab.panels` changes them, and "signals" is one that is shown where it is named alone. `magnitudes`
+    is what the plots of magnitudes show, "weights", "gradients", "activations" or "updates"; the button ⇄ beside their
+    titles, and `lab.magnitudes`, change it.
 
     `hints=False` keeps from the page what would answer a guess: the forecast before the first update, the critical
     learning rate with the curvature, and the warnings before the cost is NaN or inf. They are shown once the present
@@ -97,12 +101,14 @@ class Lab(CellOutput):
         watch: Sequence[str] | None = None,
         autosave: bool | str | os.PathLike[str] = True,
         panels: Sequence[str] | None = None,
+        magnitudes: str = "weights",
         beside: Record | str | os.PathLike[str] | None = None,
         **changes: Any,
     ) -> None:
         check_switch("present", present)
         scale = check_scale((PRESENT_SCALE if present else 1.0) if scale is None else scale)
         check_panels(panels)
+        check_kind(magnitudes)
         compared = read_beside(beside)
         check_switch("hints", hints)
         check_switch("stop_at_nan", stop_at_nan)
@@ -119,6 +125,7 @@ class Lab(CellOutput):
         self.told = 0  # how many failures of the worker were raised here, or are over
         self.heard: list[float] = [0, 0]
         self.look: int | None = None
+        self.awaited = 0  # how many calls wait for training to pause
         self.worker = Worker(opening.make_run, opening.start, self._take_view, opening.plan, opening.runs)
         self.worker.stop_at_nan(stop_at_nan)
         self.view = self.worker.view
@@ -129,6 +136,7 @@ class Lab(CellOutput):
         self.widgets: LabWidgets = LabWidgets(
             take_moment(self, self.view), scale, self.own_network, self.received,
             self.publisher, lambda: self.worker.run.patches(), panels, present, compared,
+            self.worker.want_direction, magnitudes, self.worker.want_signals,
         )  # fmt: skip
         self.box = self.widgets.box
         self.doctor: AutopsyPanel = self.widgets.doctor
@@ -163,6 +171,15 @@ class Lab(CellOutput):
         self.widgets.choose_panels(names)
 
     @property
+    def magnitudes(self) -> str:
+        """What the plots of magnitudes show: "weights", "gradients", "activations" or "updates"; may be set."""
+        return self.widgets.magnitudes
+
+    @magnitudes.setter
+    def magnitudes(self, kind: str) -> None:
+        self.widgets.choose_magnitudes(kind)
+
+    @property
     def present(self) -> bool:
         """Whether the page is as for a projector; may be set."""
         return self.widgets.present
@@ -195,6 +212,11 @@ class Lab(CellOutput):
         """Stop before the next update."""
         self.worker.pause()
 
+    def pause_unwatched(self, seconds: float) -> None:
+        """Pause a run that no page has shown for so many seconds, and say so."""
+        self.note = f"paused: no page has shown this lab for {format_duration(seconds)}; Play goes on"
+        self.pause()
+
     def step(self, updates: int = 1) -> None:
         """Train so many updates at full speed, and return when they are done and drawn.
 
@@ -209,11 +231,14 @@ class Lab(CellOutput):
     def wait(self, timeout: float | None = None) -> bool:
         """Block until training pauses, and draw; False if that took longer than `timeout` seconds."""
         seconds = errors.check_timeout(timeout)
+        self.awaited += 1
         try:
             done = self.worker.wait(seconds)
         except KeyboardInterrupt:
             self.pause()
             raise
+        finally:
+            self.awaited -= 1
         self.draw(self.view)
         self._raise_failure()
         return done
@@ -343,8 +368,10 @@ class Lab(CellOutput):
             self.set(**trial.remedy.changes)
             return
         run = self.worker.tree.find(number)
-        new = run.settings.replace(**{**dataclasses.asdict(run.knobs_in_force), **trial.remedy.changes})
+        new = join_settings(run.settings, run.knobs_in_force).replace(**trial.remedy.changes)
         self._command(lambda: self.worker.fork(trial.start, new, number))
+        if trial.remedy.schedule:
+            self.schedule(trial.remedy.schedule)
 
     def _leave_the_past(self) -> None:
         """If an earlier update is looked at, fork there; what was said of the updates so far is over."""
@@ -363,7 +390,7 @@ class Lab(CellOutput):
         The changes that a link has planned are played again, unless the user has changed something meanwhile.
         """
         run = self.worker.run
-        start = self.settings.replace(**dataclasses.asdict(run.knobs)) if run.plan else self.settings
+        start = join_settings(self.settings, run.knobs) if run.plan else self.settings
         self._command(lambda: self.worker.restart(start, run.plan))
 
     def link(self) -> str:

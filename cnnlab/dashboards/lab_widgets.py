@@ -15,8 +15,9 @@ from cnnlab.config.settings import Number, quote
 from cnnlab.dashboards.autopsy_panel import AutopsyPanel
 from cnnlab.dashboards.cell import close_widgets
 from cnnlab.dashboards.controls import Controls, Header, Strip, Texts, group_fields
+from cnnlab.dashboards.direction_panel import DirectionPanel
 from cnnlab.dashboards.frame_publisher import FramePublisher
-from cnnlab.dashboards.live_figure import Events, LiveFigure
+from cnnlab.dashboards.live_figure import Events, LiveFigure, list_names
 from cnnlab.dashboards.view_state import (
     PATCHES,
     HeaderState,
@@ -30,10 +31,13 @@ from cnnlab.diagnosis.summary import compare_records
 from cnnlab.plots.arrangement import arrange_panels, check_focus, check_panels
 from cnnlab.plots.beside import Beside
 from cnnlab.plots.dashboard import describe_dashboard, refresh_dashboard
+from cnnlab.plots.gauges import choose_shown
 from cnnlab.plots.images import draw_patches
+from cnnlab.plots.magnitudes import SWITCHED, check_kind
 from cnnlab.plots.numbers import write_numbers
 from cnnlab.plots.recorder import FigureRecorder
 from cnnlab.records.record import Record
+from cnnlab.records.signals import Signals, knows_signals
 
 CONTROLS_WIDTH = 264
 """Width of the controls in pixels at scale 1."""
@@ -49,6 +53,8 @@ PRESENTED = ("cost", "magnitudes")
 """Its plots, if nobody names others."""
 PRESENT = "cnnlab-present"
 """Its class on the page."""
+EVERY_FRAME = 2
+"""How many plots, the first ones, every frame shows while a run trains; the others take turns."""
 PAGE_WIDTH = Number("Width", 0, 1e5, (0, 1e5))
 """Pixels of the plots' place on the page."""
 
@@ -56,7 +62,9 @@ PAGE_WIDTH = Number("Width", 0, 1e5, (0, 1e5))
 class LabWidgets:
     """What a page shows of a lab. `received` takes its messages, `publisher` its answers.
 
-    `find_patches` gives the training patches as images, or None if the data are none.
+    `find_patches` gives the training patches as images, or None if the data are none; `want_direction` is told
+    whether the cost along the sharpest direction is to be seen, `want_signals` of which update signals are, if the
+    record lacks them.
     """
 
     def __init__(
@@ -70,7 +78,11 @@ class LabWidgets:
         panels: Sequence[str] | None,
         present: bool = False,
         beside: Record | None = None,
+        want_direction: Callable[[bool], object] = lambda _wanted: None,
+        magnitudes: str = "weights",
+        want_signals: Callable[[int | None], object] = lambda _step: None,
     ) -> None:
+        self.magnitudes, self.want_signals = check_kind(magnitudes), want_signals
         self.scale, self.present, self.beside = scale, present, beside
         self.find_patches = find_patches
         self.moment = moment
@@ -78,11 +90,14 @@ class LabWidgets:
         self.width = max(LEAST_WIDTH, WIDTH - (0 if present else round(CONTROLS_WIDTH * scale)))
         self.chosen = panels
         self.focus: str | None = None
+        self.turn = 0
+        self.arranged = self.panels
         heard: Events = {
             "answer": lambda answer: publisher.call(lambda: publisher.take_answer(answer)),
             "width": lambda width: publisher.call(lambda: self.resize(width)),
             "focus": lambda name: publisher.call(lambda: self.enlarge(name)),
             "csv": lambda name: publisher.call(lambda: self.send_numbers(name)),
+            "magnitudes": lambda kind: publisher.call(lambda: self.choose_magnitudes(kind)),
         }
         self.figure = LiveFigure(self.describe_figure(), {"displayModeBar": False}, heard, moves=True)
         self.figure.put(dict(self.record_plots(moment).values()))
@@ -95,8 +110,9 @@ class LabWidgets:
         )  # fmt: skip
         self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment), texts=texts)
         self.doctor = AutopsyPanel(received, scale, texts=texts)
+        self.direction = DirectionPanel(want_direction, scale, self.width)
         self.plots = ipywidgets.VBox(
-            [self.figure, self.strip], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
+            [self.figure, self.strip, self.direction.box], layout=ipywidgets.Layout(flex="1 1 auto", overflow="hidden")
         )
         self.column = ipywidgets.VBox([self.controls], layout=make_column_layout(wide))
         self.body = ipywidgets.HBox([self.column, self.plots])
@@ -110,7 +126,11 @@ class LabWidgets:
     @property
     def panels(self) -> tuple[str, ...]:
         """The names of the plots that are shown, in their order."""
-        return check_panels(PRESENTED if self.present and self.chosen is None else self.chosen)
+        moment, chosen = self.moment, self.chosen
+        if chosen is not None or self.present:
+            return check_panels(PRESENTED if chosen is None else chosen)
+        beside = () if self.beside is None else self.beside.schedule
+        return choose_shown(moment.view.record.schedule, beside, [(1, moment.settings)])
 
     @property
     def plot_scale(self) -> float:
@@ -129,7 +149,7 @@ class LabWidgets:
         view = self.moment.view
         return describe_dashboard(
             self.moment.shown, view.goal, scale=self.plot_scale, width=self.width, panels=self.panels,
-            focus=self.focus, beside=self.compared,
+            focus=self.focus, beside=self.compared, magnitudes=self.magnitudes,
         )  # fmt: skip
 
     def draw(
@@ -142,9 +162,14 @@ class LabWidgets:
         page answer with this number when it is there.
         """
         self.moment = moment
+        if texts:
+            self.ask_for_signals(moment)
         if self.beside is not None and texts:
             with catch_all(note):
                 self.follow_differences()
+        if self.panels != self.arranged:
+            with catch_all(note):
+                self.arrange()
         ready: list[Callable[[], None]] = []
         parts = [self.prepare_strip, self.prepare_controls] if texts else []
         for part in parts:
@@ -153,7 +178,7 @@ class LabWidgets:
         drawn = FigureRecorder([])
         if plots:
             with catch_all(note):
-                drawn = self.record_plots(moment, whole=texts)
+                drawn = self.record_plots(moment, but=self.choose_waiting(texts) if moment.view.training else ())
         with catch_all(note):
             self.figure.take(drawn, moving=moment.view.training, ask=ask)
         if not texts:
@@ -167,12 +192,24 @@ class LabWidgets:
                 with catch_all(note):
                     send()
             with catch_all(note):
+                self.direction.draw(moment)
+            with catch_all(note):
                 self.header.state = {**header, "problem": header["problem"] or undrawn()}
 
-    def record_plots(self, moment: Moment, whole: bool = True) -> FigureRecorder:
-        """What the plots show of a moment, for the page; `whole`: with the histograms over time, a fifth of it."""
-        drawn = FigureRecorder(self.figure.names)
-        self.refresh(drawn, moment, pictures=False, but=() if whole else ("over_time",))
+    def choose_waiting(self, texts: bool) -> tuple[str, ...]:
+        """The plots that the next frame of a training run leaves out; histograms over time are drawn with `texts`."""
+        names = (self.focus,) if self.focus else self.panels
+        turns = [name for name in names[EVERY_FRAME:] if name != "over_time"]
+        self.turn += 1
+        drawn = {*names[:EVERY_FRAME], *turns[self.turn % max(len(turns), 1) :][:1]} - {"over_time"}
+        return tuple(name for name in names if name not in drawn and not (texts and name == "over_time"))
+
+    def record_plots(
+        self, moment: Moment, but: Sequence[str] = (), figure: dict[str, Any] | None = None
+    ) -> FigureRecorder:
+        """What the plots show of a moment, but for those of some names, for a figure, that on the page for None."""
+        drawn = FigureRecorder(self.figure.names if figure is None else list_names(figure))
+        self.refresh(drawn, moment, pictures=False, but=but)
         return drawn
 
     def refresh(self, figure: Any, moment: Moment, pictures: bool, but: Sequence[str] = ()) -> None:
@@ -184,7 +221,7 @@ class LabWidgets:
         panels = {name: panel for name, panel in found.items() if name not in but}
         refresh_dashboard(
             figure, moment.shown, ghosts, view.goal, pictures=pictures, curvature=not moment.hidden, panels=panels,
-            beside=self.compared,
+            beside=self.compared, magnitudes=self.magnitudes, signals=find_measured(moment),
         )  # fmt: skip
 
     def make_figure(self) -> go.Figure:
@@ -223,6 +260,7 @@ class LabWidgets:
         if wide != self.width:
             self.width = wide
             self.arrange()
+            self.direction.resize(wide)
 
     def enlarge(self, panel: str | None) -> None:
         """Give the whole figure to one panel, by its name; None: show all panels again."""
@@ -230,10 +268,28 @@ class LabWidgets:
         self.arrange()
 
     def choose_panels(self, panels: Sequence[str] | None) -> None:
-        """Show the panels of these names in their order; None: all of them."""
+        """Show the panels of these names in their order; None: all that the run has something for."""
         check_panels(panels)
         self.chosen, self.focus = panels, None
         self.arrange()
+
+    def choose_magnitudes(self, kind: Any) -> None:
+        """Have the plots of magnitudes show weights, gradients, activations or updates."""
+        self.magnitudes = check_kind(kind)
+        self.arrange()
+
+    @property
+    def shows_signals(self) -> bool:
+        """Whether a plot shows what was measured of signals."""
+        shown = (self.focus,) if self.focus else self.panels
+        return "signals" in shown or (self.magnitudes != "weights" and bool(set(SWITCHED) & set(shown)))
+
+    def ask_for_signals(self, moment: Moment) -> None:
+        """Have the signals of the update that is shown measured while the run pauses, if the record lacks them."""
+        step = max(len(moment.shown), 1)
+        there = step == len(moment.shown) and knows_signals(moment.shown)
+        known = there or moment.view.training or not self.shows_signals
+        self.want_signals(None if known else step)
 
     def choose_mode(self, present: bool) -> None:
         """Show the dashboard as for a projector, or with all controls."""
@@ -252,17 +308,25 @@ class LabWidgets:
 
     def arrange(self) -> None:
         """Show the same in another arrangement."""
-        self.figure.show(self.describe_figure(), self.record_plots(self.moment))
+        self.arranged = self.panels
+        self.ask_for_signals(self.moment)
+        figure = self.describe_figure()  # of other traces than that on the page, where other plots are shown
+        self.figure.show(figure, self.record_plots(self.moment, figure=figure))
 
     def send_numbers(self, panel: Any) -> None:
         """Send the numbers of a panel to the page, which saves them."""
-        name = check_focus(panel)
-        assert name is not None
-        self.figure.send({"file": f"{name}.csv", "text": write_numbers(self.moment.shown, name)})
+        (name,) = check_panels((panel,))
+        self.figure.send({"file": f"{name}.csv", "text": write_numbers(self.moment.shown, name, self.magnitudes)})
 
     def close(self) -> None:
         """Close all widgets."""
         close_widgets(self.box)
+
+
+def find_measured(moment: Moment) -> Signals | None:
+    """The signals of the update that is shown, where they were measured beside the record."""
+    found = moment.view.signals
+    return found if found is not None and found.step == max(len(moment.shown), 1) else None
 
 
 def make_column_layout(width: int) -> ipywidgets.Layout:

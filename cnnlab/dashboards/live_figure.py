@@ -205,11 +205,14 @@ def count_common(old: Any, new: NDArray[Any]) -> int:
     """How many numbers at the beginning of two arrays are the same to the bit."""
     if not isinstance(old, np.ndarray) or old.dtype != new.dtype:
         return 0
+    if old is new:
+        return len(new)
     count = min(len(old), len(new))
+    if old[:count].tobytes() == new[:count].tobytes():  # the most frequent, and a fifth of the time
+        return count
     bits = np.dtype(f"u{new.dtype.itemsize}")
     differs = np.ascontiguousarray(old[:count]).view(bits) != np.ascontiguousarray(new[:count]).view(bits)
-    first = int(differs.argmax()) if count else 0
-    return first if count and differs[first] else count
+    return int(differs.argmax())
 
 
 def is_same(old: Any, new: Any) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
+from cnnlab.config.schedules import rate_plan
 from cnnlab.config.settings import Settings, check_names, quote, settings
 from cnnlab.dashboards.job_dashboard import JobDashboard
-from cnnlab.diagnosis.remedies import list_posted_remedies
+from cnnlab.diagnosis.remedies import TODAYS, Remedy, can_have, list_posted_remedies
 from cnnlab.plots.remedies import Lane, draw_remedies, refresh_remedies
 from cnnlab.plots.seeds import draw_seeds, refresh_seeds
 from cnnlab.records import map as maps
@@ -29,9 +30,25 @@ OURS: dict[str, dict[str, Any]] = {
 
 
 def list_default_remedies(start: Settings) -> dict[str, dict[str, Any]]:
-    """Remedy in words -> what it changes in some settings: nothing, the five of the posted answer, and two of ours."""
-    posted = {each.name[0].upper() + each.name[1:]: each.changes for each in list_posted_remedies(start)}
-    return {"As posted": {}, **posted, **OURS}
+    """Remedy in words -> what it changes in some settings: nothing, the five of the posted answer, and six others.
+
+    The six are two of ours and, where the network can have them and has not yet, what today's networks are made of.
+    """
+    todays = (each for each in TODAYS if can_have(start, each.changes) and (each.schedule or changes_any(start, each)))
+    return {"As posted": {}, **name_changes(list_posted_remedies(start)), **OURS, **name_changes(todays)}
+
+
+def name_changes(remedies: Iterable[Remedy]) -> dict[str, dict[str, Any]]:
+    """Remedy in words -> what it changes, a schedule of the learning rate among it."""
+    return {
+        each.name[0].upper() + each.name[1:]: {**each.changes, **({"schedule": each.schedule} if each.schedule else {})}
+        for each in remedies
+    }
+
+
+def changes_any(start: Settings, remedy: Remedy) -> bool:
+    """Whether a remedy changes anything in some settings."""
+    return any(getattr(start, name) != value for name, value in remedy.changes.items())
 
 
 class Fan(JobDashboard):
@@ -81,9 +98,9 @@ class Fan(JobDashboard):
 class RunRace(Pausable):
     """Several runs, an update each in turn, so that their curves grow side by side; a board shows it as a survey."""
 
-    def __init__(self, starts: Sequence[Settings], steps: int) -> None:
+    def __init__(self, runs: Sequence[Run], steps: int) -> None:
         super().__init__()
-        self.runs = [Run(start) for start in starts]
+        self.runs = runs
         self.steps = steps
 
     @property
@@ -124,11 +141,11 @@ class RunRace(Pausable):
 
 
 class Remedies(JobDashboard):
-    """One start, side by side with the posted answer's five remedies and two more; it displays itself.
+    """One start, side by side with the posted answer's five remedies and six more; it displays itself.
 
     `Remedies("question", seed=3, steps=20)` takes any field by keyword for all lanes; a remedy then changes its own.
-    `remedies` gives others, by name. Nothing is computed until *Start* or `start()`. `records` and `verdicts` are by
-    name.
+    `remedies` gives others, by name: each a dict of fields, and of a `schedule` of the learning rate over all steps (as
+    `cnnlab.rate_plan` has them). Nothing is computed until *Start* or `start()`. `records` and `verdicts` are by name.
     """
 
     survey: RunRace
@@ -149,10 +166,11 @@ class Remedies(JobDashboard):
             such = "{'L2': {'l2': 0.1}}"
             raise TypeError(f"remedies must be a dict of dicts such as {such}, got {quote(remedies)}")
         for each in self.remedies.values():
-            check_names(each)
+            check_names(name for name in each if name != "schedule")
         if not self.remedies or len(self.remedies) > MOST_LANES:
             raise ValueError(f"remedies must be 1 to {MOST_LANES}, got {len(self.remedies)}")
-        self.survey = RunRace([start.replace(**changes) for changes in self.remedies.values()], check_steps(steps))
+        steps = check_steps(steps)
+        self.survey = RunRace([prepare_run(start, changes, steps) for changes in self.remedies.values()], steps)
         super().__init__(draw_remedies(self.lanes(), steps))
 
     def __repr__(self) -> str:
@@ -184,6 +202,12 @@ class Remedies(JobDashboard):
 
 MOST_LANES = 12
 """Most remedies side by side."""
+
+
+def prepare_run(start: Settings, changes: dict[str, Any], steps: int) -> Run:
+    """A run of some settings with a remedy, whose learning rate follows the schedule that it names."""
+    changed = start.replace(**{name: value for name, value in changes.items() if name != "schedule"})
+    return Run(changed, plan=rate_plan(changes.get("schedule", "constant"), changed, steps))
 
 
 def check_steps(steps: Any) -> int:

@@ -19,6 +19,7 @@ from cnnlab.plots.colours import CELLS, DARK, LATE, NOT_YET, SOON
 from cnnlab.plots.map import VIEWS, draw_map, explain_view, refresh_map
 from cnnlab.records import map as maps
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, Map
+from cnnlab.records.map_plans import check_cells, is_choice
 from cnnlab.sweeps.sweep import Survey, planned
 
 BUSY_CELLS = 400
@@ -35,7 +36,7 @@ class OpenedLab(Lab):
 class Atlas(JobDashboard):
     """A map over one or two fields that fills in while it is computed; it displays itself.
 
-    `Atlas("question", learning_rate=[..], init_scale=[..], seeds=4, steps=20)` takes what `cnnlab.sweep` takes. Nothing
+    `Atlas("question", learning_rate=[..], optimizer=[..], seeds=4, steps=20)` takes what `cnnlab.sweep` takes. Nothing
     is computed until *Start* or `start()`. Rest the pointer on a cell to read its numbers; a click (or `open`) opens a
     run of it in a Lab below and plays it; a box drawn with the mouse (or `zoom`) is computed finer, and `back` leaves
     it again. `map` is the map so far, `lab` the Lab below.
@@ -108,14 +109,19 @@ class Atlas(JobDashboard):
     def zoom(self, left: float, right: float, low: float = 0.0, high: float = 0.0) -> None:
         """Compute the region between two places on the first axis, and two on the second, as finely as the whole map.
 
-        The first value of an axis is at 0, the second at 1; places need not be whole. ValueError if there is nothing
-        between them. What a `path` was given for is the whole map; zoomed ones are not kept there.
+        The first value of an axis is at 0, the second at 1; places need not be whole. An axis of choices stays as it
+        is. ValueError if there is nothing between the places. What a `path` was given for is the whole map; zoomed ones
+        are not kept there.
         """
         self._check_open()
         shown = self.map
+        if all(is_choice(name) for name, _ in shown.axes):
+            named = " and ".join(name for name, _ in shown.axes)
+            raise ValueError(f"there is nothing between the choices of {named}: a zoom needs an axis of numbers")
         axes = [maps.refine_axis(shown.axes[0], left, right)]
         if len(shown.axes) == 2:
             axes.append(maps.refine_axis(shown.axes[1], low, high))
+        check_cells(shown.settings, axes)
         plan = Map.empty(shown.settings, tuple(axes), shown.seeds, shown.steps)
         finer = Survey(plan, self.executor)
         self.cancel()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cnnlab.config.settings import Settings
+from cnnlab.curvature.direction import SharpestDirection
 from cnnlab.curvature.divergence import Prediction
 from cnnlab.records.record import Record
+from cnnlab.records.signals import Signals
 
 
 @dataclass(frozen=True)
@@ -33,5 +35,12 @@ class View:
     """Before the first update: how many starts tried diverged; None while that is not known, and later."""
     no_curvature: str = ""
     """Why the curvature cannot be measured; nothing if it can."""
+    direction: SharpestDirection | None = None
+    """The cost along the sharpest direction, where that is wanted and measured; of an earlier update while training."""
+    no_direction: str = ""
+    """Why it cannot be measured; nothing if it can."""
+    signals: Signals | None = None
+    """What passed through the layers in the update that is looked at, where the record lacks that and it was
+    measured."""
     stopped_at_nan: bool = False
     """Whether Play has stopped by itself, two updates after the cost or a weight was NaN or inf."""

@@ -115,7 +115,10 @@ class WatchLab:
         said = self.watch.stopped or state_line(record)
         mood = BROKEN if self.watch.stopped and "NaN" in self.watch.stopped else tone(record)
         place = f"update {len(record)}, " + ("■ pauses" if self.watch.active else "loop ended")
-        self.line.value = f"<b style='color:{COLOURS[mood]}'>{html.escape(said)}</b> &nbsp;({place})"
+        self.line.value = (
+            f"<b style='color:{COLOURS[mood]}'>{html.escape(said)}</b> &nbsp;({place})"
+            f"{''.join(f'<br>{html.escape(more)}' for more in [str(self.watch.curvature)] if more)}"
+        )
         self.button.layout.display = None if self.reachable and self.watch.active else "none"
         self.knobs = record.knobs_at(max(len(record), 1))
         self.draw_controls()

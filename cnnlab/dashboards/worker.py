@@ -104,6 +104,18 @@ class Worker:
             self.pace.limit = pace
             self.changed.notify_all()
 
+    def want_direction(self, wanted: bool) -> None:
+        """Have the cost along the sharpest direction measured while the run pauses, or not."""
+        self.measurements.direction.wanted = wanted
+        self.ask()
+
+    def want_signals(self, step: int | None) -> None:
+        """Have the signals of an update measured while the run pauses; None: of no one."""
+        if self.measurements.signals.wanted != step:
+            self.measurements.signals.wanted = step
+            if step is not None:
+                self.ask()
+
     def stop_at_nan(self, wanted: bool) -> None:
         """Have Play stop by itself after a NaN, or not."""
         self._check_open()
@@ -416,5 +428,6 @@ class Worker:
             self.tree.record, self.tree.ghosts, self.settings, self.planned, self.training, rate,
             describe_error(failure) if failure else None, self.rate.schedule,
             self.measurements.forecast.find_prediction(self.run), self.measurements.tracker.problem,
-            self.nan_stop.stopped,
+            self.measurements.direction.find(self.run), self.measurements.direction.problem,
+            self.measurements.signals.find(self.run), self.nan_stop.stopped,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cnnlab.config.settings import nearest, quote
-from cnnlab.plots.gauges import PLOTS
+from cnnlab.plots.gauges import PLOTS, find_plot, list_plots
 
 COLUMNS = ((460, 1), (720, 2), (1250, 3), (math.inf, 4))
 """Width in pixels at scale 1 below which so many columns have room."""
@@ -72,12 +72,13 @@ class Arrangement:
 
 
 def check_panels(panels: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the plots to show, all of them for None; ValueError in a sentence if one is no plot's."""
+    """The names of the plots to show, those of the table for None; ValueError in a sentence if one is no plot's."""
     names = list(PLOTS) if panels is None else [panels] if isinstance(panels, str) else list(panels)
-    known = ", ".join(PLOTS)
+    plots = list_plots()
+    known = ", ".join(plots)
     for name in names:
-        if not isinstance(name, str) or name not in PLOTS:
-            raise ValueError(f"panels must be names of {known}, got {quote(name)}{nearest(name, PLOTS)}")
+        if not isinstance(name, str) or name not in plots:
+            raise ValueError(f"panels must be names of {known}, got {quote(name)}{nearest(name, plots)}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"panels must be one or more names of {known}, each once, got {quote(panels)}")
     return tuple(names)
@@ -85,8 +86,9 @@ def check_panels(panels: Sequence[str] | None) -> tuple[str, ...]:
 
 def check_focus(focus: str | None) -> str | None:
     """The name of the plot that has the figure to itself; ValueError in a sentence if it is no plot's."""
-    if focus is not None and (not isinstance(focus, str) or focus not in PLOTS):
-        raise ValueError(f"focus must be one of {', '.join(PLOTS)}, got {quote(focus)}{nearest(focus, PLOTS)}")
+    plots = list_plots()
+    if focus is not None and (not isinstance(focus, str) or focus not in plots):
+        raise ValueError(f"focus must be one of {', '.join(plots)}, got {quote(focus)}{nearest(focus, plots)}")
     return focus
 
 
@@ -152,7 +154,7 @@ def place_cell(names: tuple[str, ...], cell: Box, scale: float) -> dict[str, Pan
     found, top = {}, cell.top
     for name in names:
         below = bottom if name == names[-1] else between
-        left = (LEFT_OF_LAYERS if PLOTS[name].layers else LEFT) * scale
+        left = (LEFT_OF_LAYERS if find_plot(name).layers else LEFT) * scale
         plot = Box(cell.left + left, top + title, cell.width - left - RIGHT * scale, height)
         ticks = (max(2, int(plot.width / scale / TICK_WIDTH)), max(2, int(0.8 * height / scale / TICK_HEIGHT)))
         whole = Box(cell.left, top, cell.width, title + height + below)

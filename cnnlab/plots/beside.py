@@ -11,6 +11,7 @@ import numpy as np
 from cnnlab.plots.colours import INK, ORANGE, RED, colour_layer
 from cnnlab.plots.gauges import PLOTS, take_values
 from cnnlab.plots.layer_groups import group_layers
+from cnnlab.plots.loss_scale import find_left_out
 from cnnlab.plots.points import find_lone_points, place_marks, thin_curve
 from cnnlab.plots.sharpness import draw_stability
 from cnnlab.plots.traces import Trace, draw_accuracy, draw_values, make_curve, make_layer_marks, make_marks
@@ -39,8 +40,8 @@ class Beside:
     """Whether its largest eigenvalue is drawn."""
 
 
-def make_beside_traces(beside: Beside, layers: Sequence[str]) -> list[Trace]:
-    """The empty traces of a record drawn over one with these layers."""
+def make_beside_traces(beside: Beside, layers: Sequence[str], scaled: bool = False) -> list[Trace]:
+    """The empty traces of a record drawn over one with these layers; `scaled`: in the plot of the loss scale, too."""
     record = group_layers(beside.record)
     traces = [
         make_curve("cost", "cost", INK, 1.5, "dash"),
@@ -53,6 +54,9 @@ def make_beside_traces(beside: Beside, layers: Sequence[str]) -> list[Trace]:
         make_curve("sharpness", "stability", INK, 1.5, "dash", cliponaxis=False),
         make_marks("sharpness marks", "stability", RED, "circle-open", MARK),
     ]
+    if scaled:
+        traces.append(make_curve("loss scale", "loss_scale", INK, 1.5, "dash"))
+        traces.append(make_marks("left out", "loss_scale", RED, "circle-open", MARK))
     places = place_layers(record.layers, layers)
     for name, values in take_values(record, PLOTS).items():
         traces.append(make_layer_marks(f"{name} marks", name, True, "square-open", LAYER_MARK))
@@ -62,6 +66,11 @@ def make_beside_traces(beside: Beside, layers: Sequence[str]) -> list[Trace]:
             hover = f"beside, update %{{x}}: {PLOTS[name].title.lower()}{owner} %{{y:.3g}}<extra></extra>"
             traces.append(make_curve(f"{name} {at}", name, colour_layer(places[at]), 1.3, "dash", hovertemplate=hover))
     return [{**trace, "name": PREFIX + trace["name"]} for trace in traces]
+
+
+def hollow_marks(marks: dict[str, Any]) -> dict[str, Any]:
+    """The same marks, seen around those of the other record."""
+    return {**marks, "marker": {"symbol": [HOLLOW[symbol] for symbol in marks["marker"]["symbol"]]}}
 
 
 def place_layers(layers: Sequence[str], others: Sequence[str]) -> list[int]:
@@ -77,9 +86,11 @@ def draw_beside(figure: Any, beside: Beside, layers: Sequence[str]) -> None:
     traces["cost"].update(x=x, y=y)
     alone, heights = find_lone_points(x, y)
     traces["lone costs"].update(x=alone, y=heights)
-    marks = place_marks(record.cost)
-    symbols = [HOLLOW[symbol] for symbol in marks["marker"]["symbol"]]
-    traces["cost marks"].update({**marks, "marker": {"symbol": symbols}})
+    traces["cost marks"].update(hollow_marks(place_marks(record.cost)))
+    if "loss scale" in traces:
+        x, y = thin_curve(record.scale, POINTS)
+        traces["loss scale"].update(x=x, y=y)
+        traces["left out"].update(hollow_marks(place_marks(find_left_out(record))))
     draw_accuracy(traces, record)
     draw_stability(traces, record, len(record), beside.curvature)
     for name, values in take_values(record, PLOTS).items():

@@ -32,12 +32,15 @@ NOT_YET = "#D5D9DF"
 """Colour of a cell that is not computed yet."""
 BAND = "rgba(51,34,136,0.16)"
 """Between two quantiles."""
+HEALTHY, HEALTHY_BACK = "rgba(27,124,87,0.14)", "rgba(179,78,0,0.12)"
+"""Where a gauge is usually healthy, and the same of a gradient that comes back."""
 TEXTS = {"#8A84A5": "#716C88", "#4F9986": "#3F7A6B", "#789835": "#60792A", "#95853A": "#7A6A1E"}
 """Colour -> a darker shade for texts, where it is too light for them."""
 
 DARK: dict[str, str] = {
     PAPER: "#111111", GROUND: "#1B1D21", GRID: "#33373D", LANE: "#3A1820", INK: "#E6E6E6", FAINT: "#7C858F",
     ORANGE: "#FF9A57", RED: "#FF6B81", NOTE: "#B5B9BF", NOT_YET: "#3A3F46", BAND: "rgba(210,151,255,0.22)",
+    HEALTHY: "rgba(115,250,180,0.15)", HEALTHY_BACK: "rgba(255,154,87,0.16)",
     **dict(zip(PALETTE, (
         "#D297FF", "#A6ECFD", "#D6F2D1", "#03A080", "#A29D1F", "#E0D17C", "#ED5775", "#FE90BF", "#A571CB",
     ), strict=True)),

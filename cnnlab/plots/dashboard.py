@@ -13,23 +13,25 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from cnnlab.plots.arrangement import Panel, arrange_panels
+from cnnlab.plots.arrangement import Panel, arrange_panels, check_panels
 from cnnlab.plots.beside import Beside, draw_beside, make_beside_traces
-from cnnlab.plots.colours import FAINT, INK, ORANGE, RED, colour_branch, colour_layer
+from cnnlab.plots.colours import FAINT, HEALTHY, HEALTHY_BACK, INK, ORANGE, RED, colour_branch, colour_layer
 from cnnlab.plots.dashboard_layout import choose_visible, make_layout
-from cnnlab.plots.gauges import PLOTS, number_axes, take_values
-from cnnlab.plots.layer_groups import group_layers
+from cnnlab.plots.gauges import PLOTS, choose_shown, find_plot, number_axes, take_values
+from cnnlab.plots.layer_groups import group_layers, group_signals
 from cnnlab.plots.layout import (
     choose_power_ticks,
-    choose_powers,
     choose_update_ticks,
     fit_log_range,
     name_axis,
 )
-from cnnlab.plots.over_time import count_shares, draw_over_time, note_over_time
+from cnnlab.plots.loss_scale import draw_loss_scale, fit_binary_range, make_scale_traces
+from cnnlab.plots.magnitudes import choose_span, draw_magnitudes
+from cnnlab.plots.over_time import draw_over_time, note_over_time
 from cnnlab.plots.points import find_lone_points, place_marks, thin_curve
 from cnnlab.plots.recorder import FigureRecorder, put_values
-from cnnlab.plots.sharpness import draw_stability, find_heights
+from cnnlab.plots.sharpness import draw_healthy_curvature, draw_stability, find_heights
+from cnnlab.plots.signals import draw_signals, find_depths, find_signal_heights, make_signal_traces
 from cnnlab.plots.traces import (
     choose_axes,
     draw_accuracy,
@@ -42,6 +44,7 @@ from cnnlab.plots.traces import (
 )
 from cnnlab.records.frame import FloatArray
 from cnnlab.records.record import Record
+from cnnlab.records.signals import Signals
 
 WIDTH = 800
 """Width of the figure in pixels where nobody says another."""
@@ -61,9 +64,11 @@ def draw_dashboard(record: Record, goal: int, *, dark: bool = False, **shape: An
     `dark` as in `refresh_dashboard`. ValueError in a sentence if a name is no plot's.
     """
     figure = go.Figure(describe_dashboard(record, goal, **shape))
-    beside = shape.pop("beside", None)
+    beside, magnitudes = shape.pop("beside", None), shape.pop("magnitudes", "weights")
+    if shape.get("panels") is None:
+        shape["panels"] = choose_shown(record.schedule)
     panels = arrange_panels(**{"width": WIDTH, **shape}, keyed=beside is not None).panels
-    refresh_dashboard(figure, record, (), goal, panels=panels, dark=dark, beside=beside)
+    refresh_dashboard(figure, record, (), goal, panels=panels, dark=dark, beside=beside, magnitudes=magnitudes)
     return figure
 
 
@@ -76,18 +81,22 @@ def describe_dashboard(
     panels: Sequence[str] | None = None,
     focus: str | None = None,
     beside: Beside | None = None,
+    magnitudes: str = "weights",
 ) -> dict[str, Any]:
     """The figure's `data` and `layout` as plotly's JSON, with the ranges of a record and none of its points yet.
 
     `scale` enlarges its type, `width` is in pixels. `panels` are the names of the plots that are shown, in their order,
-    all of them for None; `focus` is the name of one that has the figure to itself. `beside` is a second record, drawn
-    over the first one where that makes sense, with a key above the plots; without it there are no traces for one. It is
-    made without plotly's classes, which take 80 ms and 20 MiB.
+    those of the table for None, and that of the loss scale where there is one; `focus` is the name of one that has the
+    figure to itself. `beside` is a second record, drawn over the first one where that makes sense, with a key above the
+    plots; without it there are no traces for one. `magnitudes` is what the plots of magnitudes show: "weights",
+    "gradients", "activations" or "updates". It is made without plotly's classes, which take 80 ms and 20 MiB.
     """
-    record = group_layers(record)
+    whole, record = record, group_layers(record)
+    panels = choose_shown(record.schedule) if panels is None else panels
+    shown = (*check_panels(panels), focus)
     arrangement = arrange_panels(width, scale, panels, focus, keyed=beside is not None)
     traces = [
-        *(make_beside_traces(beside, record.layers) if beside else ()),
+        *(make_beside_traces(beside, record.layers, "loss_scale" in shown) if beside else ()),
         make_curve("ghosts", "cost", FAINT, 1.2),
         *(make_curve(f"branch {place}", "cost", INK, 1.5) for place in range(BRANCHES)),
         make_curve("cost", "cost", INK, 2),
@@ -99,10 +108,20 @@ def describe_dashboard(
         make_curve("held out", "accuracy", ORANGE, 2, mode="lines+markers", connectgaps=True),
         {"type": "image", "name": "over time", **choose_axes("over_time"), "hoverinfo": "skip", "zsmooth": False},
         make_marks("lost weights", "magnitudes", RED),
+        make_curve("zeros of layers", "magnitudes", FAINT, 3, hovertemplate="zeros of %{text}<extra></extra>"),
+        make_curve("saturated of layers", "magnitudes", ORANGE, 3, hovertemplate="saturated, %{text}<extra></extra>"),
+        make_curve("deviations of layers", "magnitudes", INK, mode="markers", marker={"size": 6, "color": INK,
+                   "symbol": "circle-open"}, hovertemplate="%{text}<extra></extra>"),
+        make_curve("healthy curvature", "stability", HEALTHY, 0, dash=None, fill="toself", fillcolor=HEALTHY,
+                   hoverinfo="skip"),
         make_curve("threshold", "stability", ORANGE, 1.5, "dash"),
         make_curve("sharpness", "stability", INK, 1.5, mode="lines+markers", marker={"size": 3}, cliponaxis=False),
         make_marks("sharpness marks", "stability", RED),
-    ]
+    ]  # fmt: skip
+    if "loss_scale" in shown:
+        traces += make_scale_traces()
+    if "signals" in shown:
+        traces += make_signal_traces({"forward": HEALTHY, "backward": HEALTHY_BACK})
     for layer in range(len(record.layers)):
         filled: dict[str, Any] = {"fill": "toself", "fillcolor": colour_layer(layer), "opacity": 0.75}
         traces.append(make_curve(f"magnitudes {layer}", "magnitudes", colour_layer(layer), 1, dash=None, **filled))
@@ -117,8 +136,9 @@ def describe_dashboard(
     for trace, visible in zip(traces, choose_visible(traces, arrangement.panels), strict=True):
         trace["visible"] = visible
         enlarge_trace(trace, arrangement.scale)
-    layout = make_layout(record.layers, arrangement, beside.words if beside else "")
-    for axis, found in find_ranges(record, (), goal, panels=arrangement.panels, beside=beside).items():
+    layout = make_layout(record.layers, arrangement, beside.words if beside else "", magnitudes)
+    ranges = find_ranges(whole, (), goal, panels=arrangement.panels, beside=beside, magnitudes=magnitudes)
+    for axis, found in ranges.items():
         layout[axis] |= {**found, "autorange": False}
     figure = {"data": traces, "layout": layout}
     if beside:
@@ -138,6 +158,8 @@ def refresh_dashboard(
     panels: Mapping[str, Panel] | None = None,
     dark: bool = False,
     beside: Beside | None = None,
+    magnitudes: str = "weights",
+    signals: Signals | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Draw the record, with earlier ones as faint ghosts, into a figure of `draw_dashboard` in one message.
 
@@ -146,11 +168,13 @@ def refresh_dashboard(
     ground; all other colours are those of a light one, for `recolour`. `curvature`: whether the largest eigenvalue is
     drawn, with which the page would hold the critical learning rate. `panels`: those of the figure's arrangement, to
     draw no others; all of a figure of the usual width for None. `beside`: what `draw_dashboard` has drawn over the
-    record, for the axes to hold.
+    record, for the axes to hold. `magnitudes` as in `describe_dashboard`; `signals`: those of the last update, where
+    they were measured beside the record.
     Returns the ranges wanted, by axis.
     """
-    record = group_layers(record)
-    panels = arrange_panels(WIDTH).panels if panels is None else panels
+    whole, record = record, group_layers(record)
+    panels = arrange_panels(WIDTH, panels=choose_shown(record.schedule)).panels if panels is None else panels
+    grouped = signals and group_signals(signals)
     traces = {trace.name: trace for trace in figure.data}
     last = find_last_update(record, ghosts, goal, beside)
     with figure.batch_update():
@@ -159,19 +183,24 @@ def refresh_dashboard(
         if "accuracy" in panels:
             draw_accuracy(traces, record)
         if "magnitudes" in panels:
-            draw_magnitudes(traces, record)
+            draw_magnitudes(traces, record, magnitudes, grouped)
         if "over_time" in panels and pictures:
-            draw_over_time(traces, record, dark)
+            draw_over_time(traces, record, dark, magnitudes)
         elif "over_time" in panels and isinstance(figure, FigureRecorder):
-            note_over_time(traces, record)
+            note_over_time(traces, record, magnitudes)
         if "stability" in panels:
+            draw_healthy_curvature(traces, record, last)
             draw_stability(traces, record, last, curvature)
+        if "loss_scale" in panels:
+            draw_loss_scale(traces, record)
+        if "signals" in panels:
+            draw_signals(traces, whole, signals)
         for name, values in take_values(record, panels).items():
             draw_values(traces, name, np.ascontiguousarray(values))
-            yardstick = PLOTS[name].yardstick
+            yardstick = find_plot(name).yardstick
             if yardstick is not None:
                 traces[f"{name} yardstick"].update(x=[0, last], y=[yardstick, yardstick])
-        wanted = find_ranges(record, ghosts, goal, curvature, panels, beside)
+        wanted = find_ranges(whole, ghosts, goal, curvature, panels, beside, magnitudes, signals)
         for axis, range_and_ticks in wanted.items():
             figure.layout[axis].update(range_and_ticks, autorange=False)
     return wanted
@@ -194,9 +223,12 @@ def find_ranges(
     curvature: bool = True,
     panels: Mapping[str, Panel] | None = None,
     beside: Beside | None = None,
+    magnitudes: str = "weights",
+    signals: Signals | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Axis -> range and ticks, of the panels that are shown."""
-    panels = arrange_panels(WIDTH).panels if panels is None else panels
+    whole, record = record, group_layers(record)
+    panels = arrange_panels(WIDTH, panels=choose_shown(record.schedule)).panels if panels is None else panels
     last = find_last_update(record, ghosts, goal, beside)
     ticks = choose_update_ticks(last)
     across: dict[str, dict[str, Any]] = {name: {"range": [-0.025 * last, last * 1.02], **ticks} for name in panels}
@@ -205,20 +237,23 @@ def find_ranges(
         if name == "over_time":
             across[name] = {"range": [-0.5, last + 0.5], **ticks}
         elif name == "magnitudes":
-            across[name] = find_powers(record, panel.ticks[0])
+            across[name] = find_powers(record, panel.ticks[0], magnitudes)
+        elif name == "signals":
+            across[name] = find_depths(whole, panel.ticks[0])
+            up[name] = fit_log_range(find_signal_heights(whole, signals), panel.ticks[1])
         elif name != "accuracy":
             values = find_values(name, record, ghosts, curvature)
             if beside:
                 values = np.append(values, find_values(name, group_layers(beside.record), (), beside.curvature))
-            up[name] = fit_log_range(values, panel.ticks[1])
+            up[name] = (fit_binary_range if name == "loss_scale" else fit_log_range)(values, panel.ticks[1])
     axes = number_axes()
     wanted = {name_axis(axes[name][0]): found for name, found in across.items()}
     return wanted | {name_axis(axes[name][1]): found for name, found in up.items()}
 
 
-def find_powers(record: Record, ticks: int) -> dict[str, Any]:
+def find_powers(record: Record, ticks: int, kind: str) -> dict[str, Any]:
     """Range and ticks of the axis of magnitudes."""
-    first, largest = choose_powers(record.exponents)
+    first, largest = choose_span(record.exponents, kind)
     powers, texts = choose_power_ticks(first, largest, ticks)
     return {"range": [first, largest + (largest - first) * 0.05], "tickvals": powers, "ticktext": texts}
 
@@ -229,7 +264,9 @@ def find_values(name: str, record: Record, ghosts: Sequence[Record], curvature: 
         return np.concatenate([shown.cost for shown in (record, *record.others, *ghosts)])
     if name == "stability":
         return find_heights(record, curvature)
-    values, yardstick = take_values(record, (name,))[name], PLOTS[name].yardstick
+    if name == "loss_scale":
+        return record.scale
+    values, yardstick = take_values(record, (name,))[name], find_plot(name).yardstick
     return values if yardstick is None else np.append(values, yardstick)
 
 
@@ -263,20 +300,3 @@ def draw_cost(traces: dict[str, Any], record: Record, ghosts: Sequence[Record]) 
         y=join([marks["y"] for marks in behind]),
         marker={"symbol": [symbol for marks in behind for symbol in marks["marker"]["symbol"]]},
     )
-
-
-def draw_magnitudes(traces: dict[str, Any], record: Record) -> None:
-    """The latest histogram of each layer as a ridge on the layer's row; red crosses where weights are NaN or inf."""
-    first, last = choose_powers(record.exponents)
-    latest = record.histograms[record.histograms.find_counted(np.array([len(record)]))]
-    shares = count_shares(latest, record.exponents, 160)[0]
-    bins = shares.shape[1]
-    centres = first + (np.arange(bins) + 0.5) * (last - first) / bins
-    x = np.concatenate([[first], centres, [last]]).astype(np.float32)
-    peaks = np.maximum(shares.max(axis=1, keepdims=True), 1e-12)
-    for layer, heights in enumerate(shares / peaks * 0.85):
-        base = layer + 0.42
-        y = np.concatenate([[base], base - heights, [base]]).astype(np.float32)
-        traces[f"magnitudes {layer}"].update(x=x, y=y)
-    lost = np.flatnonzero(latest[0, :, -1])
-    traces["lost weights"].update(x=np.full(len(lost), last + (last - first) * 0.02), y=lost + 0.1)

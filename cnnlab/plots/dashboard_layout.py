@@ -8,12 +8,13 @@ from dataclasses import asdict
 from typing import Any, TypedDict
 
 from cnnlab.plots.arrangement import Arrangement, Panel
-from cnnlab.plots.colours import GRID, RED, colour_layer, colour_text
-from cnnlab.plots.gauges import PLOTS, Plot, number_axes, number_lanes
-from cnnlab.plots.layout import LANES, LOG, make_frame, make_lane_axis, make_lane_ground, name_axis
+from cnnlab.plots.colours import GRID, HEALTHY, RED, colour_layer, colour_text
+from cnnlab.plots.gauges import Plot, find_plot, list_plots, number_axes, number_lanes
+from cnnlab.plots.layout import LANES, LOG, make_band, make_frame, make_lane_axis, make_lane_ground, name_axis
+from cnnlab.plots.magnitudes import SWITCHED, choose_plot, find_next_kind
 
-BUTTONS = 92
-"""Pixels at scale 1 at the right end of a title's line that the page's buttons take."""
+BUTTONS, SWITCH = 92, 18
+"""Pixels at scale 1 at the right end of a title's line that the page's buttons take, and that one more to switch."""
 INDENT = 6
 """Pixels at scale 1 between a panel's left edge and its title."""
 TITLE_SIZE, KEY_SIZE, TICK_SIZE, LANE_SIZE = 12, 10, 10, 9
@@ -34,28 +35,32 @@ class PanelState(TypedDict):
     title: str
     help: str
     link: str
+    kind: str
+    """What the plots of magnitudes show, for the one that has the button to switch them; '' for others."""
+    then: str
+    """What they are switched to next."""
     box: list[float]
     """Left, top, width and height of all of it in pixels."""
     plot: list[float]
     """The same of what its axes span."""
 
 
-def make_layout(layers: Sequence[str], arrangement: Arrangement, beside: str = "") -> dict[str, Any]:
+def make_layout(
+    layers: Sequence[str], arrangement: Arrangement, beside: str = "", kind: str = "weights"
+) -> dict[str, Any]:
     """Axes, titles and type; nothing that changes while a run trains but the ranges.
 
     `beside` is what a second record has other than the first, for the key. A plot that is not shown keeps the numbers
-    of its axes. `meta` holds what the page is told of the panels.
+    of its axes. `kind` is what the plots of magnitudes show. `meta` holds what the page is told of the panels.
     """
     scale, axes, lanes = arrangement.scale, number_axes(), number_lanes()
     built = {
         **make_frame(scale, arrangement.width), "height": arrangement.height, "uirevision": "kept", "dragmode": "zoom",
-        "annotations": [*make_titles(arrangement), *make_key(arrangement, beside)],
-        "shapes": [
-            make_lane_ground(*axes[name]) for name in arrangement.panels if PLOTS[name].log and PLOTS[name].ground
-        ],
-        "meta": {"scale": scale, "focus": arrangement.focus, "panels": describe_panels(arrangement)},
+        "annotations": [*make_titles(arrangement, kind), *make_key(arrangement, beside)],
+        "shapes": make_grounds(arrangement),
+        "meta": {"scale": scale, "focus": arrangement.focus, "panels": describe_panels(arrangement, kind)},
     }  # fmt: skip
-    for name, plot in PLOTS.items():
+    for name, plot in list_plots().items():
         panel, (x, y) = arrangement.panels.get(name), axes[name]
         if panel is None:
             built |= make_hidden_axes(x, y)
@@ -70,6 +75,15 @@ def make_layout(layers: Sequence[str], arrangement: Arrangement, beside: str = "
         if plot.log:
             built[name_axis(lanes[name])] = make_lane_axis(x, y)
     return built
+
+
+def make_grounds(arrangement: Arrangement) -> list[dict[str, Any]]:
+    """The lanes of NaN and inf, and the bands in which gauges are healthy."""
+    axes = number_axes()
+    plots = {name: find_plot(name) for name in arrangement.panels}
+    lanes = [make_lane_ground(*axes[name]) for name, plot in plots.items() if plot.log and plot.ground]
+    bands = [make_band(*axes[name], plot.healthy, HEALTHY) for name, plot in plots.items() if plot.healthy]
+    return lanes + bands
 
 
 def make_axes(panel: Panel, arrangement: Arrangement) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -107,16 +121,16 @@ def choose_rows(name: str, layers: Sequence[str], panel: Panel, scale: float) ->
     return special.get(name, ({}, {}))
 
 
-def make_titles(arrangement: Arrangement) -> list[dict[str, Any]]:
+def make_titles(arrangement: Arrangement, kind: str) -> list[dict[str, Any]]:
     """The title of each panel with its key, and the names of the lanes of the cost."""
     scale, width, height = arrangement.scale, arrangement.width, arrangement.height
     plain: dict[str, Any] = {"xref": "paper", "yref": "paper", "showarrow": False, "xanchor": "left"}
-    found = []
+    found, switched = [], find_switched(arrangement)
     for name, panel in arrangement.panels.items():
-        room = panel.cell.width / scale - INDENT - BUTTONS
+        room = panel.cell.width / scale - INDENT - BUTTONS - (SWITCH if name == switched else 0)
         x = (panel.cell.left + INDENT * scale) / width
         y = 1 - (panel.cell.top + panel.plot.top) / 2 / height
-        text, font = write_title(PLOTS[name], room, scale), {"size": TITLE_SIZE * scale}
+        text, font = write_title(choose_plot(name, kind), room, scale), {"size": TITLE_SIZE * scale}
         found.append({**plain, "name": name, "x": x, "y": y, "yanchor": "middle", "text": text, "font": font})
     if "cost" in arrangement.panels:
         plot, red = arrangement.panels["cost"].plot, {"size": LANE_SIZE * scale, "color": RED}
@@ -184,11 +198,15 @@ def cut_name(name: str, room: float) -> str:
     return f"…{name}"
 
 
-def describe_panels(arrangement: Arrangement) -> list[PanelState]:
+def describe_panels(arrangement: Arrangement, kind: str) -> list[PanelState]:
     """What the page is told of each panel that is shown."""
+    plots = {name: choose_plot(name, kind) for name in arrangement.panels}
+    switched, then = find_switched(arrangement), find_next_kind(kind)
     return [
         {
-            "name": name, "title": PLOTS[name].title, "help": write_help(name, arrangement), "link": PLOTS[name].link,
+            "name": name, "title": plots[name].title, "link": plots[name].link,
+            "help": write_help(name, plots[name], arrangement),
+            "kind": kind if name == switched else "", "then": then if name == switched else "",
             "box": [round(side, 2) for side in asdict(panel.cell).values()],
             "plot": [round(side, 2) for side in asdict(panel.plot).values()],
         }
@@ -196,11 +214,16 @@ def describe_panels(arrangement: Arrangement) -> list[PanelState]:
     ]  # fmt: skip
 
 
-def write_help(name: str, arrangement: Arrangement) -> str:
+def find_switched(arrangement: Arrangement) -> str:
+    """The plot of magnitudes that has the button to switch them, the first that is shown; '' if none is."""
+    return next((name for name in arrangement.panels if name in SWITCHED), "")
+
+
+def write_help(name: str, plot: Plot, arrangement: Arrangement) -> str:
     """What a panel shows, and whether a record beside is drawn in it."""
     if arrangement.key is None:
-        return PLOTS[name].help
-    return f"{PLOTS[name].help} {NOT_BESIDE if PLOTS[name].layers else BESIDE}"
+        return plot.help
+    return f"{plot.help} {NOT_BESIDE if plot.layers or name == 'signals' else BESIDE}"
 
 
 def choose_visible(traces: Iterable[Any], panels: Mapping[str, Panel]) -> list[bool]:

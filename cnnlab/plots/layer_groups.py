@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnlab.records.frame import GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray, is_measured
+from cnnlab.records.frame import COUNTED, GAUGES, LAYER_GAUGES, NOT_MEASURED, FloatArray, is_measured
 from cnnlab.records.histograms import Histograms, read_only
 from cnnlab.records.record import Record
+from cnnlab.records.signals import SIGNALS, Signals
 
 MOST = 12
 """Most layers, or groups of them, that a figure shows."""
+PARTS = ("_norm", "_shortcut")
+"""What the name of a part of a layer ends with, after the layer's own name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,41 +49,83 @@ def group_layers(record: Record, most: int = MOST) -> Record:
     firsts = split_layers(record.layers, most)
     if len(firsts) == len(record.layers):
         return record
-    kept = record.histograms
+    of_each = repeat_for_kinds(firsts, len(record.layers))
     return dataclasses.replace(
         record,
         layers=name_groups(record.layers, firsts),
         table=read_only(combine_layers(record, firsts)),
-        histograms=GroupedHistograms(kept.ends, kept.places, kept.counts, kept.shape_of_one, firsts),
+        histograms=group_histograms(record.histograms, firsts),
+        signal_histograms=group_histograms(record.signal_histograms, of_each),
     )
+
+
+def group_histograms(kept: Histograms, firsts: NDArray[np.int64]) -> Histograms:
+    """Histograms with the layers of each group added up."""
+    return GroupedHistograms(kept.ends, kept.places, kept.counts, kept.shape_of_one, firsts)
+
+
+def repeat_for_kinds(firsts: NDArray[np.int64], layers: int) -> NDArray[np.int64]:
+    """Where each group begins among the histograms of signals, which hold all layers once for each kind."""
+    return np.concatenate([firsts + kind * layers for kind in range(len(COUNTED))])
+
+
+def group_signals(signals: Signals, most: int = MOST) -> Signals:
+    """Signals of groups of neighbouring layers, as `group_layers` makes them of a record's."""
+    firsts = split_layers(signals.layers, most)
+    if len(firsts) == len(signals.layers):
+        return signals
+    of_each = repeat_for_kinds(firsts, len(signals.layers))
+    values = {name: combine_gauge(name, getattr(signals, name)[:, None], firsts)[:, 0] for name in SIGNALS}
+    counts = np.add.reduceat(signals.counts, of_each, axis=0)
+    return Signals(signals.step, name_groups(signals.layers, firsts), counts=counts, **values)
 
 
 def split_layers(layers: Sequence[str], most: int) -> NDArray[np.int64]:
     """Where each group begins: by the parts of the layers' names where these give few enough, else of equal length."""
     if len(layers) <= most:
         return np.arange(len(layers))
-    deepest = max(name.count(".") + 1 for name in layers)
+    paths = [split_name(name, layers) for name in layers]
     best = np.zeros(1, np.int64)
-    for depth in range(1, deepest):
-        heads = [name.split(".")[:depth] for name in layers]
-        firsts = [0, *(place for place in range(1, len(layers)) if heads[place] != heads[place - 1])]
+    for depth in range(1, max(map(len, paths))):
+        firsts = find_firsts([path[:depth] for path in paths])
         if len(firsts) > most:
             break
-        best = np.array(firsts)
+        best = firsts
     # Names that tell fewer than half of the groups there is room for tell too little.
-    return best if len(best) > most // 2 else np.arange(most) * len(layers) // most
+    if len(best) > most // 2:
+        return best
+    owners = find_firsts([remove_part(name, layers) for name in layers])
+    whole = owners if len(owners) >= most else np.arange(len(layers))
+    return whole[np.arange(most) * len(whole) // most]
+
+
+def find_firsts(heads: Sequence[Any]) -> NDArray[np.int64]:
+    """Where each run of equal heads begins."""
+    return np.array([0, *(place for place in range(1, len(heads)) if heads[place] != heads[place - 1])])
+
+
+def remove_part(name: str, layers: Sequence[str]) -> str:
+    """The name of the layer that another is a part of (its norm, its shortcut's scale), else the name itself."""
+    heads = [name.removesuffix(part) for part in PARTS if name.endswith(part)]
+    return heads[0] if heads and heads[0] in layers else name
+
+
+def split_name(name: str, layers: Sequence[str]) -> list[str]:
+    """A layer's name in its parts: blocks.0.fc, and cv0 and its norm."""
+    owner = remove_part(name, layers)
+    return [*owner.split("."), *filter(None, [name[len(owner) :]])]
 
 
 def name_groups(layers: Sequence[str], firsts: NDArray[np.int64]) -> tuple[str, ...]:
     """A name for each group: the parts that its layers share, else first and last; all different."""
     ends = [*firsts[1:], len(layers)]
+    paths = [split_name(name, layers) for name in layers]
     names: list[str] = []
     for first, end in zip(firsts, ends, strict=True):
-        shared = [parts[0] for parts in zip(*(name.split(".") for name in layers[first:end]), strict=False)
-                  if len(set(parts)) == 1]  # fmt: skip
-        name = ".".join(shared)
-        whole = sum(other == name or other.startswith(f"{name}.") for other in layers) == end - first
-        names.append(name if whole and name else f"{layers[first]}–{layers[end - 1]}")
+        shared = [parts[0] for parts in zip(*paths[first:end], strict=False) if len(set(parts)) == 1]
+        whole = sum(path[: len(shared)] == shared for path in paths) == end - first
+        last = remove_part(layers[end - 1], layers)
+        names.append(".".join(shared) if whole and shared else f"{layers[first]}–{last}")
     return tuple(names)
 
 
@@ -101,7 +146,7 @@ def add_counts(values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
 COMBINE: dict[str, Callable[[FloatArray, NDArray[np.int64]], FloatArray]] = {
     "weight_norm": add_norms,
     "gradient_norm": add_norms,
-    "dead_relu": np.fmax.reduceat,
+    **dict.fromkeys(("dead_relu", "activation_zeros", "activation_saturated"), np.fmax.reduceat),
     **{gauge: add_counts for gauge in LAYER_GAUGES if gauge.endswith(("_nan", "_inf"))},
 }
 """Gauge of layers -> how those of a group are combined; of any other the largest counts, and a NaN stays one."""
@@ -110,11 +155,14 @@ COMBINE: dict[str, Callable[[FloatArray, NDArray[np.int64]], FloatArray]] = {
 def combine_layers(record: Record, firsts: NDArray[np.int64]) -> FloatArray:
     """The record's table with the gauges of layers combined by group."""
     parts = [record.table[:, : len(GAUGES)]]
-    for gauge in LAYER_GAUGES:
-        values = record.column(gauge).T
-        missing = np.logical_and.reduceat(~is_measured(values), firsts)
-        parts.append(np.where(missing, NOT_MEASURED, COMBINE.get(gauge, np.maximum.reduceat)(values, firsts)).T)
+    parts += [combine_gauge(gauge, record.column(gauge).T, firsts).T for gauge in LAYER_GAUGES]
     return np.concatenate([*parts, record.watched_values], axis=1)
+
+
+def combine_gauge(gauge: str, values: FloatArray, firsts: NDArray[np.int64]) -> FloatArray:
+    """A gauge of layers (layers, updates) by group; not measured where it was in none of a group."""
+    missing = np.logical_and.reduceat(~is_measured(values), firsts)
+    return np.where(missing, NOT_MEASURED, COMBINE.get(gauge, np.maximum.reduceat)(values, firsts))
 
 
 def find_groups(layers: Sequence[str], most: int = MOST) -> dict[str, int]:

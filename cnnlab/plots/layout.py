@@ -43,6 +43,14 @@ def make_lane_ground(x: str, y: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def make_band(x: str, y: str, between: tuple[float, float], colour: str) -> dict[str, Any]:
+    """A band across a plot between two heights."""
+    return {
+        "type": "rect", "xref": f"{x} domain", "yref": y, "x0": 0, "x1": 1, "y0": between[0], "y1": between[1],
+        "fillcolor": colour, "line": {"width": 0}, "layer": "below",
+    }  # fmt: skip
+
+
 def find_note(figure: Any, name: str) -> Any:
     """The text of this name in a figure."""
     return next(note for note in figure.layout.annotations if note.name == name)
@@ -53,10 +61,10 @@ def fit_log_range(values: NDArray[np.float64], ticks: int = 7) -> dict[str, Any]
 
     `ticks`: most steps that there is room for between the least and the largest of them.
     """
-    shown = np.isfinite(values) & (values > 0)
-    if not shown.any():
+    shown = values[(values > 0) & (values < np.inf)]  # a copy, of which the least takes a fifth of the time
+    if not len(shown):
         return {"range": [-1, 2], "dtick": 1}
-    least, largest = values.min(where=shown, initial=np.inf), values.max(where=shown, initial=0)
+    least, largest = shown.min(), shown.max()
     low, high = math.floor(math.log10(least) - 0.02), math.ceil(math.log10(largest) + 0.02)
     coarse = 1 if high - low <= 6 else 2 if high - low <= 14 else 5
     low, high = math.floor(low / coarse) * coarse, math.ceil(high / coarse) * coarse

@@ -40,6 +40,8 @@ OF_ONE = {
 """View of a map -> what it shows where a cell is a single run."""
 MOST_TOLD = 2**14
 """Most cells, 128 x 128, of which the pointer shows a text: 3 MB for the page, and two seconds for writing them."""
+LONGEST_NAME = 10
+"""Most characters of a cell's name beside the map that stand in one line."""
 LEFT, RIGHT = (0.075, 0.56), (0.68, 0.995)
 """Where the map and the curves lie, as shares of the figure's width."""
 
@@ -239,9 +241,14 @@ def make_axes(shown: Map) -> dict[str, Any]:
     return {"xaxis": make_axis(across, columns), "yaxis": upwards}
 
 
+def break_name(name: str) -> str:
+    """A long name in two lines, so that it covers neither its neighbours nor the title of its axis."""
+    return name if len(name) <= LONGEST_NAME else name.replace("_", "_<br>", 1)
+
+
 def make_axis(title: str, names: Sequence[str]) -> dict[str, Any]:
     """An axis of cells, with about nine of their names."""
     every = max(1, math.ceil(len(names) / 9))
     places = list(range(0, len(names), every))
-    ticks = {"tickvals": places, "ticktext": [names[place] for place in places]}
+    ticks = {"tickvals": places, "ticktext": [break_name(names[place]) for place in places]}
     return {"title": {"text": title, "standoff": 4}, "range": [-0.5, len(names) - 0.5], "ticks": "", **ticks}

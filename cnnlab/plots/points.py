@@ -7,6 +7,7 @@ of two spikes in a bucket it keeps one (to half of the points of a run of 5,000 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,14 @@ def split_stretches(count: int, most: int) -> NDArray[np.int64]:
     return np.arange(0, count, choose_stretch(count, most))
 
 
-def keep_first(places: NDArray[np.int64], count: int, most: int) -> NDArray[np.int64]:
-    """Of some rising indices below `count` the first one in each of at most `most` stretches."""
-    stretches = places // choose_stretch(count, most)
-    return places[np.append(True, stretches[1:] != stretches[:-1])[: len(places)]]
+def find_first(found: NDArray[np.bool_], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where `found` (updates, curves) is true first in each of at most `most` stretches: the curves and the updates."""
+    if not found.any():  # which takes a tenth of the time
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    curves, updates = np.nonzero(found.T)
+    stretches = curves * len(found) + updates // choose_stretch(len(found), most)
+    first = np.append(True, stretches[1:] != stretches[:-1])[: len(stretches)]
+    return curves[first], updates[first]
 
 
 def thin_curve(values: NDArray[np.float64], points: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -59,19 +64,29 @@ def find_lone_points(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], ND
     new = np.append(True, (x[1:] != x[:-1]) | (y[1:] != y[:-1]))[: len(x)]
     x, y = x[new], y[new]
     with np.errstate(invalid="ignore"):
-        there = np.concatenate([[False], np.isfinite(y) & (y > 0), [False]])
-    alone = there[1:-1] & ~there[:-2] & ~there[2:]
+        alone = find_alone(np.isfinite(y) & (y > 0))
     return x[alone], y[alone]
+
+
+def find_alone(there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which values along the last axis are there while neither neighbour is."""
+    ends = [(0, 0)] * (there.ndim - 1) + [(1, 1)]
+    around = np.pad(there, ends)
+    return np.asarray(there & ~around[..., :-2] & ~around[..., 2:])
 
 
 def place_marks(values: NDArray[np.float64]) -> dict[str, Any]:
     """Marks on the lanes where a value (or the first of a stretch) was measured and is NaN, inf, or 0 and less."""
     with np.errstate(invalid="ignore"):
         kinds = {"nan": np.isnan(values) & is_measured(values), "inf": np.isposinf(values), "low": values <= 0}
-    found = [keep_first(np.flatnonzero(kind), len(values), LAYER_POINTS) for kind in kinds.values()]
-    counts = [len(each) for each in found]
+    return make_lane_marks({name: find_first(kind[:, None], LAYER_POINTS)[1] + 1 for name, kind in kinds.items()})
+
+
+def make_lane_marks(places: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
+    """Marks on the lane of each kind, "nan", "inf" or "low", at some places across."""
+    counts = [len(each) for each in places.values()]
     return {
-        "x": (np.concatenate(found) + 1).astype(np.float32),
-        "y": np.repeat([LANES[kind] for kind in kinds], counts).astype(np.float32),
-        "marker": {"symbol": [SYMBOLS[kind] for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]},
+        "x": np.concatenate(list(places.values())).astype(np.float32),
+        "y": np.repeat([LANES[kind] for kind in places], counts).astype(np.float32),
+        "marker": {"symbol": [SYMBOLS[kind] for kind, each in places.items() for _ in each]},
     }

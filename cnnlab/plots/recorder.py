@@ -18,7 +18,7 @@ class TraceUpdate(dict[str, Any]):
 
     def update(self, *parts: Any, **properties: Any) -> None:
         """Note properties; those within another, such as a marker's, one by one."""
-        for name, value in {**dict(*parts), **properties}.items():
+        for name, value in ({**dict(*parts), **properties} if parts else properties).items():
             if isinstance(value, dict):
                 self.setdefault(name, TraceUpdate()).update(value)
             else:

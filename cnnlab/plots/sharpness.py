@@ -13,6 +13,8 @@ from cnnlab.records.record import Record
 
 POINTS = 400
 """Most measured values that are drawn: of more, the largest of each stretch."""
+BELOW = 1e-12
+"""The lower edge of the band of what the learning rate allows, over its upper one."""
 TOP = 0.95
 """Height of the crosses of a Hessian that is not finite."""
 
@@ -54,6 +56,12 @@ def draw_stability(traces: dict[str, Any], record: Record, last: int, curvature:
     traces["sharpness"].update(x=x, y=y)
     x = find_nonfinite(record) if curvature else none
     traces["sharpness marks"].update(x=x, y=np.full(len(x), TOP, dtype=np.float32))
+
+
+def draw_healthy_curvature(traces: dict[str, Any], record: Record, last: int) -> None:
+    """The band below what the learning rate allows, down to beyond any axis."""
+    x, y = find_thresholds(record, last)
+    traces["healthy curvature"].update(x=np.append(x, x[::-1]), y=np.append(y, y[::-1] * np.float32(BELOW)))
 
 
 def find_heights(record: Record, curvature: bool) -> NDArray[np.float64]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnlab.plots.colours import PALETTE
-from cnnlab.plots.gauges import PLOTS, number_axes, number_lanes
-from cnnlab.plots.points import LAYER_POINTS, find_lone_points, keep_first, split_stretches, thin_curve
+from cnnlab.plots.gauges import find_plot, number_axes, number_lanes
+from cnnlab.plots.points import LAYER_POINTS, find_alone, find_first, find_lone_points, split_stretches, thin_curve
 from cnnlab.records.frame import FloatArray, is_nonfinite
 from cnnlab.records.record import Record
 
@@ -35,7 +35,7 @@ def make_curve(
 def make_marks(name: str, plot: str, colour: str, symbol: str = "x", size: float = 7) -> Trace:
     """Empty marks on a plot's lanes, or on its rows where it has no lanes."""
     marker = {"color": colour, "size": size, "symbol": symbol}
-    axes = choose_axes(plot, lane=PLOTS[plot].log)
+    axes = choose_axes(plot, lane=find_plot(plot).log)
     return {"type": "scatter", "name": name, "mode": "markers", "marker": marker, **axes}
 
 
@@ -85,21 +85,15 @@ def draw_values(traces: dict[str, Any], plot: str, values: FloatArray, owners: S
     steps = (places + 1).astype(np.float32)
     usable = np.where(np.isfinite(values), values, -np.inf)
     largest = np.maximum.reduceat(usable, places, axis=0) if len(values) else usable
-    bad, none = is_nonfinite(values), values == 0
-    curves = values.shape[1]
-    marks, alone = [], []
-    for curve in range(curves):
-        drawn = np.where(largest[:, curve] > 0, largest[:, curve], np.nan)
-        traces[f"{plot} {curve}"].update(x=steps, y=drawn)
-        alone.append(find_lone_points(steps, drawn))
-        found = (np.flatnonzero(kind[:, curve]) for kind in (bad, none))
-        lost, zero = (keep_first(each, len(values), LAYER_POINTS) for each in found)
-        heights = np.array([0.98 - 0.11 * curve / curves, 0.015 + 0.04 * curve / curves], dtype=np.float32)
-        marks.append((np.append(lost, zero) + 1, np.repeat(heights, [len(lost), len(zero)])))
-    for name, points in ((f"{plot} marks", marks), (f"lone {plot}", alone)):
-        colours = np.array(range(curves) if owners is None else owners, dtype=np.uint8) % len(PALETTE)
-        traces[name].update(
-            x=join([x for x, _ in points]).astype(np.float32),
-            y=join([y for _, y in points]),
-            marker={"color": np.repeat(colours, [len(x) for x, _ in points])},
-        )
+    drawn = np.ascontiguousarray(np.where(largest > 0, largest, np.nan).T)
+    for curve, heights in enumerate(drawn):
+        traces[f"{plot} {curve}"].update(x=steps, y=heights)
+    curves = len(drawn)
+    owner, at = np.nonzero(find_alone(np.isfinite(drawn)))
+    lost, lost_at = find_first(is_nonfinite(values), LAYER_POINTS)
+    zero, zero_at = find_first(values == 0, LAYER_POINTS)
+    lanes = np.concatenate([0.98 - 0.11 * lost / curves, 0.015 + 0.04 * zero / curves]).astype(np.float32)
+    marks = (np.append(lost, zero), np.append(lost_at, zero_at) + 1, lanes)
+    colours = np.array(range(curves) if owners is None else owners, dtype=np.uint8) % len(PALETTE)
+    for name, (of, x, y) in ((f"{plot} marks", marks), (f"lone {plot}", (owner, steps[at], drawn[owner, at]))):
+        traces[name].update(x=x.astype(np.float32), y=y, marker={"color": colours[of]})

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # where they are missing, the tests are collected all the sam
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LONG = 60_000
 """Milliseconds to wait for what takes long: a kernel that starts, torch imported, a first figure."""
+NOT_MADE, PATIENCE = "[anywidget] Failed to initialize model.", 2.0
+"""What anywidget says so many seconds after it began to make a model, also of one that was closed meanwhile."""
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
 
 
@@ -141,6 +143,8 @@ class Notebook:
         self.jupyter, self.browser, self.size, self.idle = jupyter, browser, size, idle
         (jupyter.root / self.name).write_text(json.dumps(notebook_of(cells)))
         self.errors: list[str] = []
+        self.ran: float | None = None
+        """When the first cell was run."""
         self.client: BlockingKernelClient | None = None
         self.open(idle.pop() if idle else None)
 
@@ -168,14 +172,16 @@ class Notebook:
             self.page.keyboard.press("Control+b")
             sidebar.wait_for(state="hidden")
 
-    def note_error(self, error: Error) -> None:
-        """Keep an error of the page's scripts."""
-        self.errors.append(str(error))
+    def note_error(self, error: Error | str) -> None:
+        """Keep an error of the page's scripts, but for that of a model of the notebook before in this page."""
+        is_early = self.ran is None or time.monotonic() - self.ran < PATIENCE
+        if not (is_early and NOT_MADE in str(error)):
+            self.errors.append(str(error))
 
     def note_message(self, message: ConsoleMessage) -> None:
         """Keep an error that the page has written to its console."""
         if message.type == "error":
-            self.errors.append(message.text)
+            self.note_error(message.text)
 
     def wait_until_idle(self) -> None:
         """Wait until JupyterLab is connected to the kernel, and the kernel is idle."""
@@ -209,6 +215,7 @@ class Notebook:
 
     def run(self, index: int = 0) -> None:
         """Run a cell, and wait until it is done."""
+        self.ran = self.ran or time.monotonic()
         self.edit(index)
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell').then(() => null)")
 
@@ -355,15 +362,13 @@ class Lab:
 
     def trace(self, name: str) -> dict[str, list[Any]]:
         """The x and y of a trace as plotly draws them when no more frames follow, NaN as None."""
-        self.wait_until_drawn()
-        return self.figure.evaluate(
-            """(graph, name) => {
-                const numbers = (values) => Array.from(values ?? [], (value) => Number.isFinite(value) ? value : null);
-                const found = graph.data.find((trace) => trace.name === name);
-                return {x: numbers(found.x), y: numbers(found.y)};
-            }""",
-            name,
-        )
+        found = """(graph, name) => {
+            if (graph.closest(".cnnlab-moving")) return null; // the points are on the canvases
+            const numbers = (values) => Array.from(values ?? [], (value) => Number.isFinite(value) ? value : null);
+            const found = graph.data.find((trace) => trace.name === name);
+            return {x: numbers(found.x), y: numbers(found.y)};
+        }"""
+        return until(lambda: self.figure.evaluate(found, name), "plotly to draw the points")
 
     def wait_until_drawn(self) -> None:
         """Wait until plotly has drawn the points, a moment after the last frame."""

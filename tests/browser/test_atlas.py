@@ -16,6 +16,14 @@ PLACE = """(graph, [column, row]) => {
 }"""
 """Where a place on the map lies on the page."""
 
+QUICK_CLICK = """(graph, [from, to]) => {
+    const send = (type, [clientX, clientY]) => document.elementFromPoint(clientX, clientY).dispatchEvent(
+        new MouseEvent(type, { clientX, clientY, bubbles: true, cancelable: true, view: window }));
+    send("mousemove", from);
+    for (const type of ["mousemove", "mousedown", "mouseup"]) send(type, to);
+}"""
+"""The pointer rests on one place and clicks on another, within less than 50 ms."""
+
 
 def shown(notebook, index=0):
     """The first figure of a cell, when it is there."""
@@ -77,6 +85,17 @@ def test_a_map_fills_in_and_a_click_on_a_red_cell_opens_a_run_that_explodes(map_
     assert notebook.value("atlas.lab.record.first_nonfinite == int(atlas.map.first_nonfinite[2, 2, 0])")
     lab.scroll_into_view_if_needed()
     picture(notebook, "atlas-opened")
+    assert not notebook.errors
+
+
+def test_a_click_opens_the_cell_under_the_pointer_however_quickly_it_came_there(map_notebook):
+    notebook = map_notebook
+    figure = shown(notebook)
+    places = [figure.evaluate(PLACE, where) for where in ([1, 1], [1.7, 2.3])]
+    figure.evaluate(QUICK_CLICK, places)
+    until(lambda: notebook.value("atlas.cell"), "the run")
+    assert notebook.value("atlas.cell") == (2, 2)
+    notebook.output().locator(".cnnlab-lab").wait_for(timeout=LONG)
     assert not notebook.errors
 
 

@@ -5,12 +5,12 @@ from jupyter_page import until
 
 LONG_RUN = '"question", learning_rate=1e-5, epochs=100_000'
 SLIDERS = (
-    "Learning rate", "Momentum", "Clip threshold", "Epsilon in log", "L1 factor", "L2 factor",
-    "Initial scale", "Seed", "Batch size",
+    "Learning rate", "Momentum", "Beta 2", "Epsilon in root", "Clip threshold", "Epsilon in log",
+    "L1 factor", "L2 factor", "Initial scale", "Seed", "Batch size", "Depth", "Dropout",
 )  # fmt: skip
 CHOICES = (
-    "Preset", "Speed", "Clipping", "Penalty in the", "Initialisation", "Input scaling", "Cost", "Cost over batch",
-    "ReLU placed", "Precision",
+    "Preset", "Speed", "Optimiser", "Clipping", "Penalty in the", "Initialisation", "Input scaling", "Cost",
+    "Cost over batch", "ReLU placed", "Precision", "Padding", "Activation", "Normalisation", "Normalised", "Residual",
 )  # fmt: skip
 
 
@@ -191,3 +191,22 @@ def test_a_long_value_is_shown_short_and_told_in_full(notebook, lab):
     assert lab.textbox("Seed").input_value() == "4294967295"
     lab.textbox("Learning rate").press("Enter")
     assert notebook.value("lab.settings.learning_rate") == 1.23456789e-7
+
+
+def test_the_network_is_folded_away_and_what_is_chosen_in_it_starts_again(notebook, lab):
+    lab = lab('"question"')
+    lab.press("One update")
+    until(lambda: notebook.value("len(lab.record)") == 1, "an update")
+    choice = lab.choice("Normalisation")
+    assert not choice.is_visible()
+    lab.box.locator("summary", has_text="Network").focus()
+    lab.page.keyboard.press("Enter")
+    choice.select_option("batch")
+    until(lambda: notebook.value("lab.settings.normalization") == "batch", "the settings to follow")
+    until(lambda: notebook.value("len(lab.record)") == 0, "a new start")
+    lab.press("One update")
+    until(lambda: notebook.value("len(lab.record)") == 1, "an update of the new network")
+    assert "cv0_norm" in notebook.value("lab.record.layers")
+    lab.choice("Residual").select_option("on")
+    lab.area.get_by_text("residual must be 'off' with padding 'valid'").first.wait_for()
+    assert notebook.value("lab.settings.residual") == "off"

@@ -44,7 +44,8 @@ def test_the_dashboard_fits_the_screen_with_nothing_cut_off(open_notebook, size,
             return found.filter((it) => {
                 const at = it.getBoundingClientRect();
                 const outside = at.left < box.left - 1 || at.right > box.right + 1 || at.bottom > box.bottom + 1;
-                return at.width > 0 && (outside || it.scrollWidth > it.clientWidth + 1 && it.matches(".cnnlab-name"));
+                const cut = it.scrollWidth > it.clientWidth + 1 && it.matches(".cnnlab-name");
+                return it.checkVisibility() && at.width > 0 && (outside || cut);
             }).map((it) => it.outerHTML.slice(0, 120));
         }"""
     )

@@ -11,6 +11,14 @@ LEFT = (
 """What a lab may leave behind: comms, threads, tasks, entries in the list of open labs."""
 LOOP = "import asyncio\nimport cnnlab\nloop = asyncio.get_running_loop()"
 LONG_LAB = 'lab = cnnlab.Lab("question", learning_rate=1e-5, epochs=100_000)'
+SLOW_PLOTLY = """async () => {
+    const Plotly = await Object.values(window.cnnlabPlotly)[0], { react, purge } = Plotly;
+    const order = (window.cnnlabOrder = []);
+    const later = (note) => new Promise((done) => setTimeout(() => done(order.push(note)), 500));
+    Plotly.react = (...given) => (order.push("began"), react(...given).then(() => later("drawn")));
+    Plotly.purge = (graph) => (order.push("purged"), purge(graph));
+}"""
+"""Has plotly take half a second longer to draw, and note what it does."""
 RAISES = """
 import traceback
 import torch
@@ -103,8 +111,7 @@ def test_closing_the_page_pauses_and_opening_it_again_shows_the_present_state(op
     notebook = open_notebook(LOOP, LONG_LAB)
     notebook.run(0)
     lab = notebook.lab(index=1)
-    assert notebook.value("cnnlab.dashboards.frame_publisher.GONE") <= 20
-    notebook.do("cnnlab.dashboards.frame_publisher.GONE = 3")
+    notebook.do("cnnlab.dashboards.frame_publisher.GONE = cnnlab.dashboards.frame_publisher.UNWATCHED = 3")
     lab.press("Play")
     lab.wait_for_update(5)
     notebook.save()
@@ -113,11 +120,13 @@ def test_closing_the_page_pauses_and_opening_it_again_shows_the_present_state(op
     until(lambda: notebook.value("not lab.worker.thread.alive"), "training to pause")
     updates, cost, rate = notebook.value("len(lab.record), lab.record.cost.tolist(), lab.settings.learning_rate")
     assert updates > gone
+    said = "paused: no page has shown this lab for 3 s; Play goes on"
     notebook.do("lab.set(learning_rate=2e-5)")
     notebook.open()
     lab = type(lab)(notebook, 1)
     lab.wait_for_figure()
     assert lab.update() == updates
+    assert said in notebook.output(1).inner_text()
     assert float(lab.textbox("Learning rate").input_value()) == 2 * rate
     until(lambda: max(lab.trace("cost")["x"], default=0) == updates, "the cost up to the present")
     assert lab.axis("xaxis")[1] >= updates
@@ -150,3 +159,17 @@ def test_a_lab_that_nobody_drives_runs_and_ends_in_a_cell(open_notebook):
     lab.wait_for_update(3)
     until(lambda: notebook.value("not lab.worker.thread.alive"), "the last measurement")
     assert notebook.value("len(lab.record)") == 3
+
+
+def test_a_figure_that_is_closed_while_plotly_draws_is_taken_apart_when_plotly_has_ended(open_notebook):
+    notebook = open_notebook(f"import cnnlab\n{LONG_LAB}", own_page=True)
+    notebook.lab()
+    notebook.page.evaluate(SLOW_PLOTLY)
+    notebook.do("lab.step()")
+    until(lambda: "began" in notebook.page.evaluate("cnnlabOrder"), "plotly to draw")
+    notebook.do("lab.close()")
+    until(lambda: "purged" in notebook.page.evaluate("cnnlabOrder"), "the end of the figure")
+    order = notebook.page.evaluate("cnnlabOrder")
+    assert order[-1] == "purged"
+    assert order.count("drawn") == order.count("began") > 0
+    assert not notebook.errors

@@ -71,6 +71,14 @@ def zoom(lab, subplot, across, up):
         act()
 
 
+def leave(lab):
+    """Have the pointer leave the plots when plotly has heard where it was: else its label comes a little later."""
+    box = lab.figure.locator(".nsewdrag[data-subplot='xy']").bounding_box()
+    lab.page.mouse.move(box["x"] + 5, box["y"] + 5)
+    lab.page.wait_for_timeout(200)
+    lab.page.mouse.move(2, 2)
+
+
 def moving(lab):
     """Whether the canvases are shown."""
     return lab.area.locator(".cnnlab-moving").count() == 1
@@ -90,14 +98,26 @@ def frozen(notebook, lab):
     return lab
 
 
+def settle(lab):
+    """What the page shows when it changes no more."""
+    pictures = [see(lab)]
+
+    def is_still():
+        lab.page.wait_for_timeout(150)
+        pictures.append(see(lab))
+        return np.array_equal(*pictures[-2:])
+
+    until(is_still, "a picture that stays")
+    return pictures[-1]
+
+
 def show(lab, arguments):
     """What the page shows of a frame when it has been drawn."""
     before = lab.notebook.value("lab.widgets.figure.spec['message']")
     lab.notebook.do(f"push({arguments})")
     assert lab.notebook.value("lab.widgets.figure.spec['message']") > before
     until(lambda: moving(lab) == arguments.startswith("True"), "the frame")
-    lab.page.wait_for_timeout(150)
-    return see(lab)
+    return settle(lab)
 
 
 def test_what_moves_looks_as_plotly_draws_it_and_follows_a_zoom(notebook, frozen):
@@ -112,9 +132,13 @@ def test_what_moves_looks_as_plotly_draws_it_and_follows_a_zoom(notebook, frozen
     show(frozen, "True, 19")
     for subplot in ("xy", "x4y4"):
         zoom(frozen, subplot, (0.2, 0.7), (0.2, 0.8))
-    frozen.page.mouse.move(2, 2)
-    frozen.page.wait_for_timeout(150)
-    zoomed, before = see(frozen), frozen.axis("yaxis")
+    leave(frozen)
+    followed = ("cost", "accuracy")
+    until(
+        lambda: min(compare(frozen, see(frozen), canvases)[name] for name in followed) > 10 * STRAY,
+        "the canvases to follow",
+    )
+    zoomed, before = settle(frozen), frozen.axis("yaxis")
     assert moving(frozen)
     assert compare(frozen, zoomed, canvases)["cost"] > 10 * STRAY
     apart = compare(frozen, zoomed, show(frozen, "False, 19"))
@@ -123,8 +147,7 @@ def test_what_moves_looks_as_plotly_draws_it_and_follows_a_zoom(notebook, frozen
     show(frozen, "True")
     for subplot in ("xy", "x4y4"):
         frozen.figure.locator(f".nsewdrag[data-subplot='{subplot}']").dblclick()
-    frozen.page.mouse.move(2, 2)
-    frozen.page.wait_for_timeout(150)
-    apart = compare(frozen, see(frozen), plotly)
+    leave(frozen)
+    apart = compare(frozen, settle(frozen), plotly)
     assert max(apart.values()) <= STRAY, apart
     assert notebook.errors == []

@@ -54,6 +54,17 @@ def test_the_last_update_shows_the_marks_of_nan(page, exploded):
     assert slider.get_attribute("aria-valuetext") == "update 9 of 9"
 
 
+def test_a_page_whose_plotly_is_missing_says_so_above_the_still_picture(browser, tmp_path):
+    run = cnnlab.Run("question", channels=4, hidden=(8, 8), init_scale=2.0, device="cpu")
+    run.advance(9)
+    cnnlab.export_html(run.record, tmp_path / "run.html", script="missing.js")
+    page = browser.new_page()
+    page.goto((tmp_path / "run.html").as_uri())
+    page.get_by_text("could not fetch").wait_for()
+    assert page.locator("#plots > svg").is_visible()
+    page.close()
+
+
 def test_a_step_back_takes_the_marks_away_again(page, exploded):
     slider = opened(page, exploded)
     slider.fill("9")

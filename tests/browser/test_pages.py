@@ -46,7 +46,8 @@ def assert_still(notebook):
 def test_a_page_reloaded_a_second_tab_and_plots_out_of_sight(open_notebook):
     notebook = open_notebook(LAB, "1\n" * 60, own_page=True)
     lab = notebook.lab()
-    notebook.do("publisher = cnnlab.dashboards.frame_publisher; publisher.GONE, publisher.UNSEEN = 1.5, 0.5")
+    notebook.do("publisher = cnnlab.dashboards.frame_publisher; publisher.GONE = 1.5")
+    notebook.do("publisher.UNSEEN = publisher.ASKING = 0.5")
     assert_alive(lab)
     notebook.page.evaluate(HIDE, True)
     assert_still(notebook)

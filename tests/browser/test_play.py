@@ -17,7 +17,7 @@ def test_the_first_command_opens_a_dashboard_that_trains_nothing_until_asked(ope
     until(lambda: notebook.value("lab.publisher.browser_seen"), "the browser's first answer")
     until(lambda: notebook.value("not lab.worker.thread.alive"), "the curvature at the start")
     assert notebook.value("len(lab.record)") == 0
-    assert len(lab.trace("magnitudes 0")["x"]) > 20
+    until(lambda: len(lab.trace("magnitudes 0")["x"]) > 20, "the weights at the start")
     assert notebook.errors == []
     lab.screenshot("opened")
 

@@ -25,6 +25,7 @@ from cnnlab.dashboards.view import View
 from cnnlab.dashboards.worker import Worker
 from cnnlab.plots import dashboard
 from cnnlab.plots import map as trainability_map
+from cnnlab.plots.gauges import list_plots
 from cnnlab.sweeps import workers
 from cnnlab.training.checkpoints import History
 from cnnlab.training.network import Kernels
@@ -874,9 +875,10 @@ def test_nonsense_about_the_figure_is_told_in_a_sentence_or_passed_over_and_the_
         ({"width": None}, "width must be a number in [0, 100000], got None"),
         ({"width": -1}, "width must lie in [0, 100000], got -1"),
         ({"width": float("nan")}, "width must lie in [0, 100000], got nan"),
+        ({"csv": None}, f"panels must be names of {', '.join(list_plots())}, got None"),
     ],
 )
-def test_a_width_that_is_none_is_refused_in_a_sentence(told: Any, sentence: str) -> None:
+def test_a_width_or_a_panel_that_is_none_is_refused_in_a_sentence(told: Any, sentence: str) -> None:
     async def watch() -> None:
         lab = cnnlab.Lab("question", **SMALL, autosave=False)
         lab.widgets.figure.hear(told)

@@ -47,7 +47,21 @@ def test_what_was_begun_before_a_rest_or_a_rewind_does_not_count() -> None:
     pace.note(0.0, 100, 0)
     pace.rest()
     pace.note(10.0, 110, 1)
-    assert pace.means == {}
+    assert pace.previous is None
     pace.note(10.5, 3, 2)  # after a rewind
     pace.note(11.6, 25, 24)
-    assert pace.means[False] == pytest.approx((22 / 1.1, 22 / 1.1))
+    assert pace.previous == pytest.approx((22 / 1.1, 22 / 1.1))
+    pace.note(11.7, 0, 25)
+    assert pace.previous is None, "what comes next is not compared with what was before"
+    assert pace.share is None
+
+
+def test_a_slow_change_of_the_training_is_not_taken_for_the_cost_of_frames() -> None:
+    pace = FramePace()
+    now = updates = frames = 0.0
+    while now < 60:
+        pace.note(now, int(updates), int(frames))
+        updates += 400 * (1 - now / 100) * 0.05
+        frames += pace.rate * 0.05
+        now += 0.05
+    assert pace.chosen > MOST - 2, "frames that cost nothing"

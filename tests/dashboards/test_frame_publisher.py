@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -68,7 +69,8 @@ def test_plots_are_seen_while_one_of_the_pages_shows_them(monkeypatch: pytest.Mo
 def test_out_of_sight_no_frame_is_drawn_training_goes_on_and_back_in_sight_all_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(frame_publisher, "UNSEEN", 0.05)
+    for name in ("UNSEEN", "ASKING"):
+        monkeypatch.setattr(frame_publisher, name, 0.05)
     monkeypatch.setattr(frame_publisher, "GONE", 0.5)
 
     async def drive(lab: cnnlab.Lab) -> None:
@@ -92,15 +94,93 @@ def test_out_of_sight_no_frame_is_drawn_training_goes_on_and_back_in_sight_all_i
     run_lab(drive)
 
 
-def test_a_page_that_falls_silent_is_gone_and_training_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GONE", "PATIENCE", "UNSEEN"):
-        monkeypatch.setattr(frame_publisher, name, 0.1)
+def hurry(monkeypatch: pytest.MonkeyPatch, unwatched: float) -> None:
+    """Have pages taken to be closed after 0.2 s, and training that none shows paused after so many seconds."""
+    for name in ("PATIENCE", "UNSEEN", "ASKING"):
+        monkeypatch.setattr(frame_publisher, name, 0.05)
+    monkeypatch.setattr(frame_publisher, "GONE", 0.2)
+    monkeypatch.setattr(frame_publisher, "UNWATCHED", unwatched)
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["closed", "hidden"])
+def test_training_that_no_page_shows_for_five_minutes_pauses_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    assert frame_publisher.UNWATCHED == 300
+    hurry(monkeypatch, 1.0)
 
     async def drive(lab: cnnlab.Lab) -> None:
         lab.choose_pace("full")
-        lab.play(100_000)
+        lab.play(1_000_000)
         answer(lab, page=0.1, seen=True)
-        await wait_until(lambda: not lab.worker.training)
+        began = time.monotonic()
+        while lab.worker.training:
+            assert time.monotonic() < began + 20
+            if answers:
+                answer(lab, page=0.1, seen=False)
+            await asyncio.sleep(0.02)
+        assert time.monotonic() > began + 1
+        await wait_until(lambda: not lab.view.training)
+        assert lab.widgets.controls.state["note"] == "paused: no page has shown this lab for 1 s; Play goes on"
+        lab.play(1_000_000)
+        answer(lab, page=0.1, seen=True)
+        await wait_until(lambda: not lab.widgets.controls.state["note"])
+        assert lab.worker.training
+
+    run_lab(drive)
+
+
+@pytest.mark.parametrize("how", ["shown", "no page", "awaited", "kernel busy"])
+def test_training_goes_on_while_it_is_shown_or_awaited_or_there_never_was_a_page(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    hurry(monkeypatch, 0.5)
+
+    async def drive(lab: cnnlab.Lab) -> None:
+        lab.choose_pace("full")
+        if how != "no page":
+            answer(lab, page=0.1, seen=True)
+        lab.play(1_000_000)
+        waiting = threading.Thread(target=lambda: lab.wait(2.0))
+        if how == "awaited":
+            waiting.start()
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            await asyncio.sleep(0.02)
+            if how == "shown":
+                answer(lab, page=0.1, seen=True)
+            if how == "kernel busy":
+                time.sleep(0.6)
+                await asyncio.sleep(0.1)  # its pages are heard later than the time is seen
+                answer(lab, page=0.1, seen=True)
+        assert lab.worker.training
+        assert not lab.note
+        lab.pause()
+        if how == "awaited":
+            waiting.join()
+
+    run_lab(drive)
+
+
+def test_after_a_while_in_which_nothing_was_drawn_play_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_publisher, "GONE", 0.3)
+    monkeypatch.setattr(frame_publisher, "ASKING", 0.1)
+
+    async def drive(lab: cnnlab.Lab) -> None:
+        lab.choose_pace("full")
+        await wait_until(lambda: not lab.worker.thread.alive)  # what is measured at the start is drawn, too
+        await asyncio.sleep(0.1)
+        answer(lab, page=0.1, seen=True)
+        asked = lab.publisher.asked
+        await asyncio.sleep(3 * frame_publisher.GONE)
+        assert lab.publisher.asked == asked
+        lab.play(100_000)
+        end = time.monotonic() + 2 * frame_publisher.GONE
+        while time.monotonic() < end:
+            await asyncio.sleep(0.02)
+            answer(lab, page=0.1, seen=True)
+        assert lab.worker.training, "a page that was not asked has not fallen silent"
+        assert lab.publisher.browser_seen
 
     run_lab(drive)
 

@@ -15,6 +15,7 @@ from cnnlab.plots.map import VIEWS, colour_cells, draw_map, refresh_map
 from cnnlab.plots.seeds import draw_seeds, find_quantiles
 from cnnlab.records import map as maps
 from cnnlab.sweeps import workers
+from cnnlab.sweeps.sweep import planned
 
 TINY = {"channels": 3, "hidden": (6, 6), "patch_size": 13, "patches": 10, "relu": "none", "steps": 5}
 AXES = {"learning_rate": [1e-4, 1e-2, 1.0], "init_scale": [0.5, 1.0, 4.0]}
@@ -86,6 +87,46 @@ def test_a_zoom_is_computed_finer_and_left_again(atlas):
     assert not atlas.map.done.any()
     with pytest.raises(ValueError, match="whole map already"):
         atlas.back()
+
+
+@pytest.fixture
+def choices():
+    """An atlas of a choice beside a range."""
+    made = cnnlab.Atlas("question", **TINY, optimizer=["sgd", "adam", "rmsprop"], learning_rate=[1e-4, 1e-2, 1.0])
+    yield made
+    made.close()
+
+
+def test_a_choice_s_axis_has_its_names_and_a_click_opens_the_run_of_one(choices):
+    layout = choices.figure.layout
+    assert layout.xaxis.ticktext == ("sgd", "adam", "rmsprop")
+    assert layout.xaxis.title.text == "Optimiser"
+    assert trace(choices, "map").text[2][1].startswith("<b>optimizer adam, learning_rate 1, seed 0</b>")
+    choices.plots.hear({"click": {"trace": 0, "x": 1.0, "y": 2.0}})
+    opened = choices.lab.settings
+    assert (opened.optimizer, opened.learning_rate, opened.momentum) == ("adam", 1.0, 0.9)
+
+
+def test_long_names_beside_the_map_stand_in_two_lines_and_short_ones_in_one():
+    made = planned("question", 1, 5, {"init": ["question_2", "glorot_uniform"]})
+    layout = draw_map(made).layout
+    assert layout.xaxis.ticktext == ("question_2", "glorot_<br>uniform")
+
+
+def test_a_zoom_keeps_a_choice_s_axis_and_refines_the_other(choices):
+    choices.zoom(0.4, 1.2, 0, 1)
+    assert choices.map.axes[0] == ("optimizer", ("sgd", "adam", "rmsprop"))
+    assert choices.map.axes[1][1] == pytest.approx(tuple(np.geomspace(1e-4, 1e-2, 3)))
+
+
+def test_a_zoom_into_choices_alone_is_refused_in_a_sentence_and_changes_nothing():
+    made = cnnlab.Atlas("question", **TINY, optimizer=["sgd", "adam"], activation=["relu", "tanh"])
+    made.plots.hear({"zoom": [-0.5, 0.5, -0.5, 0.5]})
+    made.draw()
+    assert "there is nothing between the choices of optimizer and activation" in made.words.value
+    assert not made.outer
+    assert not made.computing
+    made.close()
 
 
 def test_what_is_wrong_is_said_beside_the_bar(atlas):
@@ -331,13 +372,63 @@ def test_remedies_are_runs_of_one_start_each_with_a_verdict():
     board = cnnlab.Remedies("question", **TINY)
     board.start()
     assert board.wait(60)
-    assert len(board.records) == 8
+    assert len(board.records) == 12
     assert board.verdicts["As posted"].startswith("NaN or infinite at update")
     assert board.records["Gradient clipping"].settings.clip == "norm"
     for name, record in board.records.items():
-        expected = cnnlab.sweep(record.settings, seeds=1, steps=5).labels[0]
-        assert board.verdicts[name].startswith("NaN" if expected == "diverged" else expected)
+        if name != "A warm-up":  # which no map has
+            expected = cnnlab.sweep(record.settings, seeds=1, steps=5).labels[0]
+            assert board.verdicts[name].startswith("NaN" if expected == "diverged" else expected)
     board.close()
+
+
+def test_what_today_s_networks_have_is_tried_beside_the_posted_answer():
+    board = cnnlab.Remedies("question", **TINY)
+    todays = {name: board.remedies[name] for name in list(board.remedies)[-4:]}
+    assert todays == {
+        "Batch normalisation": {"normalization": "batch"},
+        "Adam, at a rate that is usual for it": {"optimizer": "adam", "learning_rate": 1e-3},
+        "Shortcuts": {"residual": "on", "padding": "same"},
+        "A warm-up": {"schedule": "warm_up"},
+    }
+    *_, warm = board.survey.runs
+    warm.advance(5, until="nonfinite")
+    assert warm.record.knobs_at(1).learning_rate == 1e-4
+    assert warm.record.knobs_at(2).learning_rate == 1e-2
+    shown = " ".join(note.text or "" for note in board.figure.layout.annotations)
+    assert "schedule warm_up" in shown
+    assert "residual on, padding same" in shown
+    board.close()
+
+
+@pytest.mark.parametrize(
+    ("start", "missing"),
+    [
+        ({"depth": 2}, "Shortcuts"),
+        ({"batch_size": 3}, "Batch normalisation"),
+        ({"residual": "on", "padding": "same"}, "Shortcuts"),
+        ({"normalization": "batch"}, "Batch normalisation"),
+    ],
+    ids=str,
+)
+def test_a_remedy_that_a_network_cannot_have_or_has_already_is_no_lane(start, missing):
+    board = cnnlab.Remedies("question", **TINY, **start)
+    assert len(board.remedies) == 11
+    assert missing not in board.remedies
+    board.close()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ("wram_up", "schedule must be one of .*, got 'wram_up'; did you mean 'warm_up'"),
+        (3, "schedule must be one of .*, got 3"),
+        ("as_high_as_is_safe", "follows what is measured, and has no plan"),
+    ],
+)
+def test_a_schedule_that_no_remedy_can_have_is_refused_in_a_sentence(schedule, said):
+    with pytest.raises(ValueError, match=said):
+        cnnlab.Remedies("question", **TINY, remedies={"Mine": {"schedule": schedule}})
 
 
 def test_a_closed_board_leaves_no_thread_process_or_widget():

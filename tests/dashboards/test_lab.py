@@ -201,7 +201,7 @@ def test_messages_of_the_browser_do_what_their_buttons_say(lab: cnnlab.Lab) -> N
 
 
 def test_every_end_of_every_slider_is_a_legal_setting() -> None:
-    for name in (*controls.LIVE, *controls.RESTART):
+    for name in (*controls.LIVE, *controls.RESTART, *controls.NETWORK):
         limit = LIMITS[name]
         if isinstance(limit, Number):
             for end in limit.slider:
@@ -337,7 +337,9 @@ def test_own_networks_have_only_the_controls_that_mean_something_for_them() -> N
     own = torch.nn.Linear(3, 2, dtype=torch.float64)
     lab = cnnlab.Lab(network=own, data=data, cost=torch.nn.functional.cross_entropy)
     lab.step(3)
-    assert lab.widgets.controls.groups[1][1] == list(controls.RESTART_OWN)
+    titles, fields = zip(*lab.widgets.controls.groups, strict=True)
+    assert titles[1:] == ("Optimiser", controls.START_AGAIN)
+    assert fields[2] == list(controls.RESTART_OWN)
     assert lab.widgets.strip.patches == ""
     assert lab.record.layers == ("",)
     lab.close()

@@ -8,7 +8,7 @@ import torch
 
 import cnnlab
 from cnnlab.config.settings import LIMITS
-from cnnlab.dashboards.controls import LIVE, RESTART, list_presets
+from cnnlab.dashboards.controls import LIVE, NETWORK, RESTART, list_presets
 from cnnlab.dashboards.explanations import ENDS, LABS, explain_field, list_explanations
 from cnnlab.dashboards.messages import find_field
 
@@ -85,7 +85,7 @@ def test_an_ended_kernel_promises_to_bring_a_run_back_only_where_it_is_kept(lab:
     kept.close()
 
 
-@pytest.mark.parametrize("field", [*LIVE, *RESTART])
+@pytest.mark.parametrize("field", [*LIVE, *RESTART, *NETWORK])
 def test_each_control_has_two_sentences_and_a_lab(field: str) -> None:
     explanation = explain_field(field, LIMITS[field].label)
     assert explanation["text"].endswith(".")
@@ -97,5 +97,5 @@ def test_each_explanation_names_a_lab_by_its_title_and_every_field_is_explained(
     for name, title in LABS.items():
         text = (LABS_FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
         assert f"# {title}" in text, name
-    assert set(ENDS) == {*LIVE, *RESTART}
+    assert set(ENDS) == {*LIVE, *RESTART, *NETWORK}
     assert {each["lab"] for each in list_explanations().values()} <= set(LABS)

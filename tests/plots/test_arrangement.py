@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from cnnlab.plots.arrangement import LEAST_WIDTH, arrange_panels
 from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
 from cnnlab.plots.dashboard_layout import BUTTONS, INDENT, TICK_SIZE, TITLE_SIZE, make_layout, measure_text
-from cnnlab.plots.gauges import PLOTS
+from cnnlab.plots.gauges import PLOTS, find_plot, list_plots
 from cnnlab.plots.recorder import FigureRecorder
 
 ROOT = Path(__file__).parents[2]
 WIDTHS, SCALES = st.integers(320, 2600), st.floats(0.5, 4)
-SOME = st.lists(st.sampled_from(list(PLOTS)), min_size=1, unique=True)
+SOME = st.lists(st.sampled_from(list(list_plots())), min_size=1, unique=True)
 WILD = record_of([1e-30, 1.0, np.nan, np.inf, 0.0, 1e30], gradient_norm=np.logspace(-30, 35, 21).reshape(7, 3))
 
 
@@ -70,12 +70,12 @@ def test_every_plot_has_room_for_its_tick_labels_its_title_and_the_buttons(width
     unit = found.scale
     for name, panel in found.panels.items():
         left = (panel.plot.left - panel.cell.left) / unit
-        labels = ("conv…",) if PLOTS[name].layers else ("10-38", "10-300")
+        labels = ("conv…",) if find_plot(name).layers else ("10-38", "10-300")
         assert left >= max(measure_text(label, TICK_SIZE) for label in labels) * 0.8
         assert (panel.cell.left + panel.cell.width - panel.plot.left - panel.plot.width) / unit >= 20
         assert panel.plot.width >= 130 * unit
         assert panel.plot.height >= 55 * unit
-        title = PLOTS[name].short or PLOTS[name].title
+        title = find_plot(name).short or find_plot(name).title
         assert INDENT + measure_text(title, TITLE_SIZE) + BUTTONS <= panel.cell.width / unit + 10
 
 
@@ -122,7 +122,7 @@ def test_a_plot_in_focus_has_the_figure_to_itself():
 
 @pytest.mark.parametrize(("panels", "said"), [
     (("cost", "costs"), "panels must be names of cost, magnitudes, over_time, accuracy, gradient, ratio, stability, "
-                        "got 'costs'; did you mean 'cost'?"),
+                        "signals, loss_scale, got 'costs'; did you mean 'cost'?"),
     ("costs", "panels must be names of .*, got 'costs'; did you mean 'cost'?"),
     ((3,), "panels must be names of .*, got 3$"),
     ((), r"panels must be one or more names of .*, each once, got \(\)$"),
@@ -146,7 +146,7 @@ def test_hidden_plots_keep_the_numbers_of_their_axes_and_show_nothing():
     assert [strip_tags(note.text) for note in some.layout.annotations] == [
         "Update/weight  healthy: 10-3", "Cost", "NaN", "inf",
     ]  # fmt: skip
-    assert len(some.layout.shapes) == 2
+    assert len(some.layout.shapes) == 3, "two lanes of NaN and inf, and one band"
     assert some.layout.yaxis5.visible is some.layout.xaxis5.visible is False
     assert some.layout.yaxis6.visible is None
     assert all(trace.visible for trace in whole.data)
@@ -178,12 +178,14 @@ def test_the_page_is_told_the_name_title_help_link_and_box_of_every_panel():
         assert top + height <= box[1] + box[3]
 
 
-@pytest.mark.parametrize("name", PLOTS)
-def test_every_plot_has_a_help_of_two_sentences_and_a_page_that_there_is(name):
-    sentences = re.findall(r"[A-Zλ][^.]*(?:\.\d[^.]*)*\.(?=\s|$)", PLOTS[name].help)
+@pytest.mark.parametrize("name", list_plots())
+def test_every_plot_has_a_help_of_two_sentences_and_a_lab_that_there_is(name):
+    plot = find_plot(name)
+    sentences = re.findall(r"[A-Zλ][^.]*(?:\.\d[^.]*)*\.(?=\s|$)", plot.help)
     assert len(sentences) == 2
-    assert " ".join(sentences) == PLOTS[name].help
-    assert (ROOT / PLOTS[name].link).is_file()
+    assert " ".join(sentences) == plot.help
+    assert re.search(r"\w+\.ipynb$", plot.link), "the page makes the name of the lab of it"
+    assert (ROOT / plot.link).is_file()
 
 
 def test_a_key_is_left_out_where_there_is_no_room_and_a_title_is_short():

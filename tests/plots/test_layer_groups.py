@@ -8,6 +8,7 @@ from handmade import record_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cnnlab
 from cnnlab.plots.dashboard import draw_dashboard
 from cnnlab.plots.layer_groups import MOST, find_groups, group_layers, name_groups, split_layers
 
@@ -27,6 +28,17 @@ def test_layers_without_telling_names_are_grouped_by_their_order():
     layers = tuple(map(str, range(100)))
     assert group_layers(record_of([1], layers=layers)).layers[:2] == ("0–7", "8–15")
     assert len(group_layers(record_of([1], layers=layers)).layers) == MOST
+
+
+def test_a_norm_and_a_shortcut_s_scale_go_with_their_layer():
+    assert group_layers(cnnlab.Run("batch_norm").record).layers == (
+        "cv0", "cv1", "cv2", "cv3", "cv4", "cv5", "hid1", "hid2", "softmax"
+    )  # fmt: skip
+    names = group_layers(cnnlab.Run("deep_residual").record).layers
+    assert names[:3] == ("cv0", "cv1–cv2", "cv3–cv4"), "blocks stay whole"
+    assert len(names) == MOST
+    layers = [f"{name}_norm" for name in "abcdefghijklm"]
+    assert name_groups(layers, split_layers(layers, MOST))[0] == "a_norm", "of no layer that is there"
 
 
 def test_norms_add_up_as_squares_counts_as_they_are_and_of_ratios_the_largest_counts():

@@ -45,6 +45,7 @@ function drawLine(pen, trace, across, up, paint) {
     pen.fillStyle = paint(trace.fillcolor);
     pen.fill();
   }
+  if (!width) return;
   pen.setLineDash(DASHES[dash]?.(Math.max(width, 3)) ?? []);
   pen.lineWidth = width;
   pen.strokeStyle = paint(color);

@@ -111,6 +111,7 @@ function makeView(model, store, element, Plotly) {
   const canvases = makeCanvases(box);
   const tools = makePanelTools(model, box, Plotly, () => ({ data: makeTraces(false), layout: makeLayout() }));
   const moves = model.get("moves");
+  let drawing = Promise.resolve(); // what plotly has not ended: it must not find its graph purged
   let theme, painter, changed = null, styled = true, coming = 0, resting = 0, revision = 0, drawn = "", closed = false;
 
   const view = { seen: false };
@@ -149,7 +150,8 @@ function makeView(model, store, element, Plotly) {
     styled = false;
     drawn = empty ? "moving" : "resting";
     tools.draw(store.spec.layout.meta);
-    return draw(graph, makeTraces(empty), makeLayout(), model.get("config"));
+    drawing = draw(graph, makeTraces(empty), makeLayout(), model.get("config"));
+    return drawing;
   };
 
   // The ranges that the plots show: the user may have zoomed.
@@ -230,7 +232,7 @@ function makeView(model, store, element, Plotly) {
     if (!width) dress(); // now it stands in the page: before, nothing has told it of a theme
     width = wide;
     if (model.get("events").includes("width")) store.tell({ width: wide });
-    else if (graph.layout) Plotly.Plots.resize(graph);
+    else if (graph.layout) drawing = Promise.all([drawing, Plotly.Plots.resize(graph)]);
   });
 
   const begin = async () => {
@@ -256,10 +258,20 @@ function makeView(model, store, element, Plotly) {
     clearTimeout(resting);
     cancelAnimationFrame(coming);
     tools.close();
-    Plotly.purge(graph);
-    box.remove();
+    const end = () => {
+      Plotly.purge(graph);
+      box.remove();
+    };
+    drawing.then(end, end);
   };
   return { view, begin };
+}
+
+// Where an event lies on the axes of a point. Plotly looks for the point at most every 50 ms: after a quick move of the
+// pointer it names the one that was there before.
+function findPlace(graph, { xaxis, yaxis }, { clientX, clientY }) {
+  const { left, top } = graph.getBoundingClientRect();
+  return { x: xaxis.p2d(clientX - left - xaxis._offset), y: yaxis.p2d(clientY - top - yaxis._offset) };
 }
 
 // Tells the kernel of what it has asked to hear, and gives axes their own ranges back at a double click.
@@ -269,7 +281,7 @@ function listen(model, graph, view, tell) {
   graph.on("plotly_relayout", () => view.followZoom());
   graph.on("plotly_relayouting", () => view.followZoom());
   if (events.includes("click")) {
-    graph.on("plotly_click", ({ points: [point] }) => tell({ click: { trace: point.curveNumber, x: point.x, y: point.y } }));
+    graph.on("plotly_click", ({ points: [point], event }) => tell({ click: { trace: point.curveNumber, ...findPlace(graph, point, event) } }));
   }
   if (events.includes("zoom")) {
     graph.on("plotly_relayout", (change) => {

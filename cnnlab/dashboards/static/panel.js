@@ -301,7 +301,18 @@ function controls({ model, el }) {
     const select = element("select", { class: "cnnlab-select", "aria-label": limit.label, onchange: () => turn(name, select.value) },
       ...limit.options.map((option) => element("option", { value: option }, option.replaceAll("_", " "))));
     const mistake = refusal(name, select);
-    rows[name] = { mistake, show: (value) => (select.value = value) };
+    const other = element("option", { hidden: true }); // a number that is none of those offered
+    select.append(other);
+    const [field, needed] = limit.needs;
+    rows[name] = {
+      mistake,
+      show: (value) => {
+        if (!limit.options.includes(String(value))) other.value = other.textContent = String(value);
+        select.value = value;
+        select.disabled = needed !== undefined && model.get("state").values[field] !== needed;
+        select.title = select.disabled ? `only with ${field} ${needed}` : "";
+      },
+    };
     return element("div", { class: "cnnlab-choice", title: limit.meaning },
       element("span", { class: "cnnlab-heading" }, element("span", { class: "cnnlab-name" }, limit.label), helper(limit.explanation)), select, mistake.said);
   };
@@ -317,7 +328,7 @@ function controls({ model, el }) {
     const fields = [element("div", { class: "cnnlab-fields" }, ...numbers.map((name) => number(name, limits[name]))),
       element("div", { class: "cnnlab-choices" }, ...choices.map((name) => choice(name, limits[name])))];
     if (order === 0) return element("fieldset", { class: "cnnlab-group" }, element("legend", {}, title), ...fields);
-    const named = [...numbers, ...choices].map((name) => limits[name].label);
+    const named = [...numbers, ...choices].map((name) => limits[name].label).filter((label) => label !== title);
     return folded(title, named.join(", ").toLowerCase().replaceAll("relu", "ReLU"), ...fields);
   };
   const problem = element("div", { class: "cnnlab-problem", role: "alert" });

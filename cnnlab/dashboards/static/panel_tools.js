@@ -36,9 +36,11 @@ function makePanelTools(model, box, Plotly, figure) {
     const [left, top, width] = panel.box;
     const help = button("?", `What ${panel.title} shows`, () => words.togglePopover({ source: help }));
     placePopover(words, help);
-    return element("div", { class: "cnnlab-tools", role: "group", "aria-label": panel.title, style: `left: ${left}px; top: ${top}px; width: ${width}px` },
+    return element("div", { class: "cnnlab-tools", role: "group", "data-panel": panel.name, "aria-label": panel.title, style: `left: ${left}px; top: ${top}px; width: ${width}px` },
       button(large ? "⤡" : "⤢", large ? "All plots again (Escape)" : `Show ${panel.title} large`, () => send({ focus: large ? null : panel.name }), { "aria-pressed": String(large), "data-tool": "focus" }),
       help, words,
+      ...(panel.then && model.get("events").includes("magnitudes") ? [button("⇄", `Show ${panel.then} in place of ${panel.kind}`,
+        () => send({ magnitudes: panel.then }), { "data-tool": "magnitudes" })] : []),
       button("PNG", `Save ${panel.title} as a picture`, () => savePicture(panel)),
       button("CSV", `Save the numbers of ${panel.title}`, () => send({ csv: panel.name })));
   };
@@ -51,10 +53,11 @@ function makePanelTools(model, box, Plotly, figure) {
       const wanted = JSON.stringify(meta ?? null);
       if (wanted === drawn) return;
       drawn = wanted;
-      const held = bars.contains(document.activeElement) && document.activeElement.dataset.tool;
+      const holder = bars.contains(document.activeElement) && document.activeElement;
+      const held = holder && holder.dataset.tool, of = holder && holder.closest(".cnnlab-tools").dataset.panel;
       bars.dataset.focus = meta?.focus ?? "";
       bars.replaceChildren(...(meta?.panels ?? []).map((panel) => makeBar(panel, meta.focus)));
-      if (held) bars.querySelector("[data-tool=focus]")?.focus();
+      if (held) (bars.querySelector(`[data-panel=${of}] [data-tool=${held}]`) ?? bars.querySelector("[data-tool=focus]"))?.focus();
     },
   };
 }

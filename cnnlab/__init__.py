@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from cnnlab.course.checks import check_answer as check_answer
     from cnnlab.course.guesses import guess as guess
     from cnnlab.course.hand_in import hand_in as hand_in
+    from cnnlab.curvature.critical import Critical as Critical
+    from cnnlab.curvature.direction import SharpestDirection as SharpestDirection
+    from cnnlab.curvature.direction import measure_direction as measure_direction
     from cnnlab.curvature.divergence import Prediction as Prediction
     from cnnlab.curvature.divergence import predict as predict
-    from cnnlab.curvature.hessian import Critical as Critical
-    from cnnlab.curvature.hessian import critical_learning_rate as critical_learning_rate
+    from cnnlab.curvature.learning_rate import critical_learning_rate as critical_learning_rate
     from cnnlab.curvature.tracker import advance_safely as advance_safely
     from cnnlab.dashboards.lab import Lab as Lab
     from cnnlab.dashboards.seeds import Fan as Fan
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
     from cnnlab.records.map import wilson as wilson
     from cnnlab.records.own_image import own_image as own_image
     from cnnlab.records.record import Record as Record
+    from cnnlab.records.signals import Signals as Signals
     from cnnlab.sweeps.sweep import sweep as sweep
     from cnnlab.training.run import Run as Run
+    from cnnlab.training.signals import measure_signals as measure_signals
 
 __version__ = "0.1.0"
 
@@ -51,10 +55,14 @@ MODULES = {
     "Record": "records.record",
     "Frame": "records.frame",
     "load": "records.journal",
-    "Critical": "curvature.hessian",
-    "critical_learning_rate": "curvature.hessian",
+    "Critical": "curvature.critical",
+    "critical_learning_rate": "curvature.learning_rate",
+    "SharpestDirection": "curvature.direction",
+    "measure_direction": "curvature.direction",
     "Prediction": "curvature.divergence",
     "predict": "curvature.divergence",
+    "Signals": "records.signals",
+    "measure_signals": "training.signals",
     "rate_plan": "config.schedules",
     "advance_safely": "curvature.tracker",
     "first_alarms": "diagnosis.detectors",

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 import cnnlab
 from cnnlab.cli.check import FIRST_LAB, inspect_machine
 from cnnlab.config.links import Plan, opened
-from cnnlab.config.settings import LIMITS, PRESETS, Choice, Number, Pair, Settings, check_names, presets
+from cnnlab.config.settings import (
+    LIMITS,
+    PRESETS,
+    Choice,
+    Limit,
+    Number,
+    NumberOrName,
+    Pair,
+    Settings,
+    check_names,
+    presets,
+)
 from cnnlab.course.lab_files import PACKAGE, copy_labs, find_labs
 
 if TYPE_CHECKING:
@@ -84,7 +95,8 @@ def carry_out(arguments: Sequence[str] | None) -> int:
     check_output()
     if given.command == "check":
         return check()
-    print(*(f"{name:<12}{describe_preset(name)}" for name in presets()), sep="\n")
+    width = max(map(len, presets())) + 2
+    print(*(f"{name:<{width}}{describe_preset(name)}" for name in presets()), sep="\n")
     return 0
 
 
@@ -170,19 +182,27 @@ def make_parser() -> argparse.ArgumentParser:
     return top
 
 
-def add_setting(run: argparse.ArgumentParser, name: str, limit: Number | Choice | Pair) -> None:
+def add_setting(run: argparse.ArgumentParser, name: str, limit: Limit) -> None:
     """Give `run` the option of one field. Its range is checked by Settings, which says more than argparse does."""
     number = limit.each if isinstance(limit, Pair) else limit
     kind = str if isinstance(number, Choice) else read_whole if number.whole else read_decimal
+    named = isinstance(number, (Choice, NumberOrName))
     run.add_argument(
         f"--{name.replace('_', '-')}",
         dest=name,
         type=kind,
         nargs=2 if isinstance(limit, Pair) else None,
-        metavar="NAME" if isinstance(number, Choice) else "N" if number.whole else "X",
+        metavar="NAME" if named else "N" if kind is read_whole else "X",
         default=argparse.SUPPRESS,
-        help=f"{limit.label}: {', '.join(number.options) if isinstance(number, Choice) else number.interval}",
+        help=f"{limit.label}: {list_values(number)}",
     )
+
+
+def list_values(limit: Number | Choice | NumberOrName) -> str:
+    """What a field may be, in few words."""
+    if isinstance(limit, Number):
+        return limit.interval
+    return ", ".join([*limit.options, *([limit.number.interval] if isinstance(limit, NumberOrName) else [])])
 
 
 def read_whole(text: str) -> int | str | None:

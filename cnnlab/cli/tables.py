@@ -8,6 +8,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -41,11 +42,23 @@ def show_tables(record: Record) -> None:
 
 
 def make_epoch_table(record: Record) -> Table:
-    """A row an epoch: cost, accuracy, gradient norm and largest weight at its last update."""
-    table = make_table("epoch", "cost", "accuracy", "gradient norm", "largest weight")
-    gauges = (record.cost, record.accuracy, record.total_gradient_norm, record.largest_weight.max(axis=1))
+    """A row an epoch: cost, accuracy, gradient norm and largest weight at its last update.
+
+    With a loss scale that of its last update too, and how many updates have been left out so far.
+    """
+    gauges = {
+        "cost": record.cost,
+        "accuracy": record.accuracy,
+        "gradient norm": record.total_gradient_norm,
+        "largest weight": record.largest_weight.max(axis=1),
+    }
+    counts = {}
+    if record.is_measured("scale").any():
+        gauges["loss scale"], counts["left out"] = record.scale, np.cumsum(record.left_out)
+    table = make_table("epoch", *gauges, *counts)
     for epoch, last in enumerate(range(record.updates_per_epoch - 1, len(record), record.updates_per_epoch), start=1):
-        table.add_row(str(epoch), *(format_cell(gauge[last]) for gauge in gauges))
+        cells = [format_cell(gauge[last]) for gauge in gauges.values()]
+        table.add_row(str(epoch), *cells, *(str(count[last]) for count in counts.values()))
     return table
 
 
@@ -88,6 +101,8 @@ def write_json(record: Record, autopsy: Autopsy | None = None) -> None:
         "watched": dict(zip(record.watched, record.watched_values.T, strict=True)),
         "verdict": state_line(record),
     }
+    if record.is_measured("scale").any():
+        values |= {"scale": record.scale, "skipped": record.skipped}
     if autopsy is not None:
         values["explanation"] = dataclasses.asdict(autopsy)
     print(json.dumps(to_json(values), allow_nan=False))

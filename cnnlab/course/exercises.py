@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 def check_number(answer: Any) -> float:
     """An answer as a number."""
-    is_number = isinstance(answer, numbers.Real) or (isinstance(answer, np.ndarray) and answer.size == 1)
-    expect(is_number and not isinstance(answer, bool), "a number", answer)
-    return float(np.asarray(answer).reshape(()))
+    value = answer.item() if isinstance(answer, np.ndarray) and answer.size == 1 else answer
+    expect(isinstance(value, numbers.Real) and not isinstance(value, bool), "a number", answer)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def check_whole(answer: Any) -> int:
@@ -51,17 +54,17 @@ def list_safe_rate() -> Iterator[Case]:
 def judge_safe_rate(seed: int, function: Function) -> None:
     """The rate is 0.01 halved some times, survives, and is the first that does."""
     rate = check_number(function(seed))
-    times = halvings(rate)
-    expect(times is not None, "0.01, halved some times", rate)
-    expect(not breaks(seed=seed, learning_rate=0.01 / 2 ** (times or 0)), "a rate with which the run survives", rate)
-    earlier = [breaks(seed=seed, learning_rate=0.01 / 2**time) for time in range(times or 0)]
+    times = count_steps(rate, 0.01, 0.5, least=1e-9, most=1)
+    expect(times >= 0, "0.01, halved some times", rate)
+    expect(not breaks(seed=seed, learning_rate=0.01 / 2**times), "a rate with which the run survives", rate)
+    earlier = [breaks(seed=seed, learning_rate=0.01 / 2**time) for time in range(times)]
     expect(all(earlier), "the first of the rates with which it survives", rate)
 
 
-def halvings(rate: float) -> int | None:
-    """How many times 0.01 was halved to give a rate; None if that gives no such rate."""
-    times = round(math.log2(0.01 / rate)) if 1e-9 < rate < 1 else -1
-    return times if times >= 0 and math.isclose(rate, 0.01 / 2**times, rel_tol=1e-9) else None
+def count_steps(value: float, first: float, factor: float, *, least: float, most: float) -> int:
+    """How many times the first value was multiplied by a factor to give this one, between bounds; -1 if it was not."""
+    steps = round(math.log(value / first) / math.log(factor)) if least < value < most else -1
+    return steps if steps >= 0 and math.isclose(value, first * factor**steps, rel_tol=1e-9) else -1
 
 
 # 01: two over the largest eigenvalue of the Hessian of linear regression.
@@ -104,8 +107,8 @@ def list_scale_cases() -> Iterator[Case]:
 def judge_scale(rate: float, function: Function) -> None:
     """The scale is one of 0.9, 0.9 * 0.8, and the first whose critical learning rate is above the rate."""
     scale = check_number(function(rate))
-    steps = round(math.log(scale / 0.9) / math.log(0.8)) if 1e-6 < scale < 1 else -1
-    expect(steps >= 0 and math.isclose(scale, 0.9 * 0.8**steps, rel_tol=1e-9), "one of 0.9, 0.9 * 0.8, ...", scale)
+    steps = count_steps(scale, 0.9, 0.8, least=1e-6, most=1)
+    expect(steps >= 0, "one of 0.9, 0.9 * 0.8, ...", scale)
     expect(measure_critical(0.9 * 0.8**steps) > rate, "a scale at which the rate is below the critical one", scale)
     earlier = [measure_critical(0.9 * 0.8**step) <= rate for step in range(steps)]
     expect(all(earlier), "the first of these scales, and yours is smaller", scale)
@@ -346,6 +349,131 @@ def make_line(inputs: tuple[float, ...]) -> dict[str, Any]:
     return {"network": network, "data": (x, 2 * x), "cost": half_squares}
 
 
+# 10: the first scale at which nothing of a gradient is lost.
+
+
+@cache
+def keeps_gradient(activation: str, scale: float) -> bool:
+    """Whether the gradient that comes to cv0 of `deep_plain` is as large as the one that comes to cv19."""
+    run = cnnlab.Run("deep_plain", activation=activation, init_scale=scale)
+    back = cnnlab.measure_signals(run).backward_deviation
+    return bool(back[0] >= back[19])
+
+
+def list_keeping_scale() -> Iterator[Case]:
+    """The activations of `keeping_scale`."""
+    for activation in ("tanh", "sigmoid", "relu", "gelu", "selu"):
+        yield Case(f"activation {activation}", partial(judge_keeping_scale, activation))
+
+
+def judge_keeping_scale(activation: str, function: Function) -> None:
+    """The scale is one of 0.5, 0.5 * 1.1, and the first at which the gradient is kept."""
+    scale = check_number(function(activation))
+    steps = count_steps(scale, 0.5, 1.1, least=0.4, most=100)
+    expect(steps >= 0, "one of 0.5, 0.5 * 1.1, ...", scale)
+    expect(keeps_gradient(activation, 0.5 * 1.1**steps), "a scale at which the gradient is kept", scale)
+    earlier = [keeps_gradient(activation, 0.5 * 1.1**step) for step in range(steps)]
+    expect(not any(earlier), "the first of these scales, and yours is larger", scale)
+
+
+# 11: the most momentum that does not swing.
+
+
+def swings(rate: float, curvature: float, momentum: float) -> bool:
+    """Whether momentum crosses the bottom of a parabola within 1000 updates."""
+    place, velocity = 1.0, 0.0
+    for _ in range(1000):
+        velocity = momentum * velocity + curvature * place
+        place -= rate * velocity
+        if place < 0:
+            return True
+    return False
+
+
+def list_calm_momentum() -> Iterator[Case]:
+    """The rates and curvatures of `calm_momentum`."""
+    for rate, curvature in ((0.02, 1.0), (0.001, 130.0), (0.3, 1.0), (5.0, 0.001), (0.94, 1.0)):
+        yield Case(f"rate {rate:g}, curvature {curvature:g}", partial(judge_calm_momentum, rate, curvature))
+
+
+def judge_calm_momentum(rate: float, curvature: float, function: Function) -> None:
+    """The momentum is one of 0, 0.01, ... 0.99, does not swing, and the next one does."""
+    momentum = check_number(function(rate, curvature))
+    steps = round(100 * momentum) if 0 <= momentum < 1 else -1
+    expect(steps >= 0 and math.isclose(momentum, steps / 100, abs_tol=1e-9), "one of 0, 0.01, ... 0.99", momentum)
+    expect(not swings(rate, curvature, steps / 100), "a momentum that never crosses the bottom", momentum)
+    later = any(not swings(rate, curvature, step / 100) for step in range(steps + 1, 100))
+    expect(not later, "the largest such momentum, and there is a larger one", momentum)
+
+
+# 12: the highest rate that Adam bears while its divisor stays.
+
+
+def list_adam_rate() -> Iterator[Case]:
+    """The quadratics of `adam_rate`."""
+    draw = np.random.default_rng(12).normal
+    loose, tight = draw(size=(9, 4)), draw(size=(7, 3))
+    cases = {
+        "one weight": (np.array([[3.0]]), np.array([4.0]), 0.9),
+        "two weights that have nothing in common": (np.diag([10.0, 1.0]), np.array([1.0, 1e-4]), 0.9),
+        "four weights that go together": (loose.T @ loose, np.array([0.01, 4.0, 0.3, 25.0]), 0.9),
+        "the same with a momentum of 0.5": (loose.T @ loose, np.array([0.01, 4.0, 0.3, 25.0]), 0.5),
+        "three weights without momentum": (tight.T @ tight, np.array([1e-6, 1e-5, 1e-7]), 0.0),
+        "three weights with a momentum of 0.99": (tight.T @ tight, np.array([9.0, 900.0, 1.0]), 0.99),
+    }
+    for name, quadratic in cases.items():
+        yield Case(name, partial(judge_adam_rate, *quadratic))
+
+
+def find_growth(hessian: Any, squares: Any, momentum: float, rate: float) -> float:
+    """By what factor weights and mean grow at an update in the long run, if the squares stay."""
+    count = len(hessian)
+    mean = np.hstack([(1 - momentum) * hessian, momentum * np.eye(count)])
+    weights = np.eye(count, 2 * count) - rate * mean / np.sqrt(squares)[:, None]
+    return float(max(abs(np.linalg.eigvals(np.vstack([weights, mean])))))
+
+
+def judge_adam_rate(hessian: Any, squares: Any, momentum: float, function: Function) -> None:
+    """Just below the rate Adam's way to the bottom shrinks, just above it grows."""
+    rate = check_number(function(hessian.copy(), squares.copy(), momentum))
+    expect(rate > 0 and math.isfinite(rate), "a rate above 0", rate)
+    growth = [find_growth(hessian, squares, momentum, times * rate) for times in (0.999, 1.001)]
+    expect(growth[0] < 1, "a rate below which the way shrinks: yours is too high", rate)
+    expect(growth[1] > 1, "a rate above which the way grows: yours is too low", rate)
+
+
+# 13: the loss scale that each update meets.
+
+
+def list_scales() -> Iterator[Case]:
+    """The updates of `scales`: whether the scaled gradient of each overflowed."""
+    bad, good = [True], [False]
+    yield Case("five good updates", partial(judge_scales, 5 * good))
+    yield Case("overflows in updates 1, 2 and 4", partial(judge_scales, 2 * bad + good + bad + 5 * good))
+    yield Case("twenty overflows in a row", partial(judge_scales, 20 * bad + 5 * good))
+    yield Case("2,001 good updates", partial(judge_scales, 2001 * good))
+    yield Case("an overflow amid 3,998 good updates", partial(judge_scales, 1999 * good + bad + 1999 * good))
+    yield Case("6,500 good updates", partial(judge_scales, 6500 * good))
+    yield Case("an overflow right after a doubling", partial(judge_scales, 2000 * good + bad + 2005 * good))
+    draw = np.random.default_rng(13).random
+    yield Case("an overflow in a thousand updates", partial(judge_scales, (draw(9000) < 0.001).tolist()))
+    yield Case("an overflow in three updates", partial(judge_scales, (draw(40) < 0.3).tolist()))
+
+
+def judge_scales(overflowed: list[bool], function: Function) -> None:
+    """The scale is 65536 at first, half as large after an overflow, and doubled after 2000 other updates in a row."""
+    answer = function(list(overflowed))
+    is_list = isinstance(answer, (list, tuple)) or (isinstance(answer, np.ndarray) and answer.ndim == 1)
+    expect(is_list, "a list of scales", answer)
+    expect(len(answer) == len(overflowed), f"{len(overflowed)} scales", f"{len(answer)} of them")
+    scale, good = 65536.0, 0
+    for update, (found, bad) in enumerate(zip(answer, overflowed, strict=True), 1):
+        expect(check_number(found) == scale, f"{scale:g} for update {update}", found)
+        good = 0 if bad else good + 1
+        scale *= 0.5 if bad else 2 if good == 2000 else 1
+        good %= 2000
+
+
 EXERCISES: dict[str, Callable[[], Iterator[Case]]] = {
     "safe_rate": list_safe_rate,
     "critical_rate": list_critical_rate,
@@ -357,5 +485,9 @@ EXERCISES: dict[str, Callable[[], Iterator[Case]]] = {
     "edge": list_edge,
     "enough": list_enough,
     "largest_rate": list_largest_rate,
+    "keeping_scale": list_keeping_scale,
+    "calm_momentum": list_calm_momentum,
+    "adam_rate": list_adam_rate,
+    "scales": list_scales,
 }
 """The function that a lab asks for -> its cases."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gzip
+import html
 import json
 import math
 import os
@@ -18,15 +20,17 @@ import plotly.io
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
-from cnnlab.config.settings import LIMITS, list_changes
+from cnnlab.config.settings import LIMITS, list_changes, quote
 from cnnlab.diagnosis.summary import difference, start_line, state_line, tone
 from cnnlab.export.rendering import render
-from cnnlab.plots.arrangement import arrange_panels
+from cnnlab.plots.arrangement import Arrangement, arrange_panels
 from cnnlab.plots.colours import colour_branch
 from cnnlab.plots.dashboard import draw_dashboard, find_ranges, refresh_dashboard
 from cnnlab.plots.dashboard_layout import make_layout
+from cnnlab.plots.gauges import choose_shown
 from cnnlab.plots.layer_groups import group_layers
 from cnnlab.plots.recorder import FigureRecorder, Place
+from cnnlab.plots.still import draw_still
 from cnnlab.records.atomic_files import write_atomically
 from cnnlab.records.record import Record, find_record
 
@@ -82,35 +86,63 @@ class Page:
     """Of each branch its colour, what is different in it, and whether it is the one shown."""
     settings: list[tuple[str, str]]
     """Each setting at the start and its value."""
-    run: Film
-    """What the page plays."""
+    still: str
+    """What it shows until plotly.js is read: the cost as SVG."""
+    frames: int
+    """How many frames it plays."""
+    run: str
+    """What it plays: a `Film` as JSON, packed by gzip, in base64."""
 
 
-def export_html(record: Record, path: str | os.PathLike[str], cdn: bool = False) -> None:
+def export_html(record: Record, path: str | os.PathLike[str], cdn: bool = False, *, script: str | None = None) -> None:
     """Write a record as one HTML file with the dashboard's plots, a play button and a slider over its updates.
 
-    It opens in a browser without kernel or internet (5 MB); with `cdn=True` it is small and fetches plotly.js from its
-    makers' server each time. A record of more than 120 updates is thinned evenly. The file appears whole or not at all.
+    It opens in a browser without kernel or internet (5 MB). With `cdn=True` it is small (40 to 400 kB) and fetches
+    plotly.js from its makers' server each time; with `script="plotly.min.js"` it reads it from that address, relative
+    to the page, so that many pages share one copy. A record of more than 120 updates is thinned evenly. The file
+    appears whole or not at all.
     """
-    content = write_page(find_record(record), cdn).encode()
+    content = write_page(find_record(record), cdn, check_script(script, cdn)).encode()
     with write_atomically(path) as file:
         file.write(content)
 
 
-def write_page(record: Record, cdn: bool) -> str:
+def check_script(script: Any, cdn: bool) -> str | None:
+    """The address of plotly.js itself; TypeError or ValueError in a sentence if it is none, or `cdn` is on, too."""
+    if script is None:
+        return None
+    if not isinstance(script, str):
+        raise TypeError(f"script must be the address of plotly.js as a text, or None, got {quote(script)}")
+    if cdn or not script:
+        wrong = "cdn=True with it" if cdn else "an empty one"
+        raise ValueError(f"script must be the one address of plotly.js, or None, got {wrong}")
+    return script
+
+
+def find_script(cdn: bool, script: str | None) -> str:
+    """The element that holds or fetches plotly.js."""
+    if script is not None:
+        return f'<script src="{html.escape(script)}"></script>'
+    return find_cdn_script() if cdn else f"<script>{get_plotlyjs()}</script>"
+
+
+def write_page(record: Record, cdn: bool, script: str | None = None) -> str:
     """The whole text."""
+    film = make_film(record)
     family = {each.branch.number: each for each in (record, *record.others)}
     start = dataclasses.asdict(record.settings)
     page = Page(
         record=record,
-        plotly=find_cdn_script() if cdn else f"<script>{get_plotlyjs()}</script>",
+        plotly=find_script(cdn, script),
         words=describe_settings(record),
         branches=[
             (colour_branch(number), difference(each, family.get(each.branch.parent or 0)), each is record)
             for number, each in sorted(family.items())
         ],
         settings=[(limit.label, describe_value(start[name])) for name, limit in LIMITS.items()],
-        run=make_film(record),
+        still=draw_still(record, state_line(record)),
+        frames=len(film["steps"]),
+        run=pack_film(film),
     )
     return render("page.html.jinja", page)
 
@@ -123,12 +155,18 @@ def find_cdn_script() -> str:
     return found[0]
 
 
+def pack_film(film: Film) -> str:
+    """A film as text without letters that HTML would read; the same bytes each time."""
+    packed = gzip.compress(json.dumps(film, separators=(",", ":")).encode(), mtime=0)
+    return base64.b64encode(packed).decode("ascii")
+
+
 def make_film(record: Record) -> Film:
     """The figure, what changes in it from frame to frame, and the state line of each frame."""
     steps, goal = choose_steps(record), max(len(record), 1)
     shown = [record.until(step) for step in steps]
-    figure = draw_dashboard(shown[0], goal, scale=SCALE, width=WIDTHS[0])
-    refresh_dashboard(figure, shown[0], (record,), goal, panels=arrange_panels(WIDTHS[0], SCALE).panels)
+    figure = draw_dashboard(shown[0], goal, scale=SCALE, width=WIDTHS[0], panels=choose_shown(record.schedule))
+    refresh_dashboard(figure, shown[0], (record,), goal, panels=arrange(record, WIDTHS[0]).panels)
     changes, values = find_changes([draw_frame(each, record, [trace.name for trace in figure.data]) for each in shown])
     return {
         "figure": json.loads(figure.to_json(validate=False)),
@@ -142,9 +180,14 @@ def make_film(record: Record) -> Film:
     }
 
 
+def arrange(record: Record, width: int) -> Arrangement:
+    """Where the plots of a record lie at a width."""
+    return arrange_panels(width, SCALE, choose_shown(record.schedule))
+
+
 def make_first_layout(shown: Record, record: Record, width: int) -> dict[str, Any]:
     """The layout of the first frame at a width."""
-    arrangement = arrange_panels(width, SCALE)
+    arrangement = arrange(record, width)
     layout = make_layout(group_layers(shown).layers, arrangement)
     ranges = find_ranges(group_layers(shown), (record,), max(len(record), 1), panels=arrangement.panels)
     for axis, range_and_ticks in ranges.items():
@@ -177,7 +220,7 @@ def draw_frame(shown: Record, record: Record, names: Iterable[str]) -> dict[Plac
     """All that `refresh_dashboard` draws of a record after an update, with the whole record as a ghost behind it."""
     drawn = FigureRecorder(names)
     # The axis of every layout has room for the ticks of the narrowest.
-    panels = arrange_panels(WIDTHS[0], SCALE).panels
+    panels = arrange(record, WIDTHS[0]).panels
     refresh_dashboard(drawn, shown, (record,), max(len(record), 1), panels=panels)
     return {place: json.dumps(to_json(value), sort_keys=True) for place, value in drawn.values()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cnnlab.config.settings import KNOB_FIELDS, KNOB_NUMBERS, Knobs, Settings
+from cnnlab.config.settings import ADAPTIVE, KNOB_FIELDS, KNOB_NUMBERS, Knobs, Settings
 from cnnlab.records.record import Record
 
 KINDS = tuple(name for name in KNOB_FIELDS if name not in KNOB_NUMBERS)
@@ -67,8 +67,10 @@ def list_effects(name: str, knobs: list[Knobs], settings: Settings) -> list[floa
             "clip_threshold": row.clip == "off",
             "epsilon": settings.cost == "log_softmax",
             "penalty_in": row.l1 == row.l2 == 0,
+            "beta2": row.optimizer not in ADAPTIVE,
+            "adam_epsilon": row.optimizer not in ADAPTIVE,
         }.get(name, False)
         values.append((values[-1] if values else None) if idle else getattr(row, name))
     useful = next((value for value in values if value is not None), 0.0)
     effects = [useful if value is None else value for value in values]
-    return effects if set(effects) - {0.0, "off"} else []
+    return effects if set(effects) - {0.0, "off", "sgd"} else []

@@ -43,6 +43,23 @@ def said(capsys, arguments):
     return status, *capsys.readouterr()
 
 
+def test_a_run_with_a_loss_scale_prints_it_and_what_it_left_out(capsys):
+    small = ["run", "question", "--channels", "2", "--hidden", "4", "4", "--patch-size", "13", "--patches", "8"]
+    scaled = [*small, "--precision", "float16", "--loss-scale", "dynamic", "--learning-rate", "1e-6", "--epochs", "3"]
+    status, printed, _ = said(capsys, scaled)
+    assert status == 0
+    assert re.search(r"largest weight +loss scale +left out", printed)
+    assert re.search(r"^ *1 .* 65536.00 +1 *$", printed, re.MULTILINE)
+    found = strict(said(capsys, [*scaled, "--json"])[1])
+    assert (found["scale"][0], found["skipped"][0]) == (65536, 1)
+    assert found["settings"]["loss_scale"] == "dynamic"
+    plain = said(capsys, [*small, "--epochs", "1"])[1]
+    assert "loss scale" not in plain
+    status, _, refused = said(capsys, [*small, "--loss-scale", "1024"])
+    assert status == 2
+    assert "loss_scale must be 'off' with precision 'float32', got 1024.0" in refused
+
+
 # What a person may type
 
 
@@ -393,7 +410,9 @@ def test_a_folder_of_the_user_s_choice_gets_the_labs_and_is_opened(request, laun
     assert "1 that you changed are left as they are" in err
     assert served(launched) == (changed.parent.absolute(), machine.FIRST_LAB)
     assert changed.read_text() == "mine"
-    assert len(list(changed.parent.glob("*.ipynb"))) == 10
+    assert {path.name for path in changed.parent.glob("*.ipynb")} == {
+        path.name for path in (ROOT / "labs").glob("*.ipynb")
+    }
     assert os.listdir() == ["mine"]
 
 

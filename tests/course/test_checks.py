@@ -2,13 +2,16 @@
 
 import itertools
 import json
+from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 import cnnlab
 from cnnlab.course.checks import judge_answer
 from cnnlab.course.exercises import EXERCISES, Case
+from cnnlab.training.loss_scaling import follow_scaling
 
 
 def survives(**changes):
@@ -172,6 +175,125 @@ def smallest_of_all(mine, rates):
     return min(rate for rate in rates if train(mine, rate))
 
 
+@cache
+def keeps(activation, scale):
+    run = cnnlab.Run("deep_plain", activation=activation, init_scale=scale)
+    back = cnnlab.measure_signals(run).backward_deviation
+    return back[0] >= back[19]
+
+
+def enlarge(activation):
+    scale = 0.5
+    while not keeps(activation, scale):
+        scale *= 1.1
+    return scale
+
+
+def enlarge_by_powers(activation):
+    return next(0.5 * 1.1**k for k in itertools.count() if keeps(activation, 0.5 * 1.1**k))
+
+
+def enlarge_again(activation, scale=0.5):
+    return np.float64(scale) if keeps(activation, scale) else enlarge_again(activation, scale * 1.1)
+
+
+def crosses(rate, curvature, momentum):
+    place, velocity = 1.0, 0.0
+    for _ in range(1000):
+        velocity = momentum * velocity + curvature * place
+        place = place - rate * velocity
+        if place < 0:
+            return True
+    return False
+
+
+def calm_by_trying(rate, curvature):
+    return max(step / 100 for step in range(100) if not crosses(rate, curvature, step / 100))
+
+
+def calm_downwards(rate, curvature):
+    momentum = 0.99
+    while crosses(rate, curvature, momentum):
+        momentum -= 0.01
+    return round(momentum, 2)
+
+
+def calm_by_theory(rate, curvature):
+    return np.floor(100 * (1 - np.sqrt(rate * curvature)) ** 2) / 100
+
+
+def divide_rows(hessian, squares):
+    return hessian / np.sqrt(squares)[:, None]
+
+
+def rate_by_rows(hessian, squares, momentum):
+    steepest = np.linalg.eigvals(divide_rows(hessian, squares)).real.max()
+    return 2 * (1 + momentum) / ((1 - momentum) * steepest)
+
+
+def rate_by_both_sides(hessian, squares, momentum):
+    root = squares**0.25
+    return (2 + 2 * momentum) / (1 - momentum) / np.linalg.eigvalsh(hessian / np.outer(root, root))[-1]
+
+
+def goes_down(hessian, squares, momentum, rate):
+    step = np.diag(rate / np.sqrt(squares))
+    one, mean = np.eye(len(squares)), (1 - momentum) * hessian
+    update = np.block([[one - step @ mean, -momentum * step], [mean, momentum * one]])
+    with np.errstate(all="ignore"):
+        early, late = (abs(np.linalg.matrix_power(update, count)).max() for count in (4096, 8192))
+    return late < early or late == 0
+
+
+def rate_by_halving(hessian, squares, momentum):
+    low, high = 1e-9, 1e9
+    while high / low > 1.0005:
+        middle = np.sqrt(low * high)
+        low, high = (middle, high) if goes_down(hessian, squares, momentum, middle) else (low, middle)
+    return low
+
+
+def count_and_scale(overflowed):
+    scale, good, met = 65536, 0, []
+    for bad in overflowed:
+        met.append(scale)
+        good = 0 if bad else good + 1
+        if bad:
+            scale /= 2
+        elif good == 2000:
+            scale, good = 2 * scale, 0
+    return met
+
+
+def scale_as_the_package(overflowed):
+    state, met = torch.tensor([65536.0, 0, 0]), []
+    for bad in torch.tensor(overflowed):
+        met.append(state[0].item())
+        state = follow_scaling(state, bad, True)
+    return np.array(met)
+
+
+def scale_by_stretches(overflowed):
+    powers = np.zeros(len(overflowed) + 1)
+    ends = [-1, *np.flatnonzero(overflowed), len(overflowed)]
+    for begin, end in itertools.pairwise(ends):
+        powers[begin + 2001 : end + 1 : 2000] += 1
+        powers[end + 1 : end + 2] -= 1
+    return tuple(65536 * 2 ** powers.cumsum()[:-1])
+
+
+def scale_by(overflowed, first=65536.0, often=2000, reset=True, less=0.5, anew=True, least=0.0):
+    scale, good, met = first, 0, []
+    for bad in overflowed:
+        met.append(scale)
+        good = good + 1 if not bad else 0 if reset else good
+        if bad:
+            scale = max(scale * less, least)
+        elif good >= often:
+            scale, good = 2 * scale, 0 if anew else good
+    return met
+
+
 def eigenvalue(X):
     return np.linalg.eigvalsh(X.T @ X / len(X))[-1]
 
@@ -195,6 +317,10 @@ RIGHT = {
     "edge": (edge_by_argmax, edge_by_index, edge_by_sum),
     "enough": (count_up, count_by_range, count_in_floats),
     "largest_rate": (largest_first, largest_of_all, largest_by_theory),
+    "keeping_scale": (enlarge, enlarge_by_powers, enlarge_again),
+    "calm_momentum": (calm_by_trying, calm_downwards, calm_by_theory),
+    "adam_rate": (rate_by_rows, rate_by_both_sides, rate_by_halving),
+    "scales": (count_and_scale, scale_as_the_package, scale_by_stretches),
 }
 """Exercise -> answers that are right, written differently."""
 
@@ -288,6 +414,52 @@ WRONG = {
         smallest_of_all,
         lambda mine, rates: 2 / mine["data"][0].square().sum().item(),
     ),
+    "keeping_scale": (
+        lambda activation: 1.0,
+        lambda activation: 0.5,
+        lambda activation: 10,
+        lambda activation: enlarge("tanh"),
+        lambda activation: enlarge(activation) * 1.1,
+        lambda activation: enlarge(activation) / 1.1,
+        lambda activation: {"sigmoid": enlarge("sigmoid"), "tanh": enlarge("tanh")}.get(activation, 1.0),
+    ),
+    "calm_momentum": (
+        lambda rate, curvature: 0.9,
+        lambda rate, curvature: 0.0,
+        lambda rate, curvature: (1 - np.sqrt(rate * curvature)) ** 2,
+        lambda rate, curvature: calm_by_theory(rate, 1.0),
+        lambda rate, curvature: calm_by_theory(rate, curvature) + 0.01,
+        lambda rate, curvature: max(calm_by_theory(rate, curvature) - 0.01, 0),
+        lambda rate, curvature: 1 - np.sqrt(rate * curvature),
+    ),
+    "adam_rate": (
+        lambda hessian, squares, momentum: 0.001,
+        lambda hessian, squares, momentum: 38 / np.linalg.eigvals(divide_rows(hessian, squares)).real.max(),
+        lambda hessian, squares, momentum: rate_by_rows(hessian, np.ones(len(squares)), momentum),
+        lambda hessian, squares, momentum: rate_by_rows(hessian, squares**2, momentum),
+        lambda hessian, squares, momentum: rate_by_rows(hessian, squares, momentum) * (1 - momentum),
+        lambda hessian, squares, momentum: rate_by_rows(np.diag(np.diag(hessian)), squares, momentum),
+        lambda hessian, squares, momentum: rate_by_rows(hessian, squares, momentum) * 1.01,
+        lambda hessian, squares, momentum: rate_by_rows(hessian, squares, momentum) / 1.01,
+        lambda hessian, squares, momentum: (
+            2 * (1 + momentum) / (1 - momentum) / np.linalg.eigvalsh(divide_rows(hessian, squares))[-1]
+        ),
+    ),
+    "scales": (
+        lambda overflowed: 65536.0,
+        lambda overflowed: [65536.0] * len(overflowed),
+        lambda overflowed: [65536 * 0.5 ** sum(overflowed[:at]) for at in range(len(overflowed))],
+        lambda overflowed: [65536 * 0.5 ** sum(overflowed[: at + 1]) for at in range(len(overflowed))],
+        lambda overflowed: count_and_scale(overflowed)[1:],
+        lambda overflowed: scale_by(overflowed, first=32768.0),
+        lambda overflowed: scale_by(overflowed, often=1999),
+        lambda overflowed: scale_by(overflowed, often=2001),
+        lambda overflowed: scale_by(overflowed, reset=False),
+        lambda overflowed: scale_by(overflowed, anew=False),
+        lambda overflowed: scale_by(overflowed, less=0.25),
+        lambda overflowed: scale_by(overflowed, least=1.0),
+        lambda overflowed: [int(scale) for scale in count_and_scale(overflowed)],
+    ),
 }
 """Exercise -> answers that are wrong."""
 
@@ -369,6 +541,18 @@ def test_an_error_of_the_answer_is_told_in_a_sentence_with_case_and_line(noteboo
 )
 def test_whatever_the_answer_raises_ends_no_notebook(notebook, answer, error):
     assert f"critical_rate raised {error}" in cnnlab.check_answer("critical_rate", answer).said
+
+
+@pytest.mark.parametrize("name", ["critical_rate", "adam_rate", "enough"])
+@pytest.mark.parametrize("answer", [["a"], [1j], [None], [...], [True]])
+def test_an_array_that_holds_no_number_is_refused_in_a_sentence(notebook, name, answer):
+    assert cnnlab.check_answer(name, lambda *given: np.array(answer)).said.endswith(", asked was a number.")
+
+
+@pytest.mark.parametrize("name", ["critical_rate", "adam_rate", "enough"])
+@pytest.mark.parametrize("answer", [10**400, -(10**400)])
+def test_a_number_too_large_for_a_float_is_refused_in_a_sentence(notebook, name, answer):
+    assert cnnlab.check_answer(name, lambda *given: answer).said.startswith("Not yet: ")
 
 
 def test_an_interrupt_is_not_taken_for_a_mistake(notebook):

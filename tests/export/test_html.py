@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import plotly.offline
 import pytest
-from handmade import record_of
+from handmade import record_of, unpack_film
 from jinja2 import UndefinedError
 from torch import nn
 
@@ -125,14 +125,14 @@ def test_a_cost_that_overflows_float32_is_still_drawn():
     np.testing.assert_array_equal(told(costs[0]["y"]), [1e-60, 1.0, 1e300])
 
 
-def test_the_question_s_run_takes_less_than_a_megabyte(tmp_path):
+def test_the_question_s_run_takes_less_than_a_tenth_of_a_megabyte_beside_plotly(tmp_path):
     run = cnnlab.Run("question", device="cpu")
     run.advance(20)
     cnnlab.export_html(run.record, tmp_path / "run.html")
     cnnlab.export_html(run.record, tmp_path / "small.html", cdn=True)
     whole, small = ((tmp_path / name).stat().st_size for name in ("run.html", "small.html"))
-    assert small < 500_000
-    assert whole - len(plotly.offline.get_plotlyjs().encode()) < 500_000
+    assert small < 100_000
+    assert whole - len(plotly.offline.get_plotlyjs().encode()) < 100_000
     assert os.listdir(tmp_path) in (["run.html", "small.html"], ["small.html", "run.html"])
 
 
@@ -142,6 +142,34 @@ def test_the_page_fetches_nothing_unless_told_to(exploded):
     (script,) = [values for _, values in Elements(write_page(exploded, cdn=True)).started if "src" in values]
     assert script["src"].startswith("https://")
     assert script["integrity"]
+
+
+def test_pages_share_a_plotly_that_lies_beside_them(exploded, tmp_path):
+    cnnlab.export_html(exploded, tmp_path / "run.html", script='../"a" & b.js')
+    page = (tmp_path / "run.html").read_text()
+    assert [values["src"] for _, values in Elements(page).started if "src" in values] == ['../"a" & b.js']
+    assert unpack_film(page) == json.loads(json.dumps(make_film(exploded)))
+    assert len(page) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"script": 3}, TypeError, "script must be the address of plotly.js as a text, or None, got 3"),
+        ({"script": ""}, ValueError, "script must be the one address of plotly.js, or None, got an empty one"),
+        ({"script": "a.js", "cdn": True}, ValueError, "or None, got cdn=True with it"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_no_page_written(exploded, tmp_path, given, error, words):
+    with pytest.raises(error, match=words):
+        cnnlab.export_html(exploded, tmp_path / "run.html", **given)
+    assert os.listdir(tmp_path) == []
+
+
+def test_until_plotly_is_read_the_page_shows_the_whole_cost_and_its_end(exploded):
+    elements = Elements(write_page(exploded, cdn=True))
+    assert [tag for tag, _ in elements.started].count("svg") == 1
+    assert "cost is NaN since" in elements.text
 
 
 def test_what_a_stranger_called_a_layer_is_text():
@@ -156,8 +184,10 @@ def test_what_a_stranger_called_a_layer_is_text():
 
 def test_a_layer_named_in_the_language_of_templates_is_text():
     page = write_page(record_of([1.0, np.nan], layers=("{{6*7}}", "{% x %}", "{# c #}")), cdn=True)
+    assert "42" not in Elements(page).text
+    held = json.dumps(unpack_film(page)["figure"])
     for text in ("{{6*7}}", "{% x %}", "{# c #}"):
-        assert text in page
+        assert text in held
 
 
 def test_a_value_that_a_template_needs_and_does_not_get_is_an_error():

@@ -34,6 +34,28 @@ LEARNS = {
     "learning_rate": 0.05,
 }
 """A small network that learns, so that every update hangs on all that came before it."""
+NETWORKS: dict[str, dict[str, object]] = {
+    **{f"activation {name}": {"activation": name} for name in ("leaky_relu", "gelu", "selu", "sigmoid")},
+    "tanh, Glorot": {"activation": "tanh", "init": "glorot_uniform"},
+    "SiLU, LeCun": {"activation": "silu", "init": "lecun_normal"},
+    "one convolution": {"depth": 1, "patch_size": 5},
+    "padded": {"padding": "same", "depth": 3},
+    "batch norm, lsuv": {"normalization": "batch", "init": "lsuv", "dropout": 0.2},
+    "batch norm of float16": {"normalization": "batch", "precision": "float16", "batch_size": 5},
+    "batch norm after": {"normalization": "batch", "normalization_place": "after", "clip": "norm"},
+    "layer norm, adaptive clipping": {"normalization": "layer", "clip": "adaptive", "clip_threshold": 0.01},
+    "group norm of float64": {"normalization": "group", "precision": "float64", "channels": 4, "hidden": (12, 6)},
+    "dropout in batches": {"dropout": 0.5, "batch_size": 4, "seed": 7},
+    "shortcuts": {"residual": "on", "padding": "same", "init": "lsuv"},
+    "ReZero, many layers": {"residual": "zero", "padding": "same", "depth": 24, "normalization": "batch", "l2": 0.1},
+    "many plain layers": {"padding": "same", "depth": 30, "activation": "elu"},
+    "64 layers in pairs": {"padding": "same", "depth": 64, "residual": "on", "patch_size": 6},
+    "everything in the network": {
+        "residual": "zero", "padding": "same", "depth": 5, "normalization": "batch", "dropout": 0.3, "init": "lsuv",
+        "batch_size": 5, "activation": "gelu", "precision": "bfloat16", "clip": "adaptive", "momentum": 0.9,
+    },
+}  # fmt: skip
+"""Networks that are not the question's."""
 PENALTIES = [{"l1": 0.01}, {"l2": 0.1}, {"l1": 0.01, "l2": 0.1}]
 DRIVER = """
 import contextlib, io, json, sys
@@ -131,7 +153,8 @@ def options(name: str) -> tuple[str, ...]:
 
 def all_cases() -> dict[str, Callable[[], Record]]:
     """Name -> the making of a record."""
-    cases = {f"preset {name}": trained(6, name, device="cpu") for name in PRESETS if name != "question"}
+    # What Adam trained is trained by torch's, which rounds otherwise: see test_optimizer_scripts.py.
+    cases = {f"preset {name}": trained(6, name, device="cpu") for name in PRESETS if name not in ("question", "adam")}
     cases["preset question"] = trained(20, device="cpu")
     cases["question, device left open"] = trained(2)
     for cost in options("cost"):
@@ -154,6 +177,8 @@ def all_cases() -> dict[str, Callable[[], Record]]:
     for relu in options("relu"):
         cases[f"relu {relu}"] = small(relu=relu)
         cases[f"relu {relu} lsuv"] = small(relu=relu, init="lsuv")
+    for name, changes in NETWORKS.items():
+        cases[name] = small(**changes)
     for scaling in options("input_scaling"):
         cases[f"{scaling} pixels"] = small(input_scaling=scaling)
     for size in (1, 4, 5, 9, 10):
@@ -237,8 +262,8 @@ def test_the_question_s_script_explodes_as_the_question_does(printed):
 
 
 @each_case
-def test_the_script_has_at_most_150_lines(case, scripts):
-    assert len(scripts[case].read_text().splitlines()) <= 150
+def test_the_script_has_at_most_150_lines_or_200_where_norms_shortcuts_or_dropout_stand_in_it(case, scripts):
+    assert len(scripts[case].read_text().splitlines()) <= (200 if case in NETWORKS else 150)
 
 
 @each_case

@@ -161,8 +161,9 @@ def same(first: Record, second: Record) -> bool:
     """Whether two trees of branches agree to the bit."""
 
     def content(record: Record) -> tuple[Any, ...]:
-        kept = record.histograms
-        arrays = (record.table, record.kernels, kept.ends, kept.places[: kept.ends[-1]], kept.counts[: kept.ends[-1]])
+        arrays = [record.table, record.kernels]
+        for kept in (record.histograms, record.signal_histograms):
+            arrays += [kept.ends, kept.places[: kept.ends[-1]], kept.counts[: kept.ends[-1]]]
         states = [(each.step, {name: array.tobytes() for name, array in each.arrays.items()})
                   for each in record.take_snapshots() if each.step <= len(record)]  # fmt: skip
         plain = (

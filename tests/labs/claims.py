@@ -1,6 +1,7 @@
 """Claims over many seeds: measured once by `tests/benchmarks/lab_claims.py`, kept in a file, held against sentences."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -55,3 +56,34 @@ def read_values(name: str) -> dict[int, dict[str, float]]:
 def read_column(name: str, key: str) -> np.ndarray:
     """One value of a claim for all its seeds, in their order."""
     return np.array([values[key] for values in read_values(name).values()])
+
+
+def read_seeds(name: str, key: str) -> np.ndarray:
+    """One value of a claim for its 32 seeds."""
+    column = read_column(name, key)
+    assert len(column) == 32
+    return column
+
+
+def find_extent(column: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest of the values of 32 seeds."""
+    assert len(column) == 32
+    return float(min(column)), float(max(column))
+
+
+def read_extent(name: str, key: str) -> tuple[float, float]:
+    """The smallest and the largest value of a claim over its 32 seeds."""
+    return find_extent(read_seeds(name, key))
+
+
+def read_preset_row(preset: str, name: str) -> list[str]:
+    """The cells of a row of the table of a preset over 32 seeds."""
+    text = (RESULTS.parent / "presets.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {preset}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    (row,) = re.findall(rf"^\| {name} \|(.*) \|$", section, re.MULTILINE)
+    return [cell.strip() for cell in row.split("|")]
+
+
+def read_spread(cell: str) -> tuple[float, ...]:
+    """Least, median and largest of a cell."""
+    return tuple(map(float, cell.split(" / ")))

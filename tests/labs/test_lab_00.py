@@ -4,11 +4,12 @@ import math
 import re
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from claims import read_column
-from notebooks import execute, find_lab, find_numbers, read_measured, read_sentence
+from notebooks import execute, find_lab, find_numbers, read_cell, read_measured, read_sentence
 
 import cnnlab
 
@@ -28,6 +29,38 @@ def explode():
     run = cnnlab.Run("question")
     run.advance(20)
     return run.record
+
+
+# A tour of two minutes
+
+
+def test_the_tour_s_network_learns_takes_a_new_rate_looks_back_and_begins_again():
+    lab = cnnlab.Lab("question", hints=False, autosave=False)
+    lab.choose("converges")
+    lab.step(40)
+    assert lab.record.cost[-10:].mean() < 0.5 * lab.record.cost[:10].mean()
+    lab.set(learning_rate=1e-3)
+    lab.step(1)
+    assert (len(lab.record), lab.record.knobs_at(40).learning_rate > 1e-3) == (41, True)
+    assert lab.record.knobs_at(41).learning_rate == 1e-3
+    lab.look_at(10)
+    assert (lab.shown_step, len(lab.record)) == (10, 41)
+    old = lab.record
+    lab.reset()
+    assert len(lab.record) == 0
+    assert [len(ghost) for ghost in lab.view.ghosts] == [len(old)]
+    lab.choose("question")
+    assert (lab.settings.preset, lab.hints) == ("question", False)
+    lab.close()
+
+
+def test_what_the_tour_names_is_on_the_page():
+    told = read_cell(LAB, "tour").source
+    page = (Path(cnnlab.__file__).parent / "dashboards" / "static" / "panel.js").read_text()
+    for name in ("Preset", "Play", "Pause", "↺ Reset", "◀", "▶"):
+        assert f"{name}" in told
+        assert re.search(rf'"[^"]*{name}"', page), name
+    assert {"converges", "question"} <= set(re.findall(r"`(\w+)`", told)) & set(cnnlab.presets())
 
 
 # 1. When does the cost stop being a number?

@@ -86,14 +86,20 @@ def test_the_cost_goes_up_and_down_and_is_zero_two_updates_before_it_is_inf():
     assert gaps[-1] > 104
 
 
-def test_the_early_warning_comes_four_updates_before_the_inf():
+def test_the_text_names_the_gap_from_which_on_there_is_a_warning():
+    from cnnlab.diagnosis.early_warning import NEAR, NO_GAP
+
+    assert find_said(r"warns when the gap of the logits is above (\d+),") == (round(NEAR * NO_GAP["float32"]),)
+
+
+def test_the_early_warning_comes_ten_updates_before_the_inf():
     warned = find_numbers(LAB, r"early warning at update (\d+)", "look")[0]
     updates = execute(LAB)["look"].count("logit gap")
-    assert "here four updates before the `inf`" in read_text(LAB)
-    assert updates - warned == 4
+    assert "here ten updates before the `inf`" in read_text(LAB)
+    assert updates - warned == 10
 
 
-def test_over_32_seeds_nearly_all_break_after_a_cost_that_fell_and_the_warning_is_often_late():
+def test_over_32_seeds_nearly_all_break_after_a_cost_that_fell_and_the_warning_is_mostly_in_time():
     count, seeds, fell = find_said(
         r"(\d+) of (\d+) seeds end in `inf` or `NaN` within two epochs, and in (\d+) of them"
     )

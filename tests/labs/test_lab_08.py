@@ -11,6 +11,7 @@ from notebooks import execute, find_lab, find_numbers, find_said, read_cell, rea
 
 import cnnlab
 from cnnlab.dashboards.seeds import OURS, list_default_remedies
+from cnnlab.diagnosis.remedies import TODAYS
 from cnnlab.plots.cost_curves import LABEL_COLOURS
 from cnnlab.plots.seeds import find_quantiles
 from cnnlab.records.map import CONVERGED, DIVERGED, STALLED, label_runs
@@ -285,7 +286,9 @@ def test_the_medians_of_both_groups_part_within_two_updates():
 # The end.
 
 
-def test_the_remedies_named_at_the_end_are_five_of_the_answer_and_two_of_ours():
-    assert "each of the posted answer's five remedies, and with two of ours" in read_text(LAB)
+def test_the_remedies_named_at_the_end_are_five_of_the_answer_and_six_more():
+    said = "five remedies, and with six more (two of ours, batch normalisation, Adam, shortcuts and a warm-up)"
+    assert said in read_text(LAB)
     assert len(OURS) == 2
-    assert len(list_default_remedies(cnnlab.settings("question"))) == 1 + 5 + 2
+    assert [each.name.partition(",")[0] for each in TODAYS] == ["batch normalisation", "Adam", "shortcuts", "a warm-up"]
+    assert len(list_default_remedies(cnnlab.settings("question"))) == 1 + 5 + 6

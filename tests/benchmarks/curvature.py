@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from cnnlab import Run
-from cnnlab.curvature.hessian import build_hessian_product, critical_learning_rate
+from cnnlab.curvature.hessian import build_hessian_product
+from cnnlab.curvature.learning_rate import critical_learning_rate
 from cnnlab.training.network import make_question_network
 
 RESULTS = Path(__file__).parent / "results" / "curvature.md"

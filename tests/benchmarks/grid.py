@@ -1,11 +1,13 @@
-"""The grid of runs that warnings are measured on: networks, settings and seeds, and how each run ended.
+"""The grid of runs that warnings are measured on: networks, settings and seeds, how each run ended, where it is kept.
 
 Most of it is the question's nine layers made narrow (8 channels, 32 hidden units, patches of 14 pixels) so that some
-thousands of runs take half an hour of one core; `wide` is the question's own size. Imported by warning.py.
+thousands of runs take half an hour of one core; `wide` is the question's own size. Imported by warning.py and
+warning_larger.py, whose options are here, too.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import itertools
 import pickle
@@ -291,15 +293,30 @@ def trained(entry: Entry) -> Outcome:
 
 
 def outcomes(kept_in: Path | None) -> Iterator[Outcome]:
-    """Every run of the grid, from the folder if it has been trained before, else trained and kept there."""
+    """Every run of the grid."""
     for entry in entries():
         name = re.sub("[^a-z0-9.+-]+", "_", f"{entry.family} {entry.name} {entry.seed}".lower())
-        path = None if kept_in is None else kept_in / f"{name}.pickle"
-        if path is not None and path.is_file():
-            yield Outcome(*pickle.loads(path.read_bytes()))
-            continue
-        outcome = trained(entry)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(pickle.dumps(tuple(outcome)))
-        yield outcome
+        yield Outcome(*recall(kept_in, name, lambda entry=entry: trained(entry)))
+
+
+def recall(kept_in: Path | None, name: str, train: Callable[[], tuple]) -> tuple:
+    """What a run gave, from the folder if it has been trained before, else trained and kept there."""
+    if kept_in is None:
+        return train()
+    path = kept_in / f"{name}.pickle"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pickle.dumps(tuple(train())))
+    return pickle.loads(path.read_bytes())
+
+
+def print_report(what: str, report: Callable[[Path | None], str], results: Path) -> None:
+    """Print the tables of a benchmark of warnings, and keep them where that is asked for."""
+    options = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--keep", type=Path, help="folder that holds the records between two calls")
+    options.add_argument("--write", action="store_true", help=f"keep the tables in {results.name}")
+    given = options.parse_args()
+    text = report(given.keep)
+    print(text)
+    if given.write:
+        results.write_text(text)

@@ -1,6 +1,6 @@
 """What the forecast before the first update is worth: the runs, and the tables.
 
-python tests/benchmarks/prediction.py --grid      train what is missing in results/prediction*.csv
+python tests/benchmarks/prediction.py --grid      train what is missing in results/prediction*.csv but for _larger
 python tests/benchmarks/prediction.py [--write]   make the tables
 
 A forecast tries five starts of the question's network for 20 updates and says how many diverged. Here a sixth start is
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from prediction_larger import tabulate_larger
 
 from cnnlab.curvature.divergence import SEEDS, WITHIN
-from cnnlab.curvature.hessian import critical_learning_rate
-from cnnlab.training.checkpoints import State
+from cnnlab.curvature.learning_rate import critical_learning_rate
 from cnnlab.training.clipping import safe_norm
 from cnnlab.training.run import Run
 
@@ -83,7 +83,7 @@ def measure_signs(run: Run) -> dict[str, float]:
     with run.determinism(1):
         step = run.descent.step(run.state, *batch, *knobs)
         ratio = find_longest(run, step.update, run.parameters)
-        after = run.descent.step(State(step.parameters, step.velocity, step.buffers), *batch, *knobs)
+        after = run.descent.step(step.state, *batch, *knobs)
     return {
         "critical": run.knobs_in_force.learning_rate * critical.eigenvalue / 2,
         "ratio": ratio,
@@ -305,6 +305,10 @@ def write_report(signs: list[dict[str, str]], starts: dict[int, dict[int, bool]]
         f"{SCALES[0]:g} to {SCALES[1]:g} (log-uniform), placement of ReLU, input scaling and seed at random.",
         "",
         *tabulate_sixth(np.array(ends, dtype=bool)),
+        "",
+        "## Over the larger space",
+        "",
+        *tabulate_larger(),
         "",
         f"## The preset `question`: what is shown for {SHOWN} seeds, and the truth",
         "",

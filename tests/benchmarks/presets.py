@@ -1,6 +1,6 @@
 """What each preset shows, over many seeds: the numbers that its comment in cnnlab/settings.py promises.
 
-python tests/benchmarks/presets.py [--seeds 32] [--write]
+python tests/benchmarks/presets.py [--seeds 32] [--only adam] [--write]
 
 Seeds are 0, 1, 2 and so on; a run ends after its preset's own epochs or at its first non-finite cost. --write keeps the
 tables in tests/benchmarks/results/presets.md. About ten minutes of one core with 32 seeds.
@@ -14,11 +14,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from cnnlab import Run
+from cnnlab import Run, critical_learning_rate, presets
 from cnnlab.records.record import Record
 
 RESULTS = Path(__file__).parent / "results" / "presets.md"
@@ -36,11 +37,49 @@ QUESTION = {
     "gradient clipped to norm 1": {"clip": "norm"},
 }
 """What changes in the question's preset, in words -> the changes."""
+ADAM = {
+    "learning_rate 1e-2": {},
+    "learning_rate 1e-1": {"learning_rate": 1e-1},
+    "learning_rate 1": {"learning_rate": 1.0},
+    "learning_rate 1e-3": {"learning_rate": 1e-3},
+    "learning_rate 1e-4": {"learning_rate": 1e-4},
+    "learning_rate 1e-3, pixels standardised": {"learning_rate": 1e-3, "input_scaling": "standardised"},
+    "adamw, l2 0.1": {"optimizer": "adamw", "l2": 0.1},
+    "rmsprop": {"optimizer": "rmsprop"},
+    "nesterov": {"optimizer": "nesterov"},
+    "sgd": {"optimizer": "sgd"},
+}
+"""What changes in the preset of Adam, in words -> the changes."""
 SUDDEN = {
     "as it is": {},
     "cost log_softmax": {"cost": "log_softmax"},
     "epsilon 1e-8": {"epsilon": 1e-8},
 }
+BATCH_NORM: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "learning_rate 1e-1": {"learning_rate": 0.1},
+    "learning_rate 1": {"learning_rate": 1.0},
+    "learning_rate 10": {"learning_rate": 10.0},
+    "after the activation": {"normalization_place": "after"},
+    "layer": {"normalization": "layer"},
+    "group": {"normalization": "group"},
+    "off": {"normalization": "off"},
+}
+DEEP: dict[str, dict[str, Any]] = {
+    "deep_plain": {},
+    "deep_residual": {"residual": "zero"},
+    "shortcuts without a scale: residual on": {"residual": "on"},
+    "residual on, normalization batch": {"residual": "on", "normalization": "batch"},
+    "no shortcuts, normalization batch": {"normalization": "batch"},
+    "6 convolutions": {"depth": 6},
+}
+SCALED: dict[str, dict[str, Any]] = {
+    "dynamic, as it is": {},
+    "1024": {"loss_scale": 1024.0},
+    "off": {"loss_scale": "off"},
+    "float32": {"precision": "float32"},
+}
+"""Loss scales of the preset of float16, and the precision that needs none -> the changes."""
 OVERFLOW = {
     "float16, as it is": {},
     "bfloat16": {"precision": "bfloat16"},
@@ -203,6 +242,115 @@ def vanishing(seeds: range) -> str:
     return table(head, [row])
 
 
+def adam(seeds: range) -> str:
+    """How far the first steps of Adam, and of others at its rate, throw the cost, and what is learnt after them."""
+    rows = []
+    for name, changes in ADAM.items():
+        found = records("adam", seeds, **changes)
+        finite = [record for record in found if record.first_nonfinite is None]
+        rows.append(
+            (
+                name,
+                share(record.first_nonfinite is not None for record in found),
+                span(broken(found)),
+                span(record.cost.max() for record in finite),
+                span(record.cost[19] for record in finite),
+                span(record.cost[-1] for record in finite),
+                span((record.accuracy[-1] for record in finite), ".2f"),
+            )
+        )
+    head = ("changed", "non-finite", "update", "largest cost of finite runs", "at update 20", "last", "last accuracy")
+    return table(head, rows)
+
+
+def batch_norm(seeds: range) -> str:
+    """What becomes of the question with norms: of the cost, and of what is not trained on."""
+    rows = []
+    for name, changes in BATCH_NORM.items():
+        runs = [trained("batch_norm", seed, **changes) for seed in seeds]
+        alive = [run for run in runs if run.record.first_nonfinite is None]
+        rows.append(
+            (
+                name,
+                share(run.record.first_nonfinite is not None for run in runs),
+                span(critical_learning_rate(Run(run.settings)).value for run in runs[:8]),
+                span(run.record.cost[0] for run in runs),
+                span(run.record.cost[-1] for run in alive),
+                span((run.measure_held_out() for run in alive), ".3f"),
+            )
+        )
+    head = ("changed", "non-finite", "critical rate at the start, 8 seeds", "first cost", "last cost", "held out")
+    return table(head, rows)
+
+
+def deep(seeds: range) -> str:
+    """Twenty convolutions without and with shortcuts."""
+    rows = []
+    for name, changes in DEEP.items():
+        runs = [trained("deep_plain", seed, **changes) for seed in seeds]
+        alive = [run for run in runs if run.record.first_nonfinite is None]
+        ends = [float(np.mean(run.record.cost[-20:])) for run in alive]
+        rows.append(
+            (
+                name,
+                share(run.record.first_nonfinite is not None for run in runs),
+                span(run.record.cost[0] for run in runs),
+                share(abs(end - LN_2) < 0.02 for end in ends),
+                span(ends),
+                share(run.measure_held_out() >= 0.8 for run in alive),
+            )
+        )
+    head = ("changed", "non-finite", "first cost", "last epoch within 0.02 of ln 2", "its mean cost", "held out 0.8")
+    return table(head, rows)
+
+
+def make_gradient(seed: int, **changes: object) -> tuple[Run, torch.Tensor]:
+    """A run of the preset of loss scaling at its start, and its gradient there; the scale is one that is in range."""
+    fitting = changes or {"loss_scale": 1024.0}
+    run = Run("loss_scaling", seed=seed, device="cpu", **fitting)
+    with run.determinism(1):
+        knobs = run.prepare_knobs(run.knobs_in_force)
+        return run, run.descent.step(run.state, *run.problem.batch(1), *knobs).gradient.double()
+
+
+def compare_gradients(seed: int, **changes: object) -> tuple[float, float]:
+    """The cosine of the first gradient with that of float32: of cv0's part, and of the whole."""
+    (run, ours), (_, true) = make_gradient(seed, **changes), make_gradient(seed, precision="float32")
+    pairs = [(run.layout.by_layer(ours)[0], run.layout.by_layer(true)[0]), (ours, true)]
+    first, whole = (float(one @ other / (one.norm() * other.norm()).clamp(min=1e-300)) for one, other in pairs)
+    return first, whole
+
+
+def loss_scaling(seeds: range) -> str:
+    """What a loss scale saves of the first gradient in float16, and what that is worth in the end."""
+    rows = []
+    for name, changes in SCALED.items():
+        cosines = [compare_gradients(seed, **changes) for seed in seeds]
+        found = records("loss_scaling", seeds, **changes)
+        ends = [float(np.mean(record.cost[-10:])) for record in found if record.first_nonfinite is None]
+        rows.append(
+            (
+                name,
+                span((first for first, _ in cosines), ".2f"),
+                span((whole for _, whole in cosines), ".2f"),
+                span(int(record.left_out.sum()) for record in found),
+                share(record.first_nonfinite is not None for record in found),
+                share(abs(end - LN_2) < 0.02 for end in ends),
+                span(ends),
+            )
+        )
+    head = (
+        "loss scale",
+        "first gradient of cv0: cosine with float32's",
+        "of all layers",
+        "updates left out",
+        "non-finite",
+        "last 10 updates within 0.02 of ln 2",
+        "their mean cost",
+    )
+    return table(head, rows)
+
+
 def milliseconds(preset: str) -> float:
     """Median processor time of an update with all its gauges, over the updates before a non-finite cost."""
     run = Run(preset, device="cpu")
@@ -223,6 +371,10 @@ SHOWN: dict[str, Callable[[range], str]] = {
     "overflow": overflow,
     "dead": dead,
     "vanishing": vanishing,
+    "adam": adam,
+    "batch_norm": batch_norm,
+    "deep_plain": deep,
+    "loss_scaling": loss_scaling,
 }
 """Preset -> the table of what it shows."""
 
@@ -238,18 +390,31 @@ def report(seeds: range) -> str:
     for preset, measure in SHOWN.items():
         extra = [trace(seeds)] if preset == "question" else []
         parts += [f"## {preset}", measure(seeds), *extra]
-    times = [(preset, format(milliseconds(preset), ".1f")) for preset in SHOWN]
+    times = [(preset, format(milliseconds(preset), ".1f")) for preset in presets()]
     parts += ["## Processor time of an update with all gauges", table(("preset", "ms"), times)]
     return "\n\n".join(parts) + "\n"
+
+
+def replace_section(preset: str, measured: str) -> str:
+    """The tables that were kept, with that of one preset in its place, or before the times if it is new."""
+    title, times = f"## {preset}\n\n", "## Processor time"
+    kept = RESULTS.read_text(encoding="utf-8")
+    before, found, rest = kept.partition(title)
+    if not found:
+        before, _, rest = kept.partition(times)
+        return f"{before}{title}{measured}\n\n{times}{rest}"
+    return f"{before}{title}{measured}\n\n## {rest.partition('## ')[2]}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=32, help="how many seeds, from 0 on")
     parser.add_argument("--write", action="store_true", help="keep the tables beside this script")
+    parser.add_argument("--only", choices=SHOWN, help="the preset to measure; the tables of the others stay")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    text = report(range(options.seeds))
+    seeds = range(options.seeds)
+    text = replace_section(options.only, SHOWN[options.only](seeds)) if options.only else report(seeds)
     print(text, end="")
     if options.write:
         RESULTS.write_text(text, encoding="utf-8")

@@ -8,7 +8,6 @@ tuned on even seeds; odd seeds score them. About twelve minutes of one core.
 
 from __future__ import annotations
 
-import argparse
 import platform
 import statistics
 from collections import Counter
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from grid import DIVERGING, HEALTHY, SPOILT, Outcome, outcomes
+from grid import DIVERGING, HEALTHY, SPOILT, Outcome, outcomes, print_report
 
 from cnnlab.diagnosis.detectors import DETECTORS
 from cnnlab.records.record import Record
@@ -80,8 +79,9 @@ def families(runs: Sequence[Outcome]) -> list[str]:
     return lines
 
 
-def report(runs: Sequence[Outcome]) -> str:
+def report(kept_in: Path | None) -> str:
     """The whole text."""
+    runs = list(outcomes(kept_in))
     tuned, scored = ([run for run in runs if run.seed % 2 == half] for half in (0, 1))
     ends = Counter(run.ending for run in runs)
     return "\n".join([
@@ -98,16 +98,5 @@ def report(runs: Sequence[Outcome]) -> str:
     ])  # fmt: skip
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--keep", type=Path, help="folder that holds the records between two calls")
-    options.add_argument("--write", action="store_true", help=f"keep the tables in {RESULTS.name}")
-    given = options.parse_args()
-    text = report(list(outcomes(given.keep)))
-    print(text)
-    if given.write:
-        RESULTS.write_text(text)
-
-
 if __name__ == "__main__":
-    main()
+    print_report(__doc__, report, RESULTS)

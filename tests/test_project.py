@@ -1,11 +1,13 @@
 """The project agrees with itself: environment, versions, notebooks, packages, style, types."""
 
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -86,6 +88,24 @@ def test_binder_can_read_the_version_of_python():
 def test_the_environment_installs_the_clone_itself():
     assert {"pip": ["-e ."]} in ENVIRONMENT["dependencies"]
     assert (ENVIRONMENT["name"], ENVIRONMENT["channels"]) == ("cnnlab", ["conda-forge"])
+
+
+def test_binder_s_own_tool_would_build_the_environment():
+    ask = [sys.executable, "-m", "repo2docker", "--no-build", "--debug", str(ROOT)]
+    told = subprocess.run(ask, capture_output=True, text=True, cwd=tempfile.gettempdir(), check=True)
+    text = told.stdout + told.stderr
+    assert "Building conda environment for python=3.11" in text
+    assert 0 < text.index("COPY --chown=0:0 src/") < text.index('--file "environment.yml"')
+
+
+def test_the_memory_that_the_readme_names_for_binder_is_what_was_measured():
+    table = (ROOT / "tests" / "benchmarks" / "results" / "binder.md").read_text(encoding="utf-8")
+    rows = [[int(cell) for cell in line.split("|")[3:6]] for line in table.splitlines()[7:]]
+    playing, asked = (max(row[place] for row in rows) for place in (1, 2))
+    assert f"take at most {math.ceil(playing / 10) * 10} MiB together, up to {asked // 10 * 10}" in (
+        ROOT / "README.md"
+    ).read_text(encoding="utf-8")
+    assert playing < 700
 
 
 def test_no_binder_folder_hides_the_environment():

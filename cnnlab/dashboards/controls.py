@@ -55,12 +55,17 @@ LASTING = 10.0
 
 
 class Texts(ipywidgets.Widget):
-    """What the parts of a dashboard say, as JSON: told in one message, however many of them have changed."""
+    """What the parts of a dashboard say, as JSON: told in one message, however many of them have changed.
+
+    It is a model of ipywidgets, for the reason that `FigureState` gives.
+    """
 
     header: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
     controls: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
     strip: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
     doctor: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
+    patches = traitlets.Unicode().tag(sync=True)
+    """The training patches as a picture: a text of its own, for it is long and seldom changes."""
 
 
 class Part(anywidget.AnyWidget):
@@ -157,10 +162,8 @@ def group_fields(own_network: bool) -> dict[str, Sequence[str]]:
 class Strip(Part):
     """The watched weights as a table; kernels and patches as pictures."""
 
-    patches = traitlets.Unicode().tag(sync=True)
-
-    def __init__(self, scale: float, state: Mapping[str, Any], patches: str, **traits: Any) -> None:
-        super().__init__(lambda _message: None, state, part="strip", scale=scale, patches=patches, **traits)
+    def __init__(self, scale: float, state: Mapping[str, Any], **traits: Any) -> None:
+        super().__init__(lambda _message: None, state, part="strip", scale=scale, **traits)
 
 
 def described(name: str) -> dict[str, Any]:

@@ -108,7 +108,8 @@ class LabWidgets:
             received, scale, describe_controls(moment), group_fields(own_network), SCHEDULE.options, texts=texts,
             takes_image=not own_network, layout=make_column_layout(wide),
         )  # fmt: skip
-        self.strip = Strip(scale, describe_strip(moment), self.draw_patches(moment), texts=texts)
+        texts.patches = self.draw_patches(moment)
+        self.strip = Strip(scale, describe_strip(moment), texts=texts)
         self.doctor = AutopsyPanel(received, scale, texts=texts)
         self.direction = DirectionPanel(want_direction, scale, self.width)
         self.plots = ipywidgets.VBox(
@@ -234,7 +235,7 @@ class LabWidgets:
         """The strip made ready to be sent."""
         state: StripState = describe_strip(moment)
         if moment.shown.settings.replace(seed=0) != self.pictured:
-            self.strip.patches = self.draw_patches(moment)
+            self.strip.texts.patches = self.draw_patches(moment)
         return lambda: setattr(self.strip, "state", state)
 
     def prepare_controls(self, moment: Moment) -> Callable[[], None]:
@@ -316,7 +317,7 @@ class LabWidgets:
     def send_numbers(self, panel: Any) -> None:
         """Send the numbers of a panel to the page, which saves them."""
         (name,) = check_panels((panel,))
-        self.figure.send({"file": f"{name}.csv", "text": write_numbers(self.moment.shown, name, self.magnitudes)})
+        self.figure.state.send({"file": f"{name}.csv", "text": write_numbers(self.moment.shown, name, self.magnitudes)})
 
     def close(self) -> None:
         """Close all widgets."""

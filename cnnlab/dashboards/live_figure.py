@@ -39,6 +39,16 @@ def pack(spec: Any, _widget: Any = None) -> Any:
     return None if isinstance(spec, float) and not math.isfinite(spec) else spec
 
 
+class FigureState(ipywidgets.Widget):
+    """What a figure shows, and what the page is told of it.
+
+    It is a model of ipywidgets: one of anywidget hears nothing if the page takes over two seconds to read its script.
+    """
+
+    spec = traitlets.Dict().tag(sync=True, to_json=pack)
+    """All that is shown now, for a page opened later: `data`, `layout`, `moving`, the number of the last `message`."""
+
+
 class LiveFigure(anywidget.AnyWidget):
     """A figure that is patched in place. The page keeps its numbers, and is sent the end of what has grown.
 
@@ -48,8 +58,7 @@ class LiveFigure(anywidget.AnyWidget):
     _esm = read_static("element.js", "theme.js", "canvas.js", "panel_tools.js", "plotly.js", "live_figure.js")
     _css = read_static("theme.css", "live_figure.css")
 
-    spec = traitlets.Dict().tag(sync=True, to_json=pack)
-    """All that is shown now, for a page opened later: `data`, `layout`, `moving`, the number of the last `message`."""
+    state = traitlets.Instance(FigureState).tag(sync=True, **ipywidgets.widget_serialization)
     config: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
     events: traitlets.List[str] = traitlets.List().tag(sync=True)
     moves = traitlets.Bool().tag(sync=True)
@@ -69,11 +78,21 @@ class LiveFigure(anywidget.AnyWidget):
         self.heard = heard
         self.lost = False  # whether a message could not be sent
         self.lock = threading.RLock()  # what the page tells comes in a thread of its own
-        spec = {**take_apart(figure), "moving": False, "message": 0}
+        state = FigureState(spec={**take_apart(figure), "moving": False, "message": 0})
         super().__init__(
-            spec=spec, config=dict(config), events=list(heard), moves=moves, plotly=share_plotly(), **traits
+            state=state, config=dict(config), events=list(heard), moves=moves, plotly=share_plotly(), **traits
         )  # fmt: skip
         self.on_msg(lambda _widget, message, _buffers: self.hear(message))
+
+    def close(self) -> None:
+        """Close the figure and its state."""
+        self.state.close()
+        super().close()
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """All that is shown now (see `FigureState`)."""
+        return self.state.spec
 
     @property
     def names(self) -> list[str]:
@@ -133,7 +152,7 @@ class LiveFigure(anywidget.AnyWidget):
                     self.send_whole()
                 self.spec["message"] += 1
                 told = {"message": self.spec["message"], "moving": moving, "arrays": arrays, "plain": plain, "ask": ask}
-                self.send(told, [numbers])
+                self.state.send(told, [numbers])
             self.lost = False
 
     def put(self, values: Mapping[Place, Any]) -> tuple[list[list[Any]], list[list[Any]], bytes]:
@@ -161,7 +180,7 @@ class LiveFigure(anywidget.AnyWidget):
         """Send all there is, to a page that has missed a message."""
         with self.lock:
             self.spec["message"] += 1
-            self.send_state("spec")
+            self.state.send_state("spec")
 
 
 def take_apart(figure: go.Figure | dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def step_shown(run: Run) -> Callable[[], None]:
     """One update, of which a frame is drawn now and then as a lab draws it, the page left out."""
     shape = {"panels": PANELS, "magnitudes": "activations"}
     figure = LiveFigure(describe_dashboard(run.record, 5000, **shape), {}, {}, moves=True)
-    figure.send = lambda *_told: None
+    figure.state.send = lambda *_told: None
     every = arrange_panels(800, 1, PANELS).panels
     turns = [name for name in PANELS[EVERY_FRAME:] if name != "over_time"]
 

@@ -42,15 +42,16 @@ figure.put(dict(draw([5.0, 1e7]).values()))
 state = {name: getattr(figure, name) for name in ("config", "events", "moves", "dark")}
 spec = json.dumps(pack(figure.spec), default=encode)
 sent = []
-figure.send = lambda message, buffers: sent.append((message, encode(buffers[0])))
+figure.state.send = lambda message, buffers: sent.append((message, encode(buffers[0])))
 figure.take(draw([5.0, 1e7, 1e31, np.nan]))
 print(json.dumps({
-    "state": state | {"spec": json.loads(spec), "plotly": "IPY_MODEL_plotly"}, "sent": sent[0],
+    "figure": state | {"state": "IPY_MODEL_state", "plotly": "IPY_MODEL_plotly"},
+    "spec": json.loads(spec), "sent": sent[0],
     "script": figure._esm, "version": plotly.__version__, "code": encode(figure.plotly.code),
 }, default=encode))
 """
 """A dashboard's figure after two updates, and the frame of two more, as a page gets them."""
-SHOW = """async ({state, sent, script, version, code}) => {
+SHOW = """async ({figure, spec, sent, script, version, code}) => {
     const decode = (text) => new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
     const restore = (value) => {
         if (Array.isArray(value)) return value.map(restore);
@@ -58,12 +59,13 @@ SHOW = """async ({state, sent, script, version, code}) => {
         if (Object.keys(value).join() === "type,bytes") return {type: value.type, bytes: decode(value.bytes)};
         return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, restore(part)]));
     };
-    const given = restore(state), packed = {version, code: decode(code)}, heard = {};
-    const plotly = {get: (name) => packed[name]};
-    const model = {
-        get: (name) => given[name], on: (name, call) => { heard[name] = call; }, off: () => {}, send: () => {},
-        widget_manager: {get_model: async () => plotly},
-    };
+    const heard = {}, models = {};
+    const makeModel = (values) => ({
+        get: (name) => values[name], on: (name, call) => { heard[name] = call; }, off: () => {}, send: () => {},
+        widget_manager: {get_model: async (name) => models[name]},
+    });
+    const model = makeModel(figure);
+    Object.assign(models, {plotly: makeModel({version, code: decode(code)}), state: makeModel({spec: restore(spec)})});
     const address = URL.createObjectURL(new Blob([script], {type: "text/javascript"}));
     const widget = (await import(address)).default();
     await widget.initialize({model});

@@ -1,6 +1,6 @@
 """plotly.js takes a page a second to read: it begins before there is a figure, and frames do not wait for it."""
 
-from jupyter_page import Lab, until
+from jupyter_page import NOT_MADE, Lab, until
 
 HELD = """() => {
     const address = URL.createObjectURL.bind(URL);
@@ -9,6 +9,14 @@ HELD = """() => {
         if (blob.size < 1e6) return address(blob);
         window.read += 1;
         const wait = "await new Promise((done) => { window.release = done; });\\n";
+        return address(new Blob([wait, blob], { type: blob.type }));
+    };
+}"""
+LATE = """(delay) => {
+    const address = URL.createObjectURL.bind(URL);
+    URL.createObjectURL = (blob) => {
+        if (blob.type !== "text/javascript" || blob.size > 1e6) return address(blob);
+        const wait = `await new Promise((done) => setTimeout(done, ${delay}));\\n`;
         return address(new Blob([wait, blob], { type: blob.type }));
     };
 }"""
@@ -35,3 +43,23 @@ def test_plotly_is_read_before_there_is_a_figure_and_frames_that_come_before_tha
     lab.press("Play")
     lab.wait_for_update(6)
     until(lambda: len(lab.trace("cost")["x"]) >= 6, "the frames that came later")
+
+
+def test_a_page_that_reads_the_scripts_late_shows_all_that_came_before_and_after(open_notebook):
+    make = "lab = cnnlab.Lab('question', learning_rate=1e-5, epochs=100_000)\nlab.step(3)"
+    notebook = open_notebook(f"import cnnlab\n{make}", own_page=True)
+    notebook.page.evaluate(LATE, PATIENCE)
+    notebook.run(0)
+    lab = Lab(notebook, 0)
+    lab.wait_for_figure()
+    until(lambda: lab.trace("cost")["x"] == [1, 2, 3], "the updates before the page had read the scripts")
+    lab.press("Play")
+    lab.wait_for_update(6)
+    lab.press("Pause")
+    lab.wait_until_paused()
+    until(lambda: lab.trace("cost")["x"][-1] == notebook.value("len(lab.record)"), "the frames that came later")
+    patches = lab.area.locator(".cnnlab-patches img")
+    before = patches.get_attribute("src")
+    notebook.do("import numpy\nlab.set(image=cnnlab.own_image(numpy.eye(64)))")
+    until(lambda: patches.get_attribute("src") != before, "other patches")
+    assert {error.split(" Error: ")[-1] for error in notebook.errors} <= {NOT_MADE}

@@ -19,7 +19,7 @@ from cnnlab.config.schedules import SAFE
 from cnnlab.dashboards import frame_pace, messages, view_state
 from cnnlab.dashboards.branch_tree import BranchTree
 from cnnlab.dashboards.job_dashboard import JobDashboard
-from cnnlab.dashboards.live_figure import LiveFigure
+from cnnlab.dashboards.live_figure import FigureState
 from cnnlab.dashboards.upload import read_upload
 from cnnlab.dashboards.view import View
 from cnnlab.dashboards.worker import Worker
@@ -467,7 +467,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, place: str, kind: BaseException) -
 
     owner = {
         "draw_cost": dashboard, "colour_cells": trainability_map, "describe_band": view_state,
-        "send": LiveFigure, "_in_words": JobDashboard,
+        "send": FigureState, "_in_words": JobDashboard,
     }[place]  # fmt: skip
     monkeypatch.setattr(owner, place, cannot)
     return times
@@ -486,8 +486,8 @@ def test_an_error_while_drawing_is_shown_and_the_next_good_frame_clears_it_and_h
     assert lab.widgets.header.state["step"] == 5
     assert lab.widgets.header.state["problem"].startswith(f"this could not be drawn: {type(kind).__name__}")
     sent: list[Any] = []
-    good = LiveFigure.send_state
-    monkeypatch.setattr(LiveFigure, "send_state", lambda *told: (sent.append(told[1]), good(*told))[1])
+    good = FigureState.send_state
+    monkeypatch.setattr(FigureState, "send_state", lambda *told: (sent.append(told[1]), good(*told))[1])
     lab.step(1)
     assert lab.widgets.header.state["problem"] == ""
     assert next(trace for trace in lab.figure.data if trace.name == "cost").x.tolist() == [1, 2, 3, 4, 5, 6]

@@ -340,7 +340,7 @@ def test_own_networks_have_only_the_controls_that_mean_something_for_them() -> N
     titles, fields = zip(*lab.widgets.controls.groups, strict=True)
     assert titles[1:] == ("Optimiser", controls.START_AGAIN)
     assert fields[2] == list(controls.RESTART_OWN)
-    assert lab.widgets.strip.patches == ""
+    assert lab.widgets.strip.texts.patches == ""
     assert lab.record.layers == ("",)
     lab.close()
 

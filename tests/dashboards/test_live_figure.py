@@ -28,8 +28,8 @@ class Page:
     def __init__(self, figure: LiveFigure, monkeypatch: pytest.MonkeyPatch) -> None:
         self.figure, self.sent, self.wholes = figure, [], -1
         self.read_whole()
-        monkeypatch.setattr(figure, "send", self.take)
-        monkeypatch.setattr(figure, "send_state", lambda _name: self.read_whole())
+        monkeypatch.setattr(figure.state, "send", self.take)
+        monkeypatch.setattr(figure.state, "send_state", lambda _name: self.read_whole())
 
     def read_whole(self) -> None:
         """Take over all there is."""
@@ -236,7 +236,7 @@ def test_a_message_that_cannot_be_sent_is_made_good_by_the_next_one(
 ) -> None:
     figure.take(draw(1))
     with monkeypatch.context() as patch:
-        patch.setattr(figure, "send", lambda *_told: 1 / 0)
+        patch.setattr(figure.state, "send", lambda *_told: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             figure.take(draw(1, 2))
     figure.take(draw(1, 2))
@@ -301,8 +301,8 @@ def test_two_threads_that_send_at_once_number_their_messages_in_the_order_in_whi
     figure: LiveFigure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers: list[int] = []
-    monkeypatch.setattr(figure, "send", lambda message, _buffers: numbers.append(message["message"]))
-    monkeypatch.setattr(figure, "send_state", lambda _name: numbers.append(figure.spec["message"]))
+    monkeypatch.setattr(figure.state, "send", lambda message, _buffers: numbers.append(message["message"]))
+    monkeypatch.setattr(figure.state, "send_state", lambda _name: numbers.append(figure.spec["message"]))
     asking = threading.Thread(target=lambda: [figure.hear({"have": -1}) for _ in range(200)])
     asking.start()
     for number in range(200):

@@ -175,7 +175,7 @@ def test_the_bytes_of_a_frame_with_activations_do_not_grow_with_the_run(monkeypa
     sizes: dict[int, list[int]] = {}
     sent: list[int] = []
     monkeypatch.setattr(
-        lab.widgets.figure, "send", lambda told, buffers=(): sent.append(len(str(told)) + sum(map(len, buffers)))
+        lab.widgets.figure.state, "send", lambda told, buffers=(): sent.append(len(str(told)) + sum(map(len, buffers)))
     )
     for middle in (100, 700):  # each with an update at which signals are measured
         run.advance(middle - run.updates)

@@ -123,7 +123,7 @@ def test_the_record_beside_is_sent_once_and_a_frame_holds_nothing_of_it(monkeypa
     sent: list[Any] = []
     lab = cnnlab.Lab("question", beside=trained(5), **SMALL)
     names = lab.widgets.figure.names
-    monkeypatch.setattr(lab.widgets.figure, "send", lambda message, buffers=None: sent.append(message))
+    monkeypatch.setattr(lab.widgets.figure.state, "send", lambda message, buffers=None: sent.append(message))
     lab.step(3)
     places = [entry[1] for message in sent for entry in message["arrays"] if entry[0] == "data"]
     places += [place[1] for message in sent for place, _ in message["plain"] if place[0] == "data"]

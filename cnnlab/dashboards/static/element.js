@@ -34,17 +34,16 @@ function placePopover(card, button) {
   });
 }
 
-// A part's model, whose state is that of the texts which all parts of a dashboard are told in one message.
+// The model that another one names.
+const findModel = (model, name) => model.widget_manager.get_model(model.get(name).slice("IPY_MODEL_".length));
+
+// A part's model, of which all that changes is in the texts that the parts of a dashboard share: `state` and `patches`.
 async function withTexts(model) {
-  const texts = await model.widget_manager.get_model(model.get("texts").slice("IPY_MODEL_".length));
-  const part = model.get("part");
-  const find = (event) => (event === "change:state" ? [texts, `change:${part}`] : [model, event]);
-  const pass = (verb) => (event, call) => {
-    const [owner, name] = find(event);
-    owner[verb](name, call);
-  };
+  const texts = await findModel(model, "texts");
+  const names = { state: model.get("part"), patches: "patches" };
+  const pass = (verb) => (event, call) => texts[verb](`change:${names[event.slice("change:".length)]}`, call);
   return {
-    get: (name) => (name === "state" ? texts.get(part) : model.get(name)),
+    get: (name) => (name in names ? texts.get(names[name]) : model.get(name)),
     send: (...message) => model.send(...message),
     on: pass("on"),
     off: pass("off"),

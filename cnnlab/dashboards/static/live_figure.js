@@ -38,12 +38,12 @@ function grow(old, kept, more) {
 }
 
 // The figure that all views of a model show: its numbers, and what has changed since they were drawn.
-function makeStore(model) {
+function makeStore(model, state) {
   const store = { views: new Set(), page: Math.random(), drawn: 0, busy: 0 };
   let waiting = false; // for all there is, after a message that was missed
   const reset = () => {
     waiting = false;
-    store.spec = unpack(model.get("spec"));
+    store.spec = unpack(state.get("spec"));
     store.views.forEach((view) => view.renew());
   };
   const holderOf = (place) => place.slice(0, -1).reduce((holder, name) => (holder[name] ??= {}), store.spec);
@@ -78,7 +78,7 @@ function makeStore(model) {
     if (message.ask) store.answer(message.ask);
   };
   const { send: tell, disconnect } = connect(model);
-  Object.assign(store, { tell, close: disconnect });
+  store.tell = tell;
   // Tells the kernel which message was the last one taken in, so that it sends all there is if there are later ones.
   store.tellState = () => tell({ have: store.spec.message });
   const send = () => tell({ answer: { drawn: store.drawn, seen: store.isSeen(), page: store.page, busy: store.busy } });
@@ -93,12 +93,19 @@ function makeStore(model) {
   };
   store.tellSight = () => model.get("events").includes("answer") && send();
   store.isSeen = () => !document.hidden && [...store.views].some((view) => view.seen);
-  model.on("msg:custom", (message, buffers) => {
+  const hear = (message, buffers) => {
     if (message.arrays) store.take(message, buffers);
     if (message.file) download(URL.createObjectURL(new Blob([message.text], { type: "text/csv" })), message.file);
-  });
-  model.on("change:spec", reset);
+  };
+  state.on("msg:custom", hear);
+  state.on("change:spec", reset);
+  store.close = () => {
+    disconnect();
+    state.off("msg:custom", hear);
+    state.off("change:spec", reset);
+  };
   reset();
+  store.tellState(); // messages may have come before anyone heard them
   return store;
 }
 
@@ -297,8 +304,8 @@ export default () => {
   let store, plotly;
   return {
     async initialize({ model }) {
-      store = makeStore(model);
-      plotly = model.widget_manager.get_model(model.get("plotly").slice("IPY_MODEL_".length)).then(loadPlotly);
+      store = makeStore(model, await findModel(model, "state"));
+      plotly = findModel(model, "plotly").then(loadPlotly);
       return store.close;
     },
     render({ model, el }) {

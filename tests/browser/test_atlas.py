@@ -54,6 +54,16 @@ def picture(notebook, name):
         notebook.page.screenshot(path=Path(directory) / f"{name}.png")
 
 
+def wait_for_end(notebook):
+    """Wait until the board has computed all; if it never does, say what it says."""
+    state = "board.survey.done == board.survey.total and not board.computing, board.words.value"
+    said = []
+    try:
+        until(lambda: said.append(notebook.value(state)) or said[-1][0], "the end", 120)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {said[-1][1]}, {notebook.errors}") from None
+
+
 @pytest.fixture
 def map_notebook(open_notebook):
     """A notebook with an atlas that is not computed yet."""
@@ -140,8 +150,7 @@ def test_the_fan_and_the_remedies_fill_in(open_notebook, made):
     notebook.run()
     figure = shown(notebook)
     press(notebook, "Start")
-    until(lambda: notebook.value("board.survey.done == board.survey.total"), "the end", 120)
-    until(lambda: notebook.value("board.computing") is False, "the end", 60)
+    wait_for_end(notebook)
     words = "12 diverged" if made.startswith("Fan") else "NaN or infinite at update"
     until(lambda: words in figure.inner_text(), "the verdict")
     picture(notebook, made.partition("(")[0].lower())

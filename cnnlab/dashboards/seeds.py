@@ -96,17 +96,25 @@ class Fan(JobDashboard):
 
 
 class RunRace(Pausable):
-    """Several runs, an update each in turn, so that their curves grow side by side; a board shows it as a survey."""
+    """Several runs, an update each in turn, so that their curves grow side by side; a board shows it as a survey.
+
+    The runs are for the thread that goes through `pieces`; the `records` that it takes of them are for any.
+    """
 
     def __init__(self, runs: Sequence[Run], steps: int) -> None:
         super().__init__()
         self.runs = runs
+        self.records = [run.record for run in runs]
         self.steps = steps
 
     @property
-    def running(self) -> list[Run]:
-        """The runs that are not over: neither long enough nor NaN or infinite."""
-        return [run for run in self.runs if run.updates < self.steps and run.record.first_nonfinite is None]
+    def running(self) -> list[int]:
+        """The places of the runs that are not over: neither long enough nor NaN or infinite."""
+        return [
+            place
+            for place, record in enumerate(self.records)
+            if len(record) < self.steps and record.first_nonfinite is None
+        ]
 
     @property
     def total(self) -> int:
@@ -121,23 +129,25 @@ class RunRace(Pausable):
     @property
     def seconds_left(self) -> float | None:
         """How long the rest takes if nothing more diverges; None before the first update."""
-        left = sum(self.steps - run.updates for run in self.running)
+        left = sum(self.steps - len(self.records[place]) for place in self.running)
         return self.spent / self.computed * left if self.computed else None
 
     def pieces(self) -> Iterator[Run]:
         """Train each run that is not over by an update, again and again; gives each run after its update."""
         while (running := self.running) and not self.cancelled:
-            for run in running:
+            for place in running:
                 self.going.wait()
                 if self.cancelled:
                     return
-                began = time.monotonic()
-                run.step()
+                run, began = self.runs[place], time.monotonic()
+                run.update()
+                self.records[place] = run.record
                 self.spent += time.monotonic() - began
                 self.computed += 1
                 yield run
-        for run in self.runs:
+        for place, run in enumerate(self.runs):
             run.measure_held_out()
+            self.records[place] = run.record
 
 
 class Remedies(JobDashboard):
@@ -179,7 +189,7 @@ class Remedies(JobDashboard):
     @property
     def records(self) -> dict[str, Record]:
         """The record of each remedy by its name."""
-        return {name: run.record for name, run in zip(self.remedies, self.survey.runs, strict=True)}
+        return dict(zip(self.remedies, self.survey.records, strict=True))
 
     @property
     def verdicts(self) -> dict[str, str]:

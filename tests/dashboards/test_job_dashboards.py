@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cnnlab
+from cnnlab import Run
 from cnnlab.plots.colours import CELLS, DARK, LATE, NOT_YET, SOON
 from cnnlab.plots.layout import LANES
 from cnnlab.plots.map import VIEWS, colour_cells, draw_map, refresh_map
@@ -379,6 +380,18 @@ def test_remedies_are_runs_of_one_start_each_with_a_verdict():
         if name != "A warm-up":  # which no map has
             expected = cnnlab.sweep(record.settings, seeds=1, steps=5).labels[0]
             assert board.verdicts[name].startswith("NaN" if expected == "diverged" else expected)
+    board.close()
+
+
+def test_runs_that_train_are_read_by_the_thread_that_trains_them_alone(monkeypatch):
+    """A run brings what waits on its device into its tables when its record is taken: two threads would mix them up."""
+    board = cnnlab.Remedies("question", **TINY)
+    readers, take = set(), Run.record.fget
+    monkeypatch.setattr(Run, "record", property(lambda run: readers.add(threading.current_thread().name) or take(run)))
+    board.start()
+    assert board.wait(60)
+    assert board.verdicts["As posted"].startswith("NaN or infinite at update")
+    assert readers == {"cnnlab-board"}
     board.close()
 
 

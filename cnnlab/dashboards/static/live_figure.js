@@ -105,7 +105,6 @@ function makeStore(model, state) {
     state.off("change:spec", reset);
   };
   reset();
-  store.tellState(); // messages may have come before anyone heard them
   return store;
 }
 

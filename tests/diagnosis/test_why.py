@@ -21,6 +21,7 @@ from test_autopsy import SABOTAGED
 import cnnlab
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.causes import CAUSES
+from cnnlab.diagnosis.value_causes import find_end
 from cnnlab.records.clues import Clues
 
 ce = torch.nn.functional.cross_entropy
@@ -242,6 +243,24 @@ def test_what_to_write_for_numbers_out_of_range_gives_a_finite_cost_and_gradient
     written.mean().backward()
     assert written.isfinite().all(), code
     assert x.grad.isfinite().all(), code
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("function", ["exp", "expm1", "exp2", "sinh", "cosh"])
+def test_the_end_of_an_exp_is_where_its_result_leaves_the_type(function, precision):
+    near = torch.tensor([0.999, 1.001], dtype=torch.float64) * find_end(function, precision)
+    found = getattr(torch, function)(near)
+    largest = torch.finfo(getattr(torch, precision)).max
+    assert (found.isfinite() & (found <= largest)).tolist() == [True, False]
+
+
+def test_an_autopsy_says_of_exp2_where_exp2_ends():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, 2)
+    with cnnlab.watch(model, torch.optim.SGD(model.parameters(), 1e-3)) as watch:
+        torch.exp2(40 * model(normal(8, 2)).abs() + 100).mean().backward()
+        watch.optimizers[0].step()
+    assert "beyond 128 its result leaves float32" in str(cnnlab.autopsy(watch.record).evidence)
 
 
 @pytest.mark.parametrize("function", [torch.slogdet, torch.linalg.slogdet, torch.logdet])

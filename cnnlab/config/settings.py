@@ -552,12 +552,23 @@ def check_preset(name: Any) -> None:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {quote(name)}{nearest(name, PRESETS)}")
 
 
+TORCH_NAMES = {
+    "lr": "learning_rate",
+    "weight_decay": "l2",
+    "eps": "adam_epsilon",
+    "alpha": "beta2",
+    "dtype": "precision",
+}
+"""What torch calls a setting -> its name here, to suggest."""
+
+
 def check_names(changes: Any) -> None:
     """TypeError that names the first unknown field and suggests the nearest."""
     known = [field.name for field in dataclasses.fields(Settings)]
     for name in changes:
         if name not in known:
-            raise TypeError(f"there is no setting named {quote(name)}{nearest(name, known)}")
+            found = f"; did you mean {TORCH_NAMES[name]!r}?" if name in TORCH_NAMES else nearest(name, known)
+            raise TypeError(f"there is no setting named {quote(name)}{found}")
 
 
 def nearest(name: Any, known: Any) -> str:

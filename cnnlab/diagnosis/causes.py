@@ -219,6 +219,6 @@ CAUSES = {
         "An operation is not defined for its inputs, or its slope is not.", judge_operation
     ),
     "undecided": CauseKind("None of the causes above fits the numbers that were measured."),
-    "healthy": CauseKind("Nothing is wrong."),
+    "healthy": CauseKind("No sign of trouble was found."),
 }
 """Cause -> what it means and what looks for it. Where two fit equally well, the upper one comes first."""

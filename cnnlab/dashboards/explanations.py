@@ -130,7 +130,7 @@ ENDS: dict[str, tuple[str, str]] = {
         "10_why_do_signals_vanish",
     ),
     "residual": (
-        "Off has no shortcuts; with zero each block begins as if it were not there.",
+        "Off has no shortcuts; with zero each block adds nothing at first: with ReLUs it begins as the identity.",
         "10_why_do_signals_vanish",
     ),
     "dropout": (

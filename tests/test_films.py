@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import runpy
 from pathlib import Path
@@ -77,6 +78,15 @@ def test_the_films_end_as_the_words_beside_them_say():
         assert "NaN" not in find_last_line(name), name
     assert "accuracy 0.50" in find_last_line("dead")
     assert "accuracy 1.00" in find_last_line("converges")
+
+
+def test_the_words_beside_a_film_are_those_of_the_script_and_true_of_its_run():
+    for film in TOOL["FILMS"]:
+        assert f"<span>{film.words}</span>" in html.unescape(INDEX)
+    start, question = cnnlab.settings("converges"), cnnlab.settings("question")
+    assert (start.depth, start.patches) == (question.depth, 1000)
+    norms = [name for name in cnnlab.Run("batch_norm").record.layers if name.endswith("_norm")]
+    assert [name.removesuffix("_norm") for name in norms] == [*cnnlab.Run("question").record.layers[:-1]]
 
 
 def test_a_cell_of_the_map_says_what_its_run_does():

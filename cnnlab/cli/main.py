@@ -312,12 +312,13 @@ def report_copies(folder: Path, version: Any) -> int:
 def make_class_page(folder: Path) -> int:
     """Make the page of a class and say where it is; 1 if a file was left out."""
     from cnnlab.course.class_page import make_class_page
+    from cnnlab.records.formats import format_count
 
     try:
         page = make_class_page(folder)
     except (ValueError, NotADirectoryError) as error:
         raise CommandError(error) from None
-    print(f"{page.path}: {page.students} hand-ins")
+    print(f"{page.path}: {format_count(page.students, 'hand-in')}")
     for sentence in page.refused:
         say(sentence)
     return 1 if page.refused else 0

@@ -212,7 +212,7 @@ class Knobs(Checked):
     optimizer: str = "sgd"
     """How a gradient becomes a step: as `torch.optim` has it; "adamw" is "adam" with penalty_in="update"."""
     momentum: float = 0.0
-    """Share of the last velocity that the next one keeps (in Adam: beta 1); 0 is plain gradient descent."""
+    """Share of the last velocity that the next one keeps (in Adam: beta 1); 0 makes SGD plain gradient descent."""
     beta2: float = 0.999
     """Share of the running mean of squared gradients that the next one keeps in Adam; RMSprop's alpha."""
     adam_epsilon: float = 1e-8
@@ -228,7 +228,7 @@ class Knobs(Checked):
     l1: float = 0.0
     """Factor of the sum of magnitudes of all weights (not biases)."""
     l2: float = 0.0
-    """Factor of half the sum of squares of all weights (not biases): an update takes off learning_rate * l2 of them."""
+    """Factor of half the sum of squares of all weights (not biases): plain SGD takes learning_rate * l2 of each off."""
     penalty_in: str = "cost"
     """Whether L1 and L2 are part of the cost (so clipping and the optimiser see them) or of the update."""
 
@@ -251,7 +251,7 @@ class Recipe(Checked):
     input_scaling: str = "raw"
     """Pixels as 0..255, divided by 255, or shifted and scaled to mean 0 and deviation 1."""
     cost: str = "log_softmax"
-    """Cross-entropy through an exact log-softmax, or as -log(softmax + epsilon) in two operations."""
+    """Cross-entropy by a log-softmax of the logits, or as -log(softmax + epsilon) in two operations."""
     reduction: str = "mean"
     """Mean or sum of the cost over the batch."""
     batch_size: int | None = None
@@ -552,12 +552,23 @@ def check_preset(name: Any) -> None:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {quote(name)}{nearest(name, PRESETS)}")
 
 
+TORCH_NAMES = {
+    "lr": "learning_rate",
+    "weight_decay": "l2",
+    "eps": "adam_epsilon",
+    "alpha": "beta2",
+    "dtype": "precision",
+}
+"""What torch calls a setting -> its name here, to suggest."""
+
+
 def check_names(changes: Any) -> None:
     """TypeError that names the first unknown field and suggests the nearest."""
     known = [field.name for field in dataclasses.fields(Settings)]
     for name in changes:
         if name not in known:
-            raise TypeError(f"there is no setting named {quote(name)}{nearest(name, known)}")
+            found = f"; did you mean {TORCH_NAMES[name]!r}?" if name in TORCH_NAMES else nearest(name, known)
+            raise TypeError(f"there is no setting named {quote(name)}{found}")
 
 
 def nearest(name: Any, known: Any) -> str:

@@ -15,6 +15,7 @@ from cnnlab.course.entries import CourseFile, Entry, Value
 from cnnlab.course.guesses import show_value
 from cnnlab.course.hand_in import read_hand_in
 from cnnlab.records.atomic_files import write_atomically
+from cnnlab.records.formats import format_count
 
 PAGE = "class.html"
 """What the page is called."""
@@ -263,7 +264,11 @@ def map_runs(found: dict[str, CourseFile]) -> RunMap | None:
             except (ValueError, TypeError):
                 continue
             broke = outcome.first_nonfinite
-            end = f"not finite from update {broke}" if broke else f"finite after {outcome.updates} updates"
+            end = (
+                f"not finite from update {broke}"
+                if broke
+                else f"finite after {format_count(outcome.updates, 'update')}"
+            )
             runs.append((start.learning_rate, start.init_scale, f"{name}: {outcome.link}, {end}", not broke))
     runs = runs[:MOST_RUNS]
     if not runs:

@@ -23,6 +23,7 @@ from cnnlab.course.entries import (
 from cnnlab.course.guess_file import read_guess_file
 from cnnlab.course.notebook import find_notebook
 from cnnlab.records.atomic_files import write_atomically
+from cnnlab.records.formats import format_count
 from cnnlab.records.record import Record
 
 KIND = "cnnlab hand-in"
@@ -44,7 +45,8 @@ class HandIn:
 
     def __repr__(self) -> str:
         guesses = sum(bool(entry.attempts) for entry in self.content.guesses)
-        counts = f"{guesses} guesses, {len(self.content.checks)} checks passed, {len(self.content.runs)} runs"
+        checks, runs = format_count(len(self.content.checks), "check"), format_count(len(self.content.runs), "run")
+        counts = f"{guesses} guess{'' if guesses == 1 else 'es'}, {checks} passed, {runs}"
         return f"{self.path.name}: {counts}; hand in this file"
 
 

@@ -27,7 +27,8 @@ LABS = {
 """Name of a lab -> its title."""
 ENDS: dict[str, tuple[str, str]] = {
     "learning_rate": (
-        "At the left end an update hardly moves the weights; at the right end it moves them by ten times the gradient.",
+        "At the left end an update hardly moves the weights; at the right end SGD moves them by ten times the "
+        "gradient, and the first step of Adam by ten each.",
         "01_how_large_a_step",
     ),
     "optimizer": (
@@ -40,7 +41,7 @@ ENDS: dict[str, tuple[str, str]] = {
         "11_what_does_momentum_buy",
     ),
     "beta2": (
-        "At 0 each gradient is divided by its own size; near 1 by its usual size over many updates.",
+        "At 0 a step is divided by the size of the present gradient alone; near 1 by its usual size over many updates.",
         "12_does_adam_save_it",
     ),
     "adam_epsilon": (
@@ -48,8 +49,8 @@ ENDS: dict[str, tuple[str, str]] = {
         "12_does_adam_save_it",
     ),
     "loss_scale": (
-        "Off loses gradients below 6e-8, where float16 ends; dynamic halves the scale at an overflow, and doubles it "
-        "after 2000 updates without one.",
+        "Off loses gradients below 3e-8, which float16 rounds to 0; dynamic halves the scale at an overflow, and "
+        "doubles it after 2000 updates without one.",
         "13_sixteen_bits",
     ),
     "clip": (
@@ -85,7 +86,7 @@ ENDS: dict[str, tuple[str, str]] = {
         "02_how_large_a_start",
     ),
     "init_scale": (
-        "At the left end the first weights are a hundredth as large; at the right end a hundred times.",
+        "At 0, the left end, all first weights are 0; at the right end they are a hundred times as large.",
         "02_how_large_a_start",
     ),
     "batch_size": (
@@ -97,7 +98,7 @@ ENDS: dict[str, tuple[str, str]] = {
         "02_how_large_a_start",
     ),
     "cost": (
-        "The first is one exact operation; the second rounds the probability before it takes the logarithm.",
+        "The first never takes the logarithm of 0; the second rounds the probability before it takes the logarithm.",
         "04_the_epsilon_in_the_softmax",
     ),
     "reduction": (
@@ -129,7 +130,7 @@ ENDS: dict[str, tuple[str, str]] = {
         "10_why_do_signals_vanish",
     ),
     "residual": (
-        "Off has no shortcuts; with zero each block begins as if it were not there.",
+        "Off has no shortcuts; with zero each block adds nothing at first: with ReLUs it begins as the identity.",
         "10_why_do_signals_vanish",
     ),
     "dropout": (
@@ -159,8 +160,8 @@ OTHERS: dict[str, tuple[str, str, str]] = {
     "schedule": (
         "Schedule and stability band",
         "The schedule says how the learning rate goes on from the next update. The band is green up to the critical "
-        "learning rate, amber up to ten times that, and red beyond, where a step is too long for the curvature; with "
-        "another optimiser than SGD all beyond the critical rate is amber.",
+        "learning rate, above which a step is too long for the curvature, amber up to ten times that, and red beyond; "
+        "with another optimiser than SGD all beyond the critical rate is amber.",
         "01_how_large_a_step",
     ),
     "image": (

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cnnlab.diagnosis.nan_tracer import Event
 
 INSIDE = "add a small number inside the root, not outside: torch.sqrt(x + 1e-8)"
+NEGATIVE_ROOT = "clamp before the root, and add a small number inside it: torch.sqrt(x.clamp(min=0) + 1e-8)"
 QUOTIENT = "keep the divisor from 0: a / (b + 1e-8), or sum / count.clamp(min=1) for a mean over what may be nothing"
 LOGARITHM = (
     "clamp before the log: torch.log(x.clamp(min=1e-8)); of probabilities take F.log_softmax or F.logsigmoid of logits"
@@ -27,11 +28,13 @@ CODE = {
     **dict.fromkeys(("norm", "linalg_vector_norm", "vector_norm", "cdist", "hypot", "dist"),
                     "a norm has no slope at 0: (x.square().sum(1) + 1e-8).sqrt() in its place"),
     **dict.fromkeys(("div", "true_divide", "reciprocal", "mean", "nanmean"), QUOTIENT),
-    **dict.fromkeys(("log", "log2", "log10", "log1p", "xlogy"), LOGARITHM),
-    **dict.fromkeys(("logdet", "slogdet", "det", "linalg_det"),
+    **dict.fromkeys(("log", "log2", "log10", "xlogy"), LOGARITHM),
+    "log1p": "clamp before it, a little above -1: torch.log1p(x.clamp(min=-1 + 1e-6))",
+    **dict.fromkeys(("logdet", "slogdet", "linalg_slogdet", "det", "linalg_det"),
                     "add to the diagonal: torch.linalg.slogdet(a + 1e-6 * torch.eye(n)), and look at its sign"),
     **dict.fromkeys(("pow", "float_power", "powsum"), POWER),
-    **{name: BORDER.format(name=name) for name in ("acos", "asin", "atanh", "erfinv", "logit")},
+    **{name: BORDER.format(name=name) for name in ("acos", "asin", "atanh", "erfinv")},
+    "logit": "keep it within (0, 1): torch.logit(x, eps=1e-6), which clamps it",
     "acosh": "clamp before it, a little above 1: torch.acosh(x.clamp(min=1 + 1e-6))",
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), SPREAD),
     **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "_softmax", "_log_softmax"), MASK),
@@ -56,7 +59,7 @@ KINDS = {
     "x/0": QUOTIENT,
     "log(0)": LOGARITHM,
     "log of a negative number": LOGARITHM,
-    "root of a negative number": INSIDE,
+    "root of a negative number": NEGATIVE_ROOT,
     "inf-inf": MASK,
     "inf*0": BRANCH,
     "exp overflow": EXP,
@@ -88,6 +91,15 @@ OF_CAUSES = {
 """Cause -> what to write."""
 
 
+def find_code(name: str, operation: str) -> str:
+    """What to write in place of an operation of torch that failed in such a way; nothing if that is not known."""
+    if operation == "inf*0":
+        return BRANCH
+    if operation == "root of a negative number" and CODE.get(name) == INSIDE:
+        return NEGATIVE_ROOT
+    return CODE.get(name) or KINDS.get(operation, "")
+
+
 def give_advice(causes: tuple[Cause, ...], event: Event | None) -> tuple[str, ...]:
     """What to write in one's own program for the likely causes."""
     said: list[str] = []
@@ -97,7 +109,7 @@ def give_advice(causes: tuple[Cause, ...], event: Event | None) -> tuple[str, ..
         if event is not None and cause.name in ("undefined operation", "exp beyond the type"):
             name = event.function.rstrip("_")
             said += [step for words, step in OF_STEPS.items() if event.phase == "update" and words in event.argument]
-            said.append(BRANCH if event.operation == "inf*0" else CODE.get(name) or KINDS.get(event.operation, ""))
+            said.append(find_code(name, event.operation))
         elif event is not None and event.phase in ("buffer", "constant") and cause.name == "data hold NaN":
             said.append(f"print the {event.phase} before the first update, and look at where it is written")
         else:

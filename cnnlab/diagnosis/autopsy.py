@@ -128,8 +128,9 @@ def autopsy(
 
     The last updates before the trouble are replayed from a state that the record holds; the record stays as it is. A
     record of a network of your own needs `network`, `data` and `cost` again, or a `Run` in its place; without them, or
-    without states, the place is taken from the gauges and the operation is 'unknown'. `prove=False` tries no remedies,
-    which takes a few seconds, and none is begun once `going` says no. Divergence is data: nothing is raised for it.
+    without states, the place is taken from the gauges and the operation is 'unknown'. To try the remedies takes a
+    few seconds; `prove=False` tries none, and none is begun once `going` says no. Divergence is data: nothing is raised
+    for it.
     """
     from cnnlab.diagnosis.nan_tracer import find_origin
     from cnnlab.training.run import Run

@@ -101,9 +101,8 @@ def describe_rest(case: Case) -> Cause:
     if left_out == len(record):
         return Cause(0.0, ("loss scaling left out every update so far",), name="undecided")
     measured = "" if len(costs) == len(record) else f", {len(costs)} of them with a cost that was measured"
-    said = (
-        f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])} in {len(record)} updates{measured}"
-    )
+    updates = format_count(len(record), "update")
+    said = f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])} in {updates}{measured}"
     finite = "all numbers of the updates that were made are finite" if left_out else "all numbers are finite"
     evidence, least = [f"{said}; {finite}", *describe_skipped(case)], case.batch.constant
     poor = least > 0 and costs[-1] > 0.98 * least
@@ -193,7 +192,7 @@ CAUSES = {
         needs_no_nan=True,
     ),
     "softmax before cross-entropy": CauseKind(
-        "Probabilities are taken for logits, so that the cost cannot fall and its gradient is small.",
+        "Probabilities are taken for logits, so that the cost cannot fall to 0 and its gradient is small.",
         judge_double_softmax,
         needs_no_nan=True,
     ),
@@ -220,6 +219,6 @@ CAUSES = {
         "An operation is not defined for its inputs, or its slope is not.", judge_operation
     ),
     "undecided": CauseKind("None of the causes above fits the numbers that were measured."),
-    "healthy": CauseKind("Nothing is wrong."),
+    "healthy": CauseKind("No sign of trouble was found."),
 }
 """Cause -> what it means and what looks for it. Where two fit equally well, the upper one comes first."""

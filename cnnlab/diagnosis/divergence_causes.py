@@ -379,6 +379,8 @@ def judge_penalty(case: Case) -> Iterator[Cause]:
     factor = 1 - knobs.learning_rate * knobs.l2
     if factor < -1:
         said = f"every update multiplies the weights by 1 - learning_rate * l2 = {format_number(factor)}"
+        if knobs.momentum and knobs.penalty_in == "cost":
+            said += ", and momentum adds the steps before"
         yield Cause(0.99 if case.diverged else 0.5, (said,))
         return
     size = case.probe.weight_size if case.probe is not None else math.inf

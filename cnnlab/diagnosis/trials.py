@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cnnlab.config.errors import describe_problem
 from cnnlab.config.schedules import rate_plan
 from cnnlab.diagnosis.causes import Cause
+from cnnlab.diagnosis.early_warning import NO_GAP
 from cnnlab.diagnosis.nan_tracer import find_first_update
 from cnnlab.diagnosis.probe import MOST_BATCHES, measure_constant_cost
 from cnnlab.diagnosis.remedies import Remedy, choose_remedies, read_settings
@@ -206,9 +207,9 @@ def describe_epsilon(record: Record, gap: float) -> str:
     epsilon = record.knobs_at(len(record)).epsilon
     if record.settings.cost != "softmax_log" or epsilon == 0 or not gap > -math.log(epsilon):
         return ""
-    # d/dz of -log(p + e) is p/(p + e) of the true gradient, with p = exp(-gap) (in float32 exactly 0 from 104 on).
+    # d/dz of -log(p + e) is p/(p + e) of the true gradient, with p = exp(-gap), which is 0 from NO_GAP on.
     left = math.exp(-min(gap, 700)) / (math.exp(-min(gap, 700)) + epsilon)
-    exact = "exactly 0" if gap > 104 else f"{left:.1g} of the true one"
+    exact = "exactly 0" if gap > NO_GAP[record.settings.precision] else f"{left:.1g} of the true one"
     return (
         f"the cost is finite, but that of an example is capped at {-math.log(epsilon):.4g}: at a logit gap of "
         f"{format_number(gap)} the gradient of a wrong example is {exact} (log-softmax would give 1)"

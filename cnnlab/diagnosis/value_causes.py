@@ -5,13 +5,15 @@ None of them is mended by a lower learning rate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from cnnlab.diagnosis.case import Case, Cause
 from cnnlab.diagnosis.divergence_causes import starts_too_far
-from cnnlab.records.formats import format_number
+from cnnlab.diagnosis.early_warning import LARGEST
+from cnnlab.records.formats import format_digits, format_number
 
 UNDEFINED = {
     "0/0": "a division of 0 by 0",
@@ -113,7 +115,7 @@ def judge_exp(case: Case) -> Iterator[Cause]:
     if event.largest > CALM and not high:
         return
     said = f"update {event.step}, {event.value_name}: {event.function} of {format_number(event.largest)}"
-    end = {"float16": "11", "float32": "88", "bfloat16": "88"}.get(event.precision, "709")
+    end = format_digits(find_end(event.function.rstrip("_"), event.precision), 4)
     evidence: tuple[str, ...] = (
         f"{said}: beyond {end} its result leaves {event.precision}",
         "use logsumexp or softplus",
@@ -122,6 +124,14 @@ def judge_exp(case: Case) -> Iterator[Cause]:
         evidence = (f"before any step the cost was {format_number(float(case.costs[0]))} already", *evidence)
     later = case.exploded and not case.before_any_step and not high
     yield Cause(0.5 if later or starts_too_far(case) else 0.95, evidence, ("c",))
+
+
+def find_end(function: str, precision: str) -> float:
+    """The argument at which exp or one of its kin reaches the largest number of a type."""
+    largest = LARGEST.get(precision, LARGEST["float64"])
+    if function == "exp2":
+        return math.log2(largest)
+    return math.log(largest) + (math.log(2) if function in ("sinh", "cosh") else 0)
 
 
 def judge_bound(case: Case) -> Iterator[Cause]:

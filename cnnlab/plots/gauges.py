@@ -94,8 +94,9 @@ PLOTS = {
         "λ is the largest eigenvalue of the cost's Hessian, that is, how sharply the cost curves, divided as RMSprop "
         "and Adam divide gradients; the dashed line is the most that this learning rate allows, 2/learning rate for "
         "plain gradient descent. "
-        "In the band below the line steps do not overshoot; while λ lies above it they do (Cohen and others 2021): the "
-        "cost can grow, and Adam's averages grow until λ meets the line.",
+        "In the band below the line steps along the sharpest direction lead nearer to its bottom; while λ lies above "
+        "it they lead away (Cohen and others 2021): the cost can grow, and Adam's averages grow "
+        "until λ meets the line.",
         key=write_key({INK: "λ", ORANGE: "the most allowed"}), link="labs/01_how_large_a_step.ipynb", ground=False,
     ),
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """The plot of signals by depth: how strongly they vary from layer to layer, forward and back, and what is healthy.
 
 A start that keeps variances equal from layer to layer, forward and back, lets deep networks train (Glorot and Bengio
-2010; He et al. 2015), and layers are scaled to put out a deviation of 1 (Mishkin and Matas 2015). What a factor of ten
+2010; He et al. 2015), and layers are scaled to put out a deviation of 1 (Mishkin and Matas 2016). What a factor of ten
 either way tells is in tests/benchmarks/results/corridor.md.
 """
 

@@ -43,8 +43,8 @@ class Map:
     elsewhere.
 
     A run has *diverged* when a cost was NaN or infinite. It has *converged* when its data cost at the end is at most
-    0.9 of that at its beginning and not within 2 % of ln 2, what a coin costs. Any other has *stalled*. Beginning and
-    end are means over an epoch's updates, or over a quarter of the run if that is shorter.
+    0.9 of that at its beginning and not within 2 % of ln 2, the cost of guessing. Any other has *stalled*. Beginning
+    and end are means over an epoch's updates, or over a quarter of the run if that is shorter.
     """
 
     settings: Settings

@@ -63,7 +63,8 @@ SLOPES = {"sigmoid": 1 / 4, "gelu": 1 / 2, "silu": 1 / 2}
 def find_factor(init: str, activation: str) -> float:
     """What an activation multiplies a formula's weights by: exactly 1 for ReLU, and in formulas that know none.
 
-    He's formula keeps the second moment through the activation, see HE_GAINS. Glorot's (2010, section 4.2.1) and
+    He's formula has the gain of the activation, see HE_GAINS: of the ReLUs, ELU, GELU and SiLU it keeps the second
+    moment. Glorot's (2010, section 4.2.1) and
     LeCun's (1998) keep the variance of units that work near 0 with a slope of 1, so that another slope is divided by:
     the sigmoid's 1/4 gives the factor 4 of the tutorials of deeplearning.net. SELU is made for LeCun's formula
     (Klambauer et al. 2017). The question's formulas and the orthogonal ones know no activation.

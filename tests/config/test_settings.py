@@ -195,6 +195,14 @@ def test_an_unknown_name_is_a_type_error_that_suggests_the_nearest():
         settings(learning_rat=0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"), [("lr", "learning_rate"), ("weight_decay", "l2"), ("eps", "adam_epsilon"), ("dtype", "precision")]
+)
+def test_a_name_that_torch_has_brings_the_field_of_that_meaning(name, ours):
+    with pytest.raises(TypeError, match=f"^there is no setting named '{name}'; did you mean '{ours}'\\?$"):
+        settings(**{name: 1})
+
+
 def test_an_unknown_name_unlike_any_other_brings_no_suggestion():
     with pytest.raises(TypeError, match=r"^there is no setting named 'zzz'$"):
         settings("question").replace(zzz=1)

@@ -41,7 +41,7 @@ def test_a_hand_in_holds_guesses_checks_and_links_of_runs(notebook, run):
     cnnlab.guess("q", 4, sure=0.5).compare(math.nan)
     cnnlab.check_answer("critical_rate", lambda X: 2 / cnnlab_eigenvalue(X))
     handed = cnnlab.hand_in("Ada", runs=[run, run.record, "no run"])
-    assert repr(handed) == "hand_in_Ada.json: 1 guesses, 1 checks passed, 1 runs; hand in this file"
+    assert repr(handed) == "hand_in_Ada.json: 1 guess, 1 check passed, 1 run; hand in this file"
     content = json.loads((notebook / "hand_in_Ada.json").read_text())
     assert (content["format"], content["version"], content["name"]) == (KIND, 1, "Ada")
     assert content["guesses"][0]["measured"] == "nan"
@@ -145,7 +145,7 @@ def test_a_file_that_is_no_hand_in_is_named_and_the_others_are_shown(notebook, f
     os.mkfifo(folder / "pipe.json")
     assert main(["class", str(folder)]) == 1
     out, err = capsys.readouterr()
-    assert out.endswith(f"{folder / 'class.html'}: 1 hand-ins\n")
+    assert out.endswith(f"{folder / 'class.html'}: 1 hand-in\n")
     assert "broken.json is left out: its text is no JSON" in err
     assert "pipe.json is left out: it is no ordinary file" in err
 

@@ -8,7 +8,7 @@ import torch
 
 import cnnlab
 from cnnlab.config.settings import LIMITS
-from cnnlab.dashboards.controls import LIVE, NETWORK, RESTART, list_presets
+from cnnlab.dashboards.controls import LIVE, NETWORK, RESTART, described, list_presets
 from cnnlab.dashboards.explanations import ENDS, LABS, explain_field, list_explanations
 from cnnlab.dashboards.messages import find_field
 
@@ -91,6 +91,17 @@ def test_each_control_has_two_sentences_and_a_lab(field: str) -> None:
     assert explanation["text"].endswith(".")
     assert explanation["text"].replace("et al. ", "").count(". ") == 1, "two sentences"
     assert explanation["lab_title"]
+
+
+def test_where_a_slider_begins_with_0_the_text_says_what_0_does() -> None:
+    zero = [name for name in ENDS if described(name).get("zero") and name != "seed"]
+    assert {"init_scale", "epsilon", "l2", "adam_epsilon"} <= set(zero)
+    assert [name for name in zero if not ENDS[name][0].startswith("At 0")] == []
+
+
+def test_a_gradient_is_0_in_float16_where_the_text_on_the_loss_scale_says() -> None:
+    assert torch.tensor([2.9e-8, 3.1e-8]).half().tolist() == [0, pytest.approx(6e-8, rel=0.01)]
+    assert "below 3e-8, which float16 rounds to 0" in ENDS["loss_scale"][0]
 
 
 def test_each_explanation_names_a_lab_by_its_title_and_every_field_is_explained() -> None:

@@ -144,3 +144,17 @@ def test_readme_and_the_autopsy_name_the_page():
     assert "docs/nan.md" in str(found)
     assert "docs/nan.md" not in str(cnnlab.autopsy(cnnlab.Run("question").record, prove=False))
     assert torch.is_grad_enabled()
+
+
+def test_a_root_of_squares_has_no_slope_at_0_and_torch_s_own_norms_have_that_of_0():
+    section = PAGE.partition("### undefined operation: root")[2].partition("```")[0]
+    norms = {
+        "torch.linalg.vector_norm": torch.linalg.vector_norm,
+        "torch.cdist": lambda x: torch.cdist(x[None], torch.zeros(1, 3)).sum(),
+    }
+    slopes = {name: torch.func.grad(norm)(torch.zeros(3)) for name, norm in norms.items()}
+    assert not any(slope.any() or slope.isnan().any() for slope in slopes.values())
+    assert all(f"`{name}`" in section for name in norms)
+    assert torch.func.grad(lambda x: x.square().sum().sqrt())(torch.zeros(3)).isnan().all()
+    (code,) = re.findall(r"clamp what is in it, `(.*?)`", section)
+    assert eval(code, {"z": torch.linspace(-1, 1, 5)}).isfinite().all()

@@ -14,7 +14,7 @@ import cnnlab
 from cnnlab.diagnosis import trials
 from cnnlab.diagnosis.case import Cause
 from cnnlab.diagnosis.remedies import Remedy, choose_remedies, list_remedies
-from cnnlab.diagnosis.trials import HIDES, MENDS, UNREACHED, USELESS, judge_trial, try_remedy
+from cnnlab.diagnosis.trials import HIDES, MENDS, UNREACHED, USELESS, describe_epsilon, judge_trial, try_remedy
 
 ce = torch.nn.functional.cross_entropy
 SLOW = Remedy("a lower learning rate", {"learning_rate": 0.03})
@@ -183,3 +183,14 @@ def test_a_network_that_cannot_be_is_not_tried():
     }
     assert ("batch normalisation" in names[1], "batch normalisation" in names[6]) == (False, True)
     assert "shortcuts" in names[1]
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("gap", [15.0, 60.0, 98.0, 200.0, 650.0])
+def test_what_an_epsilon_leaves_of_a_gradient_is_exactly_0_where_it_is_so_in_the_type(precision, gap):
+    epsilon = 1e-4
+    logits = torch.tensor([[0.0, -gap]], dtype=getattr(torch, precision), requires_grad=True)
+    (-(torch.softmax(logits, 1)[0, 1] + epsilon).log()).backward()
+    run = cnnlab.Run("sudden_nan", precision=precision, epsilon=epsilon)
+    run.step()
+    assert ("exactly 0" in describe_epsilon(run.record, gap)) == bool(logits.grad[0, 1] == 0)

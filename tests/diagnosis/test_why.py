@@ -6,6 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import math
+import re
 import warnings
 
 import numpy as np
@@ -20,6 +21,7 @@ from test_autopsy import SABOTAGED
 import cnnlab
 from cnnlab.diagnosis.autopsy import Autopsy
 from cnnlab.diagnosis.causes import CAUSES
+from cnnlab.diagnosis.value_causes import find_end
 from cnnlab.records.clues import Clues
 
 ce = torch.nn.functional.cross_entropy
@@ -210,6 +212,66 @@ def test_an_undefined_operation_comes_with_the_code_to_write():
     assert found.advice
     assert "+ 1e-8" in found.advice[0]
     assert "What to write:" in str(found)
+
+
+ON_NUMBERS_OUT_OF_RANGE = {
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "log": torch.log,
+    "log1p": lambda out: torch.log1p(3 * out),
+    "pow": lambda out: out**1.5,
+    "acos": lambda out: torch.acos(3 * out),
+    "atanh": lambda out: torch.atanh(3 * out),
+    "acosh": torch.acosh,
+    "logit": torch.logit,
+}
+"""Operation -> a cost of outputs for some of which it is not defined."""
+
+
+@pytest.mark.parametrize("name", ON_NUMBERS_OUT_OF_RANGE)
+def test_what_to_write_for_numbers_out_of_range_gives_a_finite_cost_and_gradient(name):
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(2, 2), normal(64, 2)
+    with cnnlab.watch(model, torch.optim.SGD(model.parameters(), 1e-3)) as watch:
+        out = model(x)
+        ON_NUMBERS_OUT_OF_RANGE[name](out).mean().backward()
+        watch.optimizers[0].step()
+    (advice,) = cnnlab.autopsy(watch.record).advice
+    code = re.search(r"(torch\.\w+\(x[^;]*\)|x\.clamp\(min=1e-8\) \*\* p)", advice).group(1)
+    x = torch.linspace(-3, 3, 64).requires_grad_()
+    written = eval(code, {"torch": torch, "x": x, "p": 1.5})
+    written.mean().backward()
+    assert written.isfinite().all(), code
+    assert x.grad.isfinite().all(), code
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("function", ["exp", "expm1", "exp2", "sinh", "cosh"])
+def test_the_end_of_an_exp_is_where_its_result_leaves_the_type(function, precision):
+    near = torch.tensor([0.999, 1.001], dtype=torch.float64) * find_end(function, precision)
+    found = getattr(torch, function)(near)
+    largest = torch.finfo(getattr(torch, precision)).max
+    assert (found.isfinite() & (found <= largest)).tolist() == [True, False]
+
+
+def test_an_autopsy_says_of_exp2_where_exp2_ends():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, 2)
+    with cnnlab.watch(model, torch.optim.SGD(model.parameters(), 1e-3)) as watch:
+        torch.exp2(40 * model(normal(8, 2)).abs() + 100).mean().backward()
+        watch.optimizers[0].step()
+    assert "beyond 128 its result leaves float32" in str(cnnlab.autopsy(watch.record).evidence)
+
+
+@pytest.mark.parametrize("function", [torch.slogdet, torch.linalg.slogdet, torch.logdet])
+def test_a_determinant_of_0_has_something_to_write(function):
+    model = torch.nn.Linear(2, 2)
+    with cnnlab.watch(model, torch.optim.SGD(model.parameters(), 1e-3)) as watch:
+        out = model(normal(2, 2))
+        found = function(out - out.detach())
+        (found if isinstance(found, torch.Tensor) else found.logabsdet).backward()
+        watch.optimizers[0].step()
+    assert "to the diagonal" in cnnlab.autopsy(watch.record).advice[0]
 
 
 def stopped_watch(cost) -> cnnlab.Watch:

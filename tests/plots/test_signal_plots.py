@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cnnlab.curvature.direction import measure_direction
 from cnnlab.plots.arrangement import arrange_panels
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
 from cnnlab.plots.dashboard_layout import BUTTONS, INDENT, SWITCH, TITLE_SIZE, measure_text
@@ -243,4 +244,24 @@ def test_what_page_and_help_say_of_the_bands_is_what_was_measured() -> None:
     shares = dict(re.findall(r"\| (\w+) \| \d+ \| (\d+)% \|", measured))
     for preset in ("deep_residual", "adam", "batch_norm"):
         assert f"{shares[preset]} %" in page
+    assert f"`deep_residual` and {shares['batch_norm']} % of those of `batch_norm`, which all learn" in page
+    del shares["adam"]
     assert f"{min(map(int, shares.values()))} to {max(map(int, shares.values()))} %" in PLOTS["ratio"].help
+
+
+def test_the_run_of_adam_whose_updates_lie_in_the_band_is_no_better_than_guessing() -> None:
+    run = Run("adam", device="cpu")
+    run.advance(40)
+    record = run.record
+    assert record.cost[-1] > 0.99 * np.log(2)
+    assert record.accuracy[-1] == pytest.approx(0.5, abs=0.02)
+
+
+def test_below_the_line_of_the_curvature_a_step_may_overshoot_and_lands_nearer_all_the_same() -> None:
+    run = Run("question", device="cpu", learning_rate=1e-4)
+    run.advance(60)
+    cut = measure_direction(run)
+    before, after = cut.present, cut.find_landing(0.8 * cut.critical)
+    assert before * after < 0
+    assert abs(after) < abs(before)
+    assert "lead nearer to its bottom" in PLOTS["stability"].help

@@ -92,7 +92,9 @@ def test_the_limits_are_those_that_the_package_reckons_with():
     for optimizer, name in NAMES.items():
         limit = find_bound(name, 0.0 if optimizer == "gradient descent" else 0.9)
         assert RECURSIONS[optimizer](0.999 * limit, 0.9) < 1 < RECURSIONS[optimizer](1.001 * limit, 0.9)
-    assert find_bound("nesterov", 0.9) < find_bound("sgd") < find_bound("sgd", 0.9)
+    for beta in (0.01, 0.5, 0.9, 0.999):
+        assert find_bound("nesterov", beta) < find_bound("sgd") < find_bound("sgd", beta)
+    say("step_size", r"without momentum, for any $\beta$ above 0.")
 
 
 def test_the_hessian_has_as_many_entries():
@@ -105,12 +107,14 @@ def test_the_critical_rates_and_what_became_of_the_runs_are_those_measured():
     died = {times: count(read_claim("01_multiples", f"times_{times}")) for times in ("0.5", "4", "64")}
     begin, end = (np.median(read_claim("01_stability", key)) for key in ("start", "at_0.0002"))
     assert died["0.5"] == died["4"] == 0
+    assert critical.max() < 0.001
     say(
         "step_size",
         f"between {short(critical.min())} and {short(critical.max())}; its median is {median(critical)}",
         f"0.01, is {median(0.01 / critical)} times the critical one in the median, and {min(0.01 / critical):.0f}",
         f"none of the {len(critical)} runs diverges, and at 4 times its critical rate none either. At 64 times",
         f"At 64 times {died['64']} of them diverge.",
+        f"a rate of 0.001 is above the critical one, with each of the {len(critical)} seeds.",
         f"begins at {short(begin)} times the limit in the median. After 20 updates it is {short(end)} times the limit",
     )
 
@@ -166,6 +170,23 @@ def test_the_critical_rate_rises_as_many_times_as_it_says():
         f"Half of every weight raises it {round(np.median(half), -1):.0f} times",
         f"divides it by {np.median(base / read_claim('02_critical', 'sum')):.0f}.",
     )
+
+
+def test_the_softmax_has_as_little_curvature_of_its_own_as_it_says():
+    def measure(**changes):
+        logits = [cnnlab.Run("question", seed=seed, **changes).activations()["softmax"] for seed in range(32)]
+        gaps = np.array([each[:, 1] - each[:, 0] for each in logits], dtype=float)
+        share = 1 / (1 + np.exp(-gaps))
+        return np.median((share * (1 - share)).mean(axis=1)), abs(gaps).max(axis=1)
+
+    (raw, gaps), (unit, unit_gaps), (_, half_gaps) = measure(), measure(input_scaling="unit"), measure(init_scale=0.45)
+    say(
+        "initialisation",
+        f"is {raw:.4f}; with pixels divided by 255 it is {unit:.2f} (medians).",
+        f"{255**2:,} times less",
+    )
+    assert gaps / unit_gaps == pytest.approx(255, rel=1e-3)
+    assert gaps / half_gaps == pytest.approx(2**9, rel=1e-3)
 
 
 def test_a_sigmoid_s_slope_and_the_product_of_nine_are_as_it_says():
@@ -285,6 +306,19 @@ def test_a_type_has_the_ends_that_it_says(name):
     assert least.item() == smallest
     assert (least / 2).item() == 0
     say("floating_point", f"| {name} | {largest} | {kind.smallest_normal:.1e} | {smallest:.1e} | {kind.eps:.2g} |")
+
+
+def test_a_number_overflows_from_half_a_step_beyond_the_largest_on():
+    for name in ("float16", "bfloat16", "float32"):
+        kind = torch.finfo(getattr(torch, name))
+        step = kind.max * kind.eps / (2 - kind.eps)  # from the number before the largest to it
+        numbers = torch.tensor([kind.max + 0.49 * step, kind.max + 0.5 * step], dtype=torch.float64)
+        assert numbers.to(getattr(torch, name)).tolist() == [kind.max, math.inf]
+    say(
+        "floating_point",
+        "larger than the largest by half a step or more becomes **inf**",
+        "at most half of the smallest",
+    )
 
 
 def test_exp_and_softmax_leave_float32_where_it_says():

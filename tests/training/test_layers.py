@@ -122,6 +122,16 @@ def test_a_block_whose_scale_is_0_gives_back_what_it_was_given():
     assert torch.equal(seen[0], seen[1])
 
 
+@pytest.mark.parametrize(("activation", "same"), [("relu", True), ("gelu", False), ("sigmoid", False)])
+def test_behind_the_activation_it_is_the_same_with_relus_alone(activation: str, same: bool):
+    run = Run(settings(residual="zero", padding="same", relu="every_layer", activation=activation, **SMALL))
+    seen: list[torch.Tensor] = []
+    run.network.cv1.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    run.network.hid1.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].reshape(seen[0].shape)))
+    run.step()
+    assert torch.equal(seen[0], seen[1]) is same
+
+
 def descend_by_hand(run: Run, updates: int) -> list[float]:
     """The costs of the same network written with torch's functions, and descended by torch's SGD."""
     wanted = run.settings

@@ -9,11 +9,12 @@ import contextlib
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import ipywidgets
 
 from cnnlab.dashboards.saved_picture import SavedPicture
+from cnnlab.dashboards.shell import get_shell
 from cnnlab.records.autosave import Autosave
 
 if TYPE_CHECKING:
@@ -52,15 +53,6 @@ OPEN: dict[CellOutput, tuple[str, int]] = {}
 """Dashboards that are open -> the cell that made them, and the count of that execution."""
 SHOWN: set[str] = set()
 """Ids of the cells whose labs show their forecasts, for a user has asked one of them to."""
-
-
-def get_shell() -> Any:
-    """IPython's shell; None outside one."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return None
-    return get_ipython()  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def display_widget(widget: ipywidgets.Widget, saved: SavedPicture) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
 from typing import Any
 
 from torch import nn
 
+from cnnlab.dashboards.shell import in_notebook, remember_cell
 from cnnlab.diagnosis.watch import Watch
 
 
@@ -35,21 +38,13 @@ def watch(model: nn.Module, optimizer: Any, *, show: bool | None = None, **optio
     optimizer, scaler or budget is something else, or curvature is asked of another optimizer; ValueError for a model
     without trainable parameters, a budget beyond (0, 1] and a curvature below 1.
     """
-    shown = in_notebook() if show is None else show
-    return Watch(model, optimizer, show=shown, dashboard=open_dashboard, **options)
+    shown, cell = in_notebook() if show is None else show, remember_cell()
+    return Watch(model, optimizer, show=shown, dashboard=lambda made: open_dashboard(made, cell), **options)
 
 
-def open_dashboard(watch: Watch) -> Any:
-    """The dashboard of a watch."""
+def open_dashboard(watch: Watch, cell: contextvars.Context) -> Any:
+    """The dashboard of a watch: in the cell that runs now, or, from a thread, in the one that is remembered."""
     from cnnlab.dashboards.watch_dashboard import WatchLab  # not above: plots and widgets are needed only now
 
-    return WatchLab(watch)
-
-
-def in_notebook() -> bool:
-    """Whether a kernel runs this, which can show widgets."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return hasattr(get_ipython(), "kernel")
+    is_cell = threading.current_thread() is threading.main_thread()
+    return WatchLab(watch) if is_cell else cell.run(WatchLab, watch)

@@ -115,6 +115,21 @@ def test_a_slider_steers_a_loop_in_a_thread_and_a_bad_value_is_refused_in_a_sent
     assert notebook.errors == []
 
 
+@pytest.mark.parametrize("made_in", ["cell", "thread"])
+def test_the_dashboard_of_a_loop_in_a_thread_stands_below_the_cell_that_began_it(open_notebook, made_in):
+    make, begin = "watch = cnnlab.watch(model, optimizer)", "with watch:\n"
+    late = THREAD.replace(make, "begin = threading.Event()").replace(begin, f"begin.wait()\n    {begin}")
+    program = f"{make}\n{late}"
+    if made_in == "thread":
+        program = late.replace("def train():", f"def train():\n    global watch\n    {make}")
+    notebook = open_notebook(LOOP.partition("with cnnlab")[0] + program, "begin.set()")
+    notebook.run(0)
+    notebook.run(1)
+    notebook.output(0).locator(".js-plotly-plot").wait_for(timeout=60_000)
+    assert notebook.output(1).locator(".cnnlab-watch").count() == 0
+    notebook.do("watch.pause()")
+
+
 def test_where_a_cell_trains_the_dashboard_says_that_nothing_is_steered_and_how_to_go_on(figure):
     notebook, plots = figure
     until(lambda: points(plots) > 10, "a curve beside the running cell")

@@ -145,9 +145,22 @@ class Case:
         """
         if self.event is None or not self.rose:
             return self.rose
-        # Weights that start at 0 are as long as the update that leaves 0, whatever its length.
+        return self.has_long_steps
+
+    @property
+    def has_long_steps(self) -> bool:
+        """Whether two updates before the trouble were at least half as long as the weights, or one ten times as long.
+
+        Weights that start at 0 are as long as the update that leaves 0, whatever its length.
+        """
         longer = [self.record.longer_than(times, slice(self.calm_updates)).any(axis=1) for times in (LONG_STEP, LEAP)]
         return bool(longer[0].sum() >= 2 or longer[1].any())
+
+    @property
+    def was_thrown(self) -> bool:
+        """Whether steps as long as the weights, none of which broke anything, left the cost no lower than it was."""
+        stands = len(self.costs) >= 5 and bool(np.median(self.costs[-5:]) > 0.9 * self.costs[0] > 0)
+        return self.event is None and stands and self.has_long_steps
 
     @property
     def diverged(self) -> bool:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnnlab.diagnosis.case import Case, Cause, find_usual
+from cnnlab.diagnosis.divergence_causes import describe_longest_step, judge_adding_up
 from cnnlab.diagnosis.events import name_place
 from cnnlab.diagnosis.summary import count_left_out
 from cnnlab.records.formats import format_count, format_digits, format_number
+from cnnlab.records.frame import is_measured
 from cnnlab.records.record import Record
 
 UNMOVED = {"float64": 1e-16, "float32": 6e-8, "bfloat16": 4e-3, "float16": 5e-4}
@@ -20,6 +22,10 @@ ROUNDING = {"bfloat16": 2**-7, "float16": 2**-10}
 """Short type -> the distance from 1 to the next number above."""
 NO_RATE = 1e-250
 """A learning rate below this stands for 0."""
+SHRUNK = 0.1
+"""Weights whose norm is below this share of what it was at the start have been taken away."""
+LOST_BY_CLIPPING = 1e-2
+"""A gradient whose norm never reaches this, and is always the same, was clipped by mistake."""
 UNTRAINED = 0.01
 """A layer whose updates come to no more than this share of its weights has not been trained."""
 
@@ -34,7 +40,8 @@ def judge_dead_units(case: Case) -> Iterator[Cause]:
         dead = f"{shares[worst]:.0%} of the units of {case.name_layer(worst)} are dead"
         norm = format_number(float(case.record.last_measured("gradient_norm")[0]))
         reached = f"the norm of the first layer's gradient is {norm}"
-        yield Cause(0.98 if shares[worst] == 1 else 0.35, (dead, reached))
+        all_dead = 0.5 if any(judge_adding_up(case)) else 0.98
+        yield Cause(all_dead if shares[worst] == 1 else 0.35, (dead, reached, *describe_longest_step(case)))
 
 
 def judge_gradient(case: Case) -> Iterator[Cause]:
@@ -63,7 +70,9 @@ def judge_gradient(case: Case) -> Iterator[Cause]:
         *describe_saturation(case),
     )
     alive = np.nan_to_num(case.record.last_measured("dead_relu")).max() < 1
-    yield Cause(0.9 if alive else 0.4, evidence)
+    # What came through before steps as long as the weights is no matter of the layers.
+    lost = case.was_thrown and case.record.gradient_norm[0, 0] > 1e-3 * case.record.gradient_norm[0, -1]
+    yield Cause(0.9 if alive and not lost else 0.4, evidence)
 
 
 def describe_saturation(case: Case) -> tuple[str, ...]:
@@ -193,6 +202,24 @@ def judge_skipped(case: Case) -> Iterator[Cause]:
         yield Cause(0.98 if not made else 0.9, evidence)
 
 
+def judge_left_scale(case: Case) -> Iterator[Cause]:
+    """A gradient that was clipped, or stepped with, while it still had the scale of mixed precision."""
+    made, scale = case.clues.still_scaled, case.record.scale
+    if made and 2 * made >= len(case.record):
+        used = f"in {format_count(made, 'update')} the optimiser was given a gradient that still had the loss scale"
+        yield Cause(0.98, (used, "write scaler.step(optimizer) in place of optimizer.step()"))
+        return
+    if case.event is not None or len(scale) < 5 or not is_stuck(case) or not case.clues.optimizer:
+        return
+    norms = case.record.total_gradient_norm
+    held = norms * scale  # what the gradient was before its scale was taken off
+    if norms.max() < LOST_BY_CLIPPING and is_measured(held).all() and np.ptp(held) < 1e-2 * held.max():
+        norm, scaled = format_number(float(norms[-1])), f"{scale[-1]:g}"
+        same = f"the gradient's norm times the loss scale is {format_number(float(held[-1]))} at every update"
+        clipped = f"it was clipped before the scale was taken off, and is {norm} at a scale of {scaled}"
+        yield Cause(0.95, (f"{same}: {clipped}", "write scaler.unscale_(optimizer) before the clipping"))
+
+
 def judge_scaling(case: Case) -> Iterator[Cause]:
     """Updates that the loss scale of a run left out: the last half of them or more, without an end."""
     record = case.record
@@ -203,6 +230,20 @@ def judge_scaling(case: Case) -> Iterator[Cause]:
     said = f"loss scaling left out the last {stretch} of {len(record)} updates, for inf or NaN in the scaled gradient"
     scale = f"the scale fell from {before} to {now}, and is still too high" if before != now else f"the scale is {now}"
     yield Cause(0.99, (said, f"{scale}; the weights stay as they are"))
+
+
+def judge_strong_penalty(case: Case) -> Iterator[Cause]:
+    """L1 or L2 that has taken the weights away, beside a cost that stands."""
+    knobs, norms = case.knobs, np.linalg.norm(case.record.column("weight_norm"), axis=1)
+    if case.event is not None or not (knobs.l1 or knobs.l2) or not norms[-1] < SHRUNK * norms[0]:
+        return
+    if not (is_stuck(case) or (case.costs[-1:] > 0.98 * case.batch.constant).any()):
+        return
+    left = f"the norm of all weights fell from {format_number(norms[0])} to {format_number(norms[-1])}"
+    sizes = {"l1": knobs.l1, "l2": knobs.l2}
+    penalties = " and ".join(f"{name} {format_number(size)}" for name, size in sizes.items() if size)
+    went = f"the cost went from {format_number(case.costs[0])} to {format_number(case.costs[-1])}"
+    yield Cause(0.95, (f"{left}, with {penalties}", went))
 
 
 def judge_double_softmax(case: Case) -> Iterator[Cause]:

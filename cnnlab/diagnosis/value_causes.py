@@ -89,8 +89,8 @@ def judge_operation(case: Case) -> Iterator[Cause]:
     event = case.event
     if event is None or not case.record.own_network or event.operation not in UNDEFINED or event.largest > CALM:
         return
-    if event.phase == "update" and event.operation in ("0/0", "x/0"):
-        return  # the optimiser's own quotient, which has a cause of its own
+    if event.phase == "update" and (event.operation in ("0/0", "x/0") or case.clues.optimizer):
+        return  # the optimiser's own arithmetic, which has a cause of its own
     reason = UNDEFINED[event.operation]
     said = f"{reason} (in {event.function})"
     if event.argument:

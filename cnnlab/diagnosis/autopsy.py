@@ -153,7 +153,7 @@ def autopsy(
     event = read_gauges(seen) if origin is None else origin.first
     causes = rank_causes(seen, event, numbers)
     if run is not None and numbers is not None:
-        if event is None and CAUSES[causes[0].name].needs_no_nan:
+        if event is None and (CAUSES[causes[0].name].needs_no_nan or before == len(seen)):
             before = 0
         trials = try_remedies(run, causes, before, numbers.critical, going) if prove else ()
     costless = len(seen) > 0 and not len(seen.known_costs[0])

@@ -79,6 +79,11 @@ class Case:
         return self.record.cost[self.steps - 1]
 
     @property
+    def data_costs(self) -> NDArray[np.float64]:
+        """The same without a penalty that the cost holds: whether anything is learnt of the data."""
+        return self.record.data_cost[self.steps - 1]
+
+    @property
     def clues(self) -> Clues:
         """What was seen beside the gauges while it trained."""
         return self.record.clues
@@ -159,8 +164,13 @@ class Case:
     @property
     def was_thrown(self) -> bool:
         """Whether steps as long as the weights, none of which broke anything, left the cost no lower than it was."""
-        stands = len(self.costs) >= 5 and bool(np.median(self.costs[-5:]) > 0.9 * self.costs[0] > 0)
-        return self.event is None and stands and self.has_long_steps
+        return self.event is None and self.stands and self.has_long_steps
+
+    @property
+    def stands(self) -> bool:
+        """Whether the cost is in the end where it was at the start, or above."""
+        costs = self.data_costs
+        return len(costs) >= 5 and bool(np.median(costs[-5:]) > 0.9 * costs[0] > 0)
 
     @property
     def diverged(self) -> bool:

@@ -112,15 +112,18 @@ def describe_rest(case: Case) -> Cause:
         f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])} in {len(record)} updates{measured}"
     )
     finite = "all numbers of the updates that were made are finite" if left_out else "all numbers are finite"
-    evidence, least = [f"{said}; {finite}", *describe_skipped(case)], case.batch.constant
+    learnt, least = case.data_costs, case.batch.constant
+    evidence = [f"{said}; {finite}", *describe_skipped(case)]
+    if not np.array_equal(learnt, costs):
+        evidence.append(f"without the penalty it went from {format_number(learnt[0])} to {format_number(learnt[-1])}")
     slow = len(costs) >= 20 and costs[-1] > 0.99 * costs[0] > 0 and 0 <= case.ratios.max(initial=-1) < SHORT_STEP
     if slow:
         longest = format_number(float(case.ratios.max()))
         evidence.append(f"no update was more than {longest} times as long as the weights, and 1e-3 is usual")
-    poor = least > 0 and costs[-1] > 0.98 * least
+    poor = least > 0 and learnt[-1] > 0.98 * least
     if poor:
         evidence.append(f"so far that is no better than a constant output, whose cost would be {format_number(least)}")
-    well = costs[-1] <= costs[0] and not poor and not slow
+    well = learnt[-1] <= learnt[0] and not poor and not slow
     return Cause(0.9 if well else 0.5, tuple(evidence), name="healthy")
 
 

@@ -180,9 +180,9 @@ def judge_inputs(case: Case) -> Iterator[Cause]:
 
 
 def measure_inputs(case: Case) -> float:
-    """Root of the mean square of the inputs, as far as it is known; else NaN."""
+    """Root of the mean square of the inputs, as far as it is known; else NaN, as for numbers of words."""
     if case.probe is not None:
-        return case.probe.input_size
+        return case.probe.input_size if case.batch.inputs is not None else math.nan
     return case.batch.inputs.size if case.batch.inputs is not None else math.nan
 
 

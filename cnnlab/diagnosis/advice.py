@@ -59,6 +59,8 @@ OF_EVIDENCE = {
             "a sigmoid",
     },
     "data hold NaN": {
+        "the weights of": "look at what makes the first weights: a checkpoint that was saved after a NaN, or an "
+            "initialisation that divides by 0",
         r"the inputs .* in (\d+) of \1 examples":
             "look for the column that holds it, x.isfinite().all(0); one that never changes is divided by a deviation "
             "of 0: (x - x.mean(0)) / (x.std(0) + 1e-8)",

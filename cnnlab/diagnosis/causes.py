@@ -261,7 +261,9 @@ CAUSES = {
     ),
     "exp beyond the type": CauseKind("The result of an exp is larger than the type in use.", judge_exp),
     "error raised": CauseKind("The program itself raised an error.", judge_error),
-    "data hold NaN": CauseKind("What is given holds NaN or inf: inputs, targets, a buffer or a constant.", judge_data),
+    "data hold NaN": CauseKind(
+        "What is given holds NaN or inf: inputs, targets, first weights, a buffer or a constant.", judge_data
+    ),
     "undefined operation": CauseKind(
         "An operation is not defined for its inputs, or its slope is not.", judge_operation
     ),

@@ -193,6 +193,8 @@ def judge_targets(case: Case) -> Iterator[Cause]:
         return
     if not (case.diverged or overflows_at_once(case) or is_far_from_targets(case)):
         return
+    if len(case.costs) and abs(case.costs[0]) < 0.01 * targets.size:
+        return  # they have grown with the answers, as where a copy of the network makes them
     if is_far_from_targets(case):
         rate = format_number(case.knobs.learning_rate)
         far = f"the targets' root mean square is {format_number(targets.size)}"
@@ -279,8 +281,8 @@ def describe_end(case: Case) -> str:
 
 def judge_initial_weights(case: Case) -> Iterator[Cause]:
     """Weights that are not finite at the start, or larger than He's where with his the critical rate would do."""
-    if case.event is not None and case.event.step == 0:
-        said = f"weights of {case.event.layer or 'network'} hold NaN or inf before the first update"
+    if case.event is not None and case.event.step == 0 and not case.event.nan:
+        said = f"weights of {case.event.layer or 'network'} hold inf before the first update"
         yield Cause(0.99, (said,), ("c",))
     if not (case.diverged or overflows_at_once(case) or starts_too_far(case)):
         return

@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnlab.diagnosis.case import Case, Cause
 from cnnlab.diagnosis.divergence_causes import starts_too_far
+from cnnlab.diagnosis.events import name_place
 from cnnlab.records.formats import format_number
 
 UNDEFINED = {
@@ -60,6 +61,10 @@ def judge_data(case: Case) -> Iterator[Cause]:
         return
     if event.operation == "given" and event.phase in GIVEN:
         yield Cause(1.0, (describe_given(case, event.phase, event.layer),))
+        return
+    if event.step == 0 and event.nan:
+        said = f"the weights of {name_place(event.layer) or 'network'} hold NaN before the first update"
+        yield Cause(1.0, (said,))
         return
     if event.masked:
         return

@@ -322,3 +322,29 @@ def test_what_to_write_fits_what_was_found():
     found = train(model, torch.optim.Adam(model.parameters(), 1e-3), 2, cost)
     assert found.cause == "log(0) by saturation"
     assert "binary_cross_entropy_with_logits" in found.advice[0]
+
+
+def test_weights_that_are_nan_at_first_are_given_and_not_too_large():
+    model = mlp()
+    with torch.no_grad():
+        model[0].weight[1, 2] = math.nan
+    found = train(model, torch.optim.Adam(model.parameters(), 1e-3), 3)
+    assert (found.cause, found.step, found.layer) == ("data hold NaN", 0, "0")
+    assert found.evidence[0] == "the weights of 0 hold NaN before the first update"
+    assert "initial weights too large" not in names(found)
+    assert "checkpoint" in found.advice[0]
+
+
+def test_targets_that_grow_with_the_answers_were_not_large_at_first():
+    model, updates = mlp(), 150
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+
+    def cost():
+        with torch.no_grad():
+            targets = 3 * model(X) + 1
+        return mse(model(X), targets)
+
+    found = train(model, optimizer, updates, cost)
+    assert found.step is None
+    assert "targets not scaled" not in names(found)
+    assert "the cost rose" in str(found)

@@ -236,6 +236,7 @@ class Watch:
             self.clues,
             batch=self.examiner.found,
             origin=self.finder.origin,
+            after_backward=self.finder.after_backward,
             skipped=self.skipped,
             left_out=self.finder.left_out,
             stopped=self.stopped or "",

@@ -61,6 +61,8 @@ class Clues:
 
     origin: Any = None
     """Where the first NaN or inf was made, a `cnnlab.diagnosis.nan_tracer.Origin`; None where that is not known."""
+    after_backward: bool = False
+    """Whether the backward pass of that update is finite, so that something between it and the step made the value."""
     batch: BatchClues | None = None
     """None where no batch was looked at."""
     skipped: int = 0

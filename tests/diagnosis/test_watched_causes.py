@@ -348,3 +348,25 @@ def test_targets_that_grow_with_the_answers_were_not_large_at_first():
     assert found.step is None
     assert "targets not scaled" not in names(found)
     assert "the cost rose" in str(found)
+
+
+def test_a_gradient_that_breaks_after_its_backward_pass_is_told_so():
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def train_clipped(watch, updates):
+        for update in range(updates):
+            optimizer.zero_grad()
+            (mse(model(X), TARGETS) * (update != 4)).backward()
+            norm = torch.cat([each.grad.reshape(-1) for each in model.parameters()]).norm()
+            for each in model.parameters():
+                each.grad /= norm  # 0/0
+            optimizer.step()
+
+    with cnnlab.watch(model, optimizer) as watch:
+        train_clipped(watch, 8)
+    found = cnnlab.autopsy(watch.record)
+    assert (found.cause, found.step, found.phase) == ("undecided", 5, "gradient")
+    assert "the cost and the gradient of its backward pass are finite" in " ".join(str(found).split())
+    assert "watch.trace" not in str(found)
+    assert "not replayed" not in str(found)

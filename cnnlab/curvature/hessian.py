@@ -150,6 +150,13 @@ def join_parts(parts: Sequence[Tensor], like: Tensor) -> Tensor:
     return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
+WITH_ATTENTION = (
+    "attention has them where the cost is computed under "
+    "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)"
+)
+"""What is said of torch's fused kernels of attention."""
+
+
 def explain_refusal(make: Callable[[], Any]) -> Any:
     """What `make` returns; ValueError in a sentence where torch refuses a second derivative."""
     try:
@@ -157,8 +164,9 @@ def explain_refusal(make: Callable[[], Any]) -> Any:
     except (RuntimeError, NotImplementedError) as reason:
         if not any(sign in str(reason) for sign in NO_SECOND):
             raise
+        remedy = f"; {WITH_ATTENTION}" if "scaled_dot_product" in str(reason) else ""
         raise ValueError(
-            f"the critical learning rate needs second derivatives, and a layer or the cost has none: {reason}"
+            f"the critical learning rate needs second derivatives, and a layer or the cost has none: {reason}{remedy}"
         ) from None
 
 

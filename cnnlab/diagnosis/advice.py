@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,16 +45,37 @@ CODE = {
     **dict.fromkeys(("angle", "atan2", "sgn"), "keep it from 0: torch.atan2(b, a + 1e-8); an angle has no slope at 0"),
     **dict.fromkeys(("nll_loss", "nll_loss_forward", "nll_loss2d_forward", "cross_entropy"),
                     "leave out batches of which every label is ignored, or divide the sum by count.clamp(min=1)"),
+    "batch_norm": "look at its running_var and its eps: a variance is never below 0, and eps keeps it from 0",
     "cosine_similarity": "give it a larger eps: F.cosine_similarity(a, b, eps=1e-6)",
     "normalize": "give it a larger eps: F.normalize(x, dim=1, eps=1e-6)",
     **dict.fromkeys(("ctc_loss", "_ctc_loss"), "F.ctc_loss(..., zero_infinity=True), or leave out too long targets"),
 }  # fmt: skip
 """Operation -> what to write in its place."""
-OF_STEPS = {
-    "the learning rate": "print(scheduler.get_last_lr()) in each update: a schedule over 0 updates divides by 0",
-    "carries NaN on": "make the optimiser anew after a NaN, or end before it: cnnlab.watch(..., stop_before_nan=True)",
-}
-"""What the words on a step of an optimiser hold -> what to write."""
+OF_EVIDENCE = {
+    "step of the optimiser": {
+        "the learning rate": "print(scheduler.get_last_lr()) in each update: a schedule over 0 updates divides by 0",
+        "carries NaN on":
+            "make the optimiser anew after a NaN, or end before it: cnnlab.watch(..., stop_before_nan=True)",
+    },
+    "log(0) by saturation": {
+        "sigmoid gave": "take F.binary_cross_entropy_with_logits of the logits, or F.logsigmoid, in place of a log of "
+            "a sigmoid",
+    },
+    "data hold NaN": {
+        "the weights of": "look at what makes the first weights: a checkpoint that was saved after a NaN, or an "
+            "initialisation that divides by 0",
+        r"the inputs .* in (\d+) of \1 examples":
+            "look for the column that holds it, x.isfinite().all(0); one that never changes is divided by a deviation "
+            "of 0: (x - x.mean(0)) / (x.std(0) + 1e-8)",
+    },
+    "no weight moved": {
+        "requires_grad is False": "layer.requires_grad_(True) for the layers that are to learn",
+        "zero_grad stands between": "optimizer.zero_grad() before loss.backward(), or after optimizer.step()",
+        "rounded away": "keep the weights in float32, and compute under torch.autocast",
+        "learning rate is 0": "scheduler.step() once for each unit that its schedule counts in",
+    },
+}  # fmt: skip
+"""Cause -> what is found in its first piece of evidence -> what to write."""
 KINDS = {
     "0/0": QUOTIENT,
     "x/0": QUOTIENT,
@@ -80,7 +102,16 @@ OF_CAUSES = {
     "inputs not scaled": "x = (x - x.mean(0)) / x.std(0)",
     "outlier": "leave the example out, clamp it, or take F.huber_loss in place of the squares",
     "forward pass explodes": "start smaller: nn.init.orthogonal_(weight) for a recurrence, or a norm between layers",
-    "epsilon of the optimiser": "torch.optim.Adam(parameters, eps=1e-4), or weights in float32 under torch.autocast",
+    "epsilon of the optimiser": "give the optimiser eps=1e-4, or keep the weights in float32 under torch.autocast",
+    "overflow of the precision": "torch.bfloat16 in place of float16, or smaller numbers: scale inputs and targets",
+    "learning rate below 0": "end the loop with the schedule, or keep the rate from below 0: max(rate, 0.0)",
+    "penalty factor beyond 1": "weight_decay=1e-4",
+    "penalty too strong": "weight_decay=1e-4",
+    "momentum": "momentum=0.9",
+    "loss scale left in the gradient": (
+        "scaler.scale(loss).backward(); scaler.unscale_(optimizer); clip, if at all; scaler.step(optimizer); "
+        "scaler.update()"
+    ),
     "step of the optimiser": (
         "keep its divisors from 0 and its roots from what is below 0: a / (b + eps), x.clamp(min=0).sqrt() + eps; of "
         "torch's RMSprop take centered=False"
@@ -100,16 +131,23 @@ def find_code(name: str, operation: str) -> str:
     return CODE.get(name) or KINDS.get(operation, "")
 
 
+def find_advice(cause: Cause) -> str:
+    """What to write by what the evidence of a cause says; '' where that tells nothing."""
+    known = OF_EVIDENCE.get(cause.name, {})
+    return next((code for words, code in known.items() if re.search(words, cause.evidence[0])), "")
+
+
 def give_advice(causes: tuple[Cause, ...], event: Event | None) -> tuple[str, ...]:
     """What to write in one's own program for the likely causes."""
     said: list[str] = []
     for cause in causes[:2]:
         if cause.confidence < 0.5:
             continue
-        if event is not None and cause.name in ("undefined operation", "exp beyond the type"):
-            name = event.function.rstrip("_")
-            said += [step for words, step in OF_STEPS.items() if event.phase == "update" and words in event.argument]
-            said.append(find_code(name, event.operation))
+        found = find_advice(cause)
+        if found:
+            said.append(found)
+        elif event is not None and cause.name in ("undefined operation", "exp beyond the type"):
+            said.append(find_code(event.function.rstrip("_"), event.operation))
         elif event is not None and event.phase in ("buffer", "constant") and cause.name == "data hold NaN":
             said.append(f"print the {event.phase} before the first update, and look at where it is written")
         else:

@@ -39,6 +39,11 @@ TRACE_AGAIN = (
     "model as it is without compiling, names the operation and its line"
 )
 """What is said of the record of a watch that does not know it by itself."""
+AFTER_BACKWARD = (
+    "made again, the cost and the gradient of its backward pass are finite: a hook, or a line between backward and the "
+    "optimiser's step, such as a division of the gradients by their norm, made it"
+)
+"""What is said of a gradient that was finite when its backward pass was done."""
 PAGE = "all causes, with code that is wrong and right, in docs/nan.md"
 """What is said of the page on a cost that is NaN."""
 
@@ -149,12 +154,13 @@ def autopsy(
             missing = f"the update could not be made again: {describe_problem(error)}"
         numbers = probe_run(run, before) if len(seen) else None
     elif origin is None and seen.own_network and find_step(seen) is not None:
-        missing = TRACE_AGAIN if seen.clues.optimizer else GIVE_AGAIN
+        traced = "" if seen.clues.after_backward else TRACE_AGAIN
+        missing = traced if seen.clues.optimizer else GIVE_AGAIN
     # What does not come again in the replay was there all the same.
     event = read_gauges(seen) if origin is None else origin.first
     causes = rank_causes(seen, event, numbers)
     if run is not None and numbers is not None:
-        if event is None and CAUSES[causes[0].name].needs_no_nan:
+        if event is None and (CAUSES[causes[0].name].needs_no_nan or before == len(seen)):
             before = 0
         trials = try_remedies(run, causes, before, numbers.critical, going) if prove else ()
     costless = len(seen) > 0 and not len(seen.known_costs[0])
@@ -223,7 +229,8 @@ def read_gauges(record: Record) -> Event | None:
         cost = record.column("cost")[step]
         counted = (record.column(f"{each}_nan")[step] for each in ("activation", "gradient", "weight"))
         nan = bool(is_measured(cost) and np.isnan(cost)) or any(bool((counts > 0).any()) for counts in counted)
-    return Event(step, phase, layer, "unknown", "unknown", nan, unknown, unknown, record.settings.precision)
+    said = AFTER_BACKWARD if record.clues.after_backward else ""
+    return Event(step, phase, layer, "unknown", "unknown", nan, unknown, unknown, record.settings.precision, said)
 
 
 def locate_by_gauges(record: Record, step: int) -> tuple[str, str]:
@@ -262,7 +269,8 @@ def describe_event(event: Event) -> str:
         return f"the {event.phase} {event.layer}".rstrip() + " holds NaN or inf before anything is computed"
     first = f"the {event.value_name} holds the first {'NaN' if event.nan else 'inf'}"
     if event.operation == "unknown":
-        return f"{first}; the operation that made it is unknown, for the update was not replayed"
+        reason = event.argument or "the operation that made it is unknown, for the update was not replayed"
+        return f"{first}; {reason}"
     made = f"{first}, made by {event.function} ({event.operation}){f', at {event.source}' if event.source else ''}"
     if event.operation in UNDEFINED and event.argument:
         return f"{made}: {event.argument}"

@@ -79,6 +79,11 @@ class Case:
         return self.record.cost[self.steps - 1]
 
     @property
+    def data_costs(self) -> NDArray[np.float64]:
+        """The same without a penalty that the cost holds: whether anything is learnt of the data."""
+        return self.record.data_cost[self.steps - 1]
+
+    @property
     def clues(self) -> Clues:
         """What was seen beside the gauges while it trained."""
         return self.record.clues
@@ -145,9 +150,27 @@ class Case:
         """
         if self.event is None or not self.rose:
             return self.rose
-        # Weights that start at 0 are as long as the update that leaves 0, whatever its length.
+        return self.has_long_steps
+
+    @property
+    def has_long_steps(self) -> bool:
+        """Whether two updates before the trouble were at least half as long as the weights, or one ten times as long.
+
+        Weights that start at 0 are as long as the update that leaves 0, whatever its length.
+        """
         longer = [self.record.longer_than(times, slice(self.calm_updates)).any(axis=1) for times in (LONG_STEP, LEAP)]
         return bool(longer[0].sum() >= 2 or longer[1].any())
+
+    @property
+    def was_thrown(self) -> bool:
+        """Whether steps as long as the weights, none of which broke anything, left the cost no lower than it was."""
+        return self.event is None and self.stands and self.has_long_steps
+
+    @property
+    def stands(self) -> bool:
+        """Whether the cost is in the end where it was at the start, or above."""
+        costs = self.data_costs
+        return len(costs) >= 5 and bool(np.median(costs[-5:]) > 0.9 * costs[0] > 0)
 
     @property
     def diverged(self) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from cnnlab.diagnosis.case import Case, Cause
 from cnnlab.diagnosis.divergence_causes import (
     judge_adding_up,
+    judge_ascent,
     judge_epsilon_of_optimizer,
     judge_forward,
     judge_initial_weights,
@@ -33,8 +34,10 @@ from cnnlab.diagnosis.learning_causes import (
     judge_dead_units,
     judge_double_softmax,
     judge_gradient,
+    judge_left_scale,
     judge_masking,
     judge_skipped,
+    judge_strong_penalty,
     judge_underflow,
     judge_unmoved,
 )
@@ -46,7 +49,7 @@ from cnnlab.diagnosis.value_causes import (
     judge_operation,
     judge_saturation,
 )
-from cnnlab.records.formats import format_count, format_number
+from cnnlab.records.formats import format_count, format_digits, format_number
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
@@ -61,6 +64,10 @@ RULES = {
     "c": "rule (c) of the posted answer: floating point: numbers so large that inf/inf, inf-inf, inf*0 or 0/0 appear",
 }
 """The three rules for telling a cause that the question was answered with."""
+
+
+SHORT_STEP = 1e-5
+"""Updates that are never longer than this share of the weights teach little."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +111,19 @@ def describe_rest(case: Case) -> Cause:
     updates = format_count(len(record), "update")
     said = f"the cost went from {format_number(costs[0])} to {format_number(costs[-1])} in {updates}{measured}"
     finite = "all numbers of the updates that were made are finite" if left_out else "all numbers are finite"
-    evidence, least = [f"{said}; {finite}", *describe_skipped(case)], case.batch.constant
-    poor = least > 0 and costs[-1] > 0.98 * least
+    learnt, least = case.data_costs, case.batch.constant
+    evidence = [f"{said}; {finite}", *describe_skipped(case)]
+    if not np.array_equal(learnt, costs):
+        evidence.append(f"without the penalty it went from {format_number(learnt[0])} to {format_number(learnt[-1])}")
+    slow = len(costs) >= 20 and costs[-1] > 0.99 * costs[0] > 0 and 0 <= case.ratios.max(initial=-1) < SHORT_STEP
+    if slow:
+        longest = format_number(float(case.ratios.max()))
+        evidence.append(f"no update was more than {longest} times as long as the weights, and 1e-3 is usual")
+    poor = least > 0 and learnt[-1] > 0.98 * least
     if poor:
         evidence.append(f"so far that is no better than a constant output, whose cost would be {format_number(least)}")
-    return Cause(0.9 if costs[-1] <= costs[0] and not poor else 0.5, tuple(evidence), name="healthy")
+    well = learnt[-1] <= learnt[0] and not poor and not slow
+    return Cause(0.9 if well else 0.5, tuple(evidence), name="healthy")
 
 
 def describe_skipped(case: Case) -> Iterator[str]:
@@ -124,11 +139,34 @@ def describe_skipped(case: Case) -> Iterator[str]:
 def describe_calm(case: Case) -> tuple[str, ...]:
     """What is known of a NaN for which no cause is found."""
     said = "no cause fits the numbers that were measured"
-    ratios = case.ratios
-    if not len(ratios) or case.exploded:
-        return (said,)
+    ratios, others = case.ratios, describe_other_hands(case)
+    if not len(ratios) or case.exploded or others:
+        return said, *others
     longest = f"no update before was more than {format_number(float(ratios.max()))} times as long as the weights"
     return said, f"the numbers before were calm, so the learning rate is not to blame: {longest}"
+
+
+def describe_other_hands(case: Case) -> list[str]:
+    """The first update of a watch that began with other weights than the one before had left, in a sentence.
+
+    The weights after an update are at most as long as those before it and the update together.
+    """
+    norms = case.record.column("weight_norm")[: case.calm_updates + 1]
+    ratios = case.record.update_ratio[: case.calm_updates]
+    if not case.clues.optimizer or not len(ratios):
+        return []
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        growth = norms[1:] / norms[:-1]
+        grew = np.isfinite(growth) & (growth > 1.1 * (1 + ratios))
+    if not grew.any():
+        return []
+    update, layer = (int(place) for place in np.argwhere(grew)[0])
+    times, own = format_digits(float(growth[update, layer])), format_number(float(ratios[update, layer]))
+    whose = f"the weights of {case.name_layer(layer)}"
+    return [
+        f"{whose} grew {times} times up to the end of update {update + 1}, whose own step was {own} times as long: "
+        "something other than the optimiser changed them"
+    ]
 
 
 CAUSES = {
@@ -137,6 +175,7 @@ CAUSES = {
         "than the last.",
         judge_learning_rate,
     ),
+    "learning rate below 0": CauseKind("A schedule that goes on beyond its end: each step climbs.", judge_ascent),
     "inputs not scaled": CauseKind(
         "Large inputs multiply the gradient, and the curvature by their square.", judge_inputs
     ),
@@ -163,6 +202,9 @@ CAUSES = {
         "L1 or L2 takes off so much that each update turns the weights' signs and makes them larger.",
         judge_penalty,
     ),
+    "penalty too strong": CauseKind(
+        "L1 or L2 takes the weights away faster than the cost builds them up.", judge_strong_penalty, needs_no_nan=True
+    ),
     "momentum": CauseKind("Past steps add up faster than they fade.", judge_momentum),
     "dead ReLUs": CauseKind(
         "A layer's ReLUs give 0 for every example, so no gradient passes.", judge_dead_units, needs_no_nan=True
@@ -180,6 +222,10 @@ CAUSES = {
     ),
     "every step skipped": CauseKind(
         "Mixed precision leaves out each step whose gradient holds inf.", judge_skipped, needs_no_nan=True
+    ),
+    "loss scale left in the gradient": CauseKind(
+        "What a GradScaler has multiplied the gradient by was there still when it was clipped, or used.",
+        judge_left_scale,
     ),
     "underflow of the precision": CauseKind(
         "The numbers of the gradient are too small for the type in use, and are 0 in it.",
@@ -214,7 +260,9 @@ CAUSES = {
     ),
     "exp beyond the type": CauseKind("The result of an exp is larger than the type in use.", judge_exp),
     "error raised": CauseKind("The program itself raised an error.", judge_error),
-    "data hold NaN": CauseKind("What is given holds NaN or inf: inputs, targets, a buffer or a constant.", judge_data),
+    "data hold NaN": CauseKind(
+        "What is given holds NaN or inf: inputs, targets, first weights, a buffer or a constant.", judge_data
+    ),
     "undefined operation": CauseKind(
         "An operation is not defined for its inputs, or its slope is not.", judge_operation
     ),

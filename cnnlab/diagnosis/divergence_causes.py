@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cnnlab.diagnosis.case import Case, Cause, squash
+from cnnlab.diagnosis.case import LONG_STEP, Case, Cause, squash
 from cnnlab.diagnosis.early_warning import LARGEST
 from cnnlab.records.formats import format_count, format_digits, format_number
 
@@ -37,7 +37,8 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
             0.9, (f"the learning rate is {format_number(rate)}", "one step of it leaves the type in use"), ("c",)
         )
         return
-    if case.before_any_step or not case.diverged or (excess is not None and excess <= 1):
+    too_long = (case.diverged or case.was_thrown) and not case.clues.ascent
+    if case.before_any_step or not too_long or (excess is not None and excess <= 1):
         return
     confidence = 0.6 if excess is None else squash(excess)
     evidence = [describe_rate(case)]
@@ -45,11 +46,10 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
         where = f"after update {case.probe.step}" if case.probe.step else "at the start"
         said = f"{excess:.3g} times the critical one {where}, {format_number(case.probe.critical)}"
         evidence = [f"the learning rate {format_number(rate)} was {said}{describe_stretch(case)}"]
-    adaptive = describe_adaptive_step(case)
     evidence += describe_groups(case)
-    evidence += case.describe_rise() or ([] if adaptive else describe_steps(case))
-    evidence += adaptive
-    if not case.rose:
+    rise, adaptive = case.describe_rise(), describe_adaptive_step(case)
+    evidence += [*rise, *adaptive] if rise else describe_longest_step(case)
+    if not case.rose and not case.was_thrown:
         confidence *= 0.6
     if case.fell_without_end:
         confidence *= 0.5
@@ -61,7 +61,15 @@ def judge_learning_rate(case: Case) -> Iterator[Cause]:
         evidence.append(f"yet {format_number(rate)} is a usual rate: see the other causes")
     elif find_plainer_cause(case, confidence):
         confidence *= 0.7
-    yield Cause(confidence, tuple(evidence), ("a",))
+    yield Cause(confidence, tuple(evidence), ("a",) if case.rose else ())
+
+
+def judge_ascent(case: Case) -> Iterator[Cause]:
+    """A learning rate below 0, with which each step climbs."""
+    rate, first = format_number(case.clues.ascent), case.clues.ascent_from
+    if case.clues.ascent < 0 and not case.before_any_step:
+        said = f"since update {first} the learning rate is below 0, and reaches {rate}: each step climbs"
+        yield Cause(0.99 if case.diverged else 0.6, (said, *case.describe_rise()))
 
 
 def describe_stretch(case: Case) -> str:
@@ -86,7 +94,8 @@ def describe_rate(case: Case) -> str:
     ends = [first - 1 for first, _ in spans[1:]] + [now]
     least, minus_end = min((each, -end) for (_, each), end in zip(spans, ends, strict=True))
     rate = spans[-1][1]
-    if rate > 1.5 * least:
+    takes_turns = len(case.clues.epsilons) > 1  # optimisers, each with a rate of its own
+    if rate > 1.5 * least and not takes_turns:
         start = "0" if least < LEAST_RATE else format_number(least)
         return (
             f"the learning rate rose from {start} to {format_number(rate)} in {format_count(now + minus_end, 'update')}"
@@ -128,8 +137,13 @@ def describe_adaptive_step(case: Case) -> list[str]:
     return [f"{step} ({held}){moved}"]
 
 
-def describe_steps(case: Case) -> list[str]:
-    """The longest step before the trouble, in a sentence."""
+def describe_longest_step(case: Case) -> list[str]:
+    """The longest step before the trouble, in a sentence, if it was a tenth as long as the weights or more."""
+    return describe_adaptive_step(case) or describe_plain_step(case)
+
+
+def describe_plain_step(case: Case) -> list[str]:
+    """The longest step of an optimiser that divides by nothing, in a sentence."""
     ratios = case.ratios
     if not len(ratios) or not ratios.max() > 0.1:
         return []
@@ -166,9 +180,9 @@ def judge_inputs(case: Case) -> Iterator[Cause]:
 
 
 def measure_inputs(case: Case) -> float:
-    """Root of the mean square of the inputs, as far as it is known; else NaN."""
+    """Root of the mean square of the inputs, as far as it is known; else NaN, as for numbers of words."""
     if case.probe is not None:
-        return case.probe.input_size
+        return case.probe.input_size if case.batch.inputs is not None else math.nan
     return case.batch.inputs.size if case.batch.inputs is not None else math.nan
 
 
@@ -177,7 +191,15 @@ def judge_targets(case: Case) -> Iterator[Cause]:
     targets = case.batch.targets
     if targets is None or not targets.size > USUAL_TARGETS or case.batch.classes:
         return
-    if not (case.diverged or overflows_at_once(case)):
+    if not (case.diverged or overflows_at_once(case) or is_far_from_targets(case)):
+        return
+    if len(case.costs) and abs(case.costs[0]) < 0.01 * targets.size:
+        return  # they have grown with the answers, as where a copy of the network makes them
+    if is_far_from_targets(case):
+        rate = format_number(case.knobs.learning_rate)
+        far = f"the targets' root mean square is {format_number(targets.size)}"
+        near = f"a step of {case.clues.optimizer or NAMES[case.knobs.optimizer]} moves each weight by about the rate"
+        yield Cause(0.8, (f"{far}, and {near}, {rate}: it takes very many", "scale the targets to a deviation of 1"))
         return
     said = (
         f"the targets' root mean square is {format_number(targets.size)}: the first errors and gradients are as large"
@@ -189,6 +211,14 @@ def judge_targets(case: Case) -> Iterator[Cause]:
         evidence.insert(1, f"with targets of size 1 the critical learning rate would be {format_number(scaled)}")
         confidence = 0.97 * case.estimate_relief(scaled)
     yield Cause(confidence, tuple(evidence))
+
+
+def is_far_from_targets(case: Case) -> bool:
+    """Whether a cost stands because steps whose length does not grow with the error are short beside the targets."""
+    costs, steps = case.costs, case.ratios
+    if case.event is not None or not case.is_adaptive or len(costs) < 5 or not 1e-5 < steps.max(initial=0) < LONG_STEP:
+        return False
+    return bool(costs[0] > 0 and 0.9 * costs[0] < np.median(costs[-5:]) <= costs[0])
 
 
 def judge_outlier(case: Case) -> Iterator[Cause]:
@@ -219,6 +249,8 @@ def judge_forward(case: Case) -> Iterator[Cause]:
     event = case.event
     if event is None or not overflows_at_once(case) or event.phase not in FORWARD or has_bad_data(case):
         return
+    if event.phase == "cost" and any(judge_targets(case)):
+        return  # it is not the network that is large
     if event.operation == "unknown":
         place = case.record.layers.index(event.layer) if event.layer in case.record.layers else 0
         if not case.record.column("activation_inf")[event.step, place] > 0:
@@ -249,8 +281,8 @@ def describe_end(case: Case) -> str:
 
 def judge_initial_weights(case: Case) -> Iterator[Cause]:
     """Weights that are not finite at the start, or larger than He's where with his the critical rate would do."""
-    if case.event is not None and case.event.step == 0:
-        said = f"weights of {case.event.layer or 'network'} hold NaN or inf before the first update"
+    if case.event is not None and case.event.step == 0 and not case.event.nan:
+        said = f"weights of {case.event.layer or 'network'} hold inf before the first update"
         yield Cause(0.99, (said,), ("c",))
     if not (case.diverged or overflows_at_once(case) or starts_too_far(case)):
         return
@@ -318,7 +350,8 @@ def judge_own_sum(case: Case) -> Iterator[Cause]:
 def judge_adding_up(case: Case) -> Iterator[Cause]:
     """Gradients that are never set to 0, so that each update is given the sum of all."""
     count = case.clues.added_up
-    if count < max(2, 0.5 * (len(case.record) - 1)):
+    own = len(case.record) / max(len(case.clues.epsilons), 1)  # updates of one optimiser where several take turns
+    if count < max(2, 0.5 * (own - 1)):
         return
     said = f"in {format_count(count, 'update')} the gradient was added to that of the update before: they add up"
     evidence = (said, "call optimizer.zero_grad() in each update, before backward")
@@ -350,37 +383,43 @@ def judge_epsilon_of_optimizer(case: Case) -> Iterator[Cause]:
     if lost or event.operation in ("0/0", "x/0"):
         eps = f"eps {format_number(epsilon)} is 0 in {precision}" if epsilon else "eps is 0"
         said = f"{name}'s {eps}, so that a step is 0/0 or x/0"
-        remedy = f"give eps=1e-4, or keep the weights of {name} in float32" if lost else "give eps=1e-8"
+        remedy = "give eps=1e-4, or keep the weights in float32 under torch.autocast" if lost else "give eps=1e-8"
         yield Cause(0.97, (said, remedy), ("c",))
 
 
 def find_divisor(case: Case) -> tuple[str, float]:
     """The optimiser's name and its epsilon; no name for one of a Run that divides by nothing."""
     if case.clues.optimizer:
-        return case.clues.optimizer, case.clues.epsilon
+        own = (case.clues.optimizer, case.clues.epsilon)
+        named = case.event.function if case.event is not None else ""
+        return next((each for each in case.clues.epsilons if each[0] == named), own)
     return NAMES.get(case.knobs.optimizer, ""), case.knobs.adam_epsilon
 
 
 def judge_step(case: Case) -> Iterator[Cause]:
     """An optimiser that makes NaN out of a gradient that is finite."""
     event = case.event
-    if event is None or event.phase != "update" or event.function != case.clues.optimizer:
+    if event is None or event.phase != "update" or not case.clues.optimizer:
         return
-    if event.operation not in ("overflow", "unknown"):
+    if event.operation not in ("overflow", "unknown", "0/0", "x/0"):  # a quotient is that of the epsilon
         said = f"update {event.step}, {event.value_name}: {event.argument} ({event.operation})"
         yield Cause(0.965, (said, "the gradient that the optimiser was given is finite"), ("b",))
 
 
 def judge_penalty(case: Case) -> Iterator[Cause]:
     """L2 that turns weights over, L1 that takes off more than they are."""
-    knobs = case.knobs
+    knobs, turns = case.knobs, case.clues.turns
+    if turns:
+        whose = f"the weights of the group of {case.clues.turned}" if case.clues.turned else "the weights"
+        said = describe_turn(whose, "learning_rate * weight_decay", turns, case.clues.turns_beyond)
+        yield Cause(0.99 if case.diverged else 0.5, (said,))
+    if case.clues.optimizer:
+        return
     if case.is_adaptive and knobs.penalty_in == "cost":
         return  # it is divided by the gradient's usual size, as the rest of the gradient is
-    factor = 1 - knobs.learning_rate * knobs.l2
-    if factor < -1:
-        said = f"every update multiplies the weights by 1 - learning_rate * l2 = {format_number(factor)}"
-        if knobs.momentum and knobs.penalty_in == "cost":
-            said += ", and momentum adds the steps before"
+    share, bound = knobs.learning_rate * knobs.l2, 2 * case.stretch if knobs.penalty_in == "cost" else 2.0
+    if share > bound:
+        said = describe_turn("the weights", "learning_rate * l2", share, bound)
         yield Cause(0.99 if case.diverged else 0.5, (said,))
         return
     size = case.probe.weight_size if case.probe is not None else math.inf
@@ -391,13 +430,23 @@ def judge_penalty(case: Case) -> Iterator[Cause]:
         yield Cause(0.97 * squash(step / size), (said,))
 
 
+def describe_turn(whose: str, product: str, share: float, bound: float) -> str:
+    """What a decay does that takes more than twice the weights off them, which momentum makes bearable for a while."""
+    if bound == 2:
+        return f"every update multiplies {whose} by 1 - {product} = {format_number(1 - share)}"
+    borne = f"momentum bears {format_digits(bound)}"
+    return f"every update takes {product} = {format_number(share)} times {whose} off them, and {borne}"
+
+
 def judge_momentum(case: Case) -> Iterator[Cause]:
     """Momentum of 1, or so near to 1 that past steps add up a hundredfold."""
     kept = case.knobs.momentum
     if kept >= 1 and len(case.record):
         _, costs = case.record.known_costs
         trouble = case.diverged or bool((costs[-1:] > 0.5 * costs[:1]).any())
-        yield Cause(0.99 if trouble else 0.6, ("momentum is 1: no past step ever fades",))
+        grows = case.clues.momentum > 1
+        said = f"{format_digits(case.clues.momentum)}: past steps grow" if grows else "1: no past step ever fades"
+        yield Cause(0.99 if trouble else 0.6, (f"momentum is {said}",))
     elif case.diverged and kept >= 0.5 and case.excess is not None:
         # Far below the critical rate it is the sum of steps that is too long; far above, any step is.
         longer = 1 / (1 - kept)

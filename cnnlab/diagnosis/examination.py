@@ -41,7 +41,7 @@ NEVER_NEGATIVE = {"NllLossBackward0": "nll_loss", "NllLoss2DBackward0": "nll_los
 
 def examine_cost(roots: Sequence[Any], inputs: Any = None, outputs: Any = None) -> BatchClues:
     """What a backward pass from these roots tells, before it is made; inputs and outputs are those of the network."""
-    found = BatchClues(inputs=measure_figures(next((part for part in list_parts(inputs)), None)))
+    found = BatchClues(inputs=measure_figures(next(filter(holds_sizes, list_parts(inputs)), None)))
     with contextlib.suppress(Exception):  # nothing here is worth the user's training
         found = dataclasses.replace(found, summed=count_summed(roots[0]))
         for place, node in enumerate(list(walk(roots))):
@@ -171,6 +171,11 @@ def recover_targets(node: Any, outputs: Any) -> Tensor | None:
             if ours and bool(part.isfinite().all()):
                 return part.detach() + sign * node._saved_self.detach()
     return None
+
+
+def holds_sizes(values: Tensor) -> bool:
+    """Whether numbers tell of a size, as pixels do, and are no numbers of words, which a network looks up."""
+    return values.is_floating_point() or values.dtype == torch.uint8
 
 
 def measure_figures(values: Any) -> Figures | None:

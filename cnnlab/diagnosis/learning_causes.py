@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from cnnlab.diagnosis.case import Case, Cause, find_usual
+from cnnlab.diagnosis.divergence_causes import describe_longest_step, judge_adding_up
 from cnnlab.diagnosis.events import name_place
 from cnnlab.diagnosis.summary import count_left_out
 from cnnlab.records.formats import format_count, format_digits, format_number
+from cnnlab.records.frame import is_measured
 from cnnlab.records.record import Record
 
 UNMOVED = {"float64": 1e-16, "float32": 6e-8, "bfloat16": 4e-3, "float16": 5e-4}
@@ -20,6 +22,12 @@ ROUNDING = {"bfloat16": 2**-7, "float16": 2**-10}
 """Short type -> the distance from 1 to the next number above."""
 NO_RATE = 1e-250
 """A learning rate below this stands for 0."""
+OUTWEIGHS, HALVED = 10.0, 0.5
+"""A penalty so many times the cost that has taken the norm of the weights below this share is too strong."""
+SHRUNK = 0.1
+"""Weights whose norm is below this share of what it was at the start have been taken away."""
+LOST_BY_CLIPPING = 1e-2
+"""A gradient whose norm never reaches this, and is always the same, was clipped by mistake."""
 UNTRAINED = 0.01
 """A layer whose updates come to no more than this share of its weights has not been trained."""
 
@@ -34,7 +42,8 @@ def judge_dead_units(case: Case) -> Iterator[Cause]:
         dead = f"{shares[worst]:.0%} of the units of {case.name_layer(worst)} are dead"
         norm = format_number(float(case.record.last_measured("gradient_norm")[0]))
         reached = f"the norm of the first layer's gradient is {norm}"
-        yield Cause(0.98 if shares[worst] == 1 else 0.35, (dead, reached))
+        all_dead = 0.5 if any(judge_adding_up(case)) else 0.98
+        yield Cause(all_dead if shares[worst] == 1 else 0.35, (dead, reached, *describe_longest_step(case)))
 
 
 def judge_gradient(case: Case) -> Iterator[Cause]:
@@ -42,10 +51,12 @@ def judge_gradient(case: Case) -> Iterator[Cause]:
 
     Once the last layer has found the best constant answer its own gradient is faint, too.
     """
-    costs = case.costs
+    costs = case.data_costs
     if case.event is not None or len(case.record) < 5 or len(case.record.layers) < 2 or len(costs) < 2:
         return
     norms = [find_usual(column) for column in case.record.gradient_norm.T]
+    if not np.isfinite(norms).all():
+        return  # of updates that loss scaling left out
     ratio = find_usual(case.record.update_ratio[:, 0])
     flat = abs(costs[-1] - costs[0]) <= 0.1 * abs(costs[0])
     faint = 0 < max(norms) < 1e-5 and case.ratios.max(initial=0) < 1e-6
@@ -63,7 +74,9 @@ def judge_gradient(case: Case) -> Iterator[Cause]:
         *describe_saturation(case),
     )
     alive = np.nan_to_num(case.record.last_measured("dead_relu")).max() < 1
-    yield Cause(0.9 if alive else 0.4, evidence)
+    # What came through before steps as long as the weights is no matter of the layers.
+    lost = case.was_thrown and case.record.gradient_norm[0, 0] > 1e-3 * case.record.gradient_norm[0, -1]
+    yield Cause(0.9 if alive and not lost else 0.4, evidence)
 
 
 def describe_saturation(case: Case) -> tuple[str, ...]:
@@ -106,12 +119,12 @@ def judge_epsilon(record: Record, epsilon: float) -> Iterator[Cause]:
 def judge_unmoved(case: Case) -> Iterator[Cause]:
     """Weights that no update has changed, or of which nothing but a few could."""
     record = case.record
-    if case.event is not None or len(record) < 3:
+    if case.event is not None or len(record) < 3 or record.left_out.all():
         return
     longest = float(np.nan_to_num(record.update_ratio).max(initial=0))
     if longest < UNMOVED[record.settings.precision]:
         yield Cause(0.98, (f"no weight moved in {format_count(len(record), 'update')}", explain_rest(case, longest)))
-    elif case.clues.frozen and is_stuck(case):
+    elif case.clues.frozen and case.stands:
         names = ", ".join(name or "network" for name in case.clues.frozen)
         said = f"{names} never moved: frozen, for requires_grad is False"
         costs = case.costs
@@ -158,12 +171,6 @@ def is_lost_in_rounding(case: Case, norm: float) -> bool:
     return norm > 0 and case.knobs.learning_rate > NO_RATE
 
 
-def is_stuck(case: Case) -> bool:
-    """Whether the cost is in the end where it was at the start, or above."""
-    costs = case.costs
-    return len(costs) >= 5 and bool(np.median(costs[-5:]) > 0.9 * costs[0] > 0)
-
-
 def judge_underflow(case: Case) -> Iterator[Cause]:
     """A gradient most of whose numbers are 0 in float16 and not in float32, beside a cost that stands."""
     costs = case.costs
@@ -193,16 +200,54 @@ def judge_skipped(case: Case) -> Iterator[Cause]:
         yield Cause(0.98 if not made else 0.9, evidence)
 
 
+def judge_left_scale(case: Case) -> Iterator[Cause]:
+    """A gradient that was clipped, or stepped with, while it still had the scale of mixed precision."""
+    made, scale = case.clues.still_scaled, case.record.scale
+    if made and 2 * made >= len(case.record):
+        used = f"in {format_count(made, 'update')} the optimiser was given a gradient that still had the loss scale"
+        yield Cause(0.98, (used, "write scaler.step(optimizer) in place of optimizer.step()"))
+        return
+    if case.event is not None or len(scale) < 5 or not case.stands or not case.clues.optimizer:
+        return
+    norms = case.record.total_gradient_norm
+    held = norms * scale  # what the gradient was before its scale was taken off
+    if norms.max() < LOST_BY_CLIPPING and is_measured(held).all() and np.ptp(held) < 1e-2 * held.max():
+        norm, scaled = format_number(float(norms[-1])), f"{scale[-1]:g}"
+        same = f"the gradient's norm times the loss scale is {format_number(float(held[-1]))} at every update"
+        clipped = f"it was clipped before the scale was taken off, and is {norm} at a scale of {scaled}"
+        yield Cause(0.95, (f"{same}: {clipped}", "write scaler.unscale_(optimizer) before the clipping"))
+
+
 def judge_scaling(case: Case) -> Iterator[Cause]:
     """Updates that the loss scale of a run left out: the last half of them or more, without an end."""
     record = case.record
     stretch = count_left_out(record)
     if case.event is not None or stretch < 3 or 2 * stretch < len(record):
         return
-    before, now = (format_number(float(record.scale[place])) for place in (len(record) - stretch, -1))
+    before, now = (f"{record.scale[place]:g}" for place in (len(record) - stretch, -1))
     said = f"loss scaling left out the last {stretch} of {len(record)} updates, for inf or NaN in the scaled gradient"
     scale = f"the scale fell from {before} to {now}, and is still too high" if before != now else f"the scale is {now}"
     yield Cause(0.99, (said, f"{scale}; the weights stay as they are"))
+
+
+def judge_strong_penalty(case: Case) -> Iterator[Cause]:
+    """L1 or L2 that has taken the weights away, beside a cost that stands."""
+    sizes, costs = {"l1": case.knobs.l1, "l2": case.knobs.l2}, case.data_costs
+    if case.event is not None or not len(costs) or not any(sizes.values()):
+        return
+    if not (case.stands or costs[-1] > 0.98 * case.batch.constant):
+        return
+    norms, penalties = np.linalg.norm(case.record.column("weight_norm"), axis=1), case.record.penalty
+    share = norms[-1] / max(norms[0], 1e-30)
+    left = f"the norm of all weights fell from {format_number(norms[0])} to {format_number(norms[-1])}"
+    if penalties[0] > 0:  # in which biases have no part
+        share = min(share, math.sqrt(penalties[-1] / penalties[0]))
+        left = f"the penalty fell from {format_number(penalties[0])} to {format_number(penalties[-1])}"
+    outweighs = 0.5 * case.knobs.l2 * norms[-1] ** 2 > OUTWEIGHS * costs[-1]
+    if share < (HALVED if outweighs else SHRUNK):
+        named = " and ".join(f"{name} {format_number(size)}" for name, size in sizes.items() if size)
+        went = f"the cost without the penalty went from {format_number(costs[0])} to {format_number(costs[-1])}"
+        yield Cause(0.95, (f"{left}, with {named}", went))
 
 
 def judge_double_softmax(case: Case) -> Iterator[Cause]:
@@ -223,8 +268,14 @@ def judge_broadcast(case: Case) -> Iterator[Cause]:
 
 def judge_constant(case: Case) -> Iterator[Cause]:
     """A cost that ends no better than the best answer that is the same for all examples, and stands still there."""
-    costs, least = case.costs, case.batch.constant
-    if case.event is not None or len(costs) < 50 or not math.isfinite(least) or least <= 0:
+    costs, least = case.data_costs, case.batch.constant
+    if (
+        case.event is not None
+        or case.record.left_out.all()
+        or len(costs) < 50
+        or not math.isfinite(least)
+        or least <= 0
+    ):
         return
     count = min(max(5, case.record.updates_per_epoch), len(costs) // 3)
     now, before = float(np.mean(costs[-count:])), float(np.mean(costs[-2 * count : -count]))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cnnlab.diagnosis.events import Event, Origin
 from cnnlab.diagnosis.operation_tracer import find_layer, name_precision
 from cnnlab.diagnosis.tape import Tape, Taped
-from cnnlab.diagnosis.update_replay import find_origin_on_tape, trace_cost
+from cnnlab.diagnosis.update_replay import find_origin_on_tape, is_finite_on_tape, trace_cost
 from cnnlab.diagnosis.watch_arguments import is_finite
 from cnnlab.records.formats import format_number
 from cnnlab.training.forward_hooks import Hooks
@@ -59,6 +59,7 @@ class OriginFinder:
         self.broken: Kept | None = None
         self.waiting: tuple[Kept, Answer] | None = None
         self.tries = 0
+        self.after_backward = False
 
     def is_averted(self, updates: int) -> bool:
         """Whether the update that broke was never made, for the loop ended before it; so many updates were."""
@@ -104,7 +105,14 @@ class OriginFinder:
             return
         if not is_finite(update.gradient) or (update.cost is not None and bool(update.cost.isnan())):
             kept = Kept(step, update.before, tuple(self.tape.passes))
-            self.end(kept, self.replay_passes(kept))
+            origin = self.replay_passes(kept)
+            self.after_backward = origin is None and self.is_finite_once_more(kept)
+            self.end(kept, origin)
+
+    def is_finite_once_more(self, kept: Kept) -> bool:
+        """Whether the only backward pass of an update is finite where it is made again; a sum of several may not be."""
+        own = (kept.step, self.model, self.layout, kept.weights)
+        return len(kept.passes) == 1 and is_finite_on_tape(kept.passes[0], *own)
 
     def look_at_step(self, optimizer: Any, step: int, update: Update, after: Tensor) -> None:
         """The step of an optimiser is done: look for the origin of weights that it has made not finite."""

@@ -142,6 +142,7 @@ def list_remedies(cause: str, rate: float, critical: float | None) -> list[Remed
         "every step skipped": [scaled, Remedy("no loss scale", {"loss_scale": "off"})],
         "overflow of the precision": [Remedy("float32", {"precision": "float32"})],
         "penalty factor beyond 1": [Remedy("a small L2 and no L1", {"l1": 0.0, "l2": 1e-3})],
+        "penalty too strong": [Remedy("a small L2 and no L1", {"l1": 0.0, "l2": 1e-3})],
         "momentum": [Remedy("no momentum", {"momentum": 0.0})],
         "dead ReLUs": [slow, Remedy("leaky ReLUs", {"activation": "leaky_relu"}), norm],
         "vanishing gradient": [he, norm, shortcuts],

@@ -85,8 +85,8 @@ def describe_cost(record: Record, short: bool = False) -> str:
         updates = format_count(steps[-1] - steps[least], "update")
         said = f"cost rose {write_growth(costs[-1], costs[least])} in {updates}{value}"
     elif len(costs) > 1:
-        moved = "rose" if costs[-1] > costs[0] else "fell" if costs[-1] < costs[0] else "went"
         first, last = format_number(costs[0]), format_number(costs[-1])
+        moved = "went" if first == last else "rose" if costs[-1] > costs[0] else "fell"
         said = f"cost {moved} from {first} to {last} in {format_count(steps[-1] - steps[0], 'update')}"
     else:
         said = f"cost is {format_number(costs[0])} at update {steps[0]}"

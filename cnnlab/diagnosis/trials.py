@@ -107,22 +107,26 @@ def judge_trial(run: Run, start: int, broke: int | None = None) -> tuple[str, st
         return USELESS, f"the cost is {format_number(float(costs[-1]))} at update {record.first_nonfinite}"
     if not bool(run.parameters.isfinite().all()):
         return USELESS, f"the weights hold NaN or inf at update {find_first_update(record)}"
-    if hidden := describe_hidden(record, costs) or describe_failure(run, start):
+    if hidden := describe_hidden(record, record.data_cost[start:]) or describe_failure(run, start):
         return HIDES, hidden
     if broke is not None and len(record) <= broke:
         return (
             UNREACHED,
             f"all is well so far, but update {broke}, which broke, is beyond the {len(costs)} that were tried",
         )
-    moved = "fell" if float(np.median(costs[-5:])) < float(costs[0]) else "went"
+    learnt = record.data_cost[start:]
+    moved = "fell" if float(np.median(learnt[-5:])) < float(learnt[0]) else "went"
     accuracy = float(record.accuracy[-1])
     ended = f", accuracy {accuracy:.2f}" if accuracy == accuracy else ""
-    return MENDS, f"the cost {moved} from {describe_course(costs)} in {len(costs)} updates{ended}"
+    return MENDS, f"the cost {moved} from {describe_course(record, start)} in {len(costs)} updates{ended}"
 
 
-def describe_course(costs: NDArray[np.float64]) -> str:
-    """The first cost of a trial and the usual one at its end, in words."""
-    return f"{format_number(float(costs[0]))} to {format_number(float(np.median(costs[-5:])))} (median of the last 5)"
+def describe_course(record: Record, start: int) -> str:
+    """The first cost of a trial and the usual one at its end, without a penalty that it holds, in words."""
+    costs = record.data_cost[start:]
+    without = "" if np.array_equal(costs, record.cost[start:]) else ", without the penalty"
+    last = format_number(float(np.median(costs[-5:])))
+    return f"{format_number(float(costs[0]))} to {last} (median of the last 5{without})"
 
 
 def describe_hidden(record: Record, costs: NDArray[np.float64]) -> str:
@@ -145,8 +149,8 @@ def describe_hidden(record: Record, costs: NDArray[np.float64]) -> str:
 
 def describe_failure(run: Run, start: int) -> str:
     """Why a trial that stayed finite has learnt nothing, in a sentence; '' if it has."""
-    costs = run.record.cost[start:]
-    went = f"the cost is finite, but it went from {describe_course(costs)}"
+    costs = run.record.data_cost[start:]
+    went = f"the cost is finite, but it went from {describe_course(run.record, start)}"
     begun = run.state_at(start).parameters.double()
     if float((run.parameters.double() - begun).norm()) <= STILL * float(begun.norm()):
         return f"{went}: next to nothing moved"

@@ -38,11 +38,20 @@ def find_origin_on_tape(taped: Taped, step: int, model: nn.Module, layout: Layou
         return None
 
 
+def is_finite_on_tape(taped: Taped, step: int, model: nn.Module, layout: Layout, weights: Tensor) -> bool:
+    """Whether a backward pass that is made again comes out as before, with all its numbers finite."""
+    try:
+        replay = Replay(taped, step, model, layout, weights)
+        return replay.make() is None and replay.same
+    except Exception:  # as above
+        return False
+
+
 class Replay:
     """One backward pass and all that it is computed from, made again."""
 
     def __init__(self, taped: Taped, step: int, model: nn.Module, layout: Layout, weights: Tensor) -> None:
-        self.taped = taped
+        self.taped, self.same = taped, False
         shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
         self.model = copy.deepcopy(model, shared)  # so that no state of the user's own modules changes
         views = layout.views(weights)
@@ -63,7 +72,8 @@ class Replay:
                 self.call(called)
             self.tracer.place = None
             roots = [self.find(root) for root in self.taped.roots]
-            if not self.is_same(roots):
+            self.same = self.is_same(roots)
+            if not self.same:
                 return None
             parameters = [weight for weight in self.weights.values() if weight.requires_grad]
             ones = [torch.ones_like(root) for root in roots]

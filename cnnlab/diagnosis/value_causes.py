@@ -13,6 +13,7 @@ import numpy as np
 from cnnlab.diagnosis.case import Case, Cause
 from cnnlab.diagnosis.divergence_causes import starts_too_far
 from cnnlab.diagnosis.early_warning import LARGEST
+from cnnlab.diagnosis.events import name_place
 from cnnlab.records.formats import format_digits, format_number
 
 UNDEFINED = {
@@ -63,6 +64,10 @@ def judge_data(case: Case) -> Iterator[Cause]:
     if event.operation == "given" and event.phase in GIVEN:
         yield Cause(1.0, (describe_given(case, event.phase, event.layer),))
         return
+    if event.step == 0 and event.nan:
+        said = f"the weights of {name_place(event.layer) or 'network'} hold NaN before the first update"
+        yield Cause(1.0, (said,))
+        return
     if event.masked:
         return
     for phase, figures in (("input", case.batch.inputs), ("target", case.batch.targets)):
@@ -91,8 +96,8 @@ def judge_operation(case: Case) -> Iterator[Cause]:
     event = case.event
     if event is None or not case.record.own_network or event.operation not in UNDEFINED or event.largest > CALM:
         return
-    if event.phase == "update" and event.operation in ("0/0", "x/0"):
-        return  # the optimiser's own quotient, which has a cause of its own
+    if event.phase == "update" and (event.operation in ("0/0", "x/0") or case.clues.optimizer):
+        return  # the optimiser's own arithmetic, which has a cause of its own
     reason = UNDEFINED[event.operation]
     said = f"{reason} (in {event.function})"
     if event.argument:

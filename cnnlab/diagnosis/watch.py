@@ -29,8 +29,9 @@ from cnnlab.diagnosis.steering import Steering
 from cnnlab.diagnosis.watch_arguments import (
     check_scaler,
     describe_groups,
-    describe_optimizer,
+    describe_optimizers,
     is_finite,
+    keeps_scale,
     list_optimizers,
     read_number,
     unwrap,
@@ -39,7 +40,7 @@ from cnnlab.records.clues import Clues
 from cnnlab.records.record import Record
 from cnnlab.training.forward_hooks import call_hooks
 from cnnlab.training.gradients import Written, collect_ids, gradients, have_changed
-from cnnlab.training.loop_recorder import LoopRecorder, Update, read_knobs
+from cnnlab.training.loop_recorder import LoopRecorder, Update, read_knobs, read_leading_value
 from cnnlab.training.overlay import LOCK, InterruptOverlay, Overlay, exclude_from_compiling, handles_interrupts
 from cnnlab.training.pass_listener import PassListener
 from cnnlab.training.passes import sum_costs
@@ -108,7 +109,7 @@ class Watch:
             frozen=list_frozen_layers(self.model),
             gains=measure_gains(self.recorder.layout, self.recorder.flat()),
             strangers=not any(id(each) in owned for each in self.parameters),
-            **describe_optimizer(self.optimizers[0]),
+            **describe_optimizers(self.optimizers),
         )
         self.finder = OriginFinder(self.model, self.recorder.layout, self.parameters[0].device, stop_before_nan)
         self.examiner = BatchExaminer()
@@ -165,6 +166,7 @@ class Watch:
             step = self.recorder.updates + 1
             self.clues = dataclasses.replace(self.clues, error=describe_problem(error), error_step=step)
         self.complete_last()
+        self.drop_skipped()
         if self.block is not None:
             self.block.close()
             self.block = None
@@ -234,6 +236,7 @@ class Watch:
             self.clues,
             batch=self.examiner.found,
             origin=self.finder.origin,
+            after_backward=self.finder.after_backward,
             skipped=self.skipped,
             left_out=self.finder.left_out,
             stopped=self.stopped or "",
@@ -381,6 +384,8 @@ class Watch:
         """The update that an optimiser begins."""
         met, cost = self.met, sum_costs(self.listener.passes)
         assert met is not None
+        self.note_ascent(optimizer)
+        self.count_still_scaled(optimizer)
         if cost is None and result is not None:
             with contextlib.suppress(TypeError, ValueError):  # a closure may return what it likes
                 cost = read_number("loss", result).clone()
@@ -394,6 +399,18 @@ class Watch:
             full=self.is_wanted(cost),
             scale=self.listener.scale if self.listener.scales and self.listener.passes else None,
         )
+
+    def note_ascent(self, optimizer: Any) -> None:
+        """Note a learning rate below 0, which the record does not hold, until an update breaks."""
+        rate = read_leading_value(optimizer.param_groups, "learning_rate")
+        if rate is not None and rate < self.clues.ascent and not self.finder.done:
+            first = self.clues.ascent_from or self.recorder.updates + 1
+            self.clues = dataclasses.replace(self.clues, ascent=rate, ascent_from=first)
+
+    def count_still_scaled(self, optimizer: Any) -> None:
+        """Note that an optimiser steps with a gradient of which the scaler has not taken off its scale."""
+        if self.listener.scales and self.listener.passes and keeps_scale(self.listener.scaler, optimizer):
+            self.clues = dataclasses.replace(self.clues, still_scaled=self.clues.still_scaled + 1)
 
     def is_wanted(self, cost: Tensor | None) -> bool:
         """Whether an update is to be measured in full: its forward pass was looked at, or its cost leaps.
@@ -424,7 +441,8 @@ class Watch:
             self.check(after, "update", "update")
         with self.lock:
             self.add(after)
-        if self.listener.adds_up and self.steps == 0:
+        if not self.listener.added_to.isdisjoint(collect_ids(optimizer)):
+            self.listener.added_to = frozenset()  # an update counts once
             self.clues = dataclasses.replace(self.clues, added_up=self.clues.added_up + 1)
         self.steps += 1
         self.listener.passes, self.told = [], False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnlab.config.settings import quote
+from cnnlab.config.stability import find_bound
 from cnnlab.training.loop_recorder import read_leading_value, read_value
 
 
@@ -42,6 +43,20 @@ def check_scaler(scaler: Any) -> Any:
     return scaler
 
 
+def keeps_scale(scaler: Any, optimizer: Any) -> bool:
+    """Whether a scaler has not taken its scale off the gradient of an optimiser, as `step` and `unscale_` do.
+
+    torch tells this in no public way; a scaler that keeps no such note is taken to have done it.
+    """
+    if getattr(optimizer, "grad_scale", None) is not None:
+        return False  # a fused optimiser takes it off by itself
+    states = getattr(scaler, "_per_optimizer_states", None)
+    if type(scaler).__module__ != torch.amp.GradScaler.__module__ or not isinstance(states, dict):
+        return False
+    state = states.get(id(optimizer))
+    return not (isinstance(state, dict) and state.get("found_inf_per_device"))
+
+
 def read_number(name: str, value: Any) -> Tensor:
     """A single number as a tensor without axes; TypeError or ValueError if it is something else."""
     if isinstance(value, Tensor):
@@ -54,21 +69,66 @@ def read_number(name: str, value: Any) -> Tensor:
         raise TypeError(f"{name} must be a number or a tensor of one, got {quote(value)}") from None
 
 
-def describe_optimizer(optimizer: Any) -> dict[str, Any]:
-    """The fields of Clues that tell of an optimiser: its class, epsilon and decay of the mean square of gradients."""
-    group = optimizer.param_groups[0]
+def describe_optimizers(optimizers: list[Any]) -> dict[str, Any]:
+    """The fields of Clues that tell of the optimisers: class, epsilon and decay of the mean square of gradients."""
+    group = optimizers[0].param_groups[0]
     betas = group.get("betas") or (0.0, 0.0)
     decay = betas[1] if "betas" in group else group.get("alpha", 0.0) if "centered" in group else 0.0
-    epsilon = group.get("eps", 0.0)
+    epsilons = tuple((type(one).__name__, read_epsilon(one)) for one in optimizers)
     return {
-        "optimizer": type(optimizer).__name__,
-        "epsilon": float(epsilon) if isinstance(epsilon, (int, float)) else 0.0,
-        "decay": float(decay) if isinstance(decay, (int, float)) else 0.0,
+        "optimizer": epsilons[0][0],
+        "epsilon": epsilons[0][1],
+        "epsilons": epsilons,
+        "decay": float(decay) if isinstance(decay, (int, float)) and len(optimizers) == 1 else 0.0,
     }
 
 
+def read_epsilon(optimizer: Any) -> float:
+    """What an optimiser adds to a denominator; 0 without one."""
+    epsilon = optimizer.param_groups[0].get("eps", 0.0)
+    return float(epsilon) if isinstance(epsilon, (int, float)) else 0.0
+
+
 def describe_groups(optimizers: list[Any], model: nn.Module) -> dict[str, Any]:
-    """The fields of Clues that tell of the model's group with the highest rate, where it is not that of the record."""
+    """The fields of Clues that tell of groups: what is beyond what knobs hold, and is not that of the first group."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    momentum = max((read_value(group, "momentum") or 0.0 for group in groups), default=0.0)
+    return {
+        **find_fastest_group(optimizers, model),
+        **find_turned_group(optimizers, model),
+        "momentum": momentum if momentum >= 1 else 0.0,
+    }
+
+
+def find_turned_group(optimizers: list[Any], model: nn.Module) -> dict[str, Any]:
+    """The fields that tell of the group from whose weights a decay takes more than twice as much as they are."""
+    found: dict[str, Any] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if type(optimizer).__name__ != "SGD" and not group.get("decoupled_weight_decay"):
+                continue  # which divides the decay with the gradient
+            share = (read_value(group, "learning_rate") or 0.0) * (read_value(group, "l2") or 0.0)
+            bound = 2.0 if group.get("decoupled_weight_decay") else find_bound_of_group(group)
+            if bound < share < math.inf and share > found.get("turns", 0):
+                found = {"turns": share, "turns_beyond": bound, "turned": name_part(group, model)}
+    return found
+
+
+def find_bound_of_group(group: dict[str, Any]) -> float:
+    """What rate times decay must stay below where momentum acts on the decay too."""
+    name = "nesterov" if group.get("nesterov") else "sgd"
+    return find_bound(name, float(group.get("momentum", 0.0)), float(group.get("dampening", 0.0)))
+
+
+def name_part(group: dict[str, Any], model: nn.Module) -> str:
+    """The first layer of the model that has a parameter of a group; '' for a group of all of them, and of none."""
+    own = {id(parameter) for parameter in group["params"]}
+    names = [name for name, part in model.named_parameters() if id(part) in own]
+    return names[0].rpartition(".")[0] if names and len(names) < len(list(model.parameters())) else ""
+
+
+def find_fastest_group(optimizers: list[Any], model: nn.Module) -> dict[str, Any]:
+    """The fields that tell of the model's group with the highest rate, where it is not that of the record."""
     leading = read_leading_value(optimizers[0].param_groups, "learning_rate") or 0.0
     highest = max((rate for rate, _ in list_rates(optimizers)), default=0.0)
     if not highest > 1.01 * leading > 0:

@@ -61,10 +61,14 @@ class Clues:
 
     origin: Any = None
     """Where the first NaN or inf was made, a `cnnlab.diagnosis.nan_tracer.Origin`; None where that is not known."""
+    after_backward: bool = False
+    """Whether the backward pass of that update is finite, so that something between it and the step made the value."""
     batch: BatchClues | None = None
     """None where no batch was looked at."""
     skipped: int = 0
     """Updates that a GradScaler left out."""
+    still_scaled: int = 0
+    """Updates whose gradient still had the scale of a GradScaler at the step."""
     left_out: Any = None
     """The Origin of the first of them whose cost was not finite; None if there was none."""
     added_up: int = 0
@@ -75,6 +79,8 @@ class Clues:
     """The class of the optimiser; '' for a Run, which has SGD."""
     epsilon: float = 0.0
     """What the optimiser adds to a denominator; 0 without one."""
+    epsilons: tuple[tuple[str, float], ...] = ()
+    """The same of each optimiser that was watched, with its class."""
     gains: tuple[float, ...] = ()
     """How many times as large as He's each layer's weights were at first; NaN without any, () if not known."""
     strangers: bool = False
@@ -82,11 +88,24 @@ class Clues:
     cleared: int = 0
     """Updates whose gradients were gone at the step, though a backward pass had made them."""
     decay: float = 0.0
-    """What share of its mean square of gradients the optimiser keeps from update to update (beta2); 0 without one."""
+    """What share of its mean square of gradients the optimiser keeps from update to update (beta2); 0 without one, and
+    where several optimisers are watched."""
     fastest: str = ""
     """The layer whose group has the highest learning rate; '' where all groups have the same."""
     fastest_rate: float = 0.0
     """That rate, over the one that the record holds."""
+    turned: str = ""
+    """The layer whose group has a decay that turns the sign of its weights at each update."""
+    turns: float = 0.0
+    """What share of these weights an update takes off; 0 where there is no such group."""
+    turns_beyond: float = 2.0
+    """Above what share their signs turn and they grow: 2, and more with momentum."""
+    momentum: float = 0.0
+    """The largest momentum of a group, where that is 1 or more."""
+    ascent: float = 0.0
+    """The lowest learning rate below 0, with which an update climbs, before the trouble; 0 where there was none."""
+    ascent_from: int = 0
+    """The first update with such a rate."""
     error: str = ""
     """What the program raised, in a sentence; '' if nothing."""
     error_step: int = 0

@@ -17,6 +17,8 @@ MOST = 160
 """Characters of a line; of more changes than it holds, it says how many there are."""
 FEW = 3
 """Changes of one knob that are told one by one; more of them, such as a schedule's, are told by their ends."""
+NO_RATE = 1e-300
+"""Stands for a learning rate of 0, which knobs do not hold: a warm-up may begin with it."""
 OWN_KNOBS = ("momentum", "beta2", "adam_epsilon")
 """Knobs that say how an optimiser works."""
 Series = list[tuple[int, Any]]
@@ -130,5 +132,7 @@ def write_list(parts: list[str], kept: int) -> str:
 
 
 def write_value(value: Any) -> str:
-    """A setting's value as a call has it, a number in six digits."""
+    """A setting's value as a call has it, a number in six digits; what stands for a learning rate of 0 as that."""
+    if value == NO_RATE:
+        return "0"
     return f"{value:.6g}" if isinstance(value, float) else repr(value)

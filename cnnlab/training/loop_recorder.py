@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cnnlab.config.settings import ADAPTIVE, Knobs, settings
 from cnnlab.config.stability import BETAS
+from cnnlab.records.description import NO_RATE
 from cnnlab.records.frame import GAUGES, NOT_MEASURED
 from cnnlab.records.histograms import EXPONENTS
 from cnnlab.records.log import Log
@@ -40,8 +41,6 @@ BELOW_ONE = 1 - 2.0**-53
 """Stands for a momentum of 1, which Adam's knobs do not hold."""
 TURNS = 0.99
 """Most of a weight that knobs have a decay apart from the gradient take off: beyond 1 it would turn the sign."""
-TINY = 1e-300
-"""Stands for a learning rate of 0, which a Knobs does not hold: a warm-up may begin with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +229,7 @@ def read_knobs(optimizer: Any) -> Knobs:
     """
     rate, momentum, decay = (read_leading_value(optimizer.param_groups, name) for name in STEERED)
     name = name_optimizer(optimizer)
-    rate = clamp(1.0 if rate is None else rate, TINY, 1e6)
+    rate = clamp(1.0 if rate is None else rate, NO_RATE, 1e6)
     apart = name == "adamw"
     return make_knobs(
         learning_rate=rate,

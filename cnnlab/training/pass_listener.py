@@ -52,7 +52,8 @@ class PassListener:
     def forget(self) -> None:
         """Know of no pass."""
         self.passes: list[passes.Noted] = []
-        self.has_heard = self.adds_up = False
+        self.has_heard = False
+        self.added_to: frozenset[int] = frozenset()
         self.scale = 1.0
 
     @contextlib.contextmanager
@@ -122,22 +123,25 @@ class PassListener:
     def hear(self, noted: passes.Noted, roots: Sequence[Any]) -> None:
         """Take note of a pass; those before it count no more if their gradient has been set to 0 since.
 
-        The first one after an update that finds a gradient there adds to that of the update.
+        The first one after an update adds to the gradients of that update that it finds there.
         """
         if noted.accumulates:
-            holds = any(map(holds_gradient, self.parameters))
-            if self.passes and not holds:
+            if self.passes and not any(map(holds_gradient, self.parameters)):
                 self.passes = []
-            if not self.passes:
-                self.adds_up = holds and self.has_heard
+            if not self.passes and self.has_heard:
+                self.added_to = frozenset(id(each) for each in self.parameters if holds_gradient(each))
         self.passes.append(noted)
         self.has_heard = True
         self.on_pass(roots)
 
     @property
     def scales(self) -> bool:
-        """Whether gradients have the scale of mixed precision until it is taken off."""
-        return self.scaler is not None and bool(self.scaler.is_enabled())
+        """Whether gradients have the scale of mixed precision until it is taken off.
+
+        torch's scaler makes its scale when it is first asked to multiply a cost by it.
+        """
+        used = getattr(self.scaler, "_scale", self.scaler) is not None
+        return used and bool(self.scaler.is_enabled())
 
     def present_scale(self) -> float:
         """The scale of mixed precision; what it has left out is dropped."""

@@ -329,3 +329,30 @@ def test_a_sparse_gradient_and_complex_numbers_are_refused_in_a_sentence():
 
 def test_adam_whose_eps_is_0_in_the_type_of_the_weights_has_lost_them_and_that_is_said():
     assert not measure_trained(torch.optim.Adam, torch.float16).finite  # 1e-8 is below float16's least
+
+
+def test_attention_without_second_derivatives_is_told_what_has_them():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = nn.Linear(4, 12)
+
+        def forward(self, x):
+            query, key, value = self.project(x).reshape(1, 1, len(x), 12).split(4, dim=3)
+            return nn.functional.scaled_dot_product_attention(query, key, value)
+
+    torch.manual_seed(0)
+    model = Attention()
+    x = torch.randn(6, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def cost():
+        return model(x).square().mean()
+
+    def cost_with_plain_attention():
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return cost()
+
+    with pytest.raises(ValueError, match=r"sdpa_kernel\(torch\.nn\.attention\.SDPBackend\.MATH\)"):
+        cnnlab.critical_learning_rate(model, cost, optimizer)
+    assert cnnlab.critical_learning_rate(model, cost_with_plain_attention, optimizer).value > 0

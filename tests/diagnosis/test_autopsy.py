@@ -42,6 +42,7 @@ SABOTAGED = {
         ("question", 60, GOOD | {"learning_rate": 1e-2, "l1": 1000.0}),
     ],
     "momentum": [("question", 120, GOOD | {"learning_rate": 3e-2, "momentum": 1.0})],
+    "penalty too strong": [("question", 60, GOOD | {"learning_rate": 1e-2, "l2": 30.0})],
     "dead ReLUs": [("dead", 60, {})],
     "vanishing gradient": [("vanishing", 54, {})],
     "masked, not mended": [("sudden_nan", 132, {"epsilon": 1e-8})],

@@ -93,3 +93,11 @@ def test_a_gradient_that_is_0_in_float16_alone_is_an_underflow_and_a_scale_mends
     assert "no loss scale" in str(found)
     wide = examine(Run(run.settings.replace(precision="float32")))
     assert "underflow of the precision" not in [cause.name for cause in wide.causes]
+
+
+def test_updates_that_were_all_left_out_tell_nothing_of_gradient_or_answers():
+    run = Run("question", **HALF, loss_scale=1e6)
+    run.advance(60)
+    assert run.record.left_out.all()
+    found = cnnlab.autopsy(run, prove=False)
+    assert [cause.name for cause in found.causes] == ["every step skipped"]

@@ -39,6 +39,10 @@ SETUPS = {
         "optimizer = torch.optim.SGD(model.parameters(), lr=0.001)"
     ),
     "cost without a minimum": "pixels = 255.0 * (x[:, :2] > 0)",
+    "learning rate below 0": f"epoch = 40; {SLOW}",
+    "loss scale left in the gradient: step": "scaler = torch.amp.GradScaler('cpu')",
+    "loss scale left in the gradient: clip": "scaler = torch.amp.GradScaler('cpu')",
+    "penalty too strong": NETWORK,
     "every step skipped": "y = model(x).detach(); scaler = torch.amp.GradScaler('cpu')",
     "shapes broadcast": f"values = x[:, 0]; model = nn.Linear(4, 1); {SLOW}",
     "no better than a constant": "x = torch.randn(2048, 4); labels = (x[:, 0] > 0).long()",

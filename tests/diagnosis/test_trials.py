@@ -194,3 +194,37 @@ def test_what_an_epsilon_leaves_of_a_gradient_is_exactly_0_where_it_is_so_in_the
     run = cnnlab.Run("sudden_nan", precision=precision, epsilon=epsilon)
     run.step()
     assert ("exactly 0" in describe_epsilon(run.record, gap)) == bool(logits.grad[0, 1] == 0)
+
+
+def sigmoids(**changes) -> cnnlab.Run:
+    """Twelve sigmoids, which learn nothing in so few updates."""
+    about = {"activation": "sigmoid", "depth": 12, "padding": "same", "init": "glorot_uniform", "init_scale": 1.0}
+    size = {"channels": 4, "hidden": (8, 8), "patch_size": 8, "patches": 24, "device": "cpu"}
+    run = cnnlab.Run("question", input_scaling="standardised", **about, **size, **changes)
+    run.advance(60)
+    return run
+
+
+def test_a_penalty_that_falls_is_nothing_learnt_of_the_data():
+    run = sigmoids()
+    trial = try_remedy(run, Remedy("an L2 penalty", {"l2": 0.1}), before=0)
+    assert trial.verdict == HIDES
+    assert trial.cost[-1] < 0.98 * trial.cost[0]  # for the penalty fell
+    assert "(median of the last 5, without the penalty): no better than a constant output" in trial.reason
+
+
+def test_a_run_whose_penalty_alone_falls_is_not_called_healthy():
+    found = cnnlab.autopsy(sigmoids(l2=0.1), prove=False)
+    assert found.cause != "healthy"
+
+
+def test_remedies_of_a_run_that_stands_begin_at_the_start_and_not_where_nothing_is_left():
+    x = normal(24, 4)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Sigmoid(), torch.nn.Linear(8, 1))
+    run = run_parts(Parts(network, x, 1e6 * x[:, :1], mse, learning_rate=1e-3), 1)
+    run.rewind(0)
+    run.set(optimizer="adam")
+    run.advance(30)
+    found = cnnlab.autopsy(run)
+    assert (found.cause, found.before) == ("targets not scaled", 0)
+    assert MENDS in [trial.verdict for trial in found.remedies]

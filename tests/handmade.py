@@ -33,10 +33,10 @@ def record_of(
     settings: Mapping[str, object] | None = None,
     **gauges: object,
 ) -> Record:
-    """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1; no loss scale.
+    """A record with these costs; other gauges by name, (updates + 1,) or (updates + 1, layers), else 1.
 
-    `settings` are changes of the question's. `weights` of each layer are finite; `lost`: the places of the layers that
-    end with `lost_weights` that are NaN.
+    There is no loss scale, and no penalty in the cost. `settings` are changes of the question's. `weights` of
+    each layer are finite; `lost`: the places of the layers that end with `lost_weights` that are NaN.
     """
     costs = np.asarray(cost, dtype=float)
     start = cnnlab.settings("question", precision=precision, **(settings or {}))
@@ -44,8 +44,8 @@ def record_of(
     rows = len(costs) + 1
     columns = {name: np.ones(rows) for name in GAUGES} | {name: np.ones((rows, len(layers))) for name in LAYER_GAUGES}
     columns |= {name: np.zeros((rows, len(layers))) for name in LAYER_GAUGES if name.endswith(("_nan", "_inf"))}
-    columns |= {name: np.full(rows, NOT_MEASURED) for name in ("scale", "skipped")}
-    columns["cost"] = np.append(np.nan, costs)
+    columns |= {name: np.full(rows, NOT_MEASURED) for name in ("scale", "skipped")} | {"penalty": np.zeros(rows)}
+    columns["cost"] = columns["data_cost"] = np.append(np.nan, costs)
     columns |= {name: np.broadcast_to(value, columns[name].shape) for name, value in gauges.items()}
     table = np.column_stack([columns[name] for name in (*GAUGES, *LAYER_GAUGES)] + [np.ones(rows)])
     histograms = np.zeros((rows, len(layers), EXPONENTS[precision].count), dtype=np.int32)

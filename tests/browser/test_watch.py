@@ -117,12 +117,15 @@ def test_a_slider_steers_a_loop_in_a_thread_and_a_bad_value_is_refused_in_a_sent
 
 @pytest.mark.parametrize("made_in", ["cell", "thread"])
 def test_the_dashboard_of_a_loop_in_a_thread_stands_below_the_cell_that_began_it(open_notebook, made_in):
-    make, begin = "watch = cnnlab.watch(model, optimizer)", "with watch:\n"
-    late = THREAD.replace(make, "begin = threading.Event()").replace(begin, f"begin.wait()\n    {begin}")
-    program = f"{make}\n{late}"
-    if made_in == "thread":
-        program = late.replace("def train():", f"def train():\n    global watch\n    {make}")
-    notebook = open_notebook(LOOP.partition("with cnnlab")[0] + program, "begin.set()")
+    make, begin = "watch = cnnlab.watch(model, optimizer)\n", "    with watch:\n"
+    program = "made, begin = threading.Event(), threading.Event()\n" + THREAD.partition(make)[2]
+    program = program.replace(begin, f"    made.set()\n    begin.wait()\n{begin}")
+    if made_in == "cell":
+        program = make + program
+    else:
+        program = program.replace("def train():\n", f"def train():\n    global watch\n    {make}")
+    cell = f"{LOOP.partition('with cnnlab')[0]}import threading\n{program}made.wait()"
+    notebook = open_notebook(cell, "begin.set()")
     notebook.run(0)
     notebook.run(1)
     notebook.output(0).locator(".js-plotly-plot").wait_for(timeout=60_000)

@@ -168,10 +168,12 @@ def test_after_a_while_in_which_nothing_was_drawn_play_goes_on(monkeypatch: pyte
 
     async def drive(lab: cnnlab.Lab) -> None:
         lab.choose_pace("full")
-        await wait_until(lambda: not lab.worker.thread.alive)  # what is measured at the start is drawn, too
-        await asyncio.sleep(0.1)
+        await wait_until(lambda: not lab.worker.thread.alive)
+        asked = -1
+        while asked != lab.publisher.asked:  # what is measured at the start is drawn, too
+            asked = lab.publisher.asked
+            await asyncio.sleep(0.5)
         answer(lab, page=0.1, seen=True)
-        asked = lab.publisher.asked
         await asyncio.sleep(3 * frame_publisher.GONE)
         assert lab.publisher.asked == asked
         lab.play(100_000)

@@ -20,6 +20,17 @@ LATE = """(delay) => {
         return address(new Blob([wait, blob], { type: blob.type }));
     };
 }"""
+SLOW = """async () => {
+    for (const [version, read] of Object.entries(window.cnnlabPlotly)) {
+        const plotly = await read;
+        const newPlot = async (...all) => {
+            const made = await plotly.newPlot(...all);
+            await new Promise((done) => { window.release = done; });
+            return made;
+        };
+        window.cnnlabPlotly[version] = Promise.resolve({ ...plotly, newPlot });
+    }
+}"""
 PATIENCE = 2500
 """Milliseconds, more than anywidget waits for a script without a word."""
 
@@ -63,3 +74,20 @@ def test_a_page_that_reads_the_scripts_late_shows_all_that_came_before_and_after
     notebook.do("import numpy\nlab.set(image=cnnlab.own_image(numpy.eye(64)))")
     until(lambda: patches.get_attribute("src") != before, "other patches")
     assert {error.split(" Error: ")[-1] for error in notebook.errors} <= {NOT_MADE}
+
+
+def test_what_comes_while_plotly_draws_a_figure_for_the_first_time_is_drawn_then(open_notebook):
+    notebook = open_notebook("from cnnlab import Lab", 'lab = Lab("question")', own_page=True)
+    notebook.run(0)
+    until(lambda: notebook.page.evaluate("!!window.cnnlabPlotly"), "the page to read plotly")
+    notebook.page.evaluate(SLOW)
+    notebook.run(1)
+    until(lambda: notebook.page.evaluate("!!window.release"), "the first drawing")
+    notebook.do("lab.step(3)")
+    until(lambda: notebook.value("len(lab.record)") == 3, "three updates")
+    until(lambda: notebook.value("lab.widgets.figure.spec['moving']") is False, "the last frame")
+    notebook.page.wait_for_timeout(500)
+    notebook.page.evaluate("window.release()")
+    lab = Lab(notebook, 1)
+    until(lambda: lab.trace("cost")["x"] == [1, 2, 3], "the frames that came meanwhile")
+    assert notebook.errors == []

@@ -243,6 +243,7 @@ function makeView(model, store, element, Plotly) {
 
   const begin = async () => {
     dress();
+    const first = store.spec.message;
     await react(false, Plotly.newPlot);
     changed = new Set();
     listen(model, graph, view, store.tell);
@@ -252,7 +253,7 @@ function makeView(model, store, element, Plotly) {
     watchers.add(dress);
     store.views.add(view);
     store.tellState();
-    if (store.spec.moving) view.renew();
+    if (store.spec.moving || store.spec.message !== first) view.renew(); // what came while plotly drew
   };
   view.close = () => {
     closed = true;

@@ -107,14 +107,14 @@ def judge_trial(run: Run, start: int, broke: int | None = None) -> tuple[str, st
         return USELESS, f"the cost is {format_number(float(costs[-1]))} at update {record.first_nonfinite}"
     if not bool(run.parameters.isfinite().all()):
         return USELESS, f"the weights hold NaN or inf at update {find_first_update(record)}"
-    if hidden := describe_hidden(record, record.data_cost[start:]) or describe_failure(run, start):
+    learnt = record.data_cost[start:]
+    if hidden := describe_hidden(record, learnt) or describe_failure(run, start):
         return HIDES, hidden
     if broke is not None and len(record) <= broke:
         return (
             UNREACHED,
             f"all is well so far, but update {broke}, which broke, is beyond the {len(costs)} that were tried",
         )
-    learnt = record.data_cost[start:]
     moved = "fell" if float(np.median(learnt[-5:])) < float(learnt[0]) else "went"
     accuracy = float(record.accuracy[-1])
     ended = f", accuracy {accuracy:.2f}" if accuracy == accuracy else ""

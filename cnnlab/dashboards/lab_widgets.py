@@ -35,7 +35,7 @@ from cnnlab.plots.gauges import choose_shown
 from cnnlab.plots.images import draw_patches
 from cnnlab.plots.magnitudes import SWITCHED, check_kind
 from cnnlab.plots.numbers import write_numbers
-from cnnlab.plots.recorder import FigureRecorder
+from cnnlab.plots.recorder import FigureRecorder, put_values
 from cnnlab.records.record import Record
 from cnnlab.records.signals import Signals, knows_signals
 
@@ -99,8 +99,9 @@ class LabWidgets:
             "csv": lambda name: publisher.call(lambda: self.send_numbers(name)),
             "magnitudes": lambda kind: publisher.call(lambda: self.choose_magnitudes(kind)),
         }
-        self.figure = LiveFigure(self.describe_figure(), {"displayModeBar": False}, heard, moves=True)
-        self.figure.put(dict(self.record_plots(moment).values()))
+        figure = self.describe_figure()
+        put_values(figure, self.record_plots(moment, figure=figure))
+        self.figure = LiveFigure(figure, {"displayModeBar": False}, heard, moves=True)
         wide, texts = round(CONTROLS_WIDTH * scale), Texts()
         self.texts = texts
         self.header = Header(received, scale, describe_header(moment), own_network, texts=texts)

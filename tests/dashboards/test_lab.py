@@ -14,6 +14,7 @@ from ipywidgets.widgets.widget import _instances as open_widgets
 import cnnlab
 from cnnlab.config.settings import LIMITS, Number
 from cnnlab.dashboards import controls
+from cnnlab.dashboards.live_figure import FigureState, pack
 from cnnlab.dashboards.plotly_script import share_plotly
 
 SMALL = {"channels": 2, "hidden": (4, 4), "patch_size": 13, "patches": 8}
@@ -35,6 +36,18 @@ def test_nothing_trains_until_asked(lab: cnnlab.Lab) -> None:
     assert len(lab.record) == 0
     assert not lab.worker.thread.alive
     assert "nothing is trained yet" in lab.widgets.header.state["line"]
+
+
+def test_a_page_is_told_of_the_weights_at_the_start_when_the_lab_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    good = FigureState.open
+    monkeypatch.setattr(FigureState, "open", lambda state: (told.append(pack(state.spec)), good(state))[1])
+    lab = cnnlab.Lab("question", **SMALL)
+    held = lab.widgets.figure.spec
+    assert held["message"] == 0
+    assert told[0] == pack(held)
+    assert len(trace(lab, "magnitudes 0").x) > 20
+    lab.close()
 
 
 def test_steps_are_done_and_drawn_when_the_call_returns(lab: cnnlab.Lab) -> None:

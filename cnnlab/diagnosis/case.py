@@ -14,7 +14,7 @@ from cnnlab.config.stability import find_bound
 from cnnlab.diagnosis.events import name_place
 from cnnlab.diagnosis.summary import RISE
 from cnnlab.records.clues import BatchClues, Clues
-from cnnlab.records.formats import format_digits
+from cnnlab.records.formats import format_growth
 from cnnlab.records.frame import is_measured
 from cnnlab.records.record import Record
 
@@ -216,9 +216,10 @@ class Case:
         if len(costs) < 2 or costs[-1] <= costs.min() or costs.min() <= 0:
             return []
         low = int(np.argmin(costs))
-        decades = math.log10(costs[-1]) - math.log10(costs[low])
-        said = f"the cost rose {format_digits(10**decades)} times from update {self.steps[low]} to {self.steps[-1]}"
-        return [said] if decades > 0.3 else []
+        if costs[-1] / 2 <= costs[low]:
+            return []
+        growth = format_growth(costs[-1], costs[low])
+        return [f"the cost rose {growth} from update {self.steps[low]} to {self.steps[-1]}"]
 
     def name_layer(self, place: int) -> str:
         """The name of a layer in a sentence; 'network' for one without a name."""

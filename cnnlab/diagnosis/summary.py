@@ -6,7 +6,6 @@ A cost that was not measured is said to be so; where only some were, the words a
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnnlab.config.settings import Knobs
 from cnnlab.diagnosis.early_warning import find_present_warning
-from cnnlab.records.formats import format_count, format_number
+from cnnlab.records.formats import format_count, format_growth, format_number
 from cnnlab.records.record import Record
 
 CALM, RISING, BROKEN = "calm", "rising", "broken"
@@ -32,7 +31,7 @@ UNKNOWN = "the cost is not measured (give it with watch.step(loss))"
 
 
 def state_line(record: Record) -> str:
-    """The state of a run in one line, such as "cost rose 1e4 times in 2 updates; cv0 weights reach 1e16"."""
+    """The state of a run in one line, such as "cost rose 1e4-fold in 2 updates; cv0 weights reach 1e16"."""
     if not len(record):
         return "ready at update 0: nothing is trained yet"
     if record.first_nonfinite is not None:
@@ -283,8 +282,5 @@ def describe_largest_weight(record: Record) -> str:
 
 
 def write_growth(new: float, old: float) -> str:
-    """A growth as a factor: 214 times, 1e4 times; in logarithms, for a quotient could overflow."""
-    if old <= 0:
-        return f"from {format_number(old)}"
-    decades = math.log10(new) - math.log10(old)
-    return f"{10**decades:.3g} times" if decades < 3 else f"1e{round(decades)} times"
+    """A growth of the cost: as a factor, or from where if that is not above 0."""
+    return format_growth(new, old) if old > 0 else f"from {format_number(old)}"

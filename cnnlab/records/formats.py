@@ -23,6 +23,15 @@ def format_digits(value: float, digits: int = 3) -> str:
     return shorten_exponent(format(value, f".{digits}g"))
 
 
+def format_growth(new: float, old: float) -> str:
+    """A growth of a positive number as a factor, which may be too large for a float: 9-fold, 214-fold, 2.4e23-fold."""
+    decades = math.log10(new) - math.log10(old)
+    if decades < 3:
+        return f"{format_digits(10**decades)}-fold"
+    digits, exponent = f"{10 ** (decades % 1):.1e}".split("e")
+    return f"{float(digits):g}e{math.floor(decades) + int(exponent)}-fold"
+
+
 def format_fixed(value: float, decimals: int, most: float) -> str:
     """A value in a column: so many decimals up to a size of `most`, else 2: 4.702012, -7330.04, 4.53e+07, nan, -inf."""
     value = float(value) + 0.0  # -0.0 is 0

@@ -107,11 +107,11 @@ def test_no_number_beside_an_axis_is_cut_off_where_the_file_browser_takes_its_sh
     lab = notebook.lab()
     notebook.do("lab.step(20)")
     lab.wait_until_paused()
-    until(lambda: lab.figure.evaluate("graph => graph._fullLayout.width === graph.layout.width"), "the page's width")
     numbers = lab.figure.locator(".ytick text")
     until(lambda: re.search(r"10\W*25", " ".join(numbers.all_text_contents())), "a cost of 10^25")
-    left = lab.figure.bounding_box()["x"]
-    assert numbers.evaluate_all("all => Math.min(...all.map((it) => it.getBoundingClientRect().left))") >= left
+    lab.wait_until_drawn()
+    least = "all => Math.min(...all.map((it) => it.getBoundingClientRect().left))"
+    until(lambda: numbers.evaluate_all(least) >= lab.figure.bounding_box()["x"], "all numbers, each within the figure")
     captions = lab.area.locator("figcaption").evaluate_all("all => all.filter((it) => it.scrollWidth > it.clientWidth)")
     assert captions == []
     lab.screenshot("narrow")

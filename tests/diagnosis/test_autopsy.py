@@ -87,6 +87,11 @@ def own_run(x: list[list[float]]) -> cnnlab.Run:
     return cnnlab.Run(network=network, data=(torch.tensor(x), torch.ones(len(x), 1)), cost=cost, learning_rate=0.1)
 
 
+def test_a_cost_that_grew_by_more_than_a_float_can_hold_is_told_of():
+    found = cnnlab.autopsy(record_of([1e-300, 1e300, np.nan]))
+    assert "the cost rose 1e600-fold from update 1 to 2" in found.causes[0].evidence
+
+
 def test_data_that_hold_nan_are_found_out():
     run = own_run([[1.0, 2.0], [math.nan, 1.0], [0.0, 1.0]])
     run.advance(2)

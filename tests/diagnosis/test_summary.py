@@ -25,13 +25,13 @@ def test_a_falling_cost_is_calm_and_told_from_first_to_last() -> None:
 
 def test_a_rising_cost_is_told_as_a_factor_from_its_least() -> None:
     record = record_of([4.0, 2.0, 60.0, 2e4])
-    assert "cost rose 1e4 times in 2 updates, to 2.0e4; " in state_line(record)
+    assert "cost rose 1e4-fold in 2 updates, to 2.0e4; " in state_line(record)
     assert tone(record) == "rising"
 
 
 def test_a_nan_is_told_with_its_update_and_the_climb_before_it() -> None:
     record = record_of([4.0, 4e7, 4e31, np.nan, np.nan])
-    assert state_line(record).startswith("cost is NaN since update 4, after it rose 1e31 times in 2 updates; ")
+    assert state_line(record).startswith("cost is NaN since update 4, after it rose 1e31-fold in 2 updates; ")
     assert tone(record) == "broken"
 
 
@@ -82,7 +82,7 @@ def test_the_layer_with_the_largest_weight_is_named() -> None:
 
 
 def test_a_growth_beyond_float64_is_put_in_words() -> None:
-    assert "rose 1e600 times in 1 update" in state_line(record_of([1e-300, 1e300]))
+    assert "rose 1e600-fold in 1 update" in state_line(record_of([1e-300, 1e300]))
 
 
 def test_a_cost_of_zero_does_not_divide() -> None:

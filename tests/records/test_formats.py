@@ -30,7 +30,7 @@ def test_a_number_in_a_sentence_takes_few_characters(value, text):
 
 @pytest.mark.parametrize(
     ("new", "old", "text"),
-    [(9, 1, "9"), (2.5, 2, "1.25"), (642, 3, "214"), (2.4e23, 1, "2.4e23"), (996e3, 1, "1e6"), (1e300, 1e-300, "1e600")],
+    [(9, 1, "9"), (642, 3, "214"), (2.4e23, 1, "2.4e23"), (996e3, 1, "1e6"), (1e300, 1e-300, "1e600")],
 )
 def test_a_growth_is_a_factor_however_large(new, old, text):
     assert format_growth(new, old) == f"{text}-fold"

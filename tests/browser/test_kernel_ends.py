@@ -4,6 +4,12 @@ from jupyter_page import Lab, until
 
 TRAINED = 'import cnnlab\nlab = cnnlab.Lab("question", learning_rate=1e-5, epochs=100_000)'
 
+SHUT_DOWN = """() => {
+    for (const start = performance.now(); performance.now() < start + 2000; );
+    return window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => null);
+}"""
+"""Shuts the kernel down from a page that is busy: what the kernel has sent meanwhile is read after that."""
+
 
 def check_ended(notebook, lab):
     """AssertionError unless the dashboard says that its kernel has ended, and is off."""
@@ -32,6 +38,5 @@ def test_a_restarted_and_a_shut_down_kernel_are_told_and_leave_the_console_empty
             notebook.restart()
         else:
             notebook.disconnect()
-            shut = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => null)"
-            notebook.page.evaluate(shut)
+            notebook.page.evaluate(SHUT_DOWN)
         check_ended(notebook, lab)

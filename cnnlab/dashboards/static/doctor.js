@@ -36,7 +36,7 @@ const list = (items, kind) => element("ul", { class: kind }, ...items.map((item)
 function render({ model, el }) {
   const root = element("section", { class: "cnnlab cnnlab-doctor", "aria-label": "Why", hidden: true });
   el.append(root);
-  const { send, disconnect } = connect(model, root);
+  const { send, disconnect, keepOff } = connect(model, root);
 
   const card = (trial, place, broken) => element("div", { class: "cnnlab-card", "data-verdict": trial.verdict },
     element("div", { class: "cnnlab-card-head" },
@@ -55,7 +55,7 @@ function render({ model, el }) {
   const drawIndicators = (state) => element("div", { class: "cnnlab-indicators" }, element("b", {}, "Detectors, on the present run"), ...state.indicators.map(drawIndicator), element("span", { class: "cnnlab-clock" }, state.clock));
 
   let drawn = "";
-  const draw = () => {
+  const draw = keepOff(() => {
     const state = model.get("state");
     // Indicators change while the run trains; what was found out stays, and with it where the user has scrolled to.
     const rest = JSON.stringify({ ...state, indicators: null, clock: null });
@@ -81,7 +81,7 @@ function render({ model, el }) {
     const legend = element("div", { class: "cnnlab-legend" },
       state.trials.length ? `Remedies tried from update ${state.before} on, on copies of the run (grey: as it went; ★: in the posted answer)` : state.cause === "healthy" ? "Nothing to mend." : "No setting of the run mends this.");
     root.replaceChildren(close, element("div", { class: "cnnlab-columns" }, left, element("div", { class: "cnnlab-remedies" }, legend, cards)), drawIndicators(state));
-  };
+  });
   el.addEventListener("keydown", keep);
   model.on("change:state", draw);
   draw();

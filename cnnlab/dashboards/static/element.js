@@ -57,15 +57,24 @@ const keep = (event) => {
 };
 
 // The line to the kernel of one part of a dashboard. When the kernel has ended (restarted, shut down, crashed) the part
-// stays on the screen: its buttons and inputs are turned off, and nothing is sent, for that would throw.
+// stays on the screen: its buttons and inputs are turned off, and nothing is sent, for that would throw. `keepOff` is
+// for what draws the part: a slow page reads the kernel's last messages after it has heard of the end.
 function connect(model, root, ended = () => {}) {
-  let alive = true;
-  const end = () => {
-    if (!alive) return;
-    alive = false;
+  let alive = true, over = false;
+  const turnOff = () => {
     root?.classList.add("cnnlab-ended");
     for (const input of root?.querySelectorAll("button, input, select") ?? []) input.disabled = true;
     ended();
+  };
+  const end = () => {
+    if (!alive) return;
+    alive = false;
+    over = true;
+    turnOff();
+  };
+  const keepOff = (draw) => (...given) => {
+    draw(...given);
+    if (over) turnOff();
   };
   const send = (message, ...buffers) => {
     if (!alive) return;
@@ -86,5 +95,5 @@ function connect(model, root, ended = () => {}) {
     kernel?.statusChanged?.disconnect(follow);
     kernel?.kernelChanged?.disconnect(leave);
   };
-  return { send, disconnect };
+  return { send, disconnect, keepOff };
 }

@@ -131,7 +131,7 @@ function header({ model, el }) {
   });
   let width = PAGE;
   let ended = "";
-  const { send, disconnect } = connect(model, root, () => {
+  const { send, disconnect, keepOff } = connect(model, root, () => {
     offer.hidden = true;
     say(next, "");
     say(rate, "ended");
@@ -141,7 +141,7 @@ function header({ model, el }) {
     const room = (ROOM * width) / PAGE / model.get("scale");
     words.style.fontSize = `${Math.max(SMALLEST, Math.min(1, room / words.textContent.length))}em`;
   };
-  const draw = () => {
+  const draw = keepOff(() => {
     const state = model.get("state");
     ended = state.ended;
     offer.hidden = !state.offer;
@@ -177,7 +177,7 @@ function header({ model, el }) {
     say(problem, state.problem || "");
     say(refused, state.refused);
     many.setAttribute("aria-invalid", String(state.refused !== ""));
-  };
+  });
   const observer = new ResizeObserver(() => {
     if (!root.clientWidth) return;
     width = root.clientWidth;
@@ -362,9 +362,9 @@ function controls({ model, el }) {
   const image = model.get("labels").length ? [takeImage()] : [];
   const root = element("div", { class: "cnnlab cnnlab-controls" }, ...model.get("groups").map(group), problem, note, ...image, ...forks);
   el.append(root);
-  const { send, disconnect } = connect(model, root);
+  const { send, disconnect, keepOff } = connect(model, root);
 
-  const draw = (heard) => {
+  const draw = keepOff((heard) => {
     root.style.setProperty("--cnnlab-scale", model.get("scale"));
     const state = model.get("state");
     for (const [name, row] of Object.entries(rows)) {
@@ -387,7 +387,7 @@ function controls({ model, el }) {
       tree.dataset.drawn = drawn;
       tree.replaceChildren(...state.branches.map((branch) => grow(branch, state.branches.length > 1)));
     }
-  };
+  });
   const follow = () => {
     const state = model.get("state");
     const [by, hand] = state.heard;

@@ -12,7 +12,7 @@ function makePanelTools(model, box, Plotly, figure) {
   const bars = document.createElement("div");
   bars.className = "cnnlab-panels";
   box.append(bars);
-  const { send, disconnect } = connect(model, bars);
+  const { send, disconnect, keepOff } = connect(model, bars);
   let drawn = "";
 
   const savePicture = async (panel) => {
@@ -49,7 +49,7 @@ function makePanelTools(model, box, Plotly, figure) {
   });
   return {
     close: disconnect,
-    draw(meta) {
+    draw: keepOff((meta) => {
       const wanted = JSON.stringify(meta ?? null);
       if (wanted === drawn) return;
       drawn = wanted;
@@ -58,6 +58,6 @@ function makePanelTools(model, box, Plotly, figure) {
       bars.dataset.focus = meta?.focus ?? "";
       bars.replaceChildren(...(meta?.panels ?? []).map((panel) => makeBar(panel, meta.focus)));
       if (held) (bars.querySelector(`[data-panel=${of}] [data-tool=${held}]`) ?? bars.querySelector("[data-tool=focus]"))?.focus();
-    },
+    }),
   };
 }

@@ -19,7 +19,7 @@ from cnnlab.diagnosis.early_warning import LARGEST
 from cnnlab.diagnosis.events import name_place
 from cnnlab.diagnosis.summary import UNKNOWN, before_explosion
 from cnnlab.diagnosis.value_causes import UNDEFINED
-from cnnlab.records.formats import format_count, format_digits, format_number
+from cnnlab.records.formats import format_count, format_growth, format_number
 from cnnlab.records.frame import is_measured, is_nonfinite
 from cnnlab.records.record import Record, find_record
 
@@ -289,11 +289,12 @@ def describe_update(record: Record, step: int) -> str:
     if not is_measured(norms[[step - 1, step]]).any(axis=1).all():
         return f"the cost was {format_number(float(record.cost[step - 1]))}; not all else was measured"
     with np.errstate(divide="ignore", invalid="ignore"):
-        growth = np.nan_to_num(norms[step] / norms[step - 1], nan=0.0)
+        growth = np.nan_to_num(norms[step] / norms[step - 1], nan=0.0, posinf=np.inf)
     layer = int(np.argmax(growth))
     gap = float(record.logit_gap[step - 1])
     if growth[layer] > 1.01:
-        changed = f"the weights of {record.layers[layer] or 'network'} grew {format_digits(growth[layer])} times"
+        grown = format_growth(*map(float, norms[[step, step - 1], layer]))
+        changed = f"the weights of {record.layers[layer] or 'network'} grew {grown}"
     else:
         changed = f"the logit gap was {format_number(gap)}" if np.isfinite(gap) else "no layer's weights grew"
     norm, cost = (format_number(float(values[step - 1])) for values in (record.total_gradient_norm, record.cost))

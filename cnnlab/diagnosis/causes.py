@@ -49,7 +49,7 @@ from cnnlab.diagnosis.value_causes import (
     judge_operation,
     judge_saturation,
 )
-from cnnlab.records.formats import format_count, format_digits, format_number
+from cnnlab.records.formats import format_count, format_growth, format_number
 from cnnlab.records.record import Record
 
 if TYPE_CHECKING:
@@ -161,10 +161,11 @@ def describe_other_hands(case: Case) -> list[str]:
     if not grew.any():
         return []
     update, layer = (int(place) for place in np.argwhere(grew)[0])
-    times, own = format_digits(float(growth[update, layer])), format_number(float(ratios[update, layer]))
+    grown = format_growth(*map(float, norms[[update + 1, update], layer]))
+    own = format_number(float(ratios[update, layer]))
     whose = f"the weights of {case.name_layer(layer)}"
     return [
-        f"{whose} grew {times} times up to the end of update {update + 1}, whose own step was {own} times as long: "
+        f"{whose} grew {grown} up to the end of update {update + 1}, whose own step was {own} times as long: "
         "something other than the optimiser changed them"
     ]
 

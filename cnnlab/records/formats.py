@@ -24,7 +24,9 @@ def format_digits(value: float, digits: int = 3) -> str:
 
 
 def format_growth(new: float, old: float) -> str:
-    """A growth of a positive number as a factor, which may be too large for a float: 9-fold, 214-fold, 2.4e23-fold."""
+    """A growth as a factor, however large: 9-fold, 214-fold, 2.4e23-fold, 1e600-fold; else from where to where."""
+    if not (old > 0 and math.isfinite(new)):
+        return f"from {format_number(old)} to {format_number(new)}"
     decades = math.log10(new) - math.log10(old)
     if decades < 3:
         return f"{format_digits(10**decades)}-fold"

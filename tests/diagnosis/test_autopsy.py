@@ -92,6 +92,19 @@ def test_a_cost_that_grew_by_more_than_a_float_can_hold_is_told_of():
     assert "the cost rose 1e600-fold from update 1 to 2" in found.causes[0].evidence
 
 
+def test_weights_that_begin_at_zero_grow_from_there_and_by_no_factor():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1, bias=False))
+    torch.nn.init.zeros_(network[1].weight)
+    x = torch.randn(8, 2)
+    data = (x, x.sum(1, keepdim=True))
+    run = cnnlab.Run(network=network, data=data, cost=lambda out, y: ((out - y) ** 2).mean(), learning_rate=1e3)
+    run.advance(60)
+    found = cnnlab.autopsy(run, prove=False)
+    assert re.search(r"update 1: the weights of 1 grew from 0 to \d", str(found))
+    assert "e308" not in str(found)
+
+
 def test_data_that_hold_nan_are_found_out():
     run = own_run([[1.0, 2.0], [math.nan, 1.0], [0.0, 1.0]])
     run.advance(2)

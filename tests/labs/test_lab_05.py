@@ -130,7 +130,7 @@ def test_the_chain_ends_at_the_rate_and_two_causes_are_ranked():
     assert factor == pytest.approx(read_excess("raw")[0], rel=0.02)
     causes = re.findall(r"^(\w[\w ]+) \((0\.\d+)\): ", chain, re.MULTILINE)
     assert [name for name, _ in causes] == ["learning rate above critical", "inputs not scaled"]
-    grown = [float(number) for number in re.findall(r"the weights of \w+ grew (\S+) times", chain)]
+    grown = [float(number) for number in re.findall(r"the weights of \w+ grew (\S+)-fold", chain)]
     assert max(grown) > 1000
     assert "Two causes hold at once here" in read_text(LAB)
 

@@ -36,6 +36,11 @@ def test_a_growth_is_a_factor_however_large(new, old, text):
     assert format_growth(new, old) == f"{text}-fold"
 
 
+def test_a_growth_that_is_no_factor_is_told_by_its_ends():
+    assert format_growth(2.5, 0) == "from 0 to 2.5"
+    assert format_growth(math.inf, 3) == "from 3 to inf"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.125, "0.125"), (6.8719e17, "6.87e17"), (1e-5, "1e-5"), (math.nan, "nan"), (-math.inf, "-inf"), (12, "12")],

@@ -198,7 +198,7 @@ def test_where_only_some_costs_were_measured_the_words_are_about_those():
         "cost fell from 4 to 2 in 2 updates, not measured since update 3; "
     )
     rising = record_of([NOT_MEASURED, 2.0, NOT_MEASURED, 1.0, NOT_MEASURED, 5e4])
-    assert "cost rose 1e5-fold in 2 updates; " in verdict.state_line(rising)
+    assert "cost rose 5e4-fold in 2 updates; " in verdict.state_line(rising)
     assert verdict.tone(rising) == verdict.RISING
     single = record_of([NOT_MEASURED, 2.0])
     assert verdict.state_line(single).startswith("cost is 2 at update 2; ")

@@ -156,7 +156,7 @@ class LiveFigure(anywidget.AnyWidget):
             self.lost = False
 
     def put(self, values: Mapping[Place, Any]) -> tuple[list[list[Any]], list[list[Any]], bytes]:
-        """Take over values; what is new of them: arrays (place, type, numbers kept, numbers added), others, bytes."""
+        """Take over values for a message that must follow: arrays (place, type, numbers kept, added), others, bytes."""
         arrays: list[list[Any]] = []
         plain: list[list[Any]] = []
         parts: list[bytes] = []

@@ -293,7 +293,7 @@ def describe_update(record: Record, step: int) -> str:
     layer = int(np.argmax(growth))
     gap = float(record.logit_gap[step - 1])
     if growth[layer] > 1.01:
-        grown = format_growth(*map(float, norms[[step, step - 1], layer]))
+        grown = format_growth(norms[step, layer], norms[step - 1, layer])
         changed = f"the weights of {record.layers[layer] or 'network'} grew {grown}"
     else:
         changed = f"the logit gap was {format_number(gap)}" if np.isfinite(gap) else "no layer's weights grew"

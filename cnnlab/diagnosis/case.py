@@ -213,10 +213,10 @@ class Case:
     def describe_rise(self) -> list[str]:
         """How the cost rose, in a sentence; nothing if it did not."""
         costs = self.costs
-        if len(costs) < 2 or costs[-1] <= costs.min() or costs.min() <= 0:
+        if not len(costs):
             return []
         low = int(np.argmin(costs))
-        if costs[-1] / 2 <= costs[low]:
+        if costs[low] <= 0 or costs[-1] / 2 <= costs[low]:
             return []
         growth = format_growth(costs[-1], costs[low])
         return [f"the cost rose {growth} from update {self.steps[low]} to {self.steps[-1]}"]

@@ -161,7 +161,7 @@ def describe_other_hands(case: Case) -> list[str]:
     if not grew.any():
         return []
     update, layer = (int(place) for place in np.argwhere(grew)[0])
-    grown = format_growth(*map(float, norms[[update + 1, update], layer]))
+    grown = format_growth(norms[update + 1, layer], norms[update, layer])
     own = format_number(float(ratios[update, layer]))
     whose = f"the weights of {case.name_layer(layer)}"
     return [

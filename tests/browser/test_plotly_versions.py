@@ -25,20 +25,21 @@ import base64, json
 import numpy as np
 import plotly
 from handmade import record_of
-from cnnlab.dashboards.live_figure import LiveFigure, pack
+from cnnlab.dashboards.live_figure import LiveFigure, list_names, pack, take_apart
 from cnnlab.plots.dashboard import draw_dashboard, refresh_dashboard
-from cnnlab.plots.recorder import FigureRecorder
+from cnnlab.plots.recorder import FigureRecorder, put_values
 
 def draw(cost):
-    drawn = FigureRecorder(figure.names)
+    drawn = FigureRecorder(list_names(start))
     refresh_dashboard(drawn, record_of(cost), (), 20, pictures=False)
     return drawn
 
 def encode(value):
     return base64.b64encode(value).decode()
 
-figure = LiveFigure(draw_dashboard(record_of([5.0]), 20), {"displayModeBar": False}, {}, moves=True)
-figure.put(dict(draw([5.0, 1e7]).values()))
+start = take_apart(draw_dashboard(record_of([5.0]), 20))
+put_values(start, draw([5.0, 1e7]))
+figure = LiveFigure(start, {"displayModeBar": False}, {}, moves=True)
 state = {name: getattr(figure, name) for name in ("config", "events", "moves", "dark")}
 spec = json.dumps(pack(figure.spec), default=encode)
 sent = []
